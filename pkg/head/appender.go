@@ -1,0 +1,86 @@
+package head
+
+import (
+	"context"
+	"errors"
+
+	"github.com/prometheus/prometheus/model/exemplar"
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb"
+)
+
+// ErrUnknownRef says that a Ref names no series (any more).
+var ErrUnknownRef = errors.New("unknown series reference")
+
+// Appender is one batch: all of it becomes visible to queries at Commit, at once. It must end
+// with Commit or Rollback, and is not safe for concurrent use.
+type Appender struct {
+	h   *Head
+	app storage.AppenderV2
+	exs storage.Appender // made when the first exemplar comes
+}
+
+// Appender starts a batch.
+func (h *Head) Appender() *Appender {
+	h.flush.RLock()
+	return &Appender{h: h, app: h.db.Head().AppenderV2(context.Background())}
+}
+
+// Append adds one float sample, t in milliseconds, and returns the reference of its series. With
+// ref 0 the series is found or created by ls, else ls is not looked at. Errors: ErrUnknownRef,
+// what PreCreate returned, and storage.ErrOutOfOrderSample, ErrTooOldSample, ErrOutOfBounds,
+// ErrDuplicateSampleForTimestamp; after any of them the batch can go on.
+func (a *Appender) Append(ref Ref, ls labels.Labels, t int64, v float64) (Ref, error) {
+	return a.append(ref, ls, t, v, nil, nil)
+}
+
+// AppendHistogram is Append for a native histogram; exactly one of hist and fhist is set.
+func (a *Appender) AppendHistogram(ref Ref, ls labels.Labels, t int64, hist *histogram.Histogram, fhist *histogram.FloatHistogram) (Ref, error) {
+	return a.append(ref, ls, t, 0, hist, fhist)
+}
+
+func (a *Appender) append(ref Ref, ls labels.Labels, t int64, v float64, hist *histogram.Histogram, fhist *histogram.FloatHistogram) (Ref, error) {
+	if ref != 0 {
+		ls = labels.EmptyLabels()
+	}
+	got, err := a.app.Append(storage.SeriesRef(ref), ls, 0, t, v, hist, fhist, storage.AOptions{})
+	if err != nil && ref != 0 && errors.Is(err, tsdb.ErrInvalidSample) {
+		// The series is gone, and without labels the TSDB cannot create it.
+		return 0, ErrUnknownRef
+	}
+	return Ref(got), err
+}
+
+// AppendExemplar adds an exemplar to the series ref, which has a sample already.
+func (a *Appender) AppendExemplar(ref Ref, e exemplar.Exemplar) error {
+	if a.exs == nil {
+		a.exs = a.h.db.Head().Appender(context.Background())
+	}
+	_, err := a.exs.AppendExemplar(storage.SeriesRef(ref), labels.EmptyLabels(), e)
+	return err
+}
+
+// Commit makes the batch visible.
+func (a *Appender) Commit() error {
+	defer a.h.flush.RUnlock()
+	err := a.app.Commit()
+	if a.exs != nil {
+		if err != nil {
+			return errors.Join(err, a.exs.Rollback())
+		}
+		err = a.exs.Commit()
+	}
+	return err
+}
+
+// Rollback forgets the batch. Series it created stay until the next cut.
+func (a *Appender) Rollback() error {
+	defer a.h.flush.RUnlock()
+	err := a.app.Rollback()
+	if a.exs != nil {
+		err = errors.Join(err, a.exs.Rollback())
+	}
+	return err
+}

@@ -1,0 +1,163 @@
+package head
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/tsdb"
+)
+
+// Block is one local block.
+type Block struct {
+	ID  ulid.ULID
+	Dir string
+	// MinTime <= t < MaxTime, in milliseconds.
+	MinTime, MaxTime int64
+	OutOfOrder       bool
+	Series, Samples  uint64
+}
+
+// CompactDue says whether a whole block range lies far enough behind the newest sample.
+func (h *Head) CompactDue() bool {
+	mint, maxt := h.MinTime(), h.MaxTime()
+	return mint != math.MaxInt64 && maxt != math.MinInt64 && maxt-mint > rangeMillis/2*3
+}
+
+// Compact cuts what is due into blocks, and late samples with it, and drops it from memory; with
+// force it cuts everything, while appends wait. It returns the number of new blocks, which are on
+// disk, fsynced, when it returns. Calls must not overlap.
+func (h *Head) Compact(ctx context.Context, force bool) (int, error) {
+	before := len(h.db.Blocks())
+	cut := false
+	for h.CompactDue() {
+		if err := ctx.Err(); err != nil {
+			return len(h.db.Blocks()) - before, err
+		}
+		end := blockEnd(h.MinTime())
+		// Nothing new can land below end: that is more than half a range behind the newest
+		// sample. Appenders that started before may still be at it.
+		rh := tsdb.NewRangeHeadWithIsolationDisabled(h.db.Head(), h.MinTime(), end-1)
+		h.db.Head().WaitForAppendersOverlapping(end - 1)
+		if err := h.db.CompactHead(rh); err != nil {
+			return len(h.db.Blocks()) - before, fmt.Errorf("cut block up to %d: %w", end, err)
+		}
+		cut = true
+	}
+	if force {
+		if err := h.cutAll(ctx); err != nil {
+			return len(h.db.Blocks()) - before, err
+		}
+	}
+	if cut || force {
+		if err := h.db.CompactOOOHead(ctx); err != nil {
+			return len(h.db.Blocks()) - before, fmt.Errorf("cut late samples: %w", err)
+		}
+	}
+	return len(h.db.Blocks()) - before, nil
+}
+
+// cutAll empties the in-order part of the head, one block range after the other.
+func (h *Head) cutAll(ctx context.Context) error {
+	h.flush.Lock()
+	defer h.flush.Unlock()
+	maxt := h.MaxTime() // each cut moves it on, also when only late samples are left
+	for mint := h.MinTime(); h.NumSeries() > 0 && mint <= maxt; mint = h.MinTime() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		end := min(blockEnd(mint)-1, maxt)
+		if err := h.db.CompactHead(tsdb.NewRangeHead(h.db.Head(), mint, end)); err != nil {
+			return fmt.Errorf("cut block up to %d: %w", end, err)
+		}
+		if h.MinTime() <= mint {
+			return fmt.Errorf("cut block up to %d: the head did not move on", end)
+		}
+	}
+	return nil
+}
+
+// blockEnd is the end of the aligned block range that holds t.
+func blockEnd(t int64) int64 {
+	start := t - t%rangeMillis
+	if t < 0 && t%rangeMillis != 0 {
+		start -= rangeMillis
+	}
+	return start + rangeMillis
+}
+
+// Blocks returns the local blocks, oldest first.
+func (h *Head) Blocks() []Block {
+	dropped := h.dropped()
+	var out []Block
+	for _, b := range h.db.Blocks() {
+		m := b.Meta()
+		if _, gone := dropped[m.ULID]; gone {
+			continue
+		}
+		out = append(out, Block{
+			ID: m.ULID, Dir: b.Dir(), MinTime: m.MinTime, MaxTime: m.MaxTime,
+			OutOfOrder: m.Compaction.FromOutOfOrder(), Series: m.Stats.NumSeries, Samples: m.Stats.NumSamples,
+		})
+	}
+	return out
+}
+
+// DropBlocks deletes local blocks. They leave Blocks at once and the disk, with the queries that
+// still read them done, within minutes.
+func (h *Head) DropBlocks(ids ...ulid.ULID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, id := range ids {
+		h.drop[id] = struct{}{}
+	}
+}
+
+func (h *Head) dropped() map[ulid.ULID]struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := make(map[ulid.ULID]struct{}, len(h.drop))
+	for id := range h.drop {
+		out[id] = struct{}{}
+	}
+	return out
+}
+
+// blocksToDelete is asked by the TSDB when it looks at its directory.
+func (h *Head) blocksToDelete(blocks []*tsdb.Block) map[ulid.ULID]struct{} {
+	out := h.dropped()
+	here := map[ulid.ULID]bool{}
+	for _, b := range blocks {
+		here[b.Meta().ULID] = true
+		if b.Meta().Compaction.Deletable {
+			out[b.Meta().ULID] = struct{}{}
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for id := range h.drop {
+		if !here[id] {
+			delete(h.drop, id)
+		}
+	}
+	return out
+}
+
+// quiet keeps the TSDB's progress lines out of the log of a process with many tenants.
+func quiet(log *slog.Logger) *slog.Logger {
+	return slog.New(minLevel{log.Handler()})
+}
+
+type minLevel struct{ slog.Handler }
+
+func (m minLevel) Enabled(ctx context.Context, l slog.Level) bool {
+	return l >= slog.LevelWarn && m.Handler.Enabled(ctx, l)
+}
+
+func (m minLevel) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return minLevel{m.Handler.WithAttrs(attrs)}
+}
+
+func (m minLevel) WithGroup(name string) slog.Handler { return minLevel{m.Handler.WithGroup(name)} }

@@ -1,0 +1,230 @@
+// Package head owns the recent series of one tenant: append by reference, queries over what is in
+// memory and in local blocks, and the cut of old samples into blocks. It stands on the Prometheus
+// TSDB with its own log switched off; durability is the caller's (the process-wide log), and a
+// Head starts empty but for the blocks on its disk. Nothing outside knows what is inside.
+package head
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/config"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb"
+	"github.com/prometheus/prometheus/tsdb/chunks"
+	"github.com/prometheus/prometheus/tsdb/index"
+)
+
+// BlockRange is the time range of one block; the bucket's compactor merges them into larger ones.
+const BlockRange = 2 * time.Hour
+
+const (
+	rangeMillis = int64(BlockRange / time.Millisecond)
+	// stripes is the number of lock stripes of the series maps. A tenant costs memory per stripe
+	// even when idle, and lock waits with few of them have not been seen.
+	stripes = 128
+	// chunkBufferBytes is the write buffer of closed chunks, the least the TSDB allows.
+	chunkBufferBytes = 64 << 10
+	// reloadEvery is when the TSDB looks at its directory by itself: dropped blocks go then.
+	reloadEvery = 10 * time.Minute
+)
+
+// Ref names a series within one Head; another Head, also of the same tenant, has other Refs.
+type Ref uint64
+
+// Options of a Head. The hooks must be quick; they run under a lock of the series map.
+type Options struct {
+	Dir              string
+	Logger           *slog.Logger
+	OutOfOrderWindow time.Duration
+	MaxExemplars     int // newest exemplars kept; 0: none
+
+	PreCreate  func(labels.Labels) error // may refuse a new series; the error comes back from Append
+	PostCreate func(labels.Labels)
+	PostDelete func(labels.Labels)
+}
+
+// Head is safe for concurrent use.
+type Head struct {
+	o  Options
+	db *tsdb.DB
+
+	// flush is held for reading by open appenders, so that a cut of everything can wait for them.
+	flush sync.RWMutex
+
+	mu   sync.Mutex             // guards drop
+	drop map[ulid.ULID]struct{} // blocks to delete at the next reload
+}
+
+// Open opens the head in o.Dir, which is created. A damaged local block is moved aside (suffix
+// .damaged) and reported; the rest is served.
+func Open(o Options) (*Head, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	h := &Head{o: o, drop: map[ulid.ULID]struct{}{}}
+	db, err := h.open()
+	if err != nil {
+		if moved := setDamagedAside(o.Dir, o.Logger); moved > 0 {
+			db, err = h.open()
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open head in %s: %w", o.Dir, err)
+	}
+	h.db = db
+	db.DisableCompactions()
+	return h, nil
+}
+
+func (h *Head) open() (*tsdb.DB, error) {
+	t := tsdb.DefaultOptions()
+	t.WALSegmentSize = -1
+	t.NoLockfile = true // the process-wide log holds the lock of the data directory
+	t.StripeSize = stripes
+	t.HeadChunksWriteBufferSize = chunkBufferBytes
+	t.HeadChunksWriteQueueSize = 0
+	t.MinBlockDuration = rangeMillis
+	t.MaxBlockDuration = rangeMillis
+	t.EnableOverlappingCompaction = false
+	t.EnableExemplarStorage = true
+	t.MaxExemplars = int64(h.o.MaxExemplars)
+	t.BlockReloadInterval = reloadEvery
+	t.SeriesLifecycleCallback = lifecycle{h}
+	t.BlocksToDelete = h.blocksToDelete
+	// The TSDB fixes at open whether late samples can be cut to blocks, so a window is always
+	// opened; SetLimits gives the true one.
+	t.OutOfOrderTimeWindow = max(1, h.o.OutOfOrderWindow.Milliseconds())
+	db, err := tsdb.Open(h.o.Dir, quiet(h.o.Logger), nil, t, nil)
+	if err != nil {
+		return nil, err
+	}
+	if h.o.OutOfOrderWindow <= 0 {
+		db.Head().SetOutOfOrderTimeWindow(0, nil)
+	}
+	return db, nil
+}
+
+// SetLimits applies changed limits at once.
+func (h *Head) SetLimits(oooWindow time.Duration, maxExemplars int) error {
+	return h.db.ApplyConfig(&config.Config{StorageConfig: config.StorageConfig{
+		TSDBConfig:      &config.TSDBConfig{OutOfOrderTimeWindow: oooWindow.Milliseconds()},
+		ExemplarsConfig: &config.ExemplarsConfig{MaxExemplars: int64(maxExemplars)},
+	}})
+}
+
+// NumSeries is the number of series in memory.
+func (h *Head) NumSeries() uint64 { return h.db.Head().NumSeries() }
+
+// MinTime is the oldest time in memory, in milliseconds; math.MaxInt64 if there is none.
+func (h *Head) MinTime() int64 { return h.db.Head().MinTime() }
+
+// MaxTime is the newest time in memory, in milliseconds; math.MinInt64 if there is none.
+func (h *Head) MaxTime() int64 { return h.db.Head().MaxTime() }
+
+// Querier reads what is in memory and in local blocks, mint <= t <= maxt.
+func (h *Head) Querier(mint, maxt int64) (storage.Querier, error) { return h.db.Querier(mint, maxt) }
+
+// ChunkQuerier is Querier for encoded chunks.
+func (h *Head) ChunkQuerier(mint, maxt int64) (storage.ChunkQuerier, error) {
+	return h.db.ChunkQuerier(mint, maxt)
+}
+
+// ExemplarQuerier reads the kept exemplars.
+func (h *Head) ExemplarQuerier(ctx context.Context) (storage.ExemplarQuerier, error) {
+	return h.db.ExemplarQuerier(ctx)
+}
+
+// ForEachSeries calls fn for every series in memory, until it returns an error.
+func (h *Head) ForEachSeries(fn func(ref Ref, ls labels.Labels) error) error {
+	ir, err := h.db.Head().Index()
+	if err != nil {
+		return err
+	}
+	defer ir.Close()
+	name, value := index.AllPostingsKey()
+	p, err := ir.Postings(context.Background(), name, value)
+	if err != nil {
+		return err
+	}
+	var b labels.ScratchBuilder
+	for p.Next() {
+		if err := ir.Series(p.At(), &b, nil); err != nil {
+			if errors.Is(err, storage.ErrNotFound) {
+				continue // removed since the postings were taken
+			}
+			return err
+		}
+		if err := fn(Ref(p.At()), b.Labels()); err != nil {
+			return err
+		}
+	}
+	return p.Err()
+}
+
+// ReleaseChunks moves closed chunks from the heap to the disk cache.
+func (h *Head) ReleaseChunks() { h.db.ForceHeadMMap() }
+
+// Close closes the head. What is in memory only is gone unless the caller logged it.
+func (h *Head) Close() error { return h.db.Close() }
+
+// lifecycle hands the TSDB's callbacks to the hooks.
+type lifecycle struct{ h *Head }
+
+func (l lifecycle) PreCreation(ls labels.Labels) error {
+	if f := l.h.o.PreCreate; f != nil {
+		return f(ls)
+	}
+	return nil
+}
+
+func (l lifecycle) PostCreation(ls labels.Labels) {
+	if f := l.h.o.PostCreate; f != nil {
+		f(ls)
+	}
+}
+
+func (l lifecycle) PostDeletion(gone map[chunks.HeadSeriesRef]labels.Labels) {
+	if f := l.h.o.PostDelete; f != nil {
+		for _, ls := range gone {
+			f(ls)
+		}
+	}
+}
+
+// setDamagedAside renames the blocks in dir that do not open and returns how many there were.
+func setDamagedAside(dir string, log *slog.Logger) (moved int) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return 0
+	}
+	for _, e := range entries {
+		if _, err := ulid.ParseStrict(e.Name()); err != nil || !e.IsDir() {
+			continue
+		}
+		path := filepath.Join(dir, e.Name())
+		b, err := tsdb.OpenBlock(log, path, nil, tsdb.DefaultPostingsDecoderFactory)
+		if err == nil {
+			err = b.Close()
+		}
+		if err == nil {
+			continue
+		}
+		if rerr := os.Rename(path, path+".damaged"); rerr != nil {
+			log.Error("damaged local block cannot be moved aside", "block", path, "err", errors.Join(err, rerr))
+			continue
+		}
+		log.Error("damaged local block moved aside; its samples are missing unless another replica or the bucket has them",
+			"block", path, "err", err)
+		moved++
+	}
+	return moved
+}
