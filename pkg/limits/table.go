@@ -1,0 +1,85 @@
+package limits
+
+import "time"
+
+// The write path.
+var (
+	RequestRate = define("request_rate", "distributor.request-rate-limit", 0.0, "requests/s",
+		"Push requests a tenant may make per second, over all distributors. 0: no limit.", "distributor")
+	RequestBurstSize = define("request_burst_size", "distributor.request-burst-size", 0, "requests",
+		"Push requests a tenant may make at once, per distributor.", "distributor")
+	IngestionRate = define("ingestion_rate", "distributor.ingestion-rate-limit", 10_000.0, "samples/s",
+		"Samples, exemplars and metadata a tenant may push per second, over all distributors. 0: no limit.", "distributor")
+	IngestionBurstSize = define("ingestion_burst_size", "distributor.ingestion-burst-size", 200_000, "samples",
+		"Largest burst, and so the largest single request, per distributor.", "distributor")
+	IngestionTenantShardSize = define("ingestion_tenant_shard_size", "distributor.ingestion-tenant-shard-size", 0, "ingesters",
+		"Ingesters that a tenant's series are spread over. 0: all of them.", "distributor", "querier")
+
+	MaxLabelNameLength = define("max_label_name_length", "validation.max-length-label-name", 1024, "bytes",
+		"Longest label name.", "distributor")
+	MaxLabelValueLength = define("max_label_value_length", "validation.max-length-label-value", 2048, "bytes",
+		"Longest label value, and metric name.", "distributor")
+	MaxLabelNamesPerSeries = define("max_label_names_per_series", "validation.max-label-names-per-series", 30, "labels",
+		"Most labels of one series.", "distributor")
+	MaxLabelNamesPerInfoSeries = define("max_label_names_per_info_series", "validation.max-label-names-per-info-series", 80, "labels",
+		"Most labels of a series whose name ends in _info, if larger than max_label_names_per_series.", "distributor")
+	MaxMetadataLength = define("max_metadata_length", "validation.max-metadata-length", 1024, "bytes",
+		"Longest metric name and unit of metadata; a longer help text is cut.", "distributor")
+	NameValidationScheme = define("name_validation_scheme", "validation.name-validation-scheme", "legacy", "",
+		"Metric and label names a tenant may use: legacy ([a-zA-Z_][a-zA-Z0-9_]*, and : in metric names) or utf8.", "distributor").
+		oneOf("legacy", "utf8")
+	CreationGracePeriod = define("creation_grace_period", "validation.create-grace-period", 10*time.Minute, "",
+		"How far in the future a sample may lie.", "distributor")
+	PastGracePeriod = define("past_grace_period", "validation.past-grace-period", time.Duration(0), "",
+		"How much older than the out-of-order window a sample may be before the distributor refuses it. 0: not checked.", "distributor")
+	NativeHistogramsIngestionEnabled = define("native_histograms_ingestion_enabled", "ingester.native-histograms-ingestion-enabled", true, "",
+		"Whether native histograms are stored; if not they are ignored.", "distributor")
+	MaxNativeHistogramBuckets = define("max_native_histogram_buckets", "validation.max-native-histogram-buckets", 0, "buckets",
+		"Most buckets of one native histogram sample. 0: no limit.", "distributor")
+	ReduceNativeHistogramOverMaxBuckets = define("reduce_native_histogram_over_max_buckets", "validation.reduce-native-histogram-over-max-buckets", true, "",
+		"Lower the resolution of a native histogram over max_native_histogram_buckets instead of refusing it.", "distributor")
+	CreatedTimestampZeroIngestion = define("created_timestamp_zero_ingestion_enabled", "distributor.created-timestamp-zero-ingestion-enabled", false, "",
+		"Write a zero sample at the start time of a counter when that lies before its first sample.", "ingester")
+)
+
+// Recent data.
+var (
+	MaxGlobalSeriesPerUser = define("max_global_series_per_user", "ingester.max-global-series-per-user", 150_000, "series",
+		"Series a tenant may have in memory, before replication. 0: no limit.", "ingester")
+	MaxGlobalSeriesPerMetric = define("max_global_series_per_metric", "ingester.max-global-series-per-metric", 0, "series",
+		"Series one metric name may have in memory, before replication. 0: no limit.", "ingester")
+	MaxGlobalMetadataPerUser = define("max_global_metadata_per_user", "ingester.max-global-metadata-per-user", 0, "metrics",
+		"Metrics with metadata a tenant may have. 0: no limit.", "ingester")
+	MaxGlobalMetadataPerMetric = define("max_global_metadata_per_metric", "ingester.max-global-metadata-per-metric", 0, "entries",
+		"Different metadata one metric may have. 0: no limit.", "ingester")
+	MaxGlobalExemplarsPerUser = define("max_global_exemplars_per_user", "ingester.max-global-exemplars-per-user", 0, "exemplars",
+		"Exemplars kept per tenant, the newest, before replication. 0: exemplars are not stored.", "distributor", "ingester")
+	OutOfOrderTimeWindow = define("out_of_order_time_window", "ingester.out-of-order-time-window", 10*time.Minute, "",
+		"How much older than the newest sample of its tenant a sample may be. 0: samples of a series must come in order.", "ingester", "distributor")
+)
+
+// The read path.
+var (
+	MaxFetchedSeriesPerQuery = define("max_fetched_series_per_query", "querier.max-fetched-series-per-query", 0, "series",
+		"Series one query may fetch. 0: no limit.", "querier")
+	MaxFetchedChunksPerQuery = define("max_fetched_chunks_per_query", "querier.max-fetched-chunks-per-query", 2_000_000, "chunks",
+		"Chunks one query may fetch. 0: no limit.", "querier")
+	MaxFetchedChunkBytesPerQuery = define("max_fetched_chunk_bytes_per_query", "querier.max-fetched-chunk-bytes-per-query", 0, "bytes",
+		"Bytes of chunks one query may fetch. 0: no limit.", "querier")
+	MaxQueryLookback = define("max_query_lookback", "querier.max-query-lookback", time.Duration(0), "",
+		"How far back a query may look; an earlier start is moved up. 0: no limit.", "querier")
+	MaxPartialQueryLength = define("max_partial_query_length", "querier.max-partial-query-length", time.Duration(0), "",
+		"Longest time range one querier may be asked for. 0: no limit.", "querier")
+	MaxTotalQueryLength = define("max_total_query_length", "query-frontend.max-total-query-length", time.Duration(0), "",
+		"Longest time range of a query as received. 0: no limit.", "api")
+	MaxQueryExpressionSize = define("max_query_expression_size_bytes", "query-frontend.max-query-expression-size-bytes", 0, "bytes",
+		"Longest query text. 0: no limit.", "api")
+	EnabledExperimentalFunctions = define("enabled_promql_experimental_functions", "query-frontend.enabled-promql-experimental-functions", "", "",
+		"Experimental PromQL functions a tenant may use: a list separated by commas, or all.", "api")
+	MaxSeriesQueryLimit = define("max_series_query_limit", "querier.max-series-query-limit", 0, "series",
+		"Most series of one answer of the series API. 0: no limit.", "api")
+	MaxLabelNamesLimit = define("max_label_names_limit", "querier.max-label-names-limit", 0, "names",
+		"Most names of one answer of the labels API. 0: no limit.", "api")
+	MaxLabelValuesLimit = define("max_label_values_limit", "querier.max-label-values-limit", 0, "values",
+		"Most values of one answer of the label values API. 0: no limit.", "api")
+)

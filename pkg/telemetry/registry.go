@@ -1,0 +1,140 @@
+package telemetry
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
+)
+
+// ownNamespace begins the name of every metric in our code.
+const ownNamespace = "amphora"
+
+// cortexNamespace is the one existing dashboards are made for.
+const cortexNamespace = "cortex"
+
+// Registry holds the metrics of the process. In the code all of ours are named amphora_...; the
+// setting metrics.namespace changes that word when they are gathered, so that nobody else has to
+// know it. Names of libraries (go_, process_, grpc_, ...) stay.
+type Registry struct {
+	*prometheus.Registry
+
+	namespace string
+
+	mu    sync.Mutex // guards names
+	names map[string]*string
+}
+
+// NewRegistry returns a registry with the metrics of the Go runtime, the process and the build.
+func NewRegistry(cfg Config) *Registry {
+	r := &Registry{Registry: prometheus.NewRegistry(), namespace: cfg.Namespace, names: map[string]*string{}}
+	if r.namespace == "" {
+		r.namespace = ownNamespace
+	}
+	b := BuildInfo()
+	r.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name:        "amphora_build_info",
+			Help:        "Always 1; its labels say what this process was built from.",
+			ConstLabels: prometheus.Labels{"version": b.Version, "revision": b.Revision, "branch": b.Branch, "goversion": b.GoVersion},
+		}, func() float64 { return 1 }),
+	)
+	return r
+}
+
+// Prefixed returns a registerer for libraries whose metrics have no prefix of their own, such as
+// dskit's: they become ours.
+func (r *Registry) Prefixed() prometheus.Registerer {
+	return prometheus.WrapRegistererWithPrefix(ownNamespace+"_", r.Registry)
+}
+
+// Gather returns all metrics under the names the outside sees, sorted by name. Like that of
+// prometheus.Registry it may return both families and an error.
+func (r *Registry) Gather() ([]*dto.MetricFamily, error) {
+	families, err := r.Registry.Gather()
+	if r.namespace == ownNamespace {
+		return families, err
+	}
+	for _, f := range families {
+		if strings.HasPrefix(f.GetName(), ownNamespace+"_") {
+			f.Name = r.renamed(f.GetName())
+		}
+	}
+	if r.namespace == cortexNamespace {
+		families = append(families, mimirBuildInfo(families)...)
+	}
+	byName := func(a, b *dto.MetricFamily) int { return cmp.Compare(a.GetName(), b.GetName()) }
+	slices.SortStableFunc(families, byName)
+	unique := slices.CompactFunc(families, func(a, b *dto.MetricFamily) bool {
+		if a.GetName() != b.GetName() {
+			return false
+		}
+		err = errors.Join(err, fmt.Errorf("metric %s exists twice once our metrics are named %s_", a.GetName(), r.namespace))
+		return true
+	})
+	return unique, err
+}
+
+// renamed returns name with our namespace replaced. Each name is built once: a large process has
+// thousands of scrapes of hundreds of names.
+func (r *Registry) renamed(name string) *string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	to, ok := r.names[name]
+	if !ok {
+		s := r.namespace + strings.TrimPrefix(name, ownNamespace)
+		to = &s
+		r.names[name] = to
+	}
+	return to
+}
+
+// mimirBuildInfo returns the build information under the second name by which existing alerts
+// know it.
+func mimirBuildInfo(families []*dto.MetricFamily) []*dto.MetricFamily {
+	for _, f := range families {
+		if f.GetName() == cortexNamespace+"_build_info" {
+			name := "mimir_build_info"
+			return []*dto.MetricFamily{{Name: &name, Help: f.Help, Type: f.Type, Metric: f.Metric}}
+		}
+	}
+	return nil
+}
+
+// scrapesAtOnce bounds concurrent scrapes: each copies every metric.
+const scrapesAtOnce = 8
+
+// Handler serves the metrics as text, OpenMetrics or, with native histograms, protobuf.
+func (r *Registry) Handler(log *slog.Logger) http.Handler {
+	return promhttp.HandlerFor(r, promhttp.HandlerOpts{
+		ErrorLog:            slog.NewLogLogger(log.With("in", "metrics handler").Handler(), slog.LevelError),
+		ErrorHandling:       promhttp.ContinueOnError,
+		MaxRequestsInFlight: scrapesAtOnce,
+		EnableOpenMetrics:   true,
+	})
+}
+
+// Latency returns the options of a histogram of seconds that has classic buckets and a native
+// histogram beside them, so that dashboards of either kind work.
+func Latency(name, help string) prometheus.HistogramOpts {
+	return prometheus.HistogramOpts{
+		Name:                            name,
+		Help:                            help,
+		Buckets:                         []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 25, 50, 100},
+		NativeHistogramBucketFactor:     1.1,
+		NativeHistogramMaxBucketNumber:  100,
+		NativeHistogramMinResetDuration: time.Hour,
+	}
+}

@@ -1,0 +1,33 @@
+// Package telemetry is how a process tells about itself: the log, the metrics and their namespace,
+// traces, the build it is, and the memory it may use. Nothing here sends anything anywhere unless
+// the environment names a receiver.
+package telemetry
+
+import (
+	"github.com/prometheus/common/model"
+
+	"github.com/amphora-metrics/amphora/pkg/config"
+)
+
+// Config of the log and the metrics.
+type Config struct {
+	LogLevel  string
+	LogFormat string
+	Namespace string // of our metrics, "amphora"
+}
+
+// Declare is part of config.Declarer; mount it at the top level.
+func (c *Config) Declare(s *config.Set) {
+	s.String(&c.LogLevel, "log.level", "info", "Least important lines that are logged.").OneOf("debug", "info", "warn", "error")
+	s.String(&c.LogFormat, "log.format", FormatLogfmt, "Form of log lines.").OneOf(FormatLogfmt, FormatJSON)
+	s.String(&c.Namespace, "metrics.namespace", ownNamespace,
+		"First word of the names of our metrics. With cortex, dashboards and alerts made for Cortex and Mimir work unchanged.")
+}
+
+// Validate is part of config.Validator.
+func (c *Config) Validate() error {
+	if !model.LegacyValidation.IsValidMetricName(c.Namespace) {
+		return config.Wrong("metrics.namespace", "%q cannot begin the name of a metric", c.Namespace)
+	}
+	return nil
+}
