@@ -1,0 +1,25 @@
+// Package remotewrite reads Prometheus remote-write bodies, versions 1.0 and 2.0, without
+// materialising them: it walks the encoded bytes and reports where each series, sample,
+// histogram, exemplar and piece of metadata lies.
+package remotewrite
+
+// Version is the version of the remote-write protocol.
+type Version uint8
+
+// The versions.
+const (
+	V1 Version = 1 // prometheus.WriteRequest
+	V2 Version = 2 // io.prometheus.write.v2.Request
+)
+
+// Request is one push as received, decompressed. Body belongs to the caller and must not change
+// until the push has been answered; nobody keeps a reference to it afterwards.
+type Request struct {
+	Version Version
+	Body    []byte
+}
+
+// Written counts what a push stored, for the X-Prometheus-Remote-Write-*-Written headers.
+type Written struct {
+	Samples, Histograms, Exemplars int
+}

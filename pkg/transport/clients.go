@@ -1,0 +1,187 @@
+package transport
+
+import (
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	dskittls "github.com/grafana/dskit/crypto/tls"
+	"github.com/grafana/dskit/middleware"
+	"github.com/grafana/dskit/services"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/experimental"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/mem"
+
+	"github.com/amphora-metrics/amphora/pkg/config"
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/wire/frame"
+	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
+)
+
+// ClientConfig is how this process calls ingesters; app mounts it as ingester_client.
+type ClientConfig struct {
+	PushTimeout time.Duration
+	TLSEnabled  bool
+	TLSCert     string
+	TLSKey      string
+	TLSCA       string
+	TLSName     string
+}
+
+// Declare implements config.Declarer.
+func (c *ClientConfig) Declare(s *config.Set) {
+	s.Duration(&c.PushTimeout, "push-timeout", 2*time.Second, "How long a distributor waits for one ingester to store one request's samples.").Named("distributor.remote-timeout")
+	s.Bool(&c.TLSEnabled, "tls-enabled", false, "Call ingesters by TLS.").Named("ingester.client.tls-enabled")
+	s.String(&c.TLSCert, "tls-cert-path", "", "Client certificate shown to ingesters. The file is read again when it changes.").Named("ingester.client.tls-cert-path")
+	s.String(&c.TLSKey, "tls-key-path", "", "Key of the client certificate.").Named("ingester.client.tls-key-path")
+	s.String(&c.TLSCA, "tls-ca-path", "", "CA certificates that ingesters' certificates are checked against. Empty: those of the system.").Named("ingester.client.tls-ca-path")
+	s.String(&c.TLSName, "tls-server-name", "", "Name expected in ingesters' certificates. Empty: their address.").Named("ingester.client.tls-server-name")
+}
+
+// ClientDeps is what pools of clients need. InRing says whether the instance at an address is in
+// the ring; connections to others are closed after five minutes. Nil keeps all.
+type ClientDeps struct {
+	InRing     func(addr string) bool
+	Registerer prometheus.Registerer
+	Log        *slog.Logger
+}
+
+// The windows of HTTP/2 bound what a peer may send unread on one stream and one connection.
+const (
+	streamWindowBytes     = 2 << 20
+	connectionWindowBytes = 8 << 20
+)
+
+// dialer returns how to connect to an address with cfg.
+func dialer(cfg ClientConfig, pool mem.BufferPool, extra ...grpc.DialOption) (func(addr string) (*grpc.ClientConn, error), error) {
+	tls := dskittls.ClientConfig{CertPath: cfg.TLSCert, KeyPath: cfg.TLSKey, CAPath: cfg.TLSCA, ServerName: cfg.TLSName}
+	opts, err := tls.GetGRPCDialOptions(cfg.TLSEnabled)
+	if err != nil {
+		return nil, errs.New(errs.Invalid, "TLS of ingester_client: %w", err)
+	}
+	opts = append(opts,
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(newCodec(pool)), grpc.MaxCallRecvMsgSize(maxMessageBytes), grpc.MaxCallSendMsgSize(maxMessageBytes)),
+		experimental.WithBufferPool(pool),
+		grpc.WithSharedWriteBuffer(true),
+		grpc.WithInitialWindowSize(streamWindowBytes),
+		grpc.WithInitialConnWindowSize(connectionWindowBytes),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: 5 * time.Second, PermitWithoutStream: true}),
+		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: connectTimeout,
+			Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second}}),
+		grpc.WithNoProxy(),
+		grpc.WithDisableServiceConfig(),
+	)
+	opts = append(opts, extra...)
+	return func(addr string) (*grpc.ClientConn, error) { return grpc.NewClient("passthrough:///"+addr, opts...) }, nil
+}
+
+// keepaliveTime is how often a silent connection is probed; servers allow half of it.
+const keepaliveTime = 10 * time.Second
+
+// Replicas is the pool of streams to ingesters. It is a service: stopping it closes all.
+type Replicas struct {
+	services.Service
+	pool        *pool[closableReplica]
+	ids         *Incarnations
+	pushTimeout time.Duration
+}
+
+type closableReplica interface {
+	frame.Replica
+	Close() error
+}
+
+// NewReplicas returns a pool that connects to an ingester when the first frame is pushed to it.
+// Errors: Invalid (settings).
+func NewReplicas(cfg ClientConfig, deps ClientDeps) (*Replicas, error) {
+	if cfg.PushTimeout <= 0 {
+		return nil, errs.New(errs.Invalid, "ingester_client.push_timeout is %s, it must be positive", cfg.PushTimeout)
+	}
+	buffers := newBufferPool()
+	dial, err := dialer(cfg, buffers, grpc.WithStreamInterceptor(streamClient), grpc.WithUnaryInterceptor(unaryClient))
+	if err != nil {
+		return nil, err
+	}
+	ids := new(Incarnations)
+	s := shared{dial: dial, pool: buffers, encoders: &sync.Pool{New: func() any { return new(encoded) }}, ids: ids,
+		metrics: newReplicaMetrics(deps.Registerer), log: deps.Log, pushTimeout: cfg.PushTimeout, maxBytes: replicaBytes}
+	p := newPool(func(addr string) (closableReplica, error) { return newRemoteReplica(addr, s), nil })
+	return &Replicas{Service: p.service(deps.InRing), pool: p, ids: ids, pushTimeout: cfg.PushTimeout}, nil
+}
+
+// replicaBytes bounds the encoded frames that wait for one ingester; as much as its side takes in.
+const replicaBytes = streamBytes
+
+// For returns the replica for the ingester at addr; the same one for every call.
+func (r *Replicas) For(addr string) (frame.Replica, error) { return r.pool.get(addr) }
+
+// Register makes frames for addr go to srv, which is in this process, without sockets or
+// encoding. It must be called before For asks for addr.
+func (r *Replicas) Register(addr string, srv frame.Server) error {
+	local := newLocalReplica(srv, r.ids, r.pushTimeout)
+	if err := r.pool.register(addr, local); err != nil {
+		return errors.Join(err, local.Close())
+	}
+	return nil
+}
+
+// Clients is the pool of clients of ingester queries. It is a service: stopping it closes all.
+type Clients struct {
+	services.Service
+	pool  *pool[queryClient]
+	guard guard
+}
+
+// queryClient is a client and what to close when it is not needed any more.
+type queryClient struct {
+	ingesterpb.IngesterQueryClient
+	conn *grpc.ClientConn // nil: in this process
+}
+
+// Close implements io.Closer.
+func (c queryClient) Close() error {
+	if c.conn == nil {
+		return nil
+	}
+	return c.conn.Close()
+}
+
+// NewClients returns a pool that connects to an ingester when it is called first. Calls carry the
+// tenants for which their context acts, and return errors with the kinds and texts of the ingester.
+func NewClients(cfg ClientConfig, deps ClientDeps) (*Clients, error) {
+	m := newClientMetrics(deps.Registerer)
+	dial, err := dialer(cfg, newBufferPool(),
+		grpc.WithChainUnaryInterceptor(unaryClient, middleware.UnaryClientInstrumentInterceptor(m.duration)),
+		grpc.WithChainStreamInterceptor(streamClient, middleware.StreamClientInstrumentInterceptor(m.duration)))
+	if err != nil {
+		return nil, err
+	}
+	p := newPool(func(addr string) (queryClient, error) {
+		conn, err := dial(addr)
+		if err != nil {
+			return queryClient{}, err
+		}
+		return queryClient{ingesterpb.NewIngesterQueryClient(conn), conn}, nil
+	})
+	return &Clients{Service: p.service(deps.InRing), pool: p, guard: guard{deps.Log, m.panics}}, nil
+}
+
+// For returns the client of the ingester at addr.
+func (c *Clients) For(addr string) (ingesterpb.IngesterQueryClient, error) {
+	q, err := c.pool.get(addr)
+	if err != nil {
+		return nil, err
+	}
+	return q, nil
+}
+
+// Register makes calls to addr go to srv, which is in this process, without sockets or encoding:
+// messages pass by pointer, so neither side may change one after it has handed it over. It must be
+// called before For asks for addr.
+func (c *Clients) Register(addr string, srv ingesterpb.IngesterQueryServer) error {
+	return c.pool.register(addr, queryClient{&localQuery{srv, c.guard}, nil})
+}

@@ -1,0 +1,114 @@
+package transport
+
+import (
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/amphora-metrics/amphora/pkg/config"
+	"github.com/amphora-metrics/amphora/pkg/errs"
+)
+
+// Config is where and how the process listens; app mounts it as server. Names are Mimir's.
+type Config struct {
+	HTTPAddress     string
+	HTTPPort        int
+	HTTPConnLimit   int
+	HTTPTLS         TLSConfig
+	ReadTimeout     time.Duration
+	WriteTimeout    time.Duration
+	GRPCAddress     string
+	GRPCPort        int
+	GRPCTLS         TLSConfig
+	ShutdownTimeout time.Duration
+}
+
+// Declare implements config.Declarer.
+func (c *Config) Declare(s *config.Set) {
+	s.String(&c.HTTPAddress, "http-listen-address", "127.0.0.1", "Address of the HTTP listener. Addresses that other machines can reach need authentication.")
+	s.Int(&c.HTTPPort, "http-listen-port", 8080, "Port of the HTTP listener. 0: any free one.")
+	s.Int(&c.HTTPConnLimit, "http-listen-conn-limit", 16384, "HTTP connections open at once; more wait to be accepted. 0: no limit.").Named("server.http-conn-limit")
+	s.Duration(&c.ReadTimeout, "http-server-read-timeout", 30*time.Second, "Time a client has to send a request with its body.").Named("server.http-read-timeout")
+	s.Duration(&c.WriteTimeout, "http-server-write-timeout", 2*time.Minute, "Time from a request's header to the end of its response; longer than the longest query.").Named("server.http-write-timeout")
+	s.Mount("http_tls_config", &tlsRows{&c.HTTPTLS, "server.http-tls-"})
+	s.String(&c.GRPCAddress, "grpc-listen-address", "127.0.0.1", "Address of the gRPC listener for other processes of the cluster.")
+	s.Int(&c.GRPCPort, "grpc-listen-port", 9095, "Port of the gRPC listener. 0: any free one.")
+	s.Mount("grpc_tls_config", &tlsRows{&c.GRPCTLS, "server.grpc-tls-"})
+	s.Duration(&c.ShutdownTimeout, "graceful-shutdown-timeout", 30*time.Second, "Time that requests under way have to end when the process stops.")
+}
+
+// TLSConfig names the files of one listener's TLS. They are read again when they change.
+type TLSConfig struct {
+	CertFile     string // empty: no TLS
+	KeyFile      string
+	ClientCAFile string // empty: clients show no certificate
+	ClientAuth   string // see Declare; empty with ClientCAFile: required
+}
+
+type tlsRows struct {
+	c     *TLSConfig
+	flags string
+}
+
+// Declare implements config.Declarer.
+func (r *tlsRows) Declare(s *config.Set) {
+	s.String(&r.c.CertFile, "cert-file", "", "Server certificate, which turns TLS on.").Named(r.flags + "cert-path")
+	s.String(&r.c.KeyFile, "key-file", "", "Key of the server certificate.").Named(r.flags + "key-path")
+	s.String(&r.c.ClientCAFile, "client-ca-file", "", "CA certificates that clients' certificates are checked against.").Named(r.flags + "ca-path")
+	s.String(&r.c.ClientAuth, "client-auth-type", "", "RequireAndVerifyClientCert, the default when a client CA is given, or VerifyClientCertIfGiven.").Named(r.flags + "client-auth")
+}
+
+// authenticates says whether no client without a valid certificate gets through.
+func (c *TLSConfig) authenticates() bool {
+	return c.CertFile != "" && c.ClientCAFile != "" && c.ClientAuth != verifyIfGiven
+}
+
+// Exposure is the setting that lifts the rule of CheckExposure; app mounts it as auth.
+type Exposure struct{ Unsafe bool }
+
+// Declare implements config.Declarer.
+func (e *Exposure) Declare(s *config.Set) {
+	s.Bool(&e.Unsafe, "unsafe-listen-without-authentication", false,
+		"Listen on addresses that other machines can reach although nothing authenticates callers: anybody there can read, write and delete every tenant's data.")
+}
+
+// CheckExposure refuses to listen where other machines can reach while nothing authenticates
+// callers: neither authentication (authEnabled) nor client certificates that the listener
+// requires. Errors: Invalid, with the remedy.
+func CheckExposure(cfg Config, exposure Exposure, authEnabled bool) error {
+	if authEnabled || exposure.Unsafe {
+		return nil
+	}
+	for _, l := range []struct {
+		setting, address string
+		tls              *TLSConfig
+	}{
+		{"server.http_listen_address", cfg.HTTPAddress, &cfg.HTTPTLS},
+		{"server.grpc_listen_address", cfg.GRPCAddress, &cfg.GRPCTLS},
+	} {
+		if !loopback(l.address) && !l.tls.authenticates() {
+			return errs.New(errs.Invalid, "%s is %q, which other machines can reach, but nothing authenticates callers: turn authentication on, "+
+				"set it to 127.0.0.1, require client certificates, or accept that anybody can use every tenant's data "+
+				"with auth.unsafe_listen_without_authentication (-auth.unsafe-listen-without-authentication)", l.setting, l.address)
+		}
+	}
+	return nil
+}
+
+// loopback says whether address leads to this machine only. A name must be localhost and resolve
+// to loopback addresses alone; an empty address is every interface.
+func loopback(address string) bool {
+	if ip, err := netip.ParseAddr(address); err == nil {
+		return ip.Unmap().IsLoopback()
+	}
+	if address != "localhost" {
+		return false
+	}
+	ips, err := net.LookupIP(address)
+	for _, ip := range ips {
+		if !ip.IsLoopback() {
+			return false
+		}
+	}
+	return err == nil && len(ips) > 0
+}

@@ -1,0 +1,124 @@
+package transport
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+)
+
+const (
+	requireClient = "RequireAndVerifyClientCert"
+	verifyIfGiven = "VerifyClientCertIfGiven"
+	// tlsCheckEvery is how old the knowledge of certificate files may be at a handshake.
+	tlsCheckEvery = time.Second
+)
+
+// certificates keeps a listener's TLS configuration equal to its files.
+type certificates struct {
+	cfg       TLSConfig
+	protocols []string
+	reloads   *prometheus.CounterVec
+	log       *slog.Logger
+
+	mu      sync.Mutex // guards what follows
+	current *tls.Config
+	stamps  [3]stamp
+	checked time.Time
+}
+
+// stamp is what a file looks like without reading it.
+type stamp struct {
+	modified time.Time
+	size     int64
+}
+
+// newTLS returns the configuration for a listener of protocols, nil if cfg has no certificate.
+// Errors: Invalid.
+func newTLS(cfg TLSConfig, protocols []string, m *serverMetrics, log *slog.Logger) (*tls.Config, error) {
+	if cfg == (TLSConfig{}) {
+		return nil, nil
+	}
+	c := &certificates{cfg: cfg, protocols: protocols, reloads: m.tlsReloads, log: log, stamps: fileStamps(cfg), checked: time.Now()}
+	var err error
+	if c.current, err = c.load(); err != nil {
+		return nil, err
+	}
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12, NextProtos: protocols,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return c.latest(), nil },
+	}, nil
+}
+
+func fileStamps(cfg TLSConfig) (out [3]stamp) {
+	for i, name := range []string{cfg.CertFile, cfg.KeyFile, cfg.ClientCAFile} {
+		if info, err := os.Stat(name); err == nil {
+			out[i] = stamp{info.ModTime(), info.Size()}
+		}
+	}
+	return out
+}
+
+// latest returns the configuration of the files as they are, or as they last were valid.
+func (c *certificates) latest() *tls.Config {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if time.Since(c.checked) < tlsCheckEvery {
+		return c.current
+	}
+	c.checked = time.Now()
+	stamps := fileStamps(c.cfg)
+	if stamps == c.stamps {
+		return c.current
+	}
+	next, err := c.load()
+	if err != nil {
+		// The stamps stay, so that the next handshake after a second tries again.
+		c.reloads.WithLabelValues("failure").Inc()
+		c.log.Warn("changed certificate files are not valid, the ones before stay in use", "cert", c.cfg.CertFile, "err", err)
+		return c.current
+	}
+	c.reloads.WithLabelValues("success").Inc()
+	c.log.Info("certificate files reloaded", "cert", c.cfg.CertFile)
+	c.current, c.stamps = next, stamps
+	return next
+}
+
+func (c *certificates) load() (*tls.Config, error) {
+	cert, err := tls.LoadX509KeyPair(c.cfg.CertFile, c.cfg.KeyFile)
+	if err != nil {
+		return nil, errs.New(errs.Invalid, "load certificate %q with key %q: %w", c.cfg.CertFile, c.cfg.KeyFile, err)
+	}
+	out := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: c.protocols, Certificates: []tls.Certificate{cert}}
+	switch c.cfg.ClientAuth {
+	case "", requireClient:
+		out.ClientAuth = tls.RequireAndVerifyClientCert
+	case verifyIfGiven:
+		out.ClientAuth = tls.VerifyClientCertIfGiven
+	default:
+		return nil, errs.New(errs.Invalid, "client auth type %q is not one of %s, %s", c.cfg.ClientAuth, requireClient, verifyIfGiven)
+	}
+	if c.cfg.ClientCAFile == "" {
+		if c.cfg.ClientAuth != "" {
+			return nil, errs.New(errs.Invalid, "client auth type %s needs a client CA file", c.cfg.ClientAuth)
+		}
+		out.ClientAuth = tls.NoClientCert
+		return out, nil
+	}
+	pem, err := os.ReadFile(c.cfg.ClientCAFile)
+	if err != nil {
+		return nil, errs.Wrap(errs.Invalid, fmt.Errorf("read client CA file: %w", err))
+	}
+	out.ClientCAs = x509.NewCertPool()
+	if !out.ClientCAs.AppendCertsFromPEM(pem) {
+		return nil, errs.New(errs.Invalid, "client CA file %q holds no certificate", c.cfg.ClientCAFile)
+	}
+	return out, nil
+}
