@@ -24,17 +24,15 @@ import (
 
 // ClientConfig is how this process calls ingesters; app mounts it as ingester_client.
 type ClientConfig struct {
-	PushTimeout time.Duration
-	TLSEnabled  bool
-	TLSCert     string
-	TLSKey      string
-	TLSCA       string
-	TLSName     string
+	TLSEnabled bool
+	TLSCert    string
+	TLSKey     string
+	TLSCA      string
+	TLSName    string
 }
 
 // Declare implements config.Declarer.
 func (c *ClientConfig) Declare(s *config.Set) {
-	s.Duration(&c.PushTimeout, "push-timeout", 2*time.Second, "How long a distributor waits for one ingester to store one request's samples.").Named("distributor.remote-timeout")
 	s.Bool(&c.TLSEnabled, "tls-enabled", false, "Call ingesters by TLS.").Named("ingester.client.tls-enabled")
 	s.String(&c.TLSCert, "tls-cert-path", "", "Client certificate shown to ingesters. The file is read again when it changes.").Named("ingester.client.tls-cert-path")
 	s.String(&c.TLSKey, "tls-key-path", "", "Key of the client certificate.").Named("ingester.client.tls-key-path")
@@ -43,11 +41,13 @@ func (c *ClientConfig) Declare(s *config.Set) {
 }
 
 // ClientDeps is what pools of clients need. InRing says whether the instance at an address is in
-// the ring; connections to others are closed after five minutes. Nil keeps all.
+// the ring; connections to others are closed after five minutes. Nil keeps all. PushTimeout bounds
+// the wait for the answer to one frame, and only NewReplicas needs it.
 type ClientDeps struct {
-	InRing     func(addr string) bool
-	Registerer prometheus.Registerer
-	Log        *slog.Logger
+	PushTimeout time.Duration
+	InRing      func(addr string) bool
+	Registerer  prometheus.Registerer
+	Log         *slog.Logger
 }
 
 // The windows of HTTP/2 bound what a peer may send unread on one stream and one connection.
@@ -98,8 +98,8 @@ type closableReplica interface {
 // NewReplicas returns a pool that connects to an ingester when the first frame is pushed to it.
 // Errors: Invalid (settings).
 func NewReplicas(cfg ClientConfig, deps ClientDeps) (*Replicas, error) {
-	if cfg.PushTimeout <= 0 {
-		return nil, errs.New(errs.Invalid, "ingester_client.push_timeout is %s, it must be positive", cfg.PushTimeout)
+	if deps.PushTimeout <= 0 {
+		return nil, errs.New(errs.Invalid, "the push timeout is %s, it must be positive", deps.PushTimeout)
 	}
 	buffers := newBufferPool()
 	dial, err := dialer(cfg, buffers, grpc.WithStreamInterceptor(streamClient), grpc.WithUnaryInterceptor(unaryClient))
@@ -108,9 +108,9 @@ func NewReplicas(cfg ClientConfig, deps ClientDeps) (*Replicas, error) {
 	}
 	ids := new(Incarnations)
 	s := shared{dial: dial, pool: buffers, encoders: &sync.Pool{New: func() any { return new(encoded) }}, ids: ids,
-		metrics: newReplicaMetrics(deps.Registerer), log: deps.Log, pushTimeout: cfg.PushTimeout, maxBytes: replicaBytes}
+		metrics: newReplicaMetrics(deps.Registerer), log: deps.Log, pushTimeout: deps.PushTimeout, maxBytes: replicaBytes}
 	p := newPool(func(addr string) (closableReplica, error) { return newRemoteReplica(addr, s), nil })
-	return &Replicas{Service: p.service(deps.InRing), pool: p, ids: ids, pushTimeout: cfg.PushTimeout}, nil
+	return &Replicas{Service: p.service(deps.InRing), pool: p, ids: ids, pushTimeout: deps.PushTimeout}, nil
 }
 
 // replicaBytes bounds the encoded frames that wait for one ingester; as much as its side takes in.

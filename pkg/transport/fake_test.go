@@ -107,7 +107,7 @@ func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)
 func startReplicas(tb testing.TB, pushTimeout time.Duration) (*Replicas, *prometheus.Registry) {
 	tb.Helper()
 	reg := prometheus.NewRegistry()
-	r, err := NewReplicas(ClientConfig{PushTimeout: pushTimeout}, ClientDeps{Registerer: reg, Log: quiet()})
+	r, err := NewReplicas(ClientConfig{}, ClientDeps{PushTimeout: pushTimeout, Registerer: reg, Log: quiet()})
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -213,8 +213,7 @@ func TestMutualTLSBetweenProcesses(t *testing.T) {
 		"without":          {ClientConfig{TLSEnabled: true, TLSCA: caFile}, frame.Failed},
 		"in clear":         {ClientConfig{}, frame.Failed},
 	} {
-		c.cfg.PushTimeout = 10 * time.Second
-		pool, err := NewReplicas(c.cfg, ClientDeps{Registerer: prometheus.NewRegistry(), Log: quiet()})
+		pool, err := NewReplicas(c.cfg, ClientDeps{PushTimeout: 10 * time.Second, Registerer: prometheus.NewRegistry(), Log: quiet()})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,0 +1,103 @@
+# The verbs of this repository. A CI job is one verb; .ci/run runs them all.
+
+export GOTOOLCHAIN := local
+export GOFLAGS     += -mod=readonly
+
+TOOLS  := $(CURDIR)/.tools
+RACE   ?= ./pkg/...
+COUNT  ?= 1
+BENCH  ?= .
+PKG    ?= ./pkg/...
+FUZZ   ?= 10s
+
+# Versions of what is installed into .tools; go.mod pins the rest.
+GOLANGCI_LINT := v2.15.0
+VERSITYGW     := v1.8.0
+PROTOC_GO     := v1.36.12
+PROTOC_GRPC   := v1.6.2
+PROTOC_VT     := v0.6.1-0.20240319094008-0393e58bdf10
+# Prometheus carries its module version: 3.15 is v0.315.0.
+PROMETHEUS    := $(shell awk '$$1 == "github.com/prometheus/prometheus" {print $$2}' go.mod)
+
+BUILD    := github.com/amphora-metrics/amphora/pkg/telemetry
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+REVISION ?= $(shell git rev-parse --verify -q HEAD)
+LDFLAGS  := -s -w $(if $(VERSION),-X $(BUILD).version=$(VERSION)) $(if $(REVISION),-X $(BUILD).revision=$(REVISION))
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test race lint lint-tool bench fuzz cluster docs proto images clean tools
+
+help: ## Say what each verb does.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {sub(/:.*/, "", $$1); printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: build ## Build and start one process with development/single/amphora.yaml (127.0.0.1:8080, data in ./data).
+	bin/amphora -config.file=development/single/amphora.yaml
+
+build: ## Build bin/amphora.
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+test: ## Vet, and run every test; PKG= narrows it.
+	go vet $(if $(filter command line,$(origin PKG)),$(PKG),./...)
+	go test -count=$(COUNT) $(if $(filter command line,$(origin PKG)),$(PKG),./...)
+
+race: ## Run the tests of RACE (./pkg/...) under the race detector.
+	go test -race -count=$(COUNT) $(RACE)
+
+lint: lint-tool ## Run golangci-lint.
+	$(TOOLS)/golangci-lint-$(GOLANGCI_LINT) run ./...
+
+lint-tool: $(TOOLS)/golangci-lint-$(GOLANGCI_LINT)
+
+bench: ## Run the benchmarks that match BENCH in PKG; COUNT=10 for benchstat.
+	go test -run '^$$' -bench '$(BENCH)' -benchmem -count=$(COUNT) $(PKG)
+
+fuzz: ## Fuzz every decoder for FUZZ (10s) each.
+	@set -e; for f in $$(git grep --untracked -lE '^func Fuzz[A-Z]' -- '*_test.go'); do \
+	  for name in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]+)\(.*/\1/p' "$$f"); do \
+	    echo "== $$name ($$f)"; \
+	    go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZ) "./$$(dirname "$$f")"; \
+	  done; \
+	done
+
+cluster: build tools ## Start a cluster with an S3 server on loopback, and a page to break it from.
+	go run ./development/cluster
+
+docs: ## Write docs/reference from the tables in the code.
+	go run ./tools/docs
+
+proto: $(TOOLS)/protoc-gen-go-$(PROTOC_GO) $(TOOLS)/protoc-gen-go-grpc-$(PROTOC_GRPC) $(TOOLS)/protoc-gen-go-vtproto-$(PROTOC_VT) ## Generate code from pkg/wire/*/*.proto.
+	@set -e; for f in pkg/wire/*/*.proto; do \
+	  protoc -I "$$(dirname $$f)" \
+	    --plugin=protoc-gen-go=$(word 1,$^) --go_out=paths=source_relative:"$$(dirname $$f)" \
+	    --plugin=protoc-gen-go-grpc=$(word 2,$^) --go-grpc_out=paths=source_relative:"$$(dirname $$f)" \
+	    --plugin=protoc-gen-go-vtproto=$(word 3,$^) --go-vtproto_out=paths=source_relative:"$$(dirname $$f)" \
+	    --go-vtproto_opt=features=size+marshal+unmarshal "$$(basename $$f)"; \
+	done
+
+images: ## Build the container image amphora:dev.
+	docker build -f operations/docker/Dockerfile -t amphora:$(or $(VERSION),dev) .
+
+tools: $(TOOLS)/versitygw-$(VERSITYGW) $(TOOLS)/prometheus-$(PROMETHEUS) $(TOOLS)/promtool-$(PROMETHEUS) ## Install what tests and development run: an S3 server, Prometheus, promtool.
+	@for t in $(notdir $^); do ln -sf $$t $(TOOLS)/$${t%%-*}; done
+
+clean: ## Remove bin, .tools and data.
+	rm -rf bin .tools data
+
+# install,<name>,<package>,<version>: a tool keeps its version in its file name, so a new version is a new file.
+define install
+$(TOOLS)/$(1)-$(3):
+	@mkdir -p $(TOOLS)/tmp
+	GOFLAGS= GOBIN=$(TOOLS)/tmp go install $(2)@$(3)
+	@mv $(TOOLS)/tmp/$(1) $$@
+endef
+$(eval $(call install,golangci-lint,github.com/golangci/golangci-lint/v2/cmd/golangci-lint,$(GOLANGCI_LINT)))
+$(eval $(call install,versitygw,github.com/versity/versitygw/cmd/versitygw,$(VERSITYGW)))
+$(eval $(call install,protoc-gen-go,google.golang.org/protobuf/cmd/protoc-gen-go,$(PROTOC_GO)))
+$(eval $(call install,protoc-gen-go-grpc,google.golang.org/grpc/cmd/protoc-gen-go-grpc,$(PROTOC_GRPC)))
+$(eval $(call install,protoc-gen-go-vtproto,github.com/planetscale/vtprotobuf/cmd/protoc-gen-go-vtproto,$(PROTOC_VT)))
+
+# Prometheus has replace directives, which go install refuses; it is built in its own module instead.
+$(TOOLS)/prom%-$(PROMETHEUS):
+	@mkdir -p $(TOOLS)
+	cd "$$(GOFLAGS= go mod download -json github.com/prometheus/prometheus@$(PROMETHEUS) | sed -n 's/.*"Dir": "\(.*\)",*/\1/p')" && \
+	  GOWORK=off GOFLAGS=-buildvcs=false go build -tags remove_all_sd -o $@ ./cmd/prom$*

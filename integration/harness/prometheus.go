@@ -1,0 +1,117 @@
+package harness
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"gopkg.in/yaml.v2"
+)
+
+// PrometheusOptions says how a real Prometheus scrapes and where it sends.
+type PrometheusOptions struct {
+	Name     string // unique among the processes of a test; "": prometheus
+	Dir      string // its data, configuration and log
+	Port     int    // 0: a free one
+	Every    time.Duration
+	Targets  []string // host:port of what it scrapes at /metrics
+	PushURL  string   // remote write; "": none
+	Tenant   string   // X-Scope-OrgID of what it sends; "": none
+	Version2 bool     // remote write 2.0 instead of 1.0
+	Labels   map[string]string
+}
+
+// Prometheus is a running Prometheus server.
+type Prometheus struct {
+	*Process
+
+	Address string // host:port
+}
+
+// StartPrometheus starts the Prometheus that `make tools` builds, in the version of go.mod, and
+// waits until it is ready. A server returned with an error must be stopped too. Errors: ErrNoTool.
+func StartPrometheus(ctx context.Context, log *slog.Logger, o PrometheusOptions) (*Prometheus, error) {
+	path, err := Tool("prometheus")
+	if err != nil {
+		return nil, err
+	}
+	if o.Port == 0 {
+		free, err := new(Ports).Free(1)
+		if err != nil {
+			return nil, err
+		}
+		o.Port = free[0]
+	}
+	if o.Name == "" {
+		o.Name = "prometheus"
+	}
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the directory of %s: %w", o.Name, err)
+	}
+	text, err := o.config()
+	if err != nil {
+		return nil, err
+	}
+	file := filepath.Join(o.Dir, "prometheus.yml")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		return nil, fmt.Errorf("write the configuration of %s: %w", o.Name, err)
+	}
+	p := &Prometheus{Address: address(o.Port)}
+	p.Process = NewProcess(log, Command{
+		Name: o.Name, Path: path, LogFile: filepath.Join(o.Dir, "log"),
+		Args: []string{"--config.file=" + file, "--storage.tsdb.path=" + filepath.Join(o.Dir, "data"), "--web.listen-address=" + p.Address},
+	})
+	if err := p.Start(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	return p, p.until(ctx, "be ready", func(ctx context.Context) error {
+		_, err := Get(ctx, "http://"+p.Address+"/-/ready")
+		return err
+	})
+}
+
+// object is one mapping of a YAML file.
+type object map[string]any
+
+// config writes prometheus.yml. Sending starts within a second, as a test should not wait for a
+// batch to fill.
+func (o PrometheusOptions) config() ([]byte, error) {
+	every := max(o.Every, 100*time.Millisecond).String()
+	external := map[string]string{"prometheus": o.Name}
+	for k, v := range o.Labels {
+		external[k] = v
+	}
+	file := object{
+		"global": object{"scrape_interval": every, "scrape_timeout": every, "external_labels": external},
+		"scrape_configs": []object{{
+			"job_name":       "harness",
+			"static_configs": []object{{"targets": o.Targets}},
+		}},
+	}
+	if o.PushURL != "" {
+		message := "prometheus.WriteRequest"
+		if o.Version2 {
+			message = "io.prometheus.write.v2.Request"
+		}
+		write := object{
+			"url": o.PushURL, "protobuf_message": message,
+			"queue_config":    object{"batch_send_deadline": "500ms", "min_backoff": "50ms", "max_backoff": "1s", "retry_on_http_429": true},
+			"metadata_config": object{"send_interval": "1s"},
+		}
+		if o.Tenant != "" {
+			write["headers"] = object{"X-Scope-OrgID": o.Tenant}
+		}
+		file["remote_write"] = []object{write}
+	}
+	text, err := yaml.Marshal(file)
+	if err != nil {
+		return nil, fmt.Errorf("write the configuration of %s: %w", o.Name, err)
+	}
+	return []byte(strings.TrimSpace(string(text)) + "\n"), nil
+}

@@ -1,0 +1,206 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+)
+
+// call answers a request and renders an error as its status and text.
+func call(h Handler, method, target, body string, headers ...string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, target, strings.NewReader(body))
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	r = r.WithContext(tenant.Inject(r.Context(), "t1"))
+	rec := httptest.NewRecorder()
+	mux := http.NewServeMux()
+	serve := func(w http.ResponseWriter, r *http.Request) {
+		if err := h(w, r); err != nil {
+			w.WriteHeader(errs.HTTPStatus(err))
+			_, _ = w.Write([]byte(err.Error()))
+		}
+	}
+	mux.HandleFunc("/tsdb/{tenant}", serve)
+	mux.HandleFunc("/debug/pprof/{profile}", serve)
+	mux.HandleFunc("/", serve)
+	mux.ServeHTTP(rec, r)
+	return rec
+}
+
+// TestPagesCannotBeMadeToRunScripts: what a tenant or a peer chose is shown as text.
+func TestPagesCannotBeMadeToRunScripts(t *testing.T) {
+	const evil = `<script>alert(1)</script>`
+	usage := fakeUsage{AllUsage{Tenants: []TenantUsage{{Tenant: evil}}, Missing: []string{evil}}}
+	list := fakeList{{Tenant: evil, Details: []Detail{{evil, evil}}}}
+	for name, h := range map[string]Handler{
+		"index":     Index([]Group{{evil, []Link{{"javascript:alert(1)", evil, evil}}}}),
+		"services":  Services(func() []Service { return []Service{{evil, evil, evil}} }),
+		"all usage": AllUserStats(usage),
+		"tenants":   Tenants(list),
+		"tenant":    Tenant(list),
+	} {
+		target := "/"
+		if name == "tenant" {
+			target = "/tsdb/a"
+		}
+		rec := call(h, "GET", target, "")
+		body := rec.Body.String()
+		if rec.Code != 200 || strings.Contains(body, "<script") || strings.Contains(body, `href="javascript`) || !strings.Contains(body, "script&gt;") {
+			t.Errorf("%s: %d %s", name, rec.Code, body)
+		}
+		for header, want := range map[string]string{"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Content-Type": "text/html; charset=utf-8"} {
+			if got := rec.Header().Get(header); got != want {
+				t.Errorf("%s: %s is %q, want %q", name, header, got, want)
+			}
+		}
+		if csp := rec.Header().Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'") {
+			t.Errorf("%s: policy %q", name, csp)
+		}
+	}
+}
+
+type fakeUsage struct{ all AllUsage }
+
+func (f fakeUsage) Usage(_ context.Context, id tenant.ID) (Usage, error) {
+	if id != "t1" {
+		return Usage{}, errs.New(errs.NotFound, "no tenant %s", id)
+	}
+	return Usage{IngestionRate: 1.5, NumSeries: 3, APIIngestionRate: 1, RuleIngestionRate: 0.5}, nil
+}
+
+func (f fakeUsage) AllUsage(context.Context) (AllUsage, error) { return f.all, nil }
+
+type fakeList []TenantInfo
+
+func (f fakeList) Tenants(context.Context) ([]TenantInfo, error) { return f, nil }
+
+func (f fakeList) Tenant(_ context.Context, id tenant.ID) (TenantInfo, error) {
+	if id == "missing" {
+		return TenantInfo{}, errs.New(errs.NotFound, "no tenant %s", id)
+	}
+	return f[0], nil
+}
+
+func TestFactsAreAnsweredAsJSON(t *testing.T) {
+	ready := errors.New("ingester is joining")
+	for _, c := range []struct {
+		h      Handler
+		target string
+		status int
+		want   string
+	}{
+		{UserStats(fakeUsage{}), "/", 200, `{"ingestionRate":1.5,"numSeries":3,"APIIngestionRate":1,"RuleIngestionRate":0.5}`},
+		{AllUserStats(fakeUsage{}), "/", 200, `{"tenants":[]}`},
+		{AllUserStats(fakeUsage{AllUsage{Tenants: []TenantUsage{{Tenant: "a"}}, Missing: []string{"i-1"}}}), "/", 200,
+			`{"tenants":[{"userID":"a","ingestionRate":0,"numSeries":0,"APIIngestionRate":0,"RuleIngestionRate":0}],"missing":["i-1"]}`},
+		{Services(func() []Service { return []Service{{Name: "ingester", State: "Running"}} }), "/", 200, `[{"name":"ingester","state":"Running"}]`},
+		{Build(BuildInfo{Version: "1.0", GoVersion: "go", Features: map[string]string{"ruler_config_api": "false"}}), "/", 200,
+			`{"status":"success","data":{"application":"Amphora","version":"1.0","revision":"","branch":"","buildUser":"","buildDate":"","goVersion":"go","features":{"ruler_config_api":"false"}}}`},
+		{Empty(struct{}{}), "/", 200, `{"status":"success","data":{}}`},
+		{UserLimits(func(id tenant.ID) any { return map[string]any{"of": id} }), "/", 200, `{"of":"t1"}`},
+		{Tenant(fakeList{}), "/tsdb/missing", 404, `no tenant missing`},
+		{Tenant(fakeList{}), "/tsdb/a%2Fb", 400, `unsupported character`},
+		{Ready(func(context.Context) error { return nil }), "/", 200, "ready\n"},
+		{Ready(func(context.Context) error { return ready }), "/", 503, "ingester is joining"},
+		{Healthy(), "/", 200, "healthy\n"},
+		{Config(func(mode string) ([]byte, error) { return []byte("mode: " + mode), nil }, "diff"), "/?mode=diff", 200, "mode: diff"},
+		{Config(func(mode string) ([]byte, error) { return []byte("mode: " + mode), nil }, "diff"), "/?mode=x", 400, `unknown mode "x"`},
+		{Profile(), "/debug/pprof/cmdline", 404, "not shown"},
+		{Profile(), "/debug/pprof/goroutine?debug=1", 200, "goroutine profile"},
+		{Profile(), "/debug/pprof/nothing", 404, "Unknown profile"},
+	} {
+		rec := call(c.h, "GET", c.target, "", "Accept", "application/json")
+		if body := rec.Body.String(); rec.Code != c.status || !strings.Contains(body, c.want) {
+			t.Errorf("%s: %d %s, want %d %s", c.target, rec.Code, body, c.status, c.want)
+		}
+	}
+}
+
+type fakeIngester struct {
+	flushed  []tenant.ID
+	waited   bool
+	shut     bool
+	on       bool
+	since    time.Time
+	failWith error
+}
+
+func (f *fakeIngester) Flush(_ context.Context, ids []tenant.ID, wait bool) error {
+	f.flushed, f.waited = ids, wait
+	return f.failWith
+}
+func (f *fakeIngester) Shutdown(context.Context) error { f.shut = true; return f.failWith }
+func (f *fakeIngester) On() bool                       { return f.on }
+func (f *fakeIngester) Set(_ context.Context, on bool) error {
+	f.on, f.since = on, time.Time{}
+	if on {
+		f.since = time.Unix(1700000000, 0)
+	}
+	return f.failWith
+}
+func (f *fakeIngester) Reset(context.Context) error { f.on = true; return nil }
+func (f *fakeIngester) Since() time.Time            { return f.since }
+
+func TestSwitchesOfTheIngester(t *testing.T) {
+	f := &fakeIngester{}
+	calls := map[string]Handler{"shutdown": PrepareShutdown(f), "downscale": PrepareDownscale(f), "unregister": UnregisterOnShutdown(f)}
+	for _, c := range []struct {
+		of, method, body string
+		status           int
+		want             string
+	}{
+		{"shutdown", "GET", "", 200, "unset\n"},
+		{"shutdown", "POST", "", 204, ""},
+		{"shutdown", "GET", "", 200, "set\n"},
+		{"shutdown", "DELETE", "", 204, ""},
+		{"downscale", "GET", "", 200, `{"timestamp":0}`},
+		{"downscale", "POST", "", 200, `{"timestamp":1700000000}`},
+		{"downscale", "GET", "", 200, `{"timestamp":1700000000}`},
+		{"downscale", "DELETE", "", 200, `{"timestamp":0}`},
+		{"unregister", "GET", "", 200, `{"unregister":false}`},
+		{"unregister", "PUT", `{"unregister":true}`, 200, `{"unregister":true}`},
+		{"unregister", "PUT", `{"unregister":false}`, 200, `{"unregister":false}`},
+		{"unregister", "DELETE", "", 200, `{"unregister":true}`},
+		{"unregister", "PUT", `{}`, 400, "the body must be"},
+		{"unregister", "PUT", `{"unregister":true} x`, 400, "the body must be"},
+		{"unregister", "PUT", `{"unregister":true,"more":1}`, 400, "unknown field"},
+		{"unregister", "PUT", `{"unregister":` + strings.Repeat(" ", 2000) + `true}`, 413, "larger than"},
+	} {
+		rec := call(calls[c.of], c.method, "/", c.body)
+		if rec.Code != c.status || !strings.Contains(rec.Body.String(), c.want) {
+			t.Errorf("%s %s %.30s: %d %s, want %d %s", c.method, c.of, c.body, rec.Code, rec.Body, c.status, c.want)
+		}
+	}
+}
+
+func TestFlushNamesTenantsAndWaits(t *testing.T) {
+	f := &fakeIngester{}
+	if rec := call(Flush(f), "POST", "/?tenant=a&tenant=b&wait=true", ""); rec.Code != 204 || !slices.Equal(f.flushed, []tenant.ID{"a", "b"}) || !f.waited {
+		t.Errorf("%d, flushed %v, waited %v", rec.Code, f.flushed, f.waited)
+	}
+	if rec := call(Flush(f), "GET", "/", ""); rec.Code != 204 || f.flushed != nil || f.waited {
+		t.Errorf("%d, flushed %v, waited %v", rec.Code, f.flushed, f.waited)
+	}
+	for _, bad := range []string{"/?wait=maybe", "/?tenant=a/b"} {
+		if rec := call(Flush(f), "POST", bad, ""); rec.Code != 400 {
+			t.Errorf("%s: %d", bad, rec.Code)
+		}
+	}
+	f.failWith = errs.New(errs.Unavailable, "bucket away")
+	if rec := call(Flush(f), "POST", "/?wait=true", ""); rec.Code != 503 {
+		t.Errorf("failed flush: %d", rec.Code)
+	}
+	f.failWith = nil
+	if rec := call(Shutdown(f), "POST", "/", ""); rec.Code != 204 || !f.shut {
+		t.Errorf("shutdown: %d", rec.Code)
+	}
+}

@@ -1,0 +1,81 @@
+package admin
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+)
+
+// Usage is what one tenant does right now. Rates are per second.
+type Usage struct {
+	IngestionRate     float64 `json:"ingestionRate"` // samples of pushes and rules
+	NumSeries         uint64  `json:"numSeries"`     // in memory, before replication
+	APIIngestionRate  float64 `json:"APIIngestionRate"`
+	RuleIngestionRate float64 `json:"RuleIngestionRate"`
+}
+
+// TenantUsage is Usage with its tenant.
+type TenantUsage struct {
+	Tenant tenant.ID `json:"userID"`
+	Usage
+}
+
+// AllUsage is the usage of all tenants.
+type AllUsage struct {
+	Tenants []TenantUsage `json:"tenants"`
+	Missing []string      `json:"missing,omitempty"` // ingesters that did not answer; then the figures are too low
+}
+
+// UsageSource knows what tenants do.
+type UsageSource interface {
+	Usage(ctx context.Context, id tenant.ID) (Usage, error)
+	AllUsage(ctx context.Context) (AllUsage, error)
+}
+
+// UserStats answers the usage of the calling tenant.
+func UserStats(src UsageSource) Handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		id, err := tenant.FromContext(r.Context())
+		if err != nil {
+			return err
+		}
+		u, err := src.Usage(r.Context(), id)
+		if err != nil {
+			return err
+		}
+		return sendJSON(w, u)
+	}
+}
+
+// AllUserStats answers the usage of all tenants, as a page or as JSON.
+func AllUserStats(src UsageSource) Handler {
+	page := newPage("all_user_stats", "Tenants", `{{with .Missing}}<p class="bad">These ingesters did not answer, the figures are too low:{{range .}} {{.}}{{end}}</p>{{end}}
+<table><tr><th>Tenant</th><th class="n">Series</th><th class="n">Samples/s</th><th class="n">by push</th><th class="n">by rules</th></tr>{{range .Tenants}}
+<tr><td>{{.Tenant}}</td><td class="n">{{.NumSeries}}</td><td class="n">{{printf "%.1f" .IngestionRate}}</td><td class="n">{{printf "%.1f" .APIIngestionRate}}</td><td class="n">{{printf "%.1f" .RuleIngestionRate}}</td></tr>{{end}}</table>`)
+	return func(w http.ResponseWriter, r *http.Request) error {
+		all, err := src.AllUsage(r.Context())
+		if err != nil {
+			return err
+		}
+		if wantsJSON(r) {
+			if all.Tenants == nil {
+				all.Tenants = []TenantUsage{}
+			}
+			return sendJSON(w, all)
+		}
+		return sendPage(w, page, all)
+	}
+}
+
+// UserLimits answers the limits of the calling tenant; of returns something that encodes itself
+// as JSON.
+func UserLimits[V any](of func(tenant.ID) V) Handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		id, err := tenant.FromContext(r.Context())
+		if err != nil {
+			return err
+		}
+		return sendJSON(w, of(id))
+	}
+}

@@ -1,0 +1,127 @@
+// Package api owns the HTTP surface of a process: one table of routes from which come the mux,
+// the checks of tenant and action, the metrics, the reference page and the index. What a route
+// does lives in its sub-packages prom, ingest and admin; what they need is handed in as Deps.
+package api
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/amphora-metrics/amphora/pkg/api/admin"
+	"github.com/amphora-metrics/amphora/pkg/api/ingest"
+	"github.com/amphora-metrics/amphora/pkg/api/prom"
+	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+)
+
+// Deps is what the routes stand on. A part that is nil is not in this process, and its routes
+// are not mounted.
+type Deps struct {
+	Log        *slog.Logger
+	Registerer prometheus.Registerer
+	Gatherer   prometheus.Gatherer // shown on /metrics
+
+	// Allow says whether the caller may do action; its error is sent as it is. The context of the
+	// request carries the tenant where the route needs one. Nil allows everything: then something
+	// in front of the process must have decided.
+	Allow func(r *http.Request, action Action) error
+	// Limits gives the limits of a tenant.
+	Limits func(tenant.ID) limits.View
+	// Federation says that Read can read for several tenants at once.
+	Federation bool
+
+	Pusher ingest.Pusher
+	// MaxPushBytes bounds a push, packed and unpacked. 0: 100 MiB.
+	MaxPushBytes int
+
+	Read     *prom.Backends // its Limits is set from Limits if it is nil
+	Usage    admin.UsageSource
+	Ingester *IngesterDeps
+
+	Build    admin.BuildInfo
+	Ready    func(context.Context) error
+	Services func() []admin.Service
+	// Config and RuntimeConfig render YAML without secrets; mode is "", diff or defaults.
+	Config, RuntimeConfig func(mode string) ([]byte, error)
+
+	IngesterRing, DistributorRing, Memberlist http.Handler // pages made elsewhere
+}
+
+// IngesterDeps is the switches of an ingester.
+type IngesterDeps struct {
+	Flusher              admin.Flusher
+	PrepareShutdown      admin.Switch
+	PrepareDownscale     admin.ReadOnly
+	UnregisterOnShutdown admin.ResettableSwitch
+	Tenants              admin.TenantList
+}
+
+// defaultMaxPushBytes is what senders of remote write expect to be accepted.
+const defaultMaxPushBytes = 100 << 20
+
+// API serves the table.
+type API struct {
+	cfg     Config
+	deps    Deps
+	log     *slog.Logger
+	metrics *metrics
+	prom    *prom.API
+	ingest  *ingest.API
+	mounted []Route // with their final paths
+	mux     *http.ServeMux
+	origin  *http.CrossOriginProtection
+}
+
+// New mounts the routes that deps has something to serve with.
+func New(cfg Config, deps Deps) (*API, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if deps.Log == nil {
+		deps.Log = slog.New(slog.DiscardHandler)
+	}
+	a := &API{
+		cfg:     cfg,
+		deps:    deps,
+		log:     deps.Log,
+		metrics: newMetrics(deps.Registerer),
+		mux:     http.NewServeMux(),
+		origin:  http.NewCrossOriginProtection(),
+	}
+	if deps.Pusher != nil {
+		cfg.Ingest.MaxRecvBytes = cmp.Or(deps.MaxPushBytes, defaultMaxPushBytes)
+		a.ingest = ingest.New(cfg.Ingest, deps.Pusher, deps.Registerer, rand.Float64)
+	}
+	if deps.Read != nil {
+		b := *deps.Read
+		if b.Limits == nil {
+			b.Limits = deps.Limits
+		}
+		a.prom = prom.New(cfg.Prom, b, deps.Registerer)
+	}
+	a.mount()
+	return a, nil
+}
+
+// has says whether service runs in this process.
+func (a *API) has(service Service) bool {
+	switch service {
+	case Distributor:
+		return a.ingest != nil
+	case Querier:
+		return a.prom != nil
+	case Ingester:
+		return a.deps.Ingester != nil
+	}
+	return true
+}
+
+// Mounted returns the routes of this process with their final paths.
+func (a *API) Mounted() []Route { return a.mounted }
+
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.mux.ServeHTTP(w, r) }

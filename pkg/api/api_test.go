@@ -1,0 +1,408 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/s2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/util/teststorage"
+
+	"github.com/amphora-metrics/amphora/pkg/api/admin"
+	"github.com/amphora-metrics/amphora/pkg/api/prom"
+	"github.com/amphora-metrics/amphora/pkg/config"
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/remotewrite"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+)
+
+type fakes struct {
+	tenant tenant.ID
+	push   func(context.Context) error
+}
+
+func (f *fakes) Push(ctx context.Context, id tenant.ID, _ *remotewrite.Request) (remotewrite.Written, error) {
+	f.tenant = id
+	if f.push != nil {
+		return remotewrite.Written{}, f.push(ctx)
+	}
+	return remotewrite.Written{}, nil
+}
+func (*fakes) Usage(context.Context, tenant.ID) (admin.Usage, error) { return admin.Usage{}, nil }
+func (*fakes) AllUsage(context.Context) (admin.AllUsage, error)      { return admin.AllUsage{}, nil }
+func (*fakes) Flush(context.Context, []tenant.ID, bool) error        { return nil }
+func (*fakes) Shutdown(context.Context) error                        { return nil }
+func (*fakes) On() bool                                              { return false }
+func (*fakes) Set(context.Context, bool) error                       { return nil }
+func (*fakes) Reset(context.Context) error                           { return nil }
+func (*fakes) Since() time.Time                                      { return time.Time{} }
+func (*fakes) Tenants(context.Context) ([]admin.TenantInfo, error)   { return nil, nil }
+func (*fakes) Tenant(context.Context, tenant.ID) (admin.TenantInfo, error) {
+	return admin.TenantInfo{}, nil
+}
+func (*fakes) ServeHTTP(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ring") }
+func (*fakes) yaml(mode string) ([]byte, error)                 { return []byte("mode: " + mode), nil }
+
+// everything is a process that runs every service, with f behind it.
+func everything(t testing.TB, f *fakes) Deps {
+	t.Helper()
+	db := teststorage.New(t)
+	reg := prometheus.NewRegistry()
+	return Deps{
+		Registerer: reg, Gatherer: reg,
+		Limits: func(tenant.ID) limits.View { return limits.View{} },
+		Pusher: f, Usage: f,
+		Read:     &prom.Backends{Engine: promql.NewEngine(promql.EngineOpts{MaxSamples: 1000, Timeout: time.Minute}), Storage: db, Exemplars: db.DB},
+		Ingester: &IngesterDeps{Flusher: f, PrepareShutdown: f, PrepareDownscale: f, UnregisterOnShutdown: f, Tenants: f},
+		Build:    admin.BuildInfo{Version: "1.2.3"},
+		Ready:    func(context.Context) error { return nil },
+		Services: func() []admin.Service { return nil },
+		Config:   f.yaml, RuntimeConfig: f.yaml,
+		IngesterRing: f, DistributorRing: f, Memberlist: f,
+	}
+}
+
+func defaults(t testing.TB) Config {
+	t.Helper()
+	var cfg Config
+	s := config.NewSet()
+	s.Mount("api", &cfg)
+	cfg.Tenancy.Declare(s)
+	return cfg
+}
+
+func newAPI(t testing.TB, cfg Config, deps Deps) *API {
+	t.Helper()
+	a, err := New(cfg, deps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func get(h http.Handler, method, target string, headers ...string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, target, nil)
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	rec := httptest.NewRecorder()
+	h.ServeHTTP(rec, r)
+	return rec
+}
+
+// target returns a request path that matches rt.
+func target(rt Route) string {
+	return strings.NewReplacer("{$}", "", "{name}", "job", "{tenant}", "t1", "{profile}", "heap").Replace(rt.Path)
+}
+
+func TestEveryRouteIsDeniedWithoutTheRight(t *testing.T) {
+	deps := everything(t, &fakes{})
+	var asked Action
+	deps.Allow = func(_ *http.Request, action Action) error {
+		asked = action
+		return errs.New(errs.Denied, "not allowed to %s", action)
+	}
+	a := newAPI(t, defaults(t), deps)
+	if len(a.Mounted()) != len(Routes) {
+		t.Fatalf("%d of %d routes are mounted", len(a.Mounted()), len(Routes))
+	}
+	for _, rt := range a.Mounted() {
+		for method := range strings.SplitSeq(rt.Methods, ",") {
+			asked = ""
+			rec := get(a, method, target(rt), "X-Scope-OrgID", "t1")
+			if rec.Code != http.StatusForbidden || asked != rt.Action {
+				t.Errorf("%s %s: status %d, asked for %q, want %q", method, rt.Path, rec.Code, asked, rt.Action)
+			}
+		}
+	}
+}
+
+func TestEveryRouteIsDescribed(t *testing.T) {
+	label := regexp.MustCompile(`^[a-z0-9_]+$`)
+	var doc strings.Builder
+	if err := WriteDoc(&doc); err != nil {
+		t.Fatal(err)
+	}
+	for _, rt := range Routes {
+		if rt.Action == "" || rt.Service == "" || rt.Methods == "" || !strings.HasSuffix(rt.Doc, ".") {
+			t.Errorf("%s: action %q, service %q, methods %q, doc %q", rt.Path, rt.Action, rt.Service, rt.Methods, rt.Doc)
+		}
+		if !label.MatchString(rt.Label()) {
+			t.Errorf("%s: label %q", rt.Path, rt.Label())
+		}
+		if (rt.Style == Write || strings.HasPrefix(string(rt.Action), "aps:")) && rt.Tenancy == NoTenant {
+			t.Errorf("%s: reads or writes data of no tenant", rt.Path)
+		}
+		if row := "`" + strings.TrimSuffix(rt.Path, "{$}") + "` | `" + string(rt.Action) + "`"; !strings.Contains(doc.String(), row) {
+			t.Errorf("the reference lacks %s", row)
+		}
+	}
+}
+
+// TestRouteLabelsAreThoseOfDashboards: panels select these exact values.
+func TestRouteLabelsAreThoseOfDashboards(t *testing.T) {
+	labels := map[string]string{}
+	for _, rt := range Routes {
+		labels[rt.Path] = rt.Label()
+	}
+	for path, want := range map[string]string{
+		"/api/v1/push": "api_v1_push", "/prometheus/api/v1/query_range": "prometheus_api_v1_query_range", "/ready": "ready", "/metrics": "metrics",
+		"/prometheus/api/v1/label/{name}/values": "prometheus_api_v1_label_name_values", "/debug/pprof/{profile}": "debug_pprof", "/{$}": "root",
+	} {
+		if labels[path] != want {
+			t.Errorf("%s: label %q, want %q", path, labels[path], want)
+		}
+	}
+}
+
+func TestOnlyWhatRunsIsMounted(t *testing.T) {
+	a := newAPI(t, defaults(t), Deps{Ready: func(context.Context) error { return errs.New(errs.Internal, "ring: joining") }})
+	for path, want := range map[string]int{"/-/healthy": 200, "/ready": 503, "/api/v1/push": 404, "/prometheus/api/v1/query": 404, "/ingester/flush": 404, "/metrics": 404, "/config": 404, "/memberlist": 404, "/debug/pprof/": 200} {
+		if rec := get(a, "GET", path, "X-Scope-OrgID", "t1"); rec.Code != want {
+			t.Errorf("%s: status %d, want %d", path, rec.Code, want)
+		}
+	}
+	body := get(a, "GET", "/").Body.String()
+	if !strings.Contains(body, `href="/ready"`) || strings.Contains(body, "/memberlist") || strings.Contains(body, "/config") {
+		t.Errorf("index: %s", body)
+	}
+	for _, rt := range newAPI(t, defaults(t), everything(t, &fakes{})).Mounted() {
+		if rt.Link != "" && !rt.allows("GET") {
+			t.Errorf("%s: linked but not readable", rt.Path)
+		}
+	}
+}
+
+func TestUnknownPathsAndMethods(t *testing.T) {
+	a := newAPI(t, defaults(t), everything(t, &fakes{}))
+	for _, c := range []struct {
+		method, path string
+		status       int
+		allow, want  string
+	}{
+		{"GET", "/nothing", 404, "", "there is nothing at /nothing\n"},
+		{"GET", "/prometheus/api/v1/nothing", 404, "", `{"status":"error","errorType":"not_found","error":"there is nothing at /prometheus/api/v1/nothing"}`},
+		{"GET", "/api/v1/push", 405, "POST", "method not allowed\n"},
+		{"DELETE", "/prometheus/api/v1/query", 405, "GET, POST", "method not allowed\n"},
+		{"POST", "/prometheus/api/v1/label/a/values", 405, "GET", "method not allowed\n"},
+		{"BREW", "/ready", 405, "GET", "method not allowed\n"},
+		{"HEAD", "/ready", 200, "", ""},
+	} {
+		rec := get(a, c.method, c.path, "X-Scope-OrgID", "t1")
+		if rec.Code != c.status || rec.Header().Get("Allow") != c.allow || c.want != "" && rec.Body.String() != c.want {
+			t.Errorf("%s %s: %d, allow %q, %q", c.method, c.path, rec.Code, rec.Header().Get("Allow"), rec.Body)
+		}
+	}
+}
+
+func TestTheTenantComesFromTheHeader(t *testing.T) {
+	f := &fakes{}
+	deps := everything(t, f)
+	cfg := defaults(t)
+	strict := newAPI(t, cfg, deps)
+	deps.Registerer, deps.Federation = prometheus.NewRegistry(), true
+	federated := newAPI(t, cfg, deps)
+	deps.Registerer = prometheus.NewRegistry()
+	cfg.Tenancy.Enabled = false
+	off := newAPI(t, cfg, deps)
+	body := string(s2.EncodeSnappy(nil, []byte("x")))
+	for _, c := range []struct {
+		name         string
+		a            *API
+		path, header string
+		status       int
+		want         string
+	}{
+		{"none", strict, "/api/v1/push", "", 401, "no org id\n"},
+		{"none, reading", strict, "/prometheus/api/v1/labels", "", 401, "no org id\n"},
+		{"one", strict, "/api/v1/push", "team-a", 200, ""},
+		{"bad", strict, "/api/v1/push", "a/b", 400, "unsupported character"},
+		{"reserved", strict, "/api/v1/push", "..", 400, "reserved"},
+		{"two", strict, "/api/v1/push", "a|b", 422, "multiple tenant IDs"},
+		{"the same twice", strict, "/api/v1/push", "a|a", 200, ""},
+		{"two, reading", strict, "/prometheus/api/v1/labels", "a|b", 422, `"errorType":"execution"`},
+		{"two, federated", federated, "/prometheus/api/v1/labels", "a|b", 200, `"data":[]`},
+		{"two pushing, federated", federated, "/api/v1/push", "a|b", 422, "multiple tenant IDs"},
+		{"off", off, "/api/v1/push", "ignored", 200, ""},
+	} {
+		r := httptest.NewRequest("POST", c.path, strings.NewReader(body))
+		if c.header != "" {
+			r.Header.Set("X-Scope-OrgID", c.header)
+		}
+		rec := httptest.NewRecorder()
+		c.a.ServeHTTP(rec, r)
+		if rec.Code != c.status || !strings.Contains(rec.Body.String(), c.want) {
+			t.Errorf("%s: %d %s, want %d %s", c.name, rec.Code, rec.Body, c.status, c.want)
+		}
+	}
+	if f.tenant != "anonymous" {
+		t.Errorf("without tenancy the push was for %q", f.tenant)
+	}
+}
+
+func TestAPanicIsAnsweredLoggedAndCounted(t *testing.T) {
+	var log bytes.Buffer
+	deps := everything(t, &fakes{push: func(context.Context) error { panic("secret detail") }})
+	deps.Log = slog.New(slog.NewTextHandler(&log, nil))
+	a := newAPI(t, defaults(t), deps)
+	r := httptest.NewRequest("POST", "/api/v1/push", bytes.NewReader(s2.EncodeSnappy(nil, []byte("x"))))
+	r.Header.Set("X-Scope-OrgID", "t1")
+	rec := httptest.NewRecorder()
+	a.ServeHTTP(rec, r)
+	if rec.Code != 500 || strings.Contains(rec.Body.String(), "secret") || rec.Header().Get("Retry-After") == "" {
+		t.Errorf("%d %s", rec.Code, rec.Body)
+	}
+	if !strings.Contains(log.String(), "secret detail") || !strings.Contains(log.String(), "stack=") {
+		t.Errorf("log: %s", log.String())
+	}
+	if n := testutil.ToFloat64(a.metrics.panics); n != 1 {
+		t.Errorf("%v panics counted", n)
+	}
+}
+
+func TestRequestsAreMeasuredByRoute(t *testing.T) {
+	deps := everything(t, &fakes{})
+	cfg := defaults(t)
+	cfg.PrometheusPrefix = "/metrics-api"
+	a := newAPI(t, cfg, deps)
+	if rec := get(a, "GET", "/metrics-api/api/v1/query?query=1", "X-Scope-OrgID", "t1"); rec.Code != 200 {
+		t.Fatalf("%d %s", rec.Code, rec.Body)
+	}
+	get(a, "GET", "/prometheus/api/v1/query?query=1", "X-Scope-OrgID", "t1")
+	get(a, "POST", "/api/v1/push")
+	text := get(a, "GET", "/metrics").Body.String()
+	for _, want := range []string{
+		`amphora_request_duration_seconds_count{method="GET",route="prometheus_api_v1_query",status_code="200",ws="false"} 1`,
+		`amphora_request_duration_seconds_count{method="GET",route="other",status_code="404",ws="false"} 1`,
+		`amphora_request_duration_seconds_count{method="POST",route="api_v1_push",status_code="401",ws="false"} 1`,
+		`amphora_inflight_requests{method="GET",route="metrics"} 1`,
+		`amphora_inflight_requests{method="POST",route="api_v1_push"} 0`,
+		`amphora_response_message_bytes_count{method="GET",route="prometheus_api_v1_query"} 1`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("metrics lack %s", want)
+		}
+	}
+	problems, err := testutil.GatherAndLint(deps.Gatherer, "amphora_request_duration_seconds", "amphora_panics_total", "amphora_api_query_expression_bytes")
+	if err != nil || len(problems) > 0 {
+		t.Errorf("lint: %v %v", problems, err)
+	}
+}
+
+func TestOtherSitesCannotSteerAnOperatorsBrowser(t *testing.T) {
+	a := newAPI(t, defaults(t), everything(t, &fakes{}))
+	for _, c := range []struct {
+		method, path, site string
+		status             int
+	}{
+		{"POST", "/ingester/shutdown", "cross-site", 403},
+		{"POST", "/ingester/shutdown", "same-origin", 204},
+		{"POST", "/ingester/shutdown", "", 204}, // curl
+		{"GET", "/ingester/flush", "cross-site", 403},
+		{"GET", "/ingester/flush", "none", 204},
+		{"POST", "/ingester/ring", "cross-site", 403},
+		{"GET", "/services", "cross-site", 200},
+	} {
+		var headers []string
+		if c.site != "" {
+			headers = []string{"Sec-Fetch-Site", c.site}
+		}
+		if rec := get(a, c.method, c.path, headers...); rec.Code != c.status {
+			t.Errorf("%s %s from %q: %d, want %d", c.method, c.path, c.site, rec.Code, c.status)
+		}
+	}
+}
+
+// TestGrafanaFindsAPrometheus makes the calls of Grafana's data source test and query editor.
+func TestGrafanaFindsAPrometheus(t *testing.T) {
+	srv := httptest.NewServer(newAPI(t, defaults(t), everything(t, &fakes{})))
+	defer srv.Close()
+	for _, c := range []struct{ method, path, body, want string }{
+		{"POST", "/prometheus/api/v1/query", "query=1%2B1&time=4", `{"status":"success","data":{"resultType":"scalar","result":[4,"2"]}}`},
+		{"GET", "/prometheus/api/v1/query?query=1%2B1&time=4", "", `{"status":"success","data":{"resultType":"scalar","result":[4,"2"]}}`},
+		{"GET", "/prometheus/api/v1/status/buildinfo", "", `"version":"1.2.3"`},
+		{"GET", "/api/v1/status/buildinfo", "", `"features":{}`},
+		{"GET", "/prometheus/api/v1/labels?start=1&end=2", "", `{"status":"success","data":[]}`},
+		{"GET", "/prometheus/api/v1/label/__name__/values", "", `{"status":"success","data":[]}`},
+		{"GET", "/prometheus/api/v1/metadata", "", `{"status":"success","data":{}}`},
+		{"POST", "/prometheus/api/v1/series", "match%5B%5D=up", `{"status":"success","data":[]}`},
+	} {
+		r, err := http.NewRequest(c.method, srv.URL+c.path, strings.NewReader(c.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("X-Scope-OrgID", "t1")
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != 200 || !strings.Contains(string(body), c.want) {
+			t.Errorf("%s %s: %d %s %v", c.method, c.path, resp.StatusCode, body, err)
+		}
+	}
+}
+
+// TestAnAnswerThatFailsInTheMiddleIsCut: the client must not take a part for the whole.
+func TestAnAnswerThatFailsInTheMiddleIsCut(t *testing.T) {
+	deps := everything(t, &fakes{})
+	a := newAPI(t, defaults(t), deps)
+	rt := Route{Methods: "GET", Path: "/x", Action: Open, Service: Any, bind: func(*API) Handler { return nil }}
+	srv := httptest.NewServer(a.serve(rt, "x", func(w http.ResponseWriter, _ *http.Request) error {
+		_, _ = io.WriteString(w, strings.Repeat("x", 10_000))
+		return errs.New(errs.Unavailable, "storage went away")
+	}))
+	defer srv.Close()
+	resp, err := http.Get(srv.URL + "/x")
+	if err == nil {
+		_, err = io.ReadAll(resp.Body)
+		resp.Body.Close()
+	}
+	if err == nil {
+		t.Error("the client saw a whole answer")
+	}
+}
+
+func TestSettingsAreChecked(t *testing.T) {
+	for _, prefix := range []string{"prometheus", "/a/", "/{x}", "/a b", "//a"} {
+		cfg := defaults(t)
+		cfg.PrometheusPrefix = prefix
+		if _, err := New(cfg, Deps{}); err == nil {
+			t.Errorf("prefix %q is accepted", prefix)
+		}
+	}
+	cfg := defaults(t)
+	cfg.PrometheusPrefix = ""
+	if rec := get(newAPI(t, cfg, everything(t, &fakes{})), "GET", "/api/v1/query?query=1", "X-Scope-OrgID", "t1"); rec.Code != 200 {
+		t.Errorf("no prefix: %d", rec.Code)
+	}
+	cfg.Tenancy = TenancyConfig{NoAuthTenant: "a/b"}
+	if _, err := New(cfg, Deps{}); err == nil {
+		t.Error("a bad tenant for requests without one is accepted")
+	}
+}
+
+func BenchmarkServe(b *testing.B) {
+	deps := everything(b, &fakes{})
+	a := newAPI(b, defaults(b), deps)
+	body := s2.EncodeSnappy(nil, make([]byte, 10_000))
+	b.ReportAllocs()
+	for b.Loop() {
+		r := httptest.NewRequest("POST", "/api/v1/push", bytes.NewReader(body))
+		r.Header.Set("X-Scope-OrgID", "t1")
+		a.ServeHTTP(httptest.NewRecorder(), r)
+	}
+}

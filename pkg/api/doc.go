@@ -1,0 +1,42 @@
+package api
+
+import (
+	"fmt"
+	"io"
+	"strings"
+)
+
+// WriteDoc writes the reference page of all routes, grouped by service.
+func WriteDoc(w io.Writer) error {
+	var b strings.Builder
+	b.WriteString("# HTTP API\n\nRoutes marked with a tenant need the header `X-Scope-OrgID`. " +
+		"The prefix `" + defaultPrefix + "` is the setting `api.prometheus_http_prefix`.\n")
+	for _, service := range []Service{Any, Distributor, Querier, Ingester} {
+		title := "Served by the " + string(service)
+		if service == Any {
+			title = "Served by every process"
+		}
+		fmt.Fprintf(&b, "\n## %s\n\n| Methods | Path | Action | Tenant | |\n|---|---|---|---|---|\n", title)
+		for _, rt := range Routes {
+			if rt.Service != service {
+				continue
+			}
+			path := strings.TrimSuffix(rt.Path, "{$}")
+			fmt.Fprintf(&b, "| %s | `%s` | `%s` | %s | %s |\n", strings.ReplaceAll(rt.Methods, ",", ", "), path, rt.Action, rt.Tenancy, strings.ReplaceAll(rt.Doc, "|", "\\|"))
+		}
+	}
+	if _, err := io.WriteString(w, b.String()); err != nil {
+		return fmt.Errorf("write the HTTP reference: %w", err)
+	}
+	return nil
+}
+
+func (t Tenancy) String() string {
+	switch t {
+	case OneTenant:
+		return "one"
+	case Tenants:
+		return "one or several"
+	}
+	return "-"
+}

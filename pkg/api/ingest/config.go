@@ -1,0 +1,58 @@
+package ingest
+
+import (
+	"errors"
+	"io"
+	"math"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"github.com/amphora-metrics/amphora/pkg/config"
+)
+
+const (
+	// defaultInflightBytes is for a process that knows no memory limit.
+	defaultInflightBytes = 1 << 30
+	// inflightShare is the part of the memory limit that bodies may take: the rest belongs to what
+	// the distributor makes of them.
+	inflightShare = 4
+)
+
+// Config is the settings of the write path.
+type Config struct {
+	// MaxRecvBytes bounds a body, packed and unpacked. It is a setting of the distributor, which
+	// its owner copies here.
+	MaxRecvBytes int
+	ReadTimeout  time.Duration
+	// InflightBytes bounds the bodies in memory, packed and unpacked. 0 derives it.
+	InflightBytes int
+}
+
+// Declare adds the settings to s.
+func (c *Config) Declare(s *config.Set) {
+	s.Duration(&c.ReadTimeout, "push_read_timeout", 30*time.Second, "How long a client may take to send a push request. 0: no limit.")
+	s.Int(&c.InflightBytes, "max_inflight_push_body_bytes", 0, "Bytes of push requests in memory, packed and unpacked; more is answered 503. 0: a quarter of the memory limit.")
+}
+
+// Validate checks what no single setting can know.
+func (c *Config) Validate() error {
+	if c.InflightBytes < 0 {
+		return errors.New("setting api.max_inflight_push_body_bytes must not be negative")
+	}
+	return nil
+}
+
+func (c *Config) inflightBytes() int64 {
+	if c.InflightBytes > 0 {
+		return int64(c.InflightBytes)
+	}
+	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 {
+		return limit / inflightShare
+	}
+	return defaultInflightBytes
+}
+
+func isEOF(err error) bool { return errors.Is(err, io.EOF) }
+
+func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }

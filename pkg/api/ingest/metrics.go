@@ -1,0 +1,32 @@
+package ingest
+
+import "github.com/prometheus/client_golang/prometheus"
+
+type metrics struct {
+	inflightBytes            prometheus.Gauge
+	compressed, uncompressed prometheus.Histogram
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	sizes := prometheus.ExponentialBuckets(1<<10, 4, 9)
+	m := &metrics{
+		inflightBytes: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "amphora_distributor_inflight_push_body_bytes",
+			Help: "Bytes of push requests in memory, packed and unpacked. At its bound, pushes are answered 503.",
+		}),
+		compressed: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "amphora_distributor_compressed_request_body_size_bytes",
+			Help:    "Size of push requests as received. Small ones mean senders that do not batch.",
+			Buckets: sizes, NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100,
+		}),
+		uncompressed: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "amphora_distributor_uncompressed_request_body_size_bytes",
+			Help:    "Size of push requests after decompression.",
+			Buckets: sizes, NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100,
+		}),
+	}
+	if reg != nil {
+		reg.MustRegister(m.inflightBytes, m.compressed, m.uncompressed)
+	}
+	return m
+}

@@ -1,0 +1,250 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/amphora-metrics/amphora/pkg/api/prom"
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+)
+
+func (rt *Route) allows(method string) bool {
+	for m := range strings.SplitSeq(rt.Methods, ",") {
+		if m == method || m == http.MethodGet && method == http.MethodHead {
+			return true
+		}
+	}
+	return false
+}
+
+// path returns the path of rt under the configured prefix.
+func (a *API) path(rt *Route) string {
+	if rest, ok := strings.CutPrefix(rt.Path, defaultPrefix+"/"); ok {
+		return a.cfg.PrometheusPrefix + "/" + rest
+	}
+	return rt.Path
+}
+
+// mount fills the mux. Rows are bound in reverse, so that the index, which is the first, sees
+// all others; a path that two rows share after the prefix was applied goes to the first of them.
+func (a *API) mount() {
+	labels := map[string]string{}
+	var handlers []Handler
+	for _, rt := range slices.Backward(Routes) {
+		if !a.has(rt.Service) {
+			continue
+		}
+		h := rt.bind(a)
+		if h == nil {
+			continue
+		}
+		label := rt.Label()
+		rt.Path = a.path(&rt)
+		labels[rt.Path] = label
+		a.mounted = append([]Route{rt}, a.mounted...)
+		handlers = append([]Handler{h}, handlers...)
+	}
+	seen := map[string]bool{}
+	for i, rt := range a.mounted {
+		if seen[rt.Path] {
+			continue
+		}
+		seen[rt.Path] = true
+		a.mux.Handle(rt.Path, a.serve(rt, labels[rt.Path], handlers[i]))
+	}
+	unknown := Route{Style: Plain}
+	a.mux.Handle("/", a.serve(unknown, "other", notFound))
+	if prefix := a.cfg.PrometheusPrefix; a.prom != nil && prefix != "" {
+		unknown.Style = JSON
+		a.mux.Handle(prefix+"/", a.serve(unknown, "other", notFound))
+	}
+}
+
+func notFound(_ http.ResponseWriter, r *http.Request) error {
+	return errs.New(errs.NotFound, "there is nothing at %s", r.URL.Path)
+}
+
+// serve runs h for rt: count, check the method, the tenant and the right, handle, render an error.
+func (a *API) serve(rt Route, label string, h Handler) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		method := knownMethod(r.Method)
+		inflight := a.metrics.inflight.WithLabelValues(method, label)
+		inflight.Inc()
+		start := time.Now()
+		w := &countingWriter{ResponseWriter: rw}
+		body := &countingBody{ReadCloser: r.Body}
+		if r.Body != nil {
+			r.Body = body
+		}
+		aborted := true
+		defer func() {
+			inflight.Dec()
+			if aborted { // the connection is cut on purpose; the client sees no status
+				w.status = statusAborted
+			}
+			a.observe(r, &rt, w, served{method, label, body.read, time.Since(start)})
+		}()
+		r, err := a.admit(r, &rt)
+		if err == nil {
+			err = a.handle(h, w, r)
+		}
+		if err != nil {
+			a.fail(w, r, &rt, err)
+		}
+		aborted = false
+	})
+}
+
+// statusAborted is shown in metrics for an answer cut in the middle.
+const statusAborted = 599
+
+// admit checks what a request needs before its handler and returns it with its tenants in the
+// context.
+func (a *API) admit(r *http.Request, rt *Route) (*http.Request, error) {
+	if rt.bind == nil {
+		return r, nil // the route of unknown paths
+	}
+	if !rt.allows(r.Method) {
+		return r, errMethod
+	}
+	r, err := a.identify(r, rt.Tenancy)
+	if err != nil {
+		return r, err
+	}
+	if a.deps.Allow != nil {
+		if err := a.deps.Allow(r, rt.Action); err != nil {
+			return r, err
+		}
+	}
+	if rt.Action == Admin {
+		// An operator's browser must not be steered by other sites. GET of a page is harmless, except
+		// where it acts, and there a browser says that it did not navigate from here.
+		if err := a.origin.Check(r); err != nil {
+			return r, errs.New(errs.Denied, "refused: %w", err)
+		}
+		if rt.allows(http.MethodPost) && r.Header.Get("Sec-Fetch-Site") == "cross-site" {
+			return r, errs.New(errs.Denied, "refused: cross-site request to a call that acts")
+		}
+	}
+	return r, nil
+}
+
+// errMethod is compared by identity; it never leaves the package.
+var errMethod = errors.New("method not allowed")
+
+// identify returns r with the tenants of its header in the context.
+func (a *API) identify(r *http.Request, needs Tenancy) (*http.Request, error) {
+	if needs == NoTenant {
+		return r, nil
+	}
+	if !a.cfg.Tenancy.Enabled {
+		return r.WithContext(tenant.Inject(r.Context(), tenant.ID(a.cfg.Tenancy.NoAuthTenant))), nil
+	}
+	header := r.Header.Get("X-Scope-OrgID")
+	if header == "" {
+		return r, errs.New(errs.Unauthenticated, "no org id")
+	}
+	ids, err := tenant.ParseMany(header)
+	if err != nil {
+		return r, err
+	}
+	if len(ids) > 1 && (needs == OneTenant || !a.deps.Federation) {
+		return r, errs.New(errs.Unprocessable, "multiple tenant IDs present, but this request takes one")
+	}
+	return r.WithContext(tenant.InjectMany(r.Context(), ids)), nil
+}
+
+// handle runs h and turns a panic into an error. The abort that a handler asks for goes on to
+// the server.
+func (a *API) handle(h Handler, w http.ResponseWriter, r *http.Request) (err error) {
+	defer func() {
+		switch p := recover(); {
+		case p == nil:
+		case p == http.ErrAbortHandler:
+			panic(p)
+		default:
+			a.metrics.panics.Inc()
+			a.log.Error("request panicked, answered 500", "path", r.URL.Path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			err = errs.New(errs.Internal, "internal error, see the log of the process")
+		}
+	}()
+	return h(w, r)
+}
+
+// fail renders err. After an answer has begun it can only be cut.
+func (a *API) fail(w *countingWriter, r *http.Request, rt *Route, err error) {
+	if w.status != 0 {
+		a.log.Warn("answer cut, it had begun when the request failed", "path", r.URL.Path, "err", err)
+		panic(http.ErrAbortHandler)
+	}
+	if errors.Is(err, errMethod) {
+		w.Header().Set("Allow", strings.ReplaceAll(rt.Methods, ",", ", "))
+		plain(w, http.StatusMethodNotAllowed, "method not allowed")
+		return
+	}
+	kind := errs.KindOf(err)
+	if kind == errs.Internal {
+		a.log.Error("request failed", "path", r.URL.Path, "err", err)
+	}
+	switch {
+	case rt.Style == Write:
+		a.ingest.WriteError(w, r, err)
+	case rt.Style == JSON && kind != errs.Unauthenticated:
+		prom.WriteError(w, err)
+	default:
+		plain(w, kind.HTTPStatus(), err.Error())
+	}
+}
+
+func plain(w http.ResponseWriter, status int, text string) {
+	h := w.Header()
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_, _ = w.Write([]byte(text + "\n")) // the client is gone if this fails
+}
+
+// served is what is known of a request when it ends.
+type served struct {
+	method, label string // as in metrics
+	read          int64  // bytes of the body
+	took          time.Duration
+}
+
+// observe records the end of a request.
+func (a *API) observe(r *http.Request, rt *Route, w *countingWriter, s served) {
+	status := w.status
+	if status == 0 {
+		status = http.StatusOK
+	}
+	a.metrics.observe(r.Context(), s.method, s.label, status, s.took)
+	a.metrics.received.WithLabelValues(s.method, s.label).Observe(float64(s.read))
+	a.metrics.sent.WithLabelValues(s.method, s.label).Observe(float64(w.written))
+
+	level, text := slog.LevelDebug, "request served"
+	if slow := a.cfg.SlowRequest; slow > 0 && s.took > slow && rt.Action != Admin {
+		level, text = slog.LevelWarn, "request was slow"
+	}
+	ctx := context.WithoutCancel(r.Context())
+	if a.log.Enabled(ctx, level) {
+		a.log.Log(ctx, level, text, "method", r.Method, "route", s.label, "path", r.URL.Path, "tenant", r.Header.Get("X-Scope-OrgID"),
+			"status", status, "took", s.took, "received_bytes", s.read, "sent_bytes", w.written)
+	}
+}
+
+// knownMethod keeps made-up methods out of the labels.
+func knownMethod(m string) string {
+	switch m {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
+		return m
+	}
+	return "other"
+}

@@ -1,0 +1,116 @@
+// Package prom owns the Prometheus read API: it parses the parameters of a query, bounds what
+// it may cost before it runs, asks the engine or the storage, and encodes the answer byte by
+// byte as Prometheus does.
+package prom
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/model/metadata"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/storage"
+
+	"github.com/amphora-metrics/amphora/pkg/config"
+	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+)
+
+// MetadataSource knows the type, unit and help of metrics.
+type MetadataSource interface {
+	// Metadata returns the metadata of metric, or of all metrics if metric is empty: at most
+	// limit metrics and perMetric entries of each. A negative limit and a perMetric below 1
+	// mean all.
+	Metadata(ctx context.Context, metric string, limit, perMetric int) (map[string][]metadata.Metadata, error)
+}
+
+// Backends is what the read API reads from. The context of each call carries the tenants.
+type Backends struct {
+	Engine    promql.QueryEngine
+	Storage   storage.SampleAndChunkQueryable
+	Exemplars storage.ExemplarQueryable // nil: there are no exemplars
+	Metadata  MetadataSource            // nil: there is no metadata
+	// Parser gives the grammar of the tenants in ctx; it must accept what Engine accepts. Nil: the
+	// grammar with experimental functions, which the tenants' limits then allow or not.
+	Parser func(ctx context.Context) parser.Parser
+	Limits func(tenant.ID) limits.View // nil: the defaults
+	Now    func() time.Time            // nil: time.Now
+	// Timeout is the longest time one request may take. 0: 2 minutes.
+	Timeout time.Duration
+}
+
+// Config is the settings of the read API.
+type Config struct {
+	MaxConcurrentReads int
+}
+
+// Declare adds the settings to s.
+func (c *Config) Declare(s *config.Set) {
+	s.Int(&c.MaxConcurrentReads, "max_concurrent_remote_reads", 10, "Remote read requests answered at once; further ones wait.")
+}
+
+// defaultTimeout is Prometheus's.
+const defaultTimeout = 2 * time.Minute
+
+// API serves the Prometheus read API. Handlers return an error instead of rendering it; it has
+// a kind, and WriteError renders it.
+type API struct {
+	b       Backends
+	parser  parser.Parser
+	writers *writers
+	reads   chan struct{} // holds one token for each remote read under way
+	metrics *metrics
+}
+
+// New returns the read API over b.
+func New(cfg Config, b Backends, reg prometheus.Registerer) *API {
+	if b.Now == nil {
+		b.Now = time.Now
+	}
+	if b.Limits == nil {
+		b.Limits = func(tenant.ID) limits.View { return limits.View{} }
+	}
+	if b.Timeout <= 0 {
+		b.Timeout = defaultTimeout
+	}
+	return &API{
+		b:       b,
+		parser:  parser.NewParser(parser.Options{EnableExperimentalFunctions: true}),
+		writers: newWriters(),
+		reads:   make(chan struct{}, max(cfg.MaxConcurrentReads, 1)),
+		metrics: newMetrics(reg),
+	}
+}
+
+func (a *API) parserFor(ctx context.Context) parser.Parser {
+	if a.b.Parser != nil {
+		return a.b.Parser(ctx)
+	}
+	return a.parser
+}
+
+// smallest returns the smallest limit of the tenants in ctx; 0 is no limit.
+func smallest[T int | time.Duration](ctx context.Context, a *API, key limits.Key[T]) T {
+	var least T
+	ids, err := tenant.Many(ctx)
+	if err != nil {
+		return least
+	}
+	for _, id := range ids {
+		if v := key.Of(a.b.Limits(id)); v > 0 && (least == 0 || v < least) {
+			least = v
+		}
+	}
+	return least
+}
+
+// clip returns the smaller of what was asked and what key allows; 0 is no limit.
+func clip(ctx context.Context, a *API, asked int, key limits.Key[int]) int {
+	most := smallest(ctx, a, key)
+	if asked == 0 || most > 0 && most < asked {
+		return most
+	}
+	return asked
+}

@@ -1,0 +1,166 @@
+package prom
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"hash/crc32"
+	"io"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/klauspost/compress/s2"
+	"github.com/prometheus/prometheus/prompb"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+)
+
+func readBody(t testing.TB, req *prompb.ReadRequest) []byte {
+	t.Helper()
+	b, err := req.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s2.EncodeSnappy(nil, b)
+}
+
+func matchJob(kind prompb.LabelMatcher_Type, value string) *prompb.Query {
+	return &prompb.Query{StartTimestampMs: 0, EndTimestampMs: 600_000, Matchers: []*prompb.LabelMatcher{{Type: kind, Name: "job", Value: value}}}
+}
+
+func TestRemoteReadAnswersSamples(t *testing.T) {
+	a := newAPI(t, setup{})
+	for name, types := range map[string][]prompb.ReadRequest_ResponseType{"default": nil, "asked": {prompb.ReadRequest_SAMPLES}} {
+		body := readBody(t, &prompb.ReadRequest{Queries: []*prompb.Query{matchJob(prompb.LabelMatcher_EQ, "a"), matchJob(prompb.LabelMatcher_RE, "b|c")}, AcceptedResponseTypes: types})
+		rec := a.do(httptest.NewRequest("POST", "/read", bytes.NewReader(body)))
+		plain, err := s2.Decode(nil, rec.Body.Bytes())
+		if err != nil {
+			t.Fatalf("%s: status %d: %v", name, rec.Code, err)
+		}
+		var resp prompb.ReadResponse
+		if err := resp.Unmarshal(plain); err != nil {
+			t.Fatal(err)
+		}
+		if len(resp.Results) != 2 || len(resp.Results[0].Timeseries) != 2 || len(resp.Results[1].Timeseries) != 2 {
+			t.Fatalf("%s: got %d results %v", name, len(resp.Results), resp.Results)
+		}
+		first := resp.Results[0].Timeseries[0]
+		if len(first.Samples) != 11 || first.Samples[10].Timestamp != 600_000 || first.Samples[10].Value != 600 {
+			t.Errorf("%s: samples %v", name, first.Samples)
+		}
+		histograms := 0
+		for _, ts := range resp.Results[1].Timeseries {
+			histograms += len(ts.Histograms)
+		}
+		if histograms != 11 {
+			t.Errorf("%s: %d histograms, want 11", name, histograms)
+		}
+	}
+}
+
+// frames reads a streamed answer.
+func frames(t *testing.T, r io.Reader) (out []prompb.ChunkedReadResponse) {
+	t.Helper()
+	br := bufio.NewReader(r)
+	for {
+		n, err := binary.ReadUvarint(br)
+		if err == io.EOF {
+			return out
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, 4+n)
+		if _, err := io.ReadFull(br, b); err != nil {
+			t.Fatal(err)
+		}
+		if sum := crc32.Checksum(b[4:], crc32.MakeTable(crc32.Castagnoli)); sum != binary.BigEndian.Uint32(b) {
+			t.Fatal("checksum differs")
+		}
+		var f prompb.ChunkedReadResponse
+		if err := f.Unmarshal(b[4:]); err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, f)
+	}
+}
+
+func TestRemoteReadStreamsChunks(t *testing.T) {
+	a := newAPI(t, setup{})
+	body := readBody(t, &prompb.ReadRequest{
+		Queries:               []*prompb.Query{matchJob(prompb.LabelMatcher_EQ, "nothing"), matchJob(prompb.LabelMatcher_NEQ, "b")},
+		AcceptedResponseTypes: []prompb.ReadRequest_ResponseType{prompb.ReadRequest_STREAMED_XOR_CHUNKS, prompb.ReadRequest_SAMPLES},
+	})
+	rec := a.do(httptest.NewRequest("POST", "/read", bytes.NewReader(body)))
+	if ct := rec.Header().Get("Content-Type"); rec.Code != 200 || ct != "application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse" {
+		t.Fatalf("status %d, content type %q", rec.Code, ct)
+	}
+	got := frames(t, rec.Body)
+	if len(got) != 2 || got[0].QueryIndex != 1 {
+		t.Fatalf("got %d frames: %v", len(got), got)
+	}
+	n := 0
+	for _, f := range got {
+		for _, c := range f.ChunkedSeries[0].Chunks {
+			chk, err := chunkenc.FromData(chunkenc.Encoding(c.Type), c.Data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += chk.NumSamples()
+		}
+	}
+	if n != 22 {
+		t.Errorf("%d samples, want 22", n)
+	}
+}
+
+func TestRemoteReadRefusesWhatItCannotTrust(t *testing.T) {
+	a := newAPI(t, setup{})
+	bomb := binary.AppendUvarint(nil, 1<<31)
+	many := new(prompb.ReadRequest)
+	for range maxReadQueries + 1 {
+		many.Queries = append(many.Queries, matchJob(prompb.LabelMatcher_EQ, "a"))
+	}
+	for name, c := range map[string]struct {
+		body   []byte
+		status int
+		want   string
+	}{
+		"not snappy":   {[]byte("\xff\xff\xff\xff\xff\xff\xff"), 400, "decompress"},
+		"a bomb":       {append(bomb, 0), 413, "larger than"},
+		"too large":    {make([]byte, maxReadRequestBytes+1), 413, "larger than"},
+		"not protobuf": {s2.EncodeSnappy(nil, []byte("\xff\xff\xff")), 400, "decode"},
+		"many queries": {readBody(t, many), 400, "101 queries"},
+		"bad regexp":   {readBody(t, &prompb.ReadRequest{Queries: []*prompb.Query{matchJob(prompb.LabelMatcher_RE, "(")}}), 400, "missing closing"},
+		"bad matcher":  {readBody(t, &prompb.ReadRequest{Queries: []*prompb.Query{matchJob(9, "a")}}), 400, "unknown type"},
+		"bad answer":   {readBody(t, &prompb.ReadRequest{AcceptedResponseTypes: []prompb.ReadRequest_ResponseType{7}}), 400, "response types"},
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		rec := a.do(httptest.NewRequest("POST", "/read", bytes.NewReader(c.body)))
+		runtime.ReadMemStats(&after)
+		if rec.Code != c.status || !strings.Contains(rec.Body.String(), c.want) {
+			t.Errorf("%s: got %d %s, want %d %q", name, rec.Code, rec.Body, c.status, c.want)
+		}
+		if grown := after.TotalAlloc - before.TotalAlloc; grown > 16<<20 {
+			t.Errorf("%s: allocated %d bytes", name, grown)
+		}
+	}
+}
+
+func FuzzReadRequestsAreDecodedInBounds(f *testing.F) {
+	f.Add(readBody(f, &prompb.ReadRequest{Queries: []*prompb.Query{matchJob(prompb.LabelMatcher_RE, "a.*")}}))
+	f.Add([]byte("\x80\x80\x80\x80\x08\x00"))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		req, err := decodeReadRequest(body)
+		if err != nil {
+			return
+		}
+		for _, q := range req.Queries {
+			if _, err := readMatchers(q); err != nil {
+				return
+			}
+		}
+	})
+}

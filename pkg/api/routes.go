@@ -1,0 +1,277 @@
+package api
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/amphora-metrics/amphora/pkg/api/admin"
+	"github.com/amphora-metrics/amphora/pkg/limits"
+)
+
+// Action is what a caller must be allowed to do to use a route. Those of the data plane have
+// the names that policies for Amazon's service use.
+type Action string
+
+// The actions.
+const (
+	RemoteWrite       Action = "aps:RemoteWrite"
+	QueryMetrics      Action = "aps:QueryMetrics"
+	GetLabels         Action = "aps:GetLabels"
+	GetSeries         Action = "aps:GetSeries"
+	GetMetricMetadata Action = "aps:GetMetricMetadata"
+	DescribeTenant    Action = "amphora:DescribeTenant" // usage and limits of one's own tenant
+	Scrape            Action = "amphora:Scrape"         // the metrics of the process
+	Admin             Action = "amphora:Admin"          // everything of the process and all tenants
+	Open              Action = "amphora:Open"           // anybody
+)
+
+// Service names the part of Amphora that must run in the process for a route to exist.
+type Service string
+
+// The services.
+const (
+	Any         Service = "any"
+	Distributor Service = "distributor"
+	Ingester    Service = "ingester"
+	Querier     Service = "querier"
+)
+
+// Tenancy says for whom a route acts.
+type Tenancy uint8
+
+// The tenancies.
+const (
+	NoTenant  Tenancy = iota // the process
+	OneTenant                // exactly one tenant
+	Tenants                  // one or, with federation, several
+)
+
+// Style says how a route answers errors.
+type Style uint8
+
+// The styles.
+const (
+	Plain Style = iota // text
+	JSON               // Prometheus's JSON
+	Write              // text, with Retry-After
+)
+
+// Handler answers a request or returns why it cannot, and leaves it to the mount to render that.
+type Handler = admin.Handler
+
+// Route is one row of the table.
+type Route struct {
+	Methods string // separated by commas
+	Path    string // the default; /prometheus at its beginning stands for the configured prefix
+	Action  Action
+	Service Service
+	Tenancy Tenancy
+	Style   Style
+	Link    string // text on the index page; empty: not there
+	Doc     string
+
+	// bind returns the handler, nil if the process has nothing to serve it with.
+	bind func(*API) Handler
+}
+
+// defaultPrefix stands for the configured prefix in the table.
+const defaultPrefix = "/prometheus"
+
+// Label returns the value of the metric label route, the same whatever the prefix is.
+func (rt *Route) Label() string {
+	label := strings.Map(func(c rune) rune {
+		switch {
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+			return c
+		case c == '{' || c == '}':
+			return -1
+		}
+		return '_'
+	}, strings.Trim(strings.TrimSuffix(rt.Path, "{$}"), "/"))
+	switch {
+	case label == "":
+		return "root"
+	case strings.HasPrefix(label, "debug_pprof"):
+		return "debug_pprof" // one value, which dashboards leave out
+	}
+	return label
+}
+
+// Routes is every route of every target.
+var Routes = []Route{
+	{Methods: "GET", Path: "/{$}", Action: Admin, Service: Any, Doc: "Links to the pages of this process.",
+		bind: func(a *API) Handler { return admin.Index(a.index()) }},
+	{Methods: "GET", Path: "/ready", Action: Open, Service: Any, Link: "Readiness", Doc: "200 and `ready` when the process can serve, else 503 and the reason.",
+		bind: (*API).ready},
+	{Methods: "GET", Path: "/-/ready", Action: Open, Service: Any, Doc: "The same as /ready, where Prometheus has it.",
+		bind: (*API).ready},
+	{Methods: "GET", Path: "/-/healthy", Action: Open, Service: Any, Doc: "200 for as long as the process runs.",
+		bind: func(*API) Handler { return admin.Healthy() }},
+	{Methods: "GET", Path: "/metrics", Action: Scrape, Service: Any, Link: "Metrics", Doc: "Metrics of the process, in the text format, OpenMetrics or protobuf.",
+		bind: (*API).scrape},
+	{Methods: "GET", Path: "/config", Action: Admin, Service: Any, Link: "Configuration", Doc: "Settings as YAML, secrets masked. `mode=diff`: those that differ from the defaults; `mode=defaults`: the defaults.",
+		bind: (*API).config},
+	{Methods: "GET", Path: "/runtime_config", Action: Admin, Service: Any, Link: "Runtime configuration", Doc: "Overrides file as loaded, with defaults. `mode=diff`: what differs from the defaults.",
+		bind: (*API).runtimeConfig},
+	{Methods: "GET", Path: "/services", Action: Admin, Service: Any, Link: "Services", Doc: "Parts of the process and their states. JSON with `Accept: application/json`.",
+		bind: (*API).services},
+	{Methods: "GET,POST", Path: "/memberlist", Action: Admin, Service: Any, Link: "Memberlist", Doc: "Members of the gossip cluster and its keys.",
+		bind: func(a *API) Handler { return admin.Page(a.deps.Memberlist) }},
+	{Methods: "GET,POST", Path: "/ingester/ring", Action: Admin, Service: Any, Link: "Ingester ring", Doc: "Ingesters of the ring; POST forgets one.",
+		bind: func(a *API) Handler { return admin.Page(a.deps.IngesterRing) }},
+	{Methods: "GET,POST", Path: "/distributor/ring", Action: Admin, Service: Any, Link: "Distributor ring", Doc: "Distributors of the ring; POST forgets one.",
+		bind: func(a *API) Handler { return admin.Page(a.deps.DistributorRing) }},
+	{Methods: "GET", Path: "/debug/pprof/{$}", Action: Admin, Service: Any, Link: "Profiles", Doc: "List of Go profiles.",
+		bind: func(*API) Handler { return admin.Profile() }},
+	{Methods: "GET,POST", Path: "/debug/pprof/{profile}", Action: Admin, Service: Any, Doc: "One Go profile: heap, allocs, goroutine, mutex, block, threadcreate, profile, trace or symbol.",
+		bind: func(*API) Handler { return admin.Profile() }},
+	{Methods: "GET", Path: "/api/v1/status/config", Action: Open, Service: Any, Doc: "An empty configuration, for clients of Prometheus.",
+		bind: func(*API) Handler { return admin.Empty(map[string]string{"yaml": ""}) }},
+	{Methods: "GET", Path: "/api/v1/status/flags", Action: Open, Service: Any, Doc: "No flags, for clients of Prometheus.",
+		bind: func(*API) Handler { return admin.Empty(struct{}{}) }},
+	{Methods: "GET", Path: "/api/v1/status/buildinfo", Action: Open, Service: Any, Link: "Build information", Doc: "Version and features.",
+		bind: (*API).build},
+	{Methods: "GET", Path: "/api/v1/user_limits", Action: DescribeTenant, Service: Any, Tenancy: OneTenant, Doc: "Limits of the calling tenant.",
+		bind: (*API).userLimits},
+
+	{Methods: "POST", Path: "/api/v1/push", Action: RemoteWrite, Service: Distributor, Tenancy: OneTenant, Style: Write, Doc: "Remote write 1.0 and 2.0.",
+		bind: func(a *API) Handler { return a.ingest.Push }},
+	{Methods: "GET", Path: "/distributor/all_user_stats", Action: Admin, Service: Distributor, Link: "Tenants", Doc: "Series and rates of all tenants. JSON with `Accept: application/json`.",
+		bind: (*API).allUserStats},
+
+	{Methods: "GET,POST", Path: "/prometheus/api/v1/query", Action: QueryMetrics, Service: Querier, Tenancy: Tenants, Style: JSON, Doc: "Instant query: `query`, `time`, `timeout`, `limit`, `lookback_delta`, `stats`.",
+		bind: func(a *API) Handler { return a.prom.Query }},
+	{Methods: "GET,POST", Path: "/prometheus/api/v1/query_range", Action: QueryMetrics, Service: Querier, Tenancy: Tenants, Style: JSON, Doc: "Range query: `query`, `start`, `end`, `step`, `timeout`, `limit`, `lookback_delta`, `stats`.",
+		bind: func(a *API) Handler { return a.prom.QueryRange }},
+	{Methods: "GET,POST", Path: "/prometheus/api/v1/query_exemplars", Action: QueryMetrics, Service: Querier, Tenancy: Tenants, Style: JSON, Doc: "Exemplars of the series a query selects: `query`, `start`, `end`.",
+		bind: func(a *API) Handler { return a.prom.Exemplars }},
+	{Methods: "GET,POST", Path: "/prometheus/api/v1/series", Action: GetSeries, Service: Querier, Tenancy: Tenants, Style: JSON, Doc: "Series that match: `match[]`, `start`, `end`, `limit`.",
+		bind: func(a *API) Handler { return a.prom.Series }},
+	{Methods: "GET,POST", Path: "/prometheus/api/v1/labels", Action: GetLabels, Service: Querier, Tenancy: Tenants, Style: JSON, Doc: "Label names: `match[]`, `start`, `end`, `limit`.",
+		bind: func(a *API) Handler { return a.prom.Labels }},
+	{Methods: "GET", Path: "/prometheus/api/v1/label/{name}/values", Action: GetLabels, Service: Querier, Tenancy: Tenants, Style: JSON, Doc: "Values of a label: `match[]`, `start`, `end`, `limit`.",
+		bind: func(a *API) Handler { return a.prom.LabelValues }},
+	{Methods: "GET", Path: "/prometheus/api/v1/metadata", Action: GetMetricMetadata, Service: Querier, Tenancy: Tenants, Style: JSON, Doc: "Type, help and unit of metrics: `metric`, `limit`, `limit_per_metric`.",
+		bind: func(a *API) Handler { return a.prom.Metadata }},
+	{Methods: "POST", Path: "/prometheus/api/v1/read", Action: QueryMetrics, Service: Querier, Tenancy: Tenants, Doc: "Remote read, as samples or as a stream of chunks.",
+		bind: func(a *API) Handler { return a.prom.RemoteRead }},
+	{Methods: "GET,POST", Path: "/prometheus/api/v1/format_query", Action: QueryMetrics, Service: Querier, Tenancy: Tenants, Style: JSON, Doc: "The `query`, well laid out.",
+		bind: func(a *API) Handler { return a.prom.FormatQuery }},
+	{Methods: "GET,POST", Path: "/prometheus/api/v1/parse_query", Action: QueryMetrics, Service: Querier, Tenancy: Tenants, Style: JSON, Doc: "Syntax tree of the `query`.",
+		bind: func(a *API) Handler { return a.prom.ParseQuery }},
+	{Methods: "GET", Path: "/prometheus/api/v1/status/config", Action: Open, Service: Querier, Style: JSON, Doc: "An empty configuration, for clients of Prometheus.",
+		bind: func(*API) Handler { return admin.Empty(map[string]string{"yaml": ""}) }},
+	{Methods: "GET", Path: "/prometheus/api/v1/status/flags", Action: Open, Service: Querier, Style: JSON, Doc: "No flags, for clients of Prometheus.",
+		bind: func(*API) Handler { return admin.Empty(struct{}{}) }},
+	{Methods: "GET", Path: "/prometheus/api/v1/status/buildinfo", Action: Open, Service: Querier, Style: JSON, Doc: "Version and features; Grafana reads it.",
+		bind: (*API).build},
+	{Methods: "GET", Path: "/api/v1/user_stats", Action: DescribeTenant, Service: Querier, Tenancy: OneTenant, Doc: "Series and rates of the calling tenant.",
+		bind: (*API).userStats},
+
+	{Methods: "GET,POST", Path: "/ingester/flush", Action: Admin, Service: Ingester, Doc: "Ship the samples in memory; `tenant` (may repeat), `wait=true` to wait for the result.",
+		bind: func(a *API) Handler { return ingesterCall(a.deps.Ingester.Flusher, admin.Flush) }},
+	{Methods: "POST", Path: "/ingester/shutdown", Action: Admin, Service: Ingester, Doc: "Ship everything, leave the ring and stop serving; the process stays.",
+		bind: func(a *API) Handler { return ingesterCall(a.deps.Ingester.Flusher, admin.Shutdown) }},
+	{Methods: "GET,POST,DELETE", Path: "/ingester/prepare-shutdown", Action: Admin, Service: Ingester, Doc: "Whether the next stop ships everything and leaves the ring: `set` or `unset`. POST sets, DELETE takes it back.",
+		bind: func(a *API) Handler { return ingesterCall(a.deps.Ingester.PrepareShutdown, admin.PrepareShutdown) }},
+	{Methods: "GET,POST,DELETE", Path: "/ingester/prepare-instance-ring-downscale", Action: Admin, Service: Ingester, Doc: "Since when the ingester takes no new series, as Unix seconds or 0. POST begins, DELETE ends.",
+		bind: func(a *API) Handler { return ingesterCall(a.deps.Ingester.PrepareDownscale, admin.PrepareDownscale) }},
+	{Methods: "GET,PUT,DELETE", Path: "/ingester/unregister-on-shutdown", Action: Admin, Service: Ingester, Doc: "Whether the ingester leaves the ring when it stops: `{\"unregister\":true}`. PUT sets, DELETE goes back to the configured state.",
+		bind: func(a *API) Handler {
+			return ingesterCall(a.deps.Ingester.UnregisterOnShutdown, admin.UnregisterOnShutdown)
+		}},
+	{Methods: "GET", Path: "/ingester/tenants", Action: Admin, Service: Ingester, Link: "Tenants of this ingester", Doc: "Tenants with samples in memory.",
+		bind: func(a *API) Handler { return ingesterCall(a.deps.Ingester.Tenants, admin.Tenants) }},
+	{Methods: "GET", Path: "/ingester/tsdb/{tenant}", Action: Admin, Service: Ingester, Doc: "One tenant of this ingester.",
+		bind: func(a *API) Handler { return ingesterCall(a.deps.Ingester.Tenants, admin.Tenant) }},
+}
+
+// ingesterCall makes a handler of part, none of a part that the ingester does not have.
+func ingesterCall[T comparable](part T, handler func(T) Handler) Handler {
+	var none T
+	if part == none {
+		return nil
+	}
+	return handler(part)
+}
+
+func (a *API) ready() Handler {
+	if a.deps.Ready == nil {
+		return nil
+	}
+	return admin.Ready(a.deps.Ready)
+}
+
+func (a *API) scrape() Handler {
+	if a.deps.Gatherer == nil {
+		return nil
+	}
+	h := promhttp.HandlerFor(a.deps.Gatherer, promhttp.HandlerOpts{EnableOpenMetrics: true, ErrorHandling: promhttp.ContinueOnError})
+	return admin.Page(h)
+}
+
+func (a *API) config() Handler {
+	if a.deps.Config == nil {
+		return nil
+	}
+	return admin.Config(a.deps.Config, "diff", "defaults")
+}
+
+func (a *API) runtimeConfig() Handler {
+	if a.deps.RuntimeConfig == nil {
+		return nil
+	}
+	return admin.Config(a.deps.RuntimeConfig, "diff")
+}
+
+func (a *API) services() Handler {
+	if a.deps.Services == nil {
+		return nil
+	}
+	return admin.Services(a.deps.Services)
+}
+
+func (a *API) build() Handler { return admin.Build(a.deps.Build) }
+
+func (a *API) userLimits() Handler {
+	if a.deps.Limits == nil {
+		return nil
+	}
+	return admin.UserLimits[limits.View](a.deps.Limits)
+}
+
+func (a *API) userStats() Handler {
+	if a.deps.Usage == nil {
+		return nil
+	}
+	return admin.UserStats(a.deps.Usage)
+}
+
+func (a *API) allUserStats() Handler {
+	if a.deps.Usage == nil {
+		return nil
+	}
+	return admin.AllUserStats(a.deps.Usage)
+}
+
+// index groups the links of the mounted routes by service.
+func (a *API) index() []admin.Group {
+	var groups []admin.Group
+	for _, service := range []Service{Any, Distributor, Querier, Ingester} {
+		g := admin.Group{Name: strings.ToUpper(string(service[:1])) + string(service[1:])}
+		if service == Any {
+			g.Name = "This process"
+		}
+		for _, rt := range a.mounted {
+			if rt.Service == service && rt.Link != "" && rt.allows(http.MethodGet) {
+				g.Links = append(g.Links, admin.Link{Path: strings.TrimSuffix(rt.Path, "{$}"), Text: rt.Link, Doc: rt.Doc})
+			}
+		}
+		if len(g.Links) > 0 {
+			groups = append(groups, g)
+		}
+	}
+	return groups
+}

@@ -1,0 +1,254 @@
+// Package app builds a process out of the rooms: what -target names, wired by memoised builders,
+// started and stopped in order. It is the only importer of services and transport.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"slices"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/go-kit/log"
+	"github.com/grafana/dskit/kv/memberlist"
+	"github.com/grafana/dskit/ring"
+	"github.com/grafana/dskit/services"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/thanos-io/objstore"
+
+	"github.com/amphora-metrics/amphora/pkg/block"
+	"github.com/amphora-metrics/amphora/pkg/config"
+	"github.com/amphora-metrics/amphora/pkg/distributor"
+	"github.com/amphora-metrics/amphora/pkg/ingester"
+	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/querier"
+	"github.com/amphora-metrics/amphora/pkg/telemetry"
+	"github.com/amphora-metrics/amphora/pkg/transport"
+)
+
+const (
+	metricsPrefix = "amphora_"
+	// goMemoryFraction of the cgroup's limit is for the Go heap; the rest for stacks, mapped
+	// files and what the kernel keeps for the process.
+	goMemoryFraction = 0.9
+	// stopWait bounds how long one part may take to stop; a flush of everything may take long.
+	stopWait = 10 * time.Minute
+)
+
+// App is one process.
+type App struct {
+	cfg    Config
+	set    *config.Set
+	log    *slog.Logger
+	reg    *telemetry.Registry
+	limits *limits.Overrides
+
+	p        parts
+	services []named        // in start order
+	closers  []func() error // of what is no service, in the order of building
+	draining atomic.Bool
+}
+
+// parts are built when they are first asked for.
+type parts struct {
+	server          part[*transport.Server]
+	memberlist      part[*memberlist.KVInitService]
+	ingesterRing    part[*ring.Ring]
+	distributorRing part[*peers]
+	replicas        part[*transport.Replicas]
+	clients         part[*transport.Clients]
+	bucket          part[objstore.InstrumentedBucket]
+	blocks          part[*block.Reader]
+	ingester        part[*ingester.Ingester]
+	distributor     part[*distributor.Distributor]
+	querier         part[*querier.Querier]
+}
+
+type named struct {
+	name string
+	services.Service
+}
+
+// Main is the whole of the amphora command: it returns when the process shall end. out takes what
+// is printed on request, logs the log.
+func Main(args []string, out, logs io.Writer) error {
+	var cfg Config
+	set := config.NewSet()
+	set.Mount("", &cfg)
+	req, err := config.Load(set, args, os.Getenv)
+	if err != nil {
+		return err
+	}
+	switch {
+	case req.Version:
+		_, err := fmt.Fprintln(out, telemetry.BuildInfo())
+		return err
+	case req.Help || req.HelpAll:
+		if err := set.Help(out, "amphora", req.HelpAll); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintf(out, "\nTargets:\n%s", Targets())
+		return err
+	}
+	cfg.derive(set)
+	telemetry.SetMemoryLimit(goMemoryFraction).Derive(set)
+	if req.Print != "" {
+		return set.Print(out, req.Print)
+	}
+	log, _, err := telemetry.NewLogger(cfg.Telemetry, logs)
+	if err != nil {
+		return err
+	}
+	if req.Check {
+		return set.Print(out, config.ModeEffective)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	tracing, err := telemetry.StartTracing("amphora", log)
+	if err != nil {
+		return fmt.Errorf("start tracing: %w", err)
+	}
+	defer tracing.Close()
+	a, err := New(cfg, set, log)
+	if err != nil {
+		return err
+	}
+	return a.Run(ctx)
+}
+
+// New builds the parts that cfg.Target names. The listeners are open when it returns, and nothing
+// runs yet.
+func New(cfg Config, set *config.Set, log *slog.Logger) (*App, error) {
+	a := &App{cfg: cfg, set: set, log: log, reg: telemetry.NewRegistry(cfg.Telemetry)}
+	a.limits = limits.NewOverrides(&a.cfg.Limits, a.cfg.Runtime, limits.Deps{Log: log, Reg: a.reg, Env: os.Getenv})
+	if err := a.serve("runtime-config", a.limits); err != nil {
+		return nil, err
+	}
+	if _, err := a.server(); err != nil {
+		return nil, err
+	}
+	ts, err := resolve(a.cfg.Target)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range ts {
+		if err := builders()[t.name](a); err != nil {
+			return nil, fmt.Errorf("%s: %w", t.name, err)
+		}
+	}
+	return a, a.mount()
+}
+
+// serve adds a service to those that Run starts, after the ones it needs.
+func (a *App) serve(name string, s services.Service) error {
+	if slices.ContainsFunc(a.services, func(n named) bool { return n.name == name }) {
+		return fmt.Errorf("service %s is built twice", name)
+	}
+	a.services = append(a.services, named{name, s})
+	return nil
+}
+
+// Run starts every part in order, serves until ctx ends or a part fails, and stops all in reverse.
+func (a *App) Run(ctx context.Context) error {
+	a.log.Info("amphora starts", "version", telemetry.Version(), "target", a.cfg.Target, "replication_factor", a.cfg.replicationFactor())
+	failed := make(chan error, len(a.services))
+	started := 0
+	var problem error
+	for _, s := range a.services {
+		s.AddListener(services.NewListener(nil, nil, nil, nil, func(_ services.State, err error) {
+			failed <- fmt.Errorf("%s failed: %w", s.name, err)
+		}))
+		begin := time.Now()
+		// A service must not end with ctx: those that others need are stopped last.
+		if problem = s.StartAsync(context.WithoutCancel(ctx)); problem == nil {
+			started++
+			problem = s.AwaitRunning(ctx)
+		}
+		if problem != nil {
+			problem = fmt.Errorf("start %s: %w", s.name, problem)
+			break
+		}
+		a.log.Debug("service runs", "service", s.name, "took", time.Since(begin))
+	}
+	if problem == nil {
+		a.log.Info("amphora runs", "http", a.httpAddr())
+		select {
+		case <-ctx.Done():
+			a.log.Info("amphora stops")
+		case problem = <-failed:
+			a.log.Error("a part failed, the process ends", "err", problem)
+		}
+	} else if ctx.Err() != nil {
+		problem = nil // told to stop while starting
+	}
+	a.draining.Store(true)
+	if problem == nil && a.cfg.ShutdownDelay > 0 {
+		time.Sleep(a.cfg.ShutdownDelay)
+	}
+	problem = errors.Join(problem, a.stop(started))
+	a.log.Info("amphora has stopped")
+	return problem
+}
+
+// stop stops the first n services, the last one first.
+func (a *App) stop(n int) error {
+	var problems []error
+	for _, s := range slices.Backward(a.services[:n]) {
+		ctx, cancel := context.WithTimeout(context.Background(), stopWait)
+		if err := services.StopAndAwaitTerminated(ctx, s.Service); err != nil {
+			problems = append(problems, fmt.Errorf("stop %s: %w", s.name, err))
+		}
+		cancel()
+	}
+	for _, c := range slices.Backward(a.closers) {
+		problems = append(problems, c())
+	}
+	return errors.Join(problems...)
+}
+
+// server has the listeners. It starts before everything else, so that a process can be looked at
+// while it reads its log back, and stops after everything else.
+func (a *App) server() (*transport.Server, error) {
+	return a.p.server.get(func() (*transport.Server, error) {
+		s, err := transport.NewServer(a.cfg.Server, transport.ServerDeps{Registerer: a.reg, Gatherer: a.reg, Log: a.log})
+		if err != nil {
+			return nil, err
+		}
+		return s, a.serve("server", s)
+	})
+}
+
+func (a *App) httpAddr() string {
+	s, err := a.server()
+	if err != nil {
+		return ""
+	}
+	return s.HTTPAddr().String()
+}
+
+// grpcAddr is where the gRPC server listens.
+func (a *App) grpcAddr() (host string, port int, err error) {
+	s, err := a.server()
+	if err != nil {
+		return "", 0, err
+	}
+	t, ok := s.GRPCAddr().(*net.TCPAddr)
+	if !ok {
+		return "", 0, fmt.Errorf("gRPC listens on %s, which is no TCP address", s.GRPCAddr())
+	}
+	return t.IP.String(), t.Port, nil
+}
+
+func (a *App) kitLog(component string) log.Logger {
+	return telemetry.GoKit(a.log.With("component", component))
+}
+
+// prefixed registers metrics of libraries that do not name their namespace.
+func (a *App) prefixed() prometheus.Registerer { return a.reg.Prefixed() }

@@ -1,0 +1,105 @@
+package app
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/amphora-metrics/amphora/pkg/api"
+	"github.com/amphora-metrics/amphora/pkg/block"
+	"github.com/amphora-metrics/amphora/pkg/bucket"
+	"github.com/amphora-metrics/amphora/pkg/config"
+	"github.com/amphora-metrics/amphora/pkg/distributor"
+	"github.com/amphora-metrics/amphora/pkg/engine"
+	"github.com/amphora-metrics/amphora/pkg/ingester"
+	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/querier"
+	"github.com/amphora-metrics/amphora/pkg/telemetry"
+	"github.com/amphora-metrics/amphora/pkg/transport"
+)
+
+// Config is the configuration of a process: one part per room.
+type Config struct {
+	Target        []string
+	ShutdownDelay time.Duration
+
+	Telemetry   telemetry.Config
+	Server      transport.Config
+	Exposure    transport.Exposure
+	Clients     transport.ClientConfig
+	API         api.Config
+	Memberlist  MemberlistConfig
+	Ring        RingConfig
+	Limits      limits.Defaults
+	Runtime     limits.RuntimeConfig
+	Bucket      bucket.Config
+	Blocks      block.Config
+	Distributor distributor.Config
+	Ingester    ingester.Config
+	Querier     querier.Config
+	Engine      engine.Config
+}
+
+// Declare names every setting of the process; the flags, the file, the environment and the
+// reference come from it.
+func (c *Config) Declare(s *config.Set) {
+	s.Strings(&c.Target, "target", []string{"all"}, "What this process runs: a list of "+targetNames()+".")
+	s.Duration(&c.ShutdownDelay, "shutdown-delay", 0, "How long the process goes on serving, saying that it is not ready, after it was told to stop, so that load balancers look away first.")
+	s.Mount("", &c.Telemetry)
+	s.Mount("", &c.API.Tenancy)
+	s.Mount("auth", &c.Exposure)
+	s.Mount("server", &c.Server)
+	s.Mount("api", &c.API)
+	s.Mount("memberlist", &c.Memberlist)
+	s.Mount("distributor", &c.Distributor)
+	s.Mount("ingester.ring", &c.Ring)
+	s.Mount("ingester", &c.Ingester)
+	s.Mount("ingester_client", &c.Clients)
+	s.Mount("querier", &c.Querier)
+	s.Mount("querier", &c.Engine)
+	s.Mount("blocks_storage", &c.Bucket)
+	s.Mount("blocks_storage.bucket_store", &c.Blocks)
+	s.Mount("limits", &c.Limits)
+	s.Mount("runtime_config", &c.Runtime)
+}
+
+// Declare declares every setting of a process into s; the reference is printed from it.
+func Declare(s *config.Set) { s.Mount("", new(Config)) }
+
+// Validate refuses what no part can see by itself.
+func (c *Config) Validate() error {
+	if _, err := resolve(c.Target); err != nil {
+		return config.Wrong("target", "%w", err)
+	}
+	// Nothing authenticates callers by itself yet: client certificates or a loopback address do.
+	if err := transport.CheckExposure(c.Server, c.Exposure, false); err != nil {
+		return err
+	}
+	return nil
+}
+
+// derive shows what follows from the settings and the machine.
+func (c *Config) derive(s *config.Set) {
+	how := "ingester.ring.replication_factor"
+	if c.alone() {
+		how = "the process runs everything and joins nobody"
+	}
+	s.Derive("replication_factor", how, func() string { return strconv.Itoa(c.replicationFactor()) })
+	s.Derive("targets", "target", func() string {
+		ts, _ := resolve(c.Target)
+		var names []string
+		for _, t := range ts {
+			names = append(names, t.name)
+		}
+		return strings.Join(names, ",")
+	})
+}
+
+func targetNames() string {
+	var names []string
+	for _, t := range targetDocs {
+		names = append(names, t.name)
+	}
+	return fmt.Sprint(strings.Join(names, ", "))
+}

@@ -1,0 +1,268 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/grafana/dskit/services"
+	prometheus "github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/storage"
+
+	"github.com/amphora-metrics/amphora/pkg/api"
+	"github.com/amphora-metrics/amphora/pkg/api/admin"
+	"github.com/amphora-metrics/amphora/pkg/api/prom"
+	"github.com/amphora-metrics/amphora/pkg/engine"
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/ingester"
+	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/telemetry"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+)
+
+// mount puts the API of what was built on the server.
+func (a *App) mount() error {
+	s, err := a.server()
+	if err != nil {
+		return err
+	}
+	d := api.Deps{
+		Log: a.log, Registerer: a.reg, Gatherer: a.reg, Limits: a.limits.For, Build: build(),
+		Ready: a.ready, Services: a.states,
+		Config: func(mode string) ([]byte, error) {
+			return printed(func(b *bytes.Buffer) error { return a.set.Print(b, mode) })
+		},
+		RuntimeConfig: a.runtimePage(),
+	}
+	if err := a.mountPages(&d); err != nil {
+		return err
+	}
+	if err := a.mountBackends(&d); err != nil {
+		return err
+	}
+	h, err := api.New(a.cfg.API, d)
+	if err != nil {
+		return err
+	}
+	s.Handle(h)
+	return nil
+}
+
+// mountPages gives the pages of rings and gossip, in processes that have them.
+func (a *App) mountPages(d *api.Deps) error {
+	r, err := a.ingesterRing()
+	if err != nil {
+		return err
+	}
+	d.IngesterRing = r
+	if a.cfg.runs("distributor") {
+		peers, err := a.distributorRing()
+		if err != nil {
+			return err
+		}
+		d.DistributorRing = peers.entry
+	}
+	if !a.cfg.alone() {
+		m, err := a.memberlistKV()
+		if err != nil {
+			return err
+		}
+		d.Memberlist = m
+	}
+	return nil
+}
+
+func (a *App) mountBackends(d *api.Deps) error {
+	if a.cfg.runs("distributor") {
+		dist, err := a.distributor()
+		if err != nil {
+			return err
+		}
+		d.Pusher, d.MaxPushBytes = dist, dist.MaxRecvMsgBytes()
+	}
+	if a.cfg.runs("distributor") || a.cfg.runs("querier") {
+		r, err := a.ingesterRing()
+		if err != nil {
+			return err
+		}
+		c, err := a.clients()
+		if err != nil {
+			return err
+		}
+		d.Usage = usage{r, c}
+	}
+	if a.cfg.runs("querier") {
+		q, err := a.querier()
+		if err != nil {
+			return err
+		}
+		e, err := engine.New(a.cfg.Engine, a.log, a.reg)
+		if err != nil {
+			return err
+		}
+		a.closers = append(a.closers, e.Close)
+		d.Read = &prom.Backends{
+			Engine: promql{e, a.limits}, Storage: q, Exemplars: q, Metadata: q,
+			Limits: a.limits.For, Timeout: a.cfg.Engine.Timeout,
+		}
+	}
+	if a.cfg.runs("ingester") {
+		ing, err := a.ingester()
+		if err != nil {
+			return err
+		}
+		d.Ingester = &api.IngesterDeps{
+			Flusher: flusher{ing}, PrepareShutdown: prepareShutdown{ing}, PrepareDownscale: readOnly{ing},
+			UnregisterOnShutdown: unregister{ing, a.cfg.Ring.UnregisterOnShutdown}, Tenants: tenantList{ing},
+		}
+	}
+	return nil
+}
+
+// printed collects what write writes.
+func printed(write func(*bytes.Buffer) error) ([]byte, error) {
+	var b bytes.Buffer
+	err := write(&b)
+	return b.Bytes(), err
+}
+
+// runtimePage shows the overrides; without files there is no page.
+func (a *App) runtimePage() func(mode string) ([]byte, error) {
+	if len(a.cfg.Runtime.Files) == 0 {
+		return nil
+	}
+	return func(mode string) ([]byte, error) {
+		return printed(func(b *bytes.Buffer) error { return a.limits.WriteRuntime(b, mode) })
+	}
+}
+
+// ready is nil once every part runs and the ingester has been in the ring for long enough.
+func (a *App) ready(ctx context.Context) error {
+	if a.draining.Load() {
+		return errs.New(errs.Unavailable, "the process is stopping")
+	}
+	for _, s := range a.services {
+		if st := s.State(); st != services.Running {
+			return errs.New(errs.Unavailable, "%s is %s", s.name, st)
+		}
+	}
+	if a.cfg.runs("ingester") {
+		ing, err := a.ingester()
+		if err != nil {
+			return err
+		}
+		if err := ing.CheckReady(ctx); err != nil {
+			return errs.Wrap(errs.Unavailable, err)
+		}
+	}
+	return nil
+}
+
+// states lists the services, for their page.
+func (a *App) states() []admin.Service {
+	var out []admin.Service
+	for _, s := range a.services {
+		row := admin.Service{Name: s.name, State: s.State().String()}
+		if err := s.FailureCase(); err != nil {
+			row.Failure = err.Error()
+		}
+		out = append(out, row)
+	}
+	return out
+}
+
+func build() admin.BuildInfo {
+	b := telemetry.BuildInfo()
+	return admin.BuildInfo{
+		Application: "Amphora", Version: b.Version, Revision: b.Revision, Branch: b.Branch, BuildDate: b.Date, GoVersion: b.GoVersion,
+		// Rules and alerts are not served yet, so that Grafana does not offer to edit them.
+		Features: map[string]string{"ruler_config_api": "false", "alertmanager_config_api": "false", "query_sharding": "false", "federated_rules": "false"},
+	}
+}
+
+// promql is the engine with what each tenant may use of the language.
+type promql struct {
+	*engine.Engine
+	limits *limits.Overrides
+}
+
+// NewInstantQuery is part of the query engine's interface.
+func (p promql) NewInstantQuery(ctx context.Context, q storage.Queryable, opts prometheus.QueryOpts, qs string, ts time.Time) (prometheus.Query, error) {
+	return p.Engine.NewInstantQuery(p.allow(ctx), q, opts, qs, ts)
+}
+
+// NewRangeQuery is part of the query engine's interface.
+func (p promql) NewRangeQuery(ctx context.Context, q storage.Queryable, opts prometheus.QueryOpts, qs string, start, end time.Time, step time.Duration) (prometheus.Query, error) {
+	return p.Engine.NewRangeQuery(p.allow(ctx), q, opts, qs, start, end, step)
+}
+
+func (p promql) allow(ctx context.Context) context.Context {
+	id, err := tenant.FromContext(ctx)
+	if err != nil {
+		return ctx
+	}
+	return engine.Allow(ctx, limits.EnabledExperimentalFunctions.Of(p.limits.For(id)))
+}
+
+// The types below give the ingester the shape that the API asks for.
+
+type flusher struct{ *ingester.Ingester }
+
+// Flush is part of admin.Flusher.
+func (f flusher) Flush(ctx context.Context, tenants []tenant.ID, wait bool) error {
+	_, err := f.Ingester.Flush(ctx, tenants, wait)
+	return err
+}
+
+type prepareShutdown struct{ i *ingester.Ingester }
+
+func (p prepareShutdown) On() bool                             { return p.i.PreparedShutdown() }
+func (p prepareShutdown) Set(_ context.Context, on bool) error { return p.i.PrepareShutdown(on) }
+
+type readOnly struct{ i *ingester.Ingester }
+
+func (r readOnly) Since() time.Time                       { return r.i.ReadOnlySince() }
+func (r readOnly) Set(ctx context.Context, on bool) error { return r.i.SetReadOnly(ctx, on) }
+
+type unregister struct {
+	i          *ingester.Ingester
+	configured bool
+}
+
+func (u unregister) On() bool                             { return u.i.UnregistersOnShutdown() }
+func (u unregister) Set(_ context.Context, on bool) error { return u.i.SetUnregisterOnShutdown(on) }
+func (u unregister) Reset(context.Context) error          { return u.i.SetUnregisterOnShutdown(u.configured) }
+
+type tenantList struct{ i *ingester.Ingester }
+
+func (l tenantList) Tenants(context.Context) ([]admin.TenantInfo, error) {
+	var out []admin.TenantInfo
+	for _, t := range l.i.Tenants() {
+		out = append(out, tenantInfo(t))
+	}
+	return out, nil
+}
+
+func (l tenantList) Tenant(_ context.Context, id tenant.ID) (admin.TenantInfo, error) {
+	t, err := l.i.Tenant(id)
+	if err != nil {
+		return admin.TenantInfo{}, err
+	}
+	out := tenantInfo(t)
+	out.Details = append(out.Details, admin.Detail{Name: "samples per second", Value: strconv.FormatFloat(t.IngestionRate, 'f', 1, 64)})
+	for _, b := range t.Blocks {
+		shipped := "not shipped"
+		if !b.Shipped.IsZero() {
+			shipped = "shipped " + b.Shipped.UTC().Format(time.RFC3339)
+		}
+		out.Details = append(out.Details, admin.Detail{Name: "block " + b.ID, Value: fmt.Sprintf("%s to %s, %d series, %d samples, %s",
+			b.MinTime.UTC().Format(time.RFC3339), b.MaxTime.UTC().Format(time.RFC3339), b.Series, b.Samples, shipped)})
+	}
+	return out, nil
+}
+
+func tenantInfo(t ingester.TenantInfo) admin.TenantInfo {
+	return admin.TenantInfo{Tenant: t.Tenant, Series: t.Series, MinTime: t.MinTime, MaxTime: t.MaxTime}
+}

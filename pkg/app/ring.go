@@ -1,0 +1,325 @@
+package app
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/grafana/dskit/dns"
+	"github.com/grafana/dskit/flagext"
+	"github.com/grafana/dskit/kv"
+	"github.com/grafana/dskit/kv/codec"
+	"github.com/grafana/dskit/kv/memberlist"
+	"github.com/grafana/dskit/ring"
+
+	"github.com/amphora-metrics/amphora/pkg/config"
+	"github.com/amphora-metrics/amphora/pkg/ingester"
+)
+
+const (
+	distributorRingName = "distributor"
+	distributorRingKey  = "distributor"
+	// tokensPerIngester spreads series evenly enough and keeps the ring small.
+	tokensPerIngester = 128
+	// forgetAfterPeriods is after how many missed heartbeat timeouts a distributor is forgotten.
+	forgetAfterPeriods = 4
+)
+
+// RingConfig of the ingesters' hash ring, mounted as ingester.ring.
+type RingConfig struct {
+	ReplicationFactor    int
+	ZoneAwareness        bool
+	InstanceID           string
+	InstanceAddr         string
+	Zone                 string
+	HeartbeatPeriod      time.Duration
+	HeartbeatTimeout     time.Duration
+	MinReadyDuration     time.Duration
+	UnregisterOnShutdown bool
+}
+
+// Declare names the settings.
+func (c *RingConfig) Declare(s *config.Set) {
+	s.Int(&c.ReplicationFactor, "replication_factor", 3, "Ingesters that hold each series. A write needs half of them plus one. A process that runs alone (target all, nothing to join) uses 1.")
+	s.Bool(&c.ZoneAwareness, "zone_awareness_enabled", false, "Place each replica of a series in another zone. Every ingester then needs a zone.")
+	s.String(&c.InstanceID, "instance_id", "", "Name of this process in the rings. Empty: the host name.")
+	s.String(&c.InstanceAddr, "instance_addr", "", "Address that peers reach this process's gRPC at. Empty: the address it listens on, or that of the first network interface.")
+	s.String(&c.Zone, "instance_availability_zone", "", "Availability zone this process runs in.")
+	s.Duration(&c.HeartbeatPeriod, "heartbeat_period", 5*time.Second, "How often an instance says that it is alive.").Expert()
+	s.Duration(&c.HeartbeatTimeout, "heartbeat_timeout", time.Minute, "Silence after which an instance counts as dead.").Expert()
+	s.Duration(&c.MinReadyDuration, "min_ready_duration", 15*time.Second, "How long an ingester waits after joining before it says that it is ready, so that a rolling restart is not too quick for the others.").Expert()
+	s.Bool(&c.UnregisterOnShutdown, "unregister_on_shutdown", true, "Leave the ring at shutdown; false keeps the place for a quick restart.")
+}
+
+// Validate refuses what cannot work.
+func (c *RingConfig) Validate() error {
+	switch {
+	case c.ReplicationFactor < 1:
+		return config.Wrong("replication_factor", "is %d; it must be 1 or more", c.ReplicationFactor)
+	case c.ZoneAwareness && c.Zone == "":
+		return config.Wrong("instance_availability_zone", "is empty; zone awareness needs the zone of every ingester")
+	case c.HeartbeatPeriod <= 0 || c.HeartbeatTimeout <= c.HeartbeatPeriod:
+		return config.Wrong("heartbeat_timeout", "is %s; it must be longer than heartbeat_period (%s)", c.HeartbeatTimeout, c.HeartbeatPeriod)
+	}
+	return nil
+}
+
+// MemberlistConfig of the gossip that carries the rings.
+type MemberlistConfig struct {
+	BindAddr, AdvertiseAddr string
+	BindPort, AdvertisePort int
+	NodeName, ClusterLabel  string
+	Join                    []string
+}
+
+// Declare names the settings.
+func (c *MemberlistConfig) Declare(s *config.Set) {
+	s.String(&c.BindAddr, "bind_addr", "127.0.0.1", "Address that gossip listens on.")
+	s.Int(&c.BindPort, "bind_port", 7946, "Port that gossip listens on.")
+	s.String(&c.AdvertiseAddr, "advertise_addr", "", "Address that members reach this one at. Empty: the address it listens on.")
+	s.Int(&c.AdvertisePort, "advertise_port", 0, "Port that members reach this one at. 0: the port it listens on.")
+	s.Strings(&c.Join, "join_members", nil, "Members to join: host:port, or a DNS name with the prefix dns+, dnssrv+ or dnssrvnoa+. List all of them, or a name that resolves to all.").Named("memberlist.join")
+	s.String(&c.NodeName, "node_name", "", "Name of this member. Empty: the instance ID.").Named("memberlist.nodename").Expert()
+	s.String(&c.ClusterLabel, "cluster_label", "", "Members with another label are refused, so that two clusters cannot merge by accident.")
+}
+
+// alone says whether this process is a whole cluster by itself.
+func (c *Config) alone() bool { return c.runsEverything() && len(c.Memberlist.Join) == 0 }
+
+// replicationFactor is the one in force.
+func (c *Config) replicationFactor() int {
+	if c.alone() {
+		return 1
+	}
+	return c.Ring.ReplicationFactor
+}
+
+// instanceID is this process's name in the rings.
+func (c *Config) instanceID() (string, error) {
+	if c.Ring.InstanceID != "" {
+		return c.Ring.InstanceID, nil
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("find the host name; set -ingester.ring.instance-id instead: %w", err)
+	}
+	return name, nil
+}
+
+// instanceAddr is where peers reach this process's gRPC server, which listens on port.
+func (a *App) instanceAddr() (string, error) {
+	listen, port, err := a.grpcAddr()
+	if err != nil {
+		return "", err
+	}
+	host := a.cfg.Ring.InstanceAddr
+	if h, p, err := net.SplitHostPort(host); err == nil {
+		return net.JoinHostPort(h, p), nil
+	}
+	if host == "" {
+		host = listen
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		if host, err = firstAddr(); err != nil {
+			return "", err
+		}
+	}
+	return net.JoinHostPort(host, strconv.Itoa(port)), nil
+}
+
+// firstAddr is the first address of the machine that others may reach.
+func firstAddr() (string, error) {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return "", fmt.Errorf("find an address for the ring; set -ingester.ring.instance-addr instead: %w", err)
+	}
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok && n.IP.IsGlobalUnicast() {
+			return n.IP.String(), nil
+		}
+	}
+	return "", fmt.Errorf("no network interface has an address that others reach; set -ingester.ring.instance-addr")
+}
+
+// memberlistKV gives the gossip service; nil when this process is alone.
+func (a *App) memberlistKV() (*memberlist.KVInitService, error) {
+	return a.p.memberlist.get(func() (*memberlist.KVInitService, error) {
+		c := &a.cfg.Memberlist
+		id, err := a.cfg.instanceID()
+		if err != nil {
+			return nil, err
+		}
+		var m memberlist.KVConfig
+		flagext.DefaultValues(&m)
+		m.NodeName, m.RandomizeNodeName = c.NodeName, false
+		if m.NodeName == "" {
+			m.NodeName = id
+		}
+		m.TCPTransport.BindAddrs = flagext.StringSlice{c.BindAddr}
+		m.TCPTransport.BindPort = c.BindPort
+		m.AdvertiseAddr, m.AdvertisePort = c.AdvertiseAddr, c.AdvertisePort
+		if m.AdvertiseAddr == "" {
+			m.AdvertiseAddr = c.BindAddr
+		}
+		if m.AdvertisePort == 0 {
+			m.AdvertisePort = c.BindPort
+		}
+		m.ClusterLabel = c.ClusterLabel
+		m.JoinMembers = flagext.StringSliceCSVMulti(c.Join)
+		// A member that comes back before it was seen to leave may have another address.
+		m.DeadNodeReclaimTime = 10 * time.Second
+		m.MetricsNamespace = metricsPrefix
+		m.Codecs = []codec.Codec{ring.GetCodec()}
+		svc := memberlist.NewKVInitService(&m, a.kitLog("memberlist"), dns.NewProvider(dns.GolangResolverType, 0, a.kitLog("dns"), a.prefixed()), a.reg)
+		return svc, a.serve("memberlist-kv", svc)
+	})
+}
+
+// ringKV is the store of the rings: in memory when alone, else gossip.
+func (a *App) ringKV() (kv.Config, error) {
+	if a.cfg.alone() {
+		return kv.Config{Store: "inmemory"}, nil
+	}
+	svc, err := a.memberlistKV()
+	if err != nil {
+		return kv.Config{}, err
+	}
+	c := kv.Config{Store: "memberlist"}
+	c.MemberlistKV = svc.GetMemberlistKV
+	return c, nil
+}
+
+// ringConfig is what readers of the ingesters' ring need.
+func (a *App) ringConfig() (ring.Config, error) {
+	var c ring.Config
+	flagext.DefaultValues(&c)
+	store, err := a.ringKV()
+	if err != nil {
+		return c, err
+	}
+	c.KVStore = store
+	c.HeartbeatTimeout = a.cfg.Ring.HeartbeatTimeout
+	c.ReplicationFactor = a.cfg.replicationFactor()
+	c.ZoneAwarenessEnabled = a.cfg.Ring.ZoneAwareness
+	return c, nil
+}
+
+// ingesterRing is the view that distributors and queriers have of the ingesters.
+func (a *App) ingesterRing() (*ring.Ring, error) {
+	return a.p.ingesterRing.get(func() (*ring.Ring, error) {
+		c, err := a.ringConfig()
+		if err != nil {
+			return nil, err
+		}
+		r, err := ring.New(c, ingester.RingName, ingester.RingKey, a.kitLog("ring"), a.prefixed())
+		if err != nil {
+			return nil, fmt.Errorf("ingester ring: %w", err)
+		}
+		return r, a.serve("ingester-ring", r)
+	})
+}
+
+// lifecyclerConfig is an ingester's own place in the ring.
+func (a *App) lifecyclerConfig() (ring.LifecyclerConfig, error) {
+	var c ring.LifecyclerConfig
+	flagext.DefaultValues(&c)
+	rc, err := a.ringConfig()
+	if err != nil {
+		return c, err
+	}
+	id, err := a.cfg.instanceID()
+	if err != nil {
+		return c, err
+	}
+	addr, err := a.instanceAddr()
+	if err != nil {
+		return c, err
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return c, fmt.Errorf("instance address %s: %w", addr, err)
+	}
+	if c.Port, err = strconv.Atoi(port); err != nil {
+		return c, fmt.Errorf("instance address %s: %w", addr, err)
+	}
+	c.RingConfig = rc
+	c.ID, c.Addr, c.ListenPort = id, host, c.Port
+	c.Zone = a.cfg.Ring.Zone
+	c.NumTokens = tokensPerIngester
+	c.HeartbeatPeriod, c.HeartbeatTimeout = a.cfg.Ring.HeartbeatPeriod, a.cfg.Ring.HeartbeatTimeout
+	c.MinReadyDuration = a.cfg.Ring.MinReadyDuration
+	c.UnregisterOnShutdown = a.cfg.Ring.UnregisterOnShutdown
+	// Readiness is about this instance: a rolling restart must not stall on a sick neighbour.
+	c.ReadinessCheckRingHealth = false
+	c.TokensFilePath = filepath.Join(a.cfg.Ingester.DataDir, "tokens")
+	c.ObservePeriod, c.FinalSleep, c.JoinAfter = 0, 0, 0
+	if a.cfg.alone() {
+		c.MinReadyDuration = 0
+	} else {
+		// Tokens drawn at the same time as a neighbour's are seen to clash, and drawn again.
+		c.ObservePeriod = time.Second
+	}
+	return c, nil
+}
+
+// peers is a distributor's place among the distributors, which count each other to split global
+// rate limits.
+type peers struct {
+	ring.BasicLifecyclerDelegate
+	entry   *ring.BasicLifecycler
+	timeout time.Duration
+	count   atomic.Int64
+}
+
+// OnRingInstanceHeartbeat counts who is alive.
+func (p *peers) OnRingInstanceHeartbeat(l *ring.BasicLifecycler, all *ring.Desc, me *ring.InstanceDesc) {
+	n, now := int64(0), time.Now()
+	for _, i := range all.Ingesters {
+		if i.State == ring.ACTIVE && i.IsHeartbeatHealthy(p.timeout, now) {
+			n++
+		}
+	}
+	p.count.Store(n)
+	p.BasicLifecyclerDelegate.OnRingInstanceHeartbeat(l, all, me)
+}
+
+// healthy is how many distributors there are, this one included.
+func (p *peers) healthy() int { return max(1, int(p.count.Load())) }
+
+func (a *App) distributorRing() (*peers, error) {
+	return a.p.distributorRing.get(func() (*peers, error) {
+		store, err := a.ringKV()
+		if err != nil {
+			return nil, err
+		}
+		id, err := a.cfg.instanceID()
+		if err != nil {
+			return nil, err
+		}
+		addr, err := a.instanceAddr()
+		if err != nil {
+			return nil, err
+		}
+		logger := a.kitLog("distributor-ring")
+		client, err := kv.NewClient(store, ring.GetCodec(), kv.RegistererWithKVName(a.prefixed(), "distributor-lifecycler"), logger)
+		if err != nil {
+			return nil, fmt.Errorf("distributor ring: %w", err)
+		}
+		c := a.cfg.Ring
+		var d ring.BasicLifecyclerDelegate = ring.NewInstanceRegisterDelegate(ring.ACTIVE, 1)
+		d = ring.NewLeaveOnStoppingDelegate(d, logger)
+		d = ring.NewAutoForgetDelegate(forgetAfterPeriods*c.HeartbeatTimeout, d, logger)
+		p := &peers{BasicLifecyclerDelegate: d, timeout: c.HeartbeatTimeout}
+		p.entry, err = ring.NewBasicLifecycler(ring.BasicLifecyclerConfig{
+			ID: id, Addr: addr, NumTokens: 1, HeartbeatPeriod: c.HeartbeatPeriod, HeartbeatTimeout: c.HeartbeatTimeout,
+		}, distributorRingName, distributorRingKey, client, p, logger, a.prefixed())
+		if err != nil {
+			return nil, fmt.Errorf("distributor ring: %w", err)
+		}
+		return p, a.serve("distributor-ring", p.entry)
+	})
+}

@@ -1,0 +1,210 @@
+package app
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/grafana/dskit/ring"
+	"github.com/thanos-io/objstore"
+
+	"github.com/amphora-metrics/amphora/pkg/block"
+	"github.com/amphora-metrics/amphora/pkg/bucket"
+	"github.com/amphora-metrics/amphora/pkg/distributor"
+	"github.com/amphora-metrics/amphora/pkg/ingester"
+	"github.com/amphora-metrics/amphora/pkg/querier"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+	"github.com/amphora-metrics/amphora/pkg/transport"
+	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
+)
+
+func (a *App) blocksBucket() (objstore.InstrumentedBucket, error) {
+	return a.p.bucket.get(func() (objstore.InstrumentedBucket, error) {
+		b, err := bucket.New(context.Background(), a.cfg.Bucket, "blocks", a.log, a.reg)
+		if err != nil {
+			return nil, err
+		}
+		a.closers = append(a.closers, b.Close)
+		return b, nil
+	})
+}
+
+func (a *App) blockReader() (*block.Reader, error) {
+	return a.p.blocks.get(func() (*block.Reader, error) {
+		b, err := a.blocksBucket()
+		if err != nil {
+			return nil, err
+		}
+		blocks, err := block.NewReader(a.cfg.Blocks, block.Deps{Logger: a.log, Reg: a.reg, Bucket: b})
+		if err != nil {
+			return nil, err
+		}
+		a.closers = append(a.closers, blocks.Close)
+		return blocks, nil
+	})
+}
+
+// inRing says whether an ingester at addr is in the ring, healthy or not.
+func inRing(r *ring.Ring) func(addr string) bool {
+	return func(addr string) bool {
+		set, err := r.GetAllHealthy(ring.Reporting)
+		return err != nil || set.Includes(addr)
+	}
+}
+
+// replicas are the streams to ingesters.
+func (a *App) replicas() (*transport.Replicas, error) {
+	return a.p.replicas.get(func() (*transport.Replicas, error) {
+		r, err := a.ingesterRing()
+		if err != nil {
+			return nil, err
+		}
+		reps, err := transport.NewReplicas(a.cfg.Clients, transport.ClientDeps{PushTimeout: a.cfg.Distributor.RemoteTimeout, InRing: inRing(r), Registerer: a.reg, Log: a.log})
+		if err != nil {
+			return nil, err
+		}
+		return reps, a.serve("ingester-streams", reps)
+	})
+}
+
+// clients are for queries to ingesters.
+func (a *App) clients() (*transport.Clients, error) {
+	return a.p.clients.get(func() (*transport.Clients, error) {
+		r, err := a.ingesterRing()
+		if err != nil {
+			return nil, err
+		}
+		c, err := transport.NewClients(a.cfg.Clients, transport.ClientDeps{InRing: inRing(r), Registerer: a.reg, Log: a.log})
+		if err != nil {
+			return nil, err
+		}
+		return c, a.serve("ingester-clients", c)
+	})
+}
+
+// ingester is the one of this process.
+func (a *App) ingester() (*ingester.Ingester, error) {
+	return a.p.ingester.get(func() (*ingester.Ingester, error) {
+		b, err := a.blocksBucket()
+		if err != nil {
+			return nil, err
+		}
+		lc, err := a.lifecyclerConfig()
+		if err != nil {
+			return nil, err
+		}
+		r, err := a.ingesterRing()
+		if err != nil {
+			return nil, err
+		}
+		ing, err := ingester.New(a.cfg.Ingester, ingester.Deps{
+			Logger: a.log, Reg: a.reg, Limits: a.limits.For, LocalLimit: a.localLimit(r), Bucket: b, Lifecycler: lc,
+		})
+		if err != nil {
+			return nil, err
+		}
+		return ing, a.serve("ingester", ing)
+	})
+}
+
+// localLimit gives an ingester's share of a limit for the cluster: each series is on as many
+// ingesters as there are replicas, spread evenly.
+func (a *App) localLimit(r *ring.Ring) func(tenant.ID, int) int {
+	return func(_ tenant.ID, global int) int {
+		n := r.WritableInstancesWithTokensCount()
+		if global <= 0 || n <= 1 {
+			return global
+		}
+		rf := min(a.cfg.replicationFactor(), n)
+		return max(1, (global*rf+n-1)/n)
+	}
+}
+
+// buildIngester builds the ingester with its gRPC services.
+func (a *App) buildIngester() error {
+	ing, err := a.ingester()
+	if err != nil {
+		return err
+	}
+	s, err := a.server()
+	if err != nil {
+		return err
+	}
+	w := transport.NewIngesterWrite(ing, a.reg, a.log)
+	s.OnDrain(w.Drain)
+	ingesterpb.RegisterIngesterWriteServer(s.GRPC(), w)
+	ingesterpb.RegisterIngesterQueryServer(s.GRPC(), ing)
+	return nil
+}
+
+// distributor is the write path. An ingester in the same process is called directly.
+func (a *App) distributor() (*distributor.Distributor, error) {
+	return a.p.distributor.get(func() (*distributor.Distributor, error) {
+		r, err := a.ingesterRing()
+		if err != nil {
+			return nil, err
+		}
+		reps, err := a.replicas()
+		if err != nil {
+			return nil, err
+		}
+		if a.cfg.runs("ingester") {
+			ing, err := a.ingester()
+			if err != nil {
+				return nil, err
+			}
+			addr, err := a.instanceAddr()
+			if err != nil {
+				return nil, err
+			}
+			if err := reps.Register(addr, ing); err != nil {
+				return nil, fmt.Errorf("register the ingester of this process: %w", err)
+			}
+		}
+		peers, err := a.distributorRing()
+		if err != nil {
+			return nil, err
+		}
+		d, err := distributor.New(a.cfg.Distributor, distributor.Deps{
+			Logger: a.log, Reg: a.reg, Limits: a.limits.For, Ring: r, Replica: reps.For,
+			HealthyDistributors: peers.healthy,
+		})
+		if err != nil {
+			return nil, err
+		}
+		return d, a.serve("distributor", d)
+	})
+}
+
+// querier is the read path.
+func (a *App) querier() (*querier.Querier, error) {
+	return a.p.querier.get(func() (*querier.Querier, error) {
+		r, err := a.ingesterRing()
+		if err != nil {
+			return nil, err
+		}
+		c, err := a.clients()
+		if err != nil {
+			return nil, err
+		}
+		if a.cfg.runs("ingester") {
+			ing, err := a.ingester()
+			if err != nil {
+				return nil, err
+			}
+			addr, err := a.instanceAddr()
+			if err != nil {
+				return nil, err
+			}
+			if err := c.Register(addr, ing); err != nil {
+				return nil, fmt.Errorf("register the ingester of this process: %w", err)
+			}
+		}
+		blocks, err := a.blockReader()
+		if err != nil {
+			return nil, err
+		}
+		return querier.New(a.cfg.Querier, querier.Deps{
+			Logger: a.log, Reg: a.reg, Ingesters: r, Client: c.For, Blocks: blocks, Limits: a.limits.For,
+		})
+	})
+}

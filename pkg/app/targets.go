@@ -1,0 +1,83 @@
+package app
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// target is one name that -target accepts.
+type target struct {
+	name  string
+	group []string // what the name stands for; nil: itself
+	doc   string
+}
+
+// targetDocs is every name that -target accepts, in the order in which parts start.
+var targetDocs = []target{
+	{"all", []string{"ingester", "distributor", "querier"}, "Everything in one process."},
+	{"write", []string{"ingester", "distributor"}, "The write path."},
+	{"read", []string{"querier"}, "The read path."},
+	{"ingester", nil, "Keeps recent samples, cuts them into blocks and ships these."},
+	{"distributor", nil, "Takes samples, checks them and sends each to its ingesters."},
+	{"querier", nil, "Answers PromQL from ingesters and blocks."},
+}
+
+// builders has what each single target needs built.
+func builders() map[string]func(*App) error {
+	return map[string]func(*App) error{
+		"ingester":    (*App).buildIngester,
+		"distributor": func(a *App) error { _, err := a.distributor(); return err },
+		"querier":     func(a *App) error { _, err := a.querier(); return err },
+	}
+}
+
+// Targets lists the names of -target with what each is for.
+func Targets() string {
+	var b strings.Builder
+	for _, t := range targetDocs {
+		fmt.Fprintf(&b, "  %-14s %s\n", t.name, t.doc)
+	}
+	return b.String()
+}
+
+// resolve returns the single targets that names stand for, in the table's order.
+func resolve(names []string) ([]target, error) {
+	wanted := map[string]bool{}
+	for _, n := range names {
+		i := slices.IndexFunc(targetDocs, func(t target) bool { return t.name == n })
+		if i < 0 {
+			return nil, fmt.Errorf("unknown target %q; known are %s", n, targetNames())
+		}
+		if g := targetDocs[i].group; g != nil {
+			for _, m := range g {
+				wanted[m] = true
+			}
+		} else {
+			wanted[n] = true
+		}
+	}
+	var out []target
+	for _, t := range targetDocs {
+		if wanted[t.name] {
+			out = append(out, t)
+		}
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("no target is named; known are %s", targetNames())
+	}
+	return out, nil
+}
+
+// runs says whether this process has the single target name.
+func (c *Config) runs(name string) bool {
+	ts, err := resolve(c.Target)
+	return err == nil && slices.ContainsFunc(ts, func(t target) bool { return t.name == name })
+}
+
+// runsEverything says whether this process has every target.
+func (c *Config) runsEverything() bool {
+	all, _ := resolve([]string{"all"})
+	mine, err := resolve(c.Target)
+	return err == nil && len(mine) == len(all)
+}

@@ -1,0 +1,277 @@
+// Package block owns blocks in object storage: where the files of a block and the marks about it
+// lie below a tenant, how a block is published and found, and how its series are read. The layout
+// and the meta file are those of Prometheus, Thanos and Mimir.
+package block
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/tsdb"
+	"github.com/thanos-io/objstore"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+)
+
+// The names of a block's objects, below <tenant>/<ulid>/.
+const (
+	MetaFile         = "meta.json"
+	IndexFile        = "index"
+	ChunksDir        = "chunks"
+	DeletionMarkFile = "deletion-mark.json"
+)
+
+// MarkersDir lies below a tenant and repeats the marks of its blocks as <ulid>-<mark file>, so
+// that one listing finds them all.
+const MarkersDir = "markers"
+
+const (
+	metaVersion   = 1
+	thanosVersion = 1
+	markVersion   = 1
+
+	// source names Amphora's ingesters in the meta file's thanos section.
+	source = "amphora"
+
+	// maxMetaBytes bounds a meta file in memory. One that lists the sources of a year of
+	// two-hour blocks of 300 ingesters has 40 MB.
+	maxMetaBytes = 64 << 20
+
+	// listConcurrency is how many meta files are fetched at the same time.
+	listConcurrency = 16
+)
+
+// Meta is the meta file of a block.
+type Meta struct {
+	tsdb.BlockMeta
+	Thanos Thanos `json:"thanos"`
+}
+
+// Thanos is the section of the meta file that TSDB itself does not know.
+type Thanos struct {
+	Version    int               `json:"version,omitempty"`
+	Labels     map[string]string `json:"labels"`
+	Downsample Downsample        `json:"downsample"`
+	Source     string            `json:"source"`
+	Files      []File            `json:"files,omitempty"`
+}
+
+// Downsample tells the resolution of a block, in milliseconds; 0 is raw.
+type Downsample struct {
+	Resolution int64 `json:"resolution"`
+}
+
+// File is one object of a block. The meta file itself is listed without a size.
+type File struct {
+	RelPath   string `json:"rel_path"`
+	SizeBytes int64  `json:"size_bytes,omitempty"`
+	Hash      *Hash  `json:"hash,omitempty"`
+}
+
+// Hash is the checksum of a file; Func is "SHA256" and Value hexadecimal.
+type Hash struct {
+	Func  string `json:"hashFunc"`
+	Value string `json:"value"`
+}
+
+// hashSHA256 is the one hash function in use.
+const hashSHA256 = "SHA256"
+
+// Overlaps says whether the block may hold samples with mint <= t <= maxt. A block's own maximum
+// is exclusive.
+func (m *Meta) Overlaps(mint, maxt int64) bool { return m.MinTime <= maxt && mint < m.MaxTime }
+
+func parseMeta(b []byte) (Meta, error) {
+	var m Meta
+	if err := json.Unmarshal(b, &m); err != nil {
+		return Meta{}, err
+	}
+	switch {
+	case m.Version != metaVersion:
+		return Meta{}, fmt.Errorf("version %d is unknown", m.Version)
+	case m.ULID == ulid.ULID{}:
+		return Meta{}, errors.New("it names no block")
+	case m.MinTime > m.MaxTime:
+		return Meta{}, fmt.Errorf("time range %d-%d is backwards", m.MinTime, m.MaxTime)
+	}
+	return m, nil
+}
+
+// ReadMeta returns the meta file of block id; bkt is the tenant's. Errors: NotFound while the
+// block is not fully uploaded or gone, Internal if the file makes no sense, Unavailable.
+func ReadMeta(ctx context.Context, bkt objstore.BucketReader, id ulid.ULID) (Meta, error) {
+	b, err := readObject(ctx, bkt, path.Join(id.String(), MetaFile), maxMetaBytes)
+	if err != nil {
+		return Meta{}, err
+	}
+	m, err := parseMeta(b)
+	if err == nil && m.ULID != id {
+		err = fmt.Errorf("it is of block %s", m.ULID)
+	}
+	if err != nil {
+		return Meta{}, errs.New(errs.Internal, "meta file of block %s is corrupted: %w", id, err)
+	}
+	return m, nil
+}
+
+func readObject(ctx context.Context, bkt objstore.BucketReader, name string, most int64) ([]byte, error) {
+	r, err := bkt.Get(ctx, name)
+	if err != nil {
+		return nil, storeError(ctx, bkt, err, "read %s", name)
+	}
+	b, err := io.ReadAll(io.LimitReader(r, most+1))
+	if cerr := r.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return nil, storeError(ctx, bkt, err, "read %s", name)
+	}
+	if int64(len(b)) > most {
+		return nil, errs.New(errs.Internal, "read %s: it is larger than %d bytes", name, most)
+	}
+	return b, nil
+}
+
+// storeError gives an error of the object storage its kind and says what was being done. err must
+// come from bkt as it is: drivers do not look into wrapped errors.
+func storeError(ctx context.Context, bkt objstore.BucketReader, err error, format string, args ...any) error {
+	kind := errs.Unavailable
+	switch {
+	case ctx.Err() != nil:
+		kind = errs.KindOf(ctx.Err())
+	case bkt.IsObjNotFoundErr(err):
+		kind = errs.NotFound
+	}
+	return errs.New(kind, "%s: %w", fmt.Sprintf(format, args...), err)
+}
+
+// ListMetas returns the complete blocks of a tenant that are not marked for deletion, in no
+// order; bkt is the tenant's. Blocks whose upload has not ended are left out. A meta file that
+// makes no sense is an error, since leaving its block out would be a silent gap.
+func ListMetas(ctx context.Context, bkt objstore.BucketReader) ([]Meta, error) {
+	return listMetas(ctx, bkt, nil)
+}
+
+// listMetas is ListMetas that takes metas it knows from known: a published block never changes.
+//
+// The marks are read before the blocks. A block is marked only after the block that replaces it
+// is complete, so whoever sees the mark sees the replacement in a listing begun afterwards.
+func listMetas(ctx context.Context, bkt objstore.BucketReader, known map[ulid.ULID]Meta) ([]Meta, error) {
+	marked, err := markedForDeletion(ctx, bkt)
+	if err != nil {
+		return nil, err
+	}
+	var ids []ulid.ULID
+	err = bkt.Iter(ctx, "", func(name string) error {
+		if id, ok := blockOf(name); ok && !marked[id] {
+			ids = append(ids, id)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, storeError(ctx, bkt, err, "list blocks")
+	}
+	found := make([]Meta, len(ids))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(listConcurrency)
+	for i, id := range ids {
+		if m, ok := known[id]; ok {
+			found[i] = m
+			continue
+		}
+		g.Go(func() (err error) {
+			if found[i], err = ReadMeta(ctx, bkt, id); errs.KindOf(err) == errs.NotFound {
+				return nil
+			}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	metas := found[:0]
+	for _, m := range found {
+		if m.ULID != (ulid.ULID{}) {
+			metas = append(metas, m)
+		}
+	}
+	return metas, nil
+}
+
+// blockOf returns the block that a directory of a tenant's listing belongs to.
+func blockOf(dir string) (ulid.ULID, bool) {
+	name, isDir := strings.CutSuffix(dir, "/")
+	id, err := ulid.ParseStrict(name)
+	return id, isDir && err == nil && id.String() == name
+}
+
+func markedForDeletion(ctx context.Context, bkt objstore.BucketReader) (map[ulid.ULID]bool, error) {
+	marked := map[ulid.ULID]bool{}
+	err := bkt.Iter(ctx, MarkersDir+"/", func(name string) error {
+		if s, ok := strings.CutSuffix(path.Base(name), "-"+DeletionMarkFile); ok {
+			if id, err := ulid.ParseStrict(s); err == nil {
+				marked[id] = true
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, storeError(ctx, bkt, err, "list marks")
+	}
+	return marked, nil
+}
+
+type deletionMark struct {
+	ID           ulid.ULID `json:"id"`
+	Version      int       `json:"version"`
+	Details      string    `json:"details,omitempty"`
+	DeletionTime int64     `json:"deletion_time"` // seconds
+}
+
+// MarkForDeletion marks block id as replaced or expired at time now, for the reason why; bkt is
+// the tenant's. The mark beside the block is written first: a reader that sees the one among the
+// tenant's marks then finds both.
+func MarkForDeletion(ctx context.Context, bkt objstore.Bucket, id ulid.ULID, now time.Time, why string) error {
+	b, err := json.Marshal(deletionMark{ID: id, Version: markVersion, Details: why, DeletionTime: now.Unix()})
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{
+		path.Join(id.String(), DeletionMarkFile),
+		path.Join(MarkersDir, id.String()+"-"+DeletionMarkFile),
+	} {
+		if err := bkt.Upload(ctx, name, bytes.NewReader(b)); err != nil {
+			return storeError(ctx, bkt, err, "mark block %s for deletion", id)
+		}
+	}
+	return nil
+}
+
+// Tenants returns the tenants that have something in bkt, sorted.
+func Tenants(ctx context.Context, bkt objstore.BucketReader) ([]tenant.ID, error) {
+	var ids []tenant.ID
+	err := bkt.Iter(ctx, "", func(name string) error {
+		if dir, ok := strings.CutSuffix(name, "/"); ok {
+			if id, err := tenant.Parse(dir); err == nil {
+				ids = append(ids, id)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, storeError(ctx, bkt, err, "list tenants")
+	}
+	slices.Sort(ids)
+	return ids, nil
+}

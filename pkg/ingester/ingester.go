@@ -1,0 +1,315 @@
+// Package ingester owns the recent data of all tenants on one process: it takes frames from
+// distributors and acknowledges them once they are in the write-ahead log, answers queries about
+// recent samples, cuts them into blocks, ships those to the bucket and truncates the log.
+package ingester
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/grafana/dskit/ring"
+	"github.com/grafana/dskit/services"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/thanos-io/objstore"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+	"github.com/amphora-metrics/amphora/pkg/wal"
+	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
+)
+
+// RingName and RingKey are where ingesters register.
+const (
+	RingName = "ingester"
+	RingKey  = "ring"
+)
+
+// Deps are what an Ingester needs from the process.
+type Deps struct {
+	Logger *slog.Logger
+	Reg    prometheus.Registerer // nil: metrics are not exposed
+	// Limits returns the tenant's limits of this moment.
+	Limits func(tenant.ID) limits.View
+	// LocalLimit returns this ingester's share of a limit that holds for the cluster; 0 is no
+	// limit and stays 0. nil: there is one ingester.
+	LocalLimit func(id tenant.ID, global int) int
+	// Bucket holds the blocks of all tenants, each under its ID.
+	Bucket     objstore.Bucket
+	Lifecycler ring.LifecyclerConfig
+	Now        func() time.Time // nil: time.Now
+}
+
+// Ingester holds recent samples. It is a services.Service, a frame.Server and an
+// ingesterpb.IngesterQueryServer.
+type Ingester struct {
+	*services.BasicService
+	ingesterpb.UnimplementedIngesterQueryServer
+
+	cfg        Config
+	log        *slog.Logger
+	metrics    *metrics
+	limits     func(tenant.ID) limits.View
+	localLimit func(tenant.ID, int) int
+	bucket     objstore.Bucket
+	now        func() time.Time
+	lifecycler *ring.Lifecycler
+	unregister bool          // as configured
+	reads      chan struct{} // a token for each query being answered
+
+	wal *wal.Log // set while starting
+	// firstOwn is the first segment of the log that this process writes. What earlier ones define
+	// is known to nobody any more, so that they go together.
+	firstOwn int
+
+	session   atomic.Uint64 // the last session given out
+	accepting atomic.Bool   // pushes are taken
+	readable  atomic.Bool   // queries are answered
+	series    atomic.Int64
+	refusals  atomic.Int64
+
+	inflight, inflightBytes atomic.Int64
+	pushes                  phases
+	pool                    sync.Pool // of *push
+
+	opening sync.Mutex   // one head is opened at a time
+	mu      sync.RWMutex // guards tenants
+	tenants map[tenant.ID]*tenantHead
+
+	truncating sync.Mutex // one truncation of the log at a time
+	truncated  occasional
+
+	background background
+}
+
+// background is what stopping waits for.
+type background struct {
+	mu      sync.Mutex // guards stopped
+	stopped bool
+	running sync.WaitGroup
+}
+
+// New returns an ingester in dir cfg.DataDir, not started.
+func New(cfg Config, deps Deps) (*Ingester, error) {
+	i := &Ingester{
+		cfg: cfg, log: deps.Logger, limits: deps.Limits, localLimit: deps.LocalLimit,
+		bucket: deps.Bucket, now: deps.Now, tenants: map[tenant.ID]*tenantHead{},
+		unregister: deps.Lifecycler.UnregisterOnShutdown,
+	}
+	if i.log == nil {
+		i.log = slog.Default()
+	}
+	if i.now == nil {
+		i.now = time.Now
+	}
+	if i.limits == nil {
+		i.limits = func(tenant.ID) limits.View { return limits.View{} }
+	}
+	if i.localLimit == nil {
+		i.localLimit = func(_ tenant.ID, global int) int { return global }
+	}
+	reads := cfg.ReadConcurrency
+	if reads <= 0 {
+		reads = 8 * runtime.GOMAXPROCS(0)
+	}
+	i.reads = make(chan struct{}, reads)
+	var seed [8]byte
+	if _, err := rand.Read(seed[:]); err != nil {
+		return nil, fmt.Errorf("draw a session: %w", err)
+	}
+	i.session.Store(binary.LittleEndian.Uint64(seed[:]))
+	i.metrics = newMetrics(deps.Reg, i)
+	var err error
+	i.lifecycler, err = ring.NewLifecycler(deps.Lifecycler, flusher{i}, RingName, RingKey,
+		cfg.FlushBlocksOnShutdown, goKitLogger{i.log}, prometheus.WrapRegistererWithPrefix("amphora_", registerer(deps.Reg)))
+	if err != nil {
+		return nil, fmt.Errorf("create ingester's ring entry: %w", err)
+	}
+	i.BasicService = services.NewBasicService(i.starting, i.running, i.stopping).WithName("ingester")
+	return i, nil
+}
+
+func registerer(reg prometheus.Registerer) prometheus.Registerer {
+	if reg == nil {
+		return prometheus.NewRegistry()
+	}
+	return reg
+}
+
+// nextSession returns a number no head in the log has used. Sessions of one process count up from
+// a random start.
+func (i *Ingester) nextSession() uint64 { return i.session.Add(1) }
+
+// starting reads the log back and joins the ring.
+func (i *Ingester) starting(ctx context.Context) error {
+	if err := os.MkdirAll(i.tenantsDir(), 0o750); err != nil {
+		return errs.New(errs.Unavailable, "create data directory: %w", err)
+	}
+	log, err := wal.Open(filepath.Join(i.cfg.DataDir, "wal"), wal.Options{Config: i.cfg.WAL, Logger: i.log, Reg: i.metrics.reg})
+	if err != nil {
+		return err
+	}
+	i.wal = log
+	if err := i.recover(ctx); err != nil {
+		return errors.Join(err, i.closeAll())
+	}
+	if i.prepareShutdownMarked() {
+		i.lifecycler.SetFlushOnShutdown(true)
+		i.lifecycler.SetUnregisterOnShutdown(true)
+	}
+	i.accepting.Store(true)
+	i.readable.Store(true)
+	if err := i.lifecycler.StartAsync(context.WithoutCancel(ctx)); err != nil {
+		return errors.Join(fmt.Errorf("join the ring: %w", err), i.closeAll())
+	}
+	if err := i.lifecycler.AwaitRunning(ctx); err != nil {
+		err = fmt.Errorf("join the ring: %w", err)
+		return errors.Join(err, services.StopAndAwaitTerminated(context.WithoutCancel(ctx), i.lifecycler), i.closeAll())
+	}
+	return nil
+}
+
+// running keeps house until the service is stopped.
+func (i *Ingester) running(ctx context.Context) error {
+	fail := make(chan error, 1)
+	i.lifecycler.AddListener(services.NewListener(nil, nil, nil, nil, func(_ services.State, err error) {
+		select {
+		case fail <- err:
+		default:
+		}
+	}))
+	house := time.NewTicker(houseTick)
+	defer house.Stop()
+	rates := time.NewTicker(rateTick)
+	defer rates.Stop()
+	round := make(chan struct{}, 1) // holds a token while a round runs
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-fail:
+			return fmt.Errorf("ingester's ring entry: %w", err)
+		case <-rates.C:
+			for _, t := range i.all() {
+				t.stats.tick()
+			}
+		case <-house.C:
+			select {
+			case round <- struct{}{}:
+				i.background.start(func() {
+					i.keepHouse(ctx)
+					<-round
+				})
+			default: // the last round still runs
+			}
+		}
+	}
+}
+
+// start runs do on a goroutine; it does nothing once stop has begun.
+func (b *background) start(do func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.stopped {
+		b.running.Go(do)
+	}
+}
+
+// stop waits for what runs and lets nothing more start.
+func (b *background) stop() {
+	b.mu.Lock()
+	b.stopped = true
+	b.mu.Unlock()
+	b.running.Wait()
+}
+
+// stopping refuses pushes, leaves the ring as configured, with or without a flush, and closes
+// everything.
+func (i *Ingester) stopping(error) error {
+	i.accepting.Store(false)
+	i.background.stop()
+	ctx := context.Background()
+	err := i.pushes.settle(ctx)
+	if serr := services.StopAndAwaitTerminated(ctx, i.lifecycler); serr != nil {
+		err = errors.Join(err, fmt.Errorf("leave the ring: %w", serr))
+	}
+	if i.lifecycler.FlushOnShutdown() {
+		if terr := i.truncate(ctx); terr != nil {
+			i.log.Warn("write-ahead log not truncated after the flush, it will be read back at the next start", "err", terr)
+		}
+	}
+	if rerr := i.markPrepareShutdown(false); rerr != nil {
+		err = errors.Join(err, rerr)
+	}
+	return errors.Join(err, i.closeAll())
+}
+
+// closeAll closes the log and all heads. A head that a query still reads from after closeWait
+// stays open: its memory must not go away under the reader.
+func (i *Ingester) closeAll() error {
+	i.accepting.Store(false)
+	i.readable.Store(false)
+	var out []error
+	if i.wal != nil {
+		out = append(out, i.wal.Close())
+	}
+	i.opening.Lock()
+	defer i.opening.Unlock()
+	deadline := time.Now().Add(closeWait)
+	for _, t := range i.all() {
+		if err := t.shut(deadline); err != nil {
+			out = append(out, err)
+		}
+	}
+	i.mu.Lock()
+	clear(i.tenants)
+	i.mu.Unlock()
+	return errors.Join(out...)
+}
+
+const (
+	closeWait = 30 * time.Second
+	closePoll = 5 * time.Millisecond
+)
+
+// shut closes the head once nobody uses it.
+func (t *tenantHead) shut(deadline time.Time) error {
+	for !t.gate.TryLock() {
+		if time.Now().After(deadline) {
+			return errs.New(errs.Unavailable, "tenant %s: queries still read after %s, head not closed", t.id, closeWait)
+		}
+		time.Sleep(closePoll)
+	}
+	defer t.gate.Unlock()
+	if t.closed {
+		return nil
+	}
+	t.closed = true
+	if err := t.head.Close(); err != nil {
+		return fmt.Errorf("close tenant %s: %w", t.id, err)
+	}
+	return nil
+}
+
+// flusher is what the ring entry calls on its way out.
+type flusher struct{ i *Ingester }
+
+// TransferOut says that samples are not handed to another ingester.
+func (flusher) TransferOut(context.Context) error { return ring.ErrTransferDisabled }
+
+// Flush cuts and ships everything.
+func (f flusher) Flush() {
+	if _, err := f.i.flush(context.Background(), nil); err != nil {
+		f.i.log.Error("flush at shutdown incomplete, the rest stays on local disk", "err", err)
+	}
+}

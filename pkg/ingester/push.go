@@ -1,0 +1,393 @@
+package ingester
+
+import (
+	"context"
+	"errors"
+	"math"
+
+	"github.com/prometheus/prometheus/model/exemplar"
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/head"
+	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+	"github.com/amphora-metrics/amphora/pkg/wire/frame"
+)
+
+// errStopping refuses pushes of a process that does not take any.
+var errStopping = errs.New(errs.Unavailable, "the ingester is not taking samples: it is starting or stopping")
+
+// Push stores f: in the head, visible to queries at once, then in the log, and returns when that
+// is on disk. Of a frame with an unknown reference nothing is stored.
+func (s *stream) Push(ctx context.Context, f *frame.Frame) frame.Result {
+	i := s.ing
+	size := frameBytes(f)
+	if err := i.admit(size); err != nil {
+		return frame.FailedWith(err)
+	}
+	defer i.release(size)
+	id, err := tenant.Parse(f.Tenant)
+	if err != nil {
+		return frame.FailedWith(err)
+	}
+	p := i.takePush(i.pushes.enter())
+	defer func() {
+		i.pushes.leave(p.phase)
+		i.givePush(p)
+	}()
+	// The head of an idle tenant may be closed between lookup and use; then a new one is opened.
+	for range 3 {
+		t, err := i.open(id, false)
+		if err != nil {
+			return frame.FailedWith(err)
+		}
+		if t.enter() {
+			res := p.store(s, t, f)
+			t.leave()
+			return p.persist(ctx, s, t, f, res)
+		}
+	}
+	return frame.FailedWith(errs.New(errs.Unavailable, "tenant %s is being closed", id))
+}
+
+// frameBytes estimates what f takes in memory until it is stored.
+func frameBytes(f *frame.Frame) int64 {
+	return int64(24*len(f.Refs) + 400*(len(f.Defs)+len(f.Histograms)) + 200*(len(f.Exemplars)+len(f.Metadata)))
+}
+
+// admit lets a push of size bytes in, or refuses it. Errors: Unavailable.
+func (i *Ingester) admit(size int64) error {
+	n, bytes := i.inflight.Add(1), i.inflightBytes.Add(size)
+	most := i.cfg.InstanceLimits
+	var err error
+	switch {
+	case !i.accepting.Load():
+		err = errStopping
+	case most.MaxInflightPushRequests > 0 && n > int64(most.MaxInflightPushRequests):
+		i.metrics.rejected.WithLabelValues("ingester_max_inflight_push_requests").Inc()
+		err = instanceLimit("ingester-max-inflight-push-requests", "max-inflight-push-requests", "too many pushes at the same time")
+	case most.MaxInflightPushBytes > 0 && bytes > int64(most.MaxInflightPushBytes):
+		i.metrics.rejected.WithLabelValues("ingester_max_inflight_push_requests_bytes").Inc()
+		err = instanceLimit("ingester-max-inflight-push-requests-bytes", "max-inflight-push-requests-bytes", "too many bytes pushed at the same time")
+	}
+	if err != nil {
+		i.release(size)
+	}
+	return err
+}
+
+func (i *Ingester) release(size int64) {
+	i.inflight.Add(-1)
+	i.inflightBytes.Add(-size)
+}
+
+// byDefinition marks an entry of push.refs that is an index into the frame's definitions.
+const byDefinition = head.Ref(1) << 63
+
+// push is the working memory of one push.
+type push struct {
+	phase uint32
+	bound *bindings
+
+	refs    []head.Ref // of the float samples
+	hists   []head.Ref // of the histograms
+	exs     []head.Ref // of the exemplars
+	defs    map[frame.Ref]int
+	defRefs []head.Ref // of the definitions, once a sample of theirs is stored
+	unknown []frame.Ref
+
+	rec record
+	buf []byte
+	// maxt is the newest time stored.
+	maxt int64
+
+	rejected int // samples
+	first    *refusal
+	counts   [numReasons]int
+}
+
+// store brings f into the head of t, as one batch, and fills p.rec with what was stored. The
+// result is final if its outcome is not Stored.
+func (p *push) store(s *stream, t *tenantHead, f *frame.Frame) frame.Result {
+	p.bound = s.bindingsOf(t)
+	if err := p.resolve(f); err != nil {
+		return frame.FailedWith(err)
+	}
+	if len(p.unknown) > 0 {
+		return p.unknownRefs()
+	}
+	p.rec.tenant, p.rec.session, p.maxt = string(t.id), t.session, math.MinInt64
+	app := t.head.Appender()
+	if err := p.append(app, t, f); err != nil {
+		if rerr := app.Rollback(); rerr != nil {
+			err = errors.Join(err, rerr)
+		}
+		return frame.FailedWith(err)
+	}
+	if len(p.unknown) > 0 {
+		if err := app.Rollback(); err != nil {
+			return frame.FailedWith(err)
+		}
+		return p.unknownRefs()
+	}
+	if err := app.Commit(); err != nil {
+		return frame.FailedWith(errs.New(errs.Internal, "tenant %s: commit: %w", t.id, err))
+	}
+	return frame.Result{Outcome: frame.Stored}
+}
+
+func (p *push) unknownRefs() frame.Result {
+	return frame.Result{Outcome: frame.UnknownRefs, Unknown: append([]frame.Ref(nil), p.unknown...)}
+}
+
+// resolve finds the series of every reference in f, and lists the unknown ones.
+func (p *push) resolve(f *frame.Frame) error {
+	if len(f.Times) != len(f.Refs) || len(f.Values) != len(f.Refs) || f.StartTimes != nil && len(f.StartTimes) != len(f.Refs) {
+		return errs.New(errs.Invalid, "columns of a frame differ in length")
+	}
+	for d := range f.Defs {
+		if f.Defs[d].Ref.Index() >= maxRefIndex {
+			return errs.New(errs.Invalid, "series reference %d is out of range: one stream may bind %d series of a tenant", f.Defs[d].Ref.Index(), maxRefIndex)
+		}
+		p.defs[f.Defs[d].Ref] = d
+	}
+	for k := range f.Histograms {
+		if (f.Histograms[k].H == nil) == (f.Histograms[k].FH == nil) {
+			return errs.New(errs.Invalid, "a histogram of a frame is not exactly one of integer and float")
+		}
+	}
+	p.defRefs = resized(p.defRefs, len(f.Defs))
+	clear(p.defRefs)
+	p.refs = resized(p.refs, len(f.Refs))
+	for k, r := range f.Refs {
+		p.refs[k] = p.find(r)
+	}
+	p.hists = resized(p.hists, len(f.Histograms))
+	for k := range f.Histograms {
+		p.hists[k] = p.find(f.Histograms[k].Ref)
+	}
+	p.exs = resized(p.exs, len(f.Exemplars))
+	for k := range f.Exemplars {
+		p.exs[k] = p.find(f.Exemplars[k].Ref)
+	}
+	return nil
+}
+
+// find returns what r names: a series of the head, or a definition of the frame, which counts
+// more because the sender just said so.
+func (p *push) find(r frame.Ref) head.Ref {
+	if len(p.defs) > 0 {
+		if d, ok := p.defs[r]; ok {
+			return byDefinition | head.Ref(d)
+		}
+	}
+	ref := p.bound.lookup(r)
+	if ref == 0 {
+		p.unknown = append(p.unknown, r)
+	}
+	return ref
+}
+
+// append adds the samples of f to app. It returns an error if the whole push must fail, and
+// leaves references the head does not know any more in p.unknown.
+func (p *push) append(app *head.Appender, t *tenantHead, f *frame.Frame) error {
+	zero := f.StartTimes != nil && limits.CreatedTimestampZeroIngestion.Of(t.ing.limits(t.id))
+	for k := range f.Refs {
+		ref, ls, d := p.target(p.refs[k], f)
+		if zero && d >= 0 && ref == 0 && f.StartTimes[k] != 0 && f.StartTimes[k] < f.Times[k] {
+			if got, err := app.Append(0, ls, f.StartTimes[k], 0); err == nil {
+				p.rec.samples = append(p.rec.samples, sample{got, f.StartTimes[k], 0})
+				p.maxt = max(p.maxt, f.StartTimes[k])
+			}
+		}
+		got, err := app.Append(ref, ls, f.Times[k], f.Values[k])
+		if err == nil {
+			p.rec.samples = append(p.rec.samples, sample{got, f.Times[k], f.Values[k]})
+			p.took(d, got, f.Times[k])
+		} else if err := p.refuse(err, f.Refs[k], ls, f.Times[k]); err != nil {
+			return err
+		}
+	}
+	zero = limits.CreatedTimestampZeroIngestion.Of(t.ing.limits(t.id))
+	for k := range f.Histograms {
+		h := &f.Histograms[k]
+		ref, ls, d := p.target(p.hists[k], f)
+		if zero && d >= 0 && ref == 0 && h.StartTime != 0 && h.StartTime < h.Time {
+			p.appendZeroHistogram(app, ls, h)
+		}
+		x := histogramSample{t: h.Time}
+		if h.H != nil { // the head keeps the newest of a series, but the frame is the sender's again
+			x.h = h.H.Copy()
+		} else {
+			x.fh = h.FH.Copy()
+		}
+		got, err := app.AppendHistogram(ref, ls, x.t, x.h, x.fh)
+		if err == nil {
+			x.ref = got
+			p.rec.histograms = append(p.rec.histograms, x)
+			p.took(d, got, h.Time)
+		} else if err := p.refuse(err, h.Ref, ls, h.Time); err != nil {
+			return err
+		}
+	}
+	if len(p.unknown) > 0 || t.exemplars.Load() == 0 {
+		return nil
+	}
+	for k := range f.Exemplars {
+		p.appendExemplar(app, f, k)
+	}
+	return nil
+}
+
+// target splits an entry of refs: the series if it is known, else the labels to find it by; d is
+// the definition it came by, -1 if it came by binding.
+func (p *push) target(entry head.Ref, f *frame.Frame) (ref head.Ref, ls labels.Labels, d int) {
+	if entry&byDefinition == 0 {
+		return entry, labels.EmptyLabels(), -1
+	}
+	d = int(entry &^ byDefinition)
+	return p.defRefs[d], f.Defs[d].Labels, d
+}
+
+// took notes that a sample of the series ref was stored, which definition d named.
+func (p *push) took(d int, ref head.Ref, t int64) {
+	if d >= 0 {
+		p.defRefs[d] = ref
+	}
+	p.maxt = max(p.maxt, t)
+}
+
+// appendZeroHistogram marks the start of a series. A head that has no room for it there, because
+// newer samples exist, refuses it, which is fine.
+func (p *push) appendZeroHistogram(app *head.Appender, ls labels.Labels, h *frame.Histogram) {
+	z := histogramSample{t: h.StartTime}
+	if h.H != nil {
+		z.h = &histogram.Histogram{CounterResetHint: histogram.CounterReset,
+			Schema: h.H.Schema, ZeroThreshold: h.H.ZeroThreshold, CustomValues: h.H.CustomValues}
+	} else {
+		z.fh = &histogram.FloatHistogram{CounterResetHint: histogram.CounterReset,
+			Schema: h.FH.Schema, ZeroThreshold: h.FH.ZeroThreshold, CustomValues: h.FH.CustomValues}
+	}
+	got, err := app.AppendHistogram(0, ls, z.t, z.h, z.fh)
+	if err != nil {
+		return
+	}
+	z.ref = got
+	p.rec.histograms = append(p.rec.histograms, z)
+	p.maxt = max(p.maxt, z.t)
+}
+
+func (p *push) appendExemplar(app *head.Appender, f *frame.Frame, k int) {
+	x := &f.Exemplars[k]
+	ref, _, _ := p.target(p.exs[k], f)
+	if ref == 0 {
+		p.note(exemplarRefusal(storage.ErrNotFound, x.Time))
+		return
+	}
+	e := exemplar.Exemplar{Labels: x.Labels, Value: x.Value, Ts: x.Time, HasTs: true}
+	if err := app.AppendExemplar(ref, e); err != nil {
+		if r := exemplarRefusal(err, x.Time); r != nil {
+			p.note(r)
+		}
+		return
+	}
+	p.rec.exemplars = append(p.rec.exemplars, exemplarSample{ref, e})
+}
+
+// refuse counts the refusal of one sample. It returns an error if the whole push must fail.
+func (p *push) refuse(err error, r frame.Ref, ls labels.Labels, t int64) error {
+	switch {
+	case errors.Is(err, head.ErrUnknownRef):
+		p.unknown = append(p.unknown, r)
+		return nil
+	case errors.Is(err, errInstanceSeries):
+		return err
+	}
+	soft := refusalOf(err, ls, t)
+	if soft == nil {
+		return errs.New(errs.Internal, "append: %w", err)
+	}
+	p.rejected++
+	p.note(soft)
+	return nil
+}
+
+func (p *push) note(r *refusal) {
+	p.counts[r.reason]++
+	if p.first == nil {
+		p.first = r
+	}
+}
+
+// persist logs what store stored and waits until it is on disk; then the frame's bindings hold.
+// res is what store returned.
+func (p *push) persist(ctx context.Context, s *stream, t *tenantHead, f *frame.Frame, res frame.Result) frame.Result {
+	i := s.ing
+	if res.Outcome != frame.Stored {
+		if res.Outcome == frame.Failed {
+			i.metrics.failedPushes.Inc()
+		}
+		return res
+	}
+	// A series is defined in the log by every push that names it by its labels until one such
+	// push is on disk: so whatever order pushes of several streams take, a definition is in the
+	// log before, or in, each record that needs it.
+	for d, ref := range p.defRefs {
+		if ref != 0 && !t.defined.has(uint64(ref)) {
+			p.rec.series = append(p.rec.series, series{ref, f.Defs[d].Labels})
+		}
+	}
+	if !p.rec.empty() {
+		p.buf = p.rec.appendTo(p.buf[:0])
+		segment, err := i.wal.Append(p.buf).Wait(ctx)
+		if err != nil {
+			i.metrics.failedPushes.Inc()
+			if k := errs.KindOf(err); k == errs.Internal {
+				err = errs.Wrap(errs.Unavailable, err)
+			}
+			return frame.FailedWith(err)
+		}
+		t.segments.note(segment, p.maxt)
+		for d, ref := range p.defRefs {
+			if ref != 0 {
+				t.defined.set(uint64(ref))
+				p.bound.bind(f.Defs[d].Ref, ref)
+			}
+		}
+		t.lastPush.Store(i.now().UnixMilli())
+	}
+	if len(f.Metadata) > 0 {
+		if r := t.metadata.put(i, t.id, f.Metadata, &p.counts); r != nil && p.first == nil {
+			p.first = r
+		}
+	}
+	return p.result(i, t, f)
+}
+
+// result counts and reports.
+func (p *push) result(i *Ingester, t *tenantHead, f *frame.Frame) frame.Result {
+	t.stats.took(f.Source, f.Samples()-p.rejected, p.rejected, len(p.rec.exemplars))
+	res := frame.Result{Outcome: frame.Stored, Rejected: p.rejected}
+	if p.first == nil {
+		return res
+	}
+	for r, n := range p.counts {
+		if n > 0 {
+			t.stats.refused[r].Add(int64(n))
+		}
+	}
+	res.Kind, res.Message = errs.KindOf(p.first), ofTenant(f.Tenant, p.first)
+	i.logRefusal(t.id, p.first, p.rejected)
+	return res
+}
+
+// logRefusal logs one refusal in so many.
+func (i *Ingester) logRefusal(id tenant.ID, r *refusal, samples int) {
+	every := int64(max(1, i.cfg.ErrorSampleRate))
+	if i.refusals.Add(1)%every == 0 {
+		i.log.Warn("part of a push refused, the rest was stored", "tenant", id, "refused_samples", samples, "sampled_1_in", every, "err", r)
+	}
+}

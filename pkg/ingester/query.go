@@ -1,0 +1,251 @@
+package ingester
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+	"github.com/prometheus/prometheus/tsdb/chunks"
+	"google.golang.org/grpc"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
+)
+
+const (
+	// messageSeries and messageBytes bound one message of a stream of series.
+	messageSeries = 256
+	messageBytes  = 1 << 20
+)
+
+// errTooBusy refuses queries of a process that is starting or stopping.
+var errTooBusy = errs.New(errs.Unavailable, "the ingester is not answering queries: it is starting or stopping")
+
+// read is one query being answered: a token of the read concurrency and an open head.
+type read struct {
+	i *Ingester
+	t *tenantHead // nil if the tenant has nothing here
+}
+
+// beginRead waits for room and opens the tenant of ctx. end must follow. Errors: Unavailable,
+// Unauthenticated, Invalid, the cause of ctx.
+func (i *Ingester) beginRead(ctx context.Context) (*read, error) {
+	id, err := tenant.FromContext(ctx)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case i.reads <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if !i.readable.Load() {
+		<-i.reads
+		return nil, errTooBusy
+	}
+	i.metrics.queries.Inc()
+	r := &read{i: i}
+	if t := i.lookup(id); t != nil && t.enter() {
+		r.t = t
+	}
+	return r, nil
+}
+
+func (r *read) end() {
+	if r.t != nil {
+		r.t.leave()
+	}
+	<-r.i.reads
+}
+
+// matchersOf compiles matchers. Errors: Invalid.
+func matchersOf(in []*ingesterpb.Matcher) ([]*labels.Matcher, error) {
+	out := make([]*labels.Matcher, 0, len(in))
+	for _, m := range in {
+		kind := labels.MatchType(m.Type) // the numbers are the same
+		if kind < labels.MatchEqual || kind > labels.MatchNotRegexp {
+			return nil, errs.New(errs.Invalid, "unknown type of matcher %d", m.Type)
+		}
+		c, err := labels.NewMatcher(kind, m.Name, m.Value)
+		if err != nil {
+			return nil, errs.New(errs.Invalid, "matcher of label %q: %w", m.Name, err)
+		}
+		out = append(out, c)
+	}
+	return out, nil
+}
+
+// pairs is the wire form of labels.
+func pairs(ls labels.Labels) []string {
+	out := make([]string, 0, 2*ls.Len())
+	ls.Range(func(l labels.Label) { out = append(out, l.Name, l.Value) })
+	return out
+}
+
+// Query streams the matching series, sorted by labels, with their chunks as they are: those at the
+// edges may hold samples outside the range.
+func (i *Ingester) Query(req *ingesterpb.QueryRequest, to grpc.ServerStreamingServer[ingesterpb.QueryResponse]) error {
+	ctx := to.Context()
+	r, err := i.beginRead(ctx)
+	if err != nil {
+		return err
+	}
+	defer r.end()
+	if r.t == nil {
+		return nil
+	}
+	ms, err := matchersOf(req.Matchers)
+	if err != nil {
+		return err
+	}
+	q, err := r.t.head.ChunkQuerier(req.MinTime, req.MaxTime)
+	if err != nil {
+		return fmt.Errorf("query tenant %s: %w", r.t.id, err)
+	}
+	w := seriesStream{to: to}
+	hints := &storage.SelectHints{Start: req.MinTime, End: req.MaxTime, DisableTrimming: true}
+	set := q.Select(ctx, true, hints, ms...)
+	err = w.sendAll(ctx, set, uint64(req.ShardIndex), uint64(req.ShardCount))
+	if cerr := q.Close(); cerr != nil {
+		err = errors.Join(err, fmt.Errorf("query tenant %s: %w", r.t.id, cerr))
+	}
+	i.metrics.queriedSeries.Observe(float64(w.series))
+	i.metrics.queriedSamples.Observe(float64(w.samples))
+	return err
+}
+
+// seriesStream gathers series into messages.
+type seriesStream struct {
+	to              grpc.ServerStreamingServer[ingesterpb.QueryResponse]
+	msg             *ingesterpb.QueryResponse
+	arena           []byte // chunk data of msg
+	bytes           int
+	series, samples int
+
+	chunks chunks.Iterator
+	plain  map[chunkenc.Encoding]chunkenc.Iterator
+}
+
+func (w *seriesStream) sendAll(ctx context.Context, set storage.ChunkSeriesSet, shard, shards uint64) error {
+	for set.Next() {
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		at := set.At()
+		ls := at.Labels()
+		if shards > 0 && labels.StableHash(ls)%shards != shard {
+			continue
+		}
+		w.chunks = at.Iterator(w.chunks)
+		out, err := w.collect(ls, w.chunks)
+		if err != nil {
+			return err
+		}
+		if len(out.Chunks) == 0 {
+			continue
+		}
+		if err := w.add(out); err != nil {
+			return err
+		}
+	}
+	if err := set.Err(); err != nil {
+		return fmt.Errorf("select series: %w", err)
+	}
+	return w.flush()
+}
+
+// collect copies the chunks of one series: their memory belongs to the head and goes away with
+// the querier.
+func (w *seriesStream) collect(ls labels.Labels, it chunks.Iterator) (*ingesterpb.Series, error) {
+	out := &ingesterpb.Series{}
+	for it.Next() {
+		m := it.At()
+		visible, whole := w.visible(m.Chunk)
+		if whole {
+			w.addChunk(out, m)
+			continue
+		}
+		// The chunk has samples of a push that was not complete when the query began. The rest
+		// of it makes a new chunk.
+		again := storage.NewSeriesToChunkEncoder(&storage.SeriesEntry{Lset: ls,
+			SampleIteratorFn: func(chunkenc.Iterator) chunkenc.Iterator { return visible }}).Iterator(nil)
+		for again.Next() {
+			w.addChunk(out, again.At())
+		}
+		if err := again.Err(); err != nil {
+			return nil, fmt.Errorf("encode series %s: %w", ls, err)
+		}
+	}
+	if err := it.Err(); err != nil {
+		return nil, fmt.Errorf("read series %s: %w", ls, err)
+	}
+	if len(out.Chunks) > 0 {
+		out.Labels = pairs(ls)
+	}
+	return out, nil
+}
+
+// visible returns an iterator over the samples of c that the query may see, and whether these are
+// all. An open chunk of the head takes the given iterator over again, which costs nothing, unless
+// it has to stop early.
+func (w *seriesStream) visible(c chunkenc.Chunk) (chunkenc.Iterator, bool) {
+	enc := c.Encoding()
+	plain := w.plain[enc]
+	if plain == nil {
+		empty, err := chunkenc.NewEmptyChunk(enc)
+		if err != nil {
+			return nil, true // an encoding with nothing to hide
+		}
+		plain = empty.Iterator(nil)
+		if w.plain == nil {
+			w.plain = map[chunkenc.Encoding]chunkenc.Iterator{}
+		}
+		w.plain[enc] = plain
+	}
+	it := c.Iterator(plain)
+	return it, it == plain
+}
+
+func (w *seriesStream) addChunk(out *ingesterpb.Series, m chunks.Meta) {
+	b := m.Chunk.Bytes()
+	if len(b) > cap(w.arena)-len(w.arena) {
+		w.arena = make([]byte, 0, max(len(b), min(messageBytes, max(4096, 2*cap(w.arena)))))
+	}
+	from := len(w.arena)
+	w.arena = append(w.arena, b...)
+	out.Chunks = append(out.Chunks, &ingesterpb.Chunk{
+		MinTime: m.MinTime, MaxTime: m.MaxTime, Encoding: uint32(m.Chunk.Encoding()), Data: w.arena[from:len(w.arena):len(w.arena)],
+	})
+	w.samples += m.Chunk.NumSamples()
+	w.bytes += len(b) + 32
+}
+
+func (w *seriesStream) add(s *ingesterpb.Series) error {
+	if w.msg == nil {
+		w.msg = &ingesterpb.QueryResponse{}
+	}
+	w.msg.Series = append(w.msg.Series, s)
+	for _, l := range s.Labels {
+		w.bytes += len(l) + 2
+	}
+	w.series++
+	if len(w.msg.Series) >= messageSeries || w.bytes >= messageBytes {
+		return w.flush()
+	}
+	return nil
+}
+
+// flush sends the message. Who receives it, perhaps in this process, keeps its memory.
+func (w *seriesStream) flush() error {
+	if w.msg == nil {
+		return nil
+	}
+	msg := w.msg
+	w.msg, w.bytes = nil, 0
+	w.arena = w.arena[len(w.arena):]
+	return w.to.Send(msg)
+}

@@ -1,0 +1,99 @@
+package ingester
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/oklog/ulid/v2"
+)
+
+// Files in a tenant's directory, beside its blocks.
+const (
+	shippedFile   = "shipped.json"
+	compactedFile = "compacted.json"
+)
+
+// shippedBlocks says when a local block was found complete in the bucket, in Unix milliseconds.
+type shippedBlocks map[ulid.ULID]int64
+
+func readShipped(dir string) (shippedBlocks, error) {
+	s := struct{ Shipped shippedBlocks }{shippedBlocks{}}
+	err := readJSON(filepath.Join(dir, shippedFile), &s)
+	if s.Shipped == nil {
+		s.Shipped = shippedBlocks{}
+	}
+	return s.Shipped, err
+}
+
+func (s shippedBlocks) write(dir string) error {
+	return writeJSON(dir, shippedFile, struct{ Shipped shippedBlocks }{s})
+}
+
+// compacted says which samples of the log are in blocks: those older than Before, in Unix
+// milliseconds, of segments before Segment.
+type compacted struct {
+	Before  int64
+	Segment int
+}
+
+func readCompacted(dir string) (compacted, error) {
+	var c compacted
+	err := readJSON(filepath.Join(dir, compactedFile), &c)
+	return c, err
+}
+
+func (c compacted) write(dir string) error { return writeJSON(dir, compactedFile, c) }
+
+// readJSON reads path into v; a file that does not exist leaves v as it is.
+func readJSON(path string, v any) error {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	return nil
+}
+
+// writeJSON replaces the file name in dir by v; it is on disk when writeJSON returns.
+func writeJSON(dir, name string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	tmp := filepath.Join(dir, name+".tmp")
+	if err := writeSynced(tmp, b); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, filepath.Join(dir, name)); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+func writeSynced(path string, b []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o640)
+	if err != nil {
+		return err
+	}
+	if _, err = f.Write(b); err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

@@ -1,0 +1,108 @@
+package house
+
+import (
+	"go/ast"
+	"slices"
+	"strings"
+)
+
+// door names the rooms through which a heavy library enters. Tests are free.
+type door struct {
+	library string   // import path; a trailing slash covers everything below it
+	symbols []string // if set, only these are guarded, and the types of the library may be used anywhere
+	rooms   []string
+	why     string
+}
+
+func doors() []door {
+	const oneBucket = "object stores differ in errors, retries and conditional writes; bucket hides that once"
+	const oneGossip = "a process joins gossip once; services get a ring, never a socket"
+	return []door{
+		{"github.com/thanos-io/objstore/providers/", nil, []string{"bucket"}, oneBucket},
+		{"github.com/minio/minio-go/", nil, []string{"bucket"}, oneBucket},
+		{"github.com/aws/aws-sdk-go-v2/service/s3", nil, []string{"bucket"}, oneBucket},
+		{"cloud.google.com/go/storage", nil, []string{"bucket"}, oneBucket},
+		{"github.com/Azure/azure-sdk-for-go/", nil, []string{"bucket"}, oneBucket},
+		{"github.com/prometheus/prometheus/promql", []string{"NewEngine", "Engine", "EngineOpts"}, []string{"engine"},
+			"the engine's options decide what a query may cost; they are set in one place"},
+		{"github.com/hashicorp/memberlist", nil, []string{"app", "transport"}, oneGossip},
+		{"github.com/grafana/dskit/kv/memberlist", nil, []string{"app", "transport"}, oneGossip},
+	}
+}
+
+func (d door) leads(path string) bool {
+	return path == d.library || strings.HasSuffix(d.library, "/") && strings.HasPrefix(path, d.library)
+}
+
+func checkDoors(t *Tree) []Finding {
+	var found []Finding
+	for f := range t.production {
+		if top := f.Pkg.Top(); top != "pkg" && top != "cmd" {
+			continue
+		}
+		for _, imp := range f.AST.Imports {
+			path := strings.Trim(imp.Path.Value, `"`)
+			for _, d := range doors() {
+				if !d.leads(path) || slices.Contains(d.rooms, f.Pkg.Room()) {
+					continue
+				}
+				line, used := t.line(imp), path
+				if d.symbols != nil {
+					sel := firstUse(f, path, d.symbols)
+					if sel == nil {
+						continue
+					}
+					line, used = t.line(sel), path+"."+sel.Sel.Name
+				}
+				found = append(found, Finding{Key: f.Path + ":" + used, Line: line, What: "uses " + used + ": " + d.why,
+					Remedy: "only pkg/" + strings.Join(d.rooms, " and pkg/") + " may; take what you need through that room"})
+			}
+		}
+	}
+	return found
+}
+
+// firstUse returns the first selector of one of symbols on the package imported from path.
+func firstUse(f *File, path string, symbols []string) *ast.SelectorExpr {
+	for sel := range selectors(f, path) {
+		if slices.Contains(symbols, sel.Sel.Name) {
+			return sel
+		}
+	}
+	return nil
+}
+
+// selectors yields every pkg.Name of f where pkg is the package imported from path.
+func selectors(f *File, path string) func(func(*ast.SelectorExpr) bool) {
+	return func(yield func(*ast.SelectorExpr) bool) {
+		name := importName(f, path)
+		if name == "" {
+			return
+		}
+		stopped := false
+		ast.Inspect(f.AST, func(n ast.Node) bool {
+			sel, ok := n.(*ast.SelectorExpr)
+			if !ok || stopped {
+				return !stopped
+			}
+			if id, ok := sel.X.(*ast.Ident); ok && id.Name == name && id.Obj == nil {
+				stopped = !yield(sel)
+			}
+			return !stopped
+		})
+	}
+}
+
+// importName returns the name under which f imports path, or "".
+func importName(f *File, path string) string {
+	for _, imp := range f.AST.Imports {
+		if strings.Trim(imp.Path.Value, `"`) != path {
+			continue
+		}
+		if imp.Name != nil {
+			return imp.Name.Name
+		}
+		return path[strings.LastIndexByte(path, '/')+1:]
+	}
+	return ""
+}

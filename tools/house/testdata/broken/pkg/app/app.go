@@ -1,0 +1,2 @@
+// Package app wires.
+package app

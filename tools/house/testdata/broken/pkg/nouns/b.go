@@ -1,0 +1,2 @@
+// Package nouns is documented here too.
+package nouns

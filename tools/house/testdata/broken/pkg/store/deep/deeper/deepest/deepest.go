@@ -1,0 +1,2 @@
+// Package deepest lies too deep.
+package deepest

@@ -1,0 +1,2 @@
+// Package unplanned has no line.
+package unplanned

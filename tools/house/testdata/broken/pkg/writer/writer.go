@@ -1,0 +1,5 @@
+// Package writer is a service.
+package writer
+
+// W is a service.
+type W struct{}
