@@ -4,11 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/grafana/dskit/ring"
@@ -16,22 +13,10 @@ import (
 	"github.com/thanos-io/objstore"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/wire/frame"
+	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
 )
-
-// call serves one request by h and returns status and trimmed body.
-func call(h http.HandlerFunc, method, target, body string) (int, string) {
-	w := httptest.NewRecorder()
-	h(w, httptest.NewRequest(method, target, strings.NewReader(body)))
-	return w.Code, strings.TrimSpace(w.Body.String())
-}
-
-func wantCall(t *testing.T, h http.HandlerFunc, method, target, body string, status int, answer string) {
-	t.Helper()
-	if code, got := call(h, method, target, body); code != status || got != answer {
-		t.Errorf("%s %s: %d %q, want %d %q", method, target, code, got, status, answer)
-	}
-}
 
 // ready waits until the ring entry is active.
 func (s *site) ready(t testing.TB) {
@@ -46,8 +31,9 @@ func TestReadyOnlyWhileServing(t *testing.T) {
 		t.Errorf("ring state %s", s.RingState())
 	}
 	newSender(s.Ingester).mustPush(t, "t1", point{metric("m"), base, 1})
-	wantCall(t, s.ShutdownHandler, "GET", "/ingester/shutdown", "", 405, "")
-	wantCall(t, s.ShutdownHandler, "POST", "/ingester/shutdown", "", 204, "")
+	if err := s.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	if err := s.CheckReady(t.Context()); errs.KindOf(err) != errs.Unavailable {
 		t.Errorf("ready after shutdown: %v", err)
 	}
@@ -91,15 +77,16 @@ func TestFlushShipsNamedTenants(t *testing.T) {
 	a := newSender(s.Ingester)
 	a.mustPush(t, "t1", point{metric("m"), base, 1})
 	a.mustPush(t, "t2", point{metric("m"), base, 1})
-	wantCall(t, s.FlushHandler, "POST", "/ingester/flush?tenant=t1&wait=true", "", 200, `{"blocks":1}`)
+	if n, err := s.Flush(t.Context(), []tenant.ID{"t1"}, true); n != 1 || err != nil {
+		t.Errorf("flush: %d blocks, %v", n, err)
+	}
 	if n1, n2 := shippedBlocksOf(t, s.bucket, "t1"), shippedBlocksOf(t, s.bucket, "t2"); n1 != 1 || n2 != 0 {
 		t.Errorf("blocks shipped: %d, %d", n1, n2)
 	}
-	wantCall(t, s.FlushHandler, "POST", "/ingester/flush", "", 204, "")
-	poll(t, "the flush in the background", func() bool { return shippedBlocksOf(t, s.bucket, "t2") == 1 })
-	if code, _ := call(s.FlushHandler, "POST", "/ingester/flush?tenant=..", ""); code != 400 {
-		t.Errorf("bad tenant: %d", code)
+	if _, err := s.Flush(t.Context(), nil, false); err != nil {
+		t.Fatal(err)
 	}
+	poll(t, "the flush in the background", func() bool { return shippedBlocksOf(t, s.bucket, "t2") == 1 })
 	if n := s.counter(t, "amphora_ingester_shipper_uploads_total"); n != 2 {
 		t.Errorf("uploads counted: %g", n)
 	}
@@ -111,13 +98,16 @@ func TestPreparedShutdownSurvivesACrashAndFlushes(t *testing.T) {
 	if err := s.SetUnregisterOnShutdown(false); err != nil {
 		t.Fatal(err)
 	}
-	h := s.PrepareShutdownHandler
-	wantCall(t, h, "GET", "/", "", 200, "unset")
-	wantCall(t, h, "POST", "/", "", 204, "")
-	wantCall(t, h, "GET", "/", "", 200, "set")
-	wantCall(t, h, "PATCH", "/", "", 405, "")
+	if s.PreparedShutdown() {
+		t.Error("prepared from the start")
+	}
+	if err := s.PrepareShutdown(true); err != nil || !s.PreparedShutdown() {
+		t.Errorf("prepare: %v, then %v", err, s.PreparedShutdown())
+	}
 	c := s.crashed(t, siteOptions{})
-	wantCall(t, c.PrepareShutdownHandler, "GET", "/", "", 200, "set")
+	if !c.PreparedShutdown() {
+		t.Error("a crash forgot that a shutdown was prepared")
+	}
 	if !c.UnregistersOnShutdown() {
 		t.Error("a prepared shutdown keeps the ring entry")
 	}
@@ -130,46 +120,67 @@ func TestPreparedShutdownSurvivesACrashAndFlushes(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(c.dir, prepareShutdownFile)); !os.IsNotExist(err) {
 		t.Errorf("the marker outlives the shutdown: %v", err)
 	}
-	wantCall(t, h, "DELETE", "/", "", 204, "")
-	wantCall(t, h, "GET", "/", "", 200, "unset")
+	if err := s.PrepareShutdown(false); err != nil || s.PreparedShutdown() {
+		t.Errorf("take back: %v, then %v", err, s.PreparedShutdown())
+	}
 }
 
 func TestReadOnlyAndUnregisterSwitches(t *testing.T) {
 	s := newSite(t, siteOptions{})
 	s.ready(t)
-	h := s.PrepareInstanceRingDownscaleHandler
-	wantCall(t, h, "GET", "/", "", 200, `{"timestamp":0}`)
-	if code, body := call(h, "POST", "/", ""); code != 200 || body == `{"timestamp":0}` {
-		t.Errorf("POST: %d %s", code, body)
+	if !s.ReadOnlySince().IsZero() {
+		t.Error("read-only from the start")
 	}
-	wantCall(t, h, "DELETE", "/", "", 200, `{"timestamp":0}`)
-	h = s.UnregisterOnShutdownHandler
-	wantCall(t, h, "GET", "/", "", 200, `{"unregister":true}`)
-	wantCall(t, h, "PUT", "/", `{"unregister":false}`, 200, `{"unregister":false}`)
-	wantCall(t, h, "GET", "/", "", 200, `{"unregister":false}`)
-	wantCall(t, h, "DELETE", "/", "", 200, `{"unregister":true}`)
-	if code, _ := call(h, "PUT", "/", `{}`); code != 400 {
-		t.Errorf("empty body: %d", code)
+	for _, on := range []bool{true, false} {
+		if err := s.SetReadOnly(t.Context(), on); err != nil || s.ReadOnlySince().IsZero() == on {
+			t.Errorf("set read-only %v: %v, then since %s", on, err, s.ReadOnlySince())
+		}
+	}
+	for _, on := range []bool{false, true} {
+		if err := s.SetUnregisterOnShutdown(on); err != nil || s.UnregistersOnShutdown() != on {
+			t.Errorf("set unregister %v: %v, then %v", on, err, s.UnregistersOnShutdown())
+		}
 	}
 }
 
-func TestPagesShowTenants(t *testing.T) {
+func TestTenantsAreDescribed(t *testing.T) {
 	s := newSite(t, siteOptions{})
 	newSender(s.Ingester).mustPush(t, "t1", point{metric("m"), base, 1})
-	if _, body := call(s.TenantsHandler, "GET", "/ingester/tenants", ""); !strings.Contains(body, `href="tsdb/t1"`) {
-		t.Errorf("tenants: %s", body)
+	if got := s.Tenants(); len(got) != 1 || got[0].Tenant != "t1" || got[0].Series != 1 {
+		t.Errorf("tenants: %+v", got)
 	}
 	if _, err := s.Flush(t.Context(), nil, true); err != nil {
 		t.Fatal(err)
 	}
-	for tenant, status := range map[string]int{"t1": 200, "t2": 404, "..": 400} {
-		r := httptest.NewRequest("GET", "/", nil)
-		r.SetPathValue("tenant", tenant)
-		w := httptest.NewRecorder()
-		s.TenantHandler(w, r)
-		if w.Code != status || status == 200 && !strings.Contains(w.Body.String(), "Local blocks") {
-			t.Errorf("%s: %d %s", tenant, w.Code, w.Body)
-		}
+	if got, err := s.Tenant("t1"); err != nil || len(got.Blocks) != 1 || got.Blocks[0].Samples != 1 || got.Blocks[0].Shipped.IsZero() {
+		t.Errorf("t1: %+v, %v", got, err)
+	}
+	if _, err := s.Tenant("t2"); errs.KindOf(err) != errs.NotFound {
+		t.Errorf("t2: %v", err)
+	}
+}
+
+func TestADiskKnowsSinceWhenItIsComplete(t *testing.T) {
+	s := newSite(t, siteOptions{})
+	newSender(s.Ingester).mustPush(t, "t1", point{metric("m"), base, 1})
+	since := s.completeSince.Load()
+	if since == 0 {
+		t.Fatal("a new disk says nothing")
+	}
+	if c := s.crashed(t, siteOptions{}); c.completeSince.Load() != since {
+		t.Errorf("after a crash %d, want %d", c.completeSince.Load(), since)
+	}
+	names, err := s.LabelNames(tenant.Inject(t.Context(), "nobody"), &ingesterpb.LabelNamesRequest{})
+	if err != nil || names.CompleteSince != since {
+		t.Errorf("label names: %v, %v", names, err)
+	}
+	var said []int64
+	q := &queryStream{ctx: tenant.Inject(t.Context(), "nobody"), each: func(m *ingesterpb.QueryResponse) error {
+		said = append(said, m.CompleteSince)
+		return nil
+	}}
+	if err := s.Query(everything(), q); err != nil || len(said) != 1 || said[0] != since {
+		t.Errorf("a query of an unknown tenant answers %v, %v", said, err)
 	}
 }
 

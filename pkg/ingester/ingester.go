@@ -77,10 +77,11 @@ type Ingester struct {
 	readable  atomic.Bool   // queries are answered
 	series    atomic.Int64
 	refusals  atomic.Int64
+	// completeSince is since when, in Unix milliseconds, all that was acknowledged is here.
+	completeSince atomic.Int64
 
-	inflight, inflightBytes atomic.Int64
-	pushes                  phases
-	pool                    sync.Pool // of *push
+	pushes pushes
+	pool   sync.Pool // of *push
 
 	opening sync.Mutex   // one head is opened at a time
 	mu      sync.RWMutex // guards tenants

@@ -46,6 +46,12 @@ func resized(s []head.Ref, n int) []head.Ref {
 	return s[:n]
 }
 
+// pushes is the pushes under way.
+type pushes struct {
+	phases
+	inflight, bytes atomic.Int64
+}
+
 // phases counts pushes so that one can wait for all that began before a moment, without holding
 // up new ones.
 type phases struct {

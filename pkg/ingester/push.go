@@ -60,7 +60,7 @@ func frameBytes(f *frame.Frame) int64 {
 
 // admit lets a push of size bytes in, or refuses it. Errors: Unavailable.
 func (i *Ingester) admit(size int64) error {
-	n, bytes := i.inflight.Add(1), i.inflightBytes.Add(size)
+	n, bytes := i.pushes.inflight.Add(1), i.pushes.bytes.Add(size)
 	most := i.cfg.InstanceLimits
 	var err error
 	switch {
@@ -80,8 +80,8 @@ func (i *Ingester) admit(size int64) error {
 }
 
 func (i *Ingester) release(size int64) {
-	i.inflight.Add(-1)
-	i.inflightBytes.Add(-size)
+	i.pushes.inflight.Add(-1)
+	i.pushes.bytes.Add(-size)
 }
 
 // byDefinition marks an entry of push.refs that is an index into the frame's definitions.

@@ -95,8 +95,9 @@ func (i *Ingester) Query(req *ingesterpb.QueryRequest, to grpc.ServerStreamingSe
 		return err
 	}
 	defer r.end()
+	first := &ingesterpb.QueryResponse{CompleteSince: i.completeSince.Load()}
 	if r.t == nil {
-		return nil
+		return to.Send(first)
 	}
 	ms, err := matchersOf(req.Matchers)
 	if err != nil {
@@ -106,7 +107,7 @@ func (i *Ingester) Query(req *ingesterpb.QueryRequest, to grpc.ServerStreamingSe
 	if err != nil {
 		return fmt.Errorf("query tenant %s: %w", r.t.id, err)
 	}
-	w := seriesStream{to: to}
+	w := seriesStream{to: to, msg: first}
 	hints := &storage.SelectHints{Start: req.MinTime, End: req.MaxTime, DisableTrimming: true}
 	set := q.Select(ctx, true, hints, ms...)
 	err = w.sendAll(ctx, set, uint64(req.ShardIndex), uint64(req.ShardCount))

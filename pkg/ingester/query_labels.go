@@ -85,7 +85,7 @@ func (i *Ingester) LabelNames(ctx context.Context, req *ingesterpb.LabelNamesReq
 			names, _, err := q.LabelNames(ctx, hints, ms...)
 			return names, err
 		})
-	return &ingesterpb.LabelNamesResponse{Names: names}, err
+	return &ingesterpb.LabelNamesResponse{Names: names, CompleteSince: i.completeSince.Load()}, err
 }
 
 // LabelValues returns the sorted values of one label.
@@ -95,7 +95,7 @@ func (i *Ingester) LabelValues(ctx context.Context, req *ingesterpb.LabelValuesR
 			values, _, err := q.LabelValues(ctx, req.Name, hints, ms...)
 			return values, err
 		})
-	return &ingesterpb.LabelValuesResponse{Values: values}, err
+	return &ingesterpb.LabelValuesResponse{Values: values, CompleteSince: i.completeSince.Load()}, err
 }
 
 // labelStrings asks the tenant of ctx for strings and returns copies, which outlive the querier.
@@ -137,8 +137,9 @@ func (i *Ingester) Series(req *ingesterpb.SeriesRequest, to grpc.ServerStreaming
 		return err
 	}
 	defer r.end()
+	first := &ingesterpb.SeriesResponse{CompleteSince: i.completeSince.Load()}
 	if r.t == nil {
-		return nil
+		return to.Send(first)
 	}
 	sets, err := matcherSets(req.Matchers)
 	if err != nil {
@@ -148,22 +149,23 @@ func (i *Ingester) Series(req *ingesterpb.SeriesRequest, to grpc.ServerStreaming
 	if err != nil {
 		return fmt.Errorf("query tenant %s: %w", r.t.id, err)
 	}
-	err = sendSeries(ctx, q, sets, req, to)
+	err = sendSeries(ctx, q, sets, req, first, to)
 	return errors.Join(err, q.Close())
 }
 
+// sendSeries streams the series of sets; msg is the first message, sent in any case.
 func sendSeries(ctx context.Context, q storage.Querier, sets [][]*labels.Matcher, req *ingesterpb.SeriesRequest,
-	to grpc.ServerStreamingServer[ingesterpb.SeriesResponse]) error {
+	msg *ingesterpb.SeriesResponse, to grpc.ServerStreamingServer[ingesterpb.SeriesResponse]) error {
 	hints := &storage.SelectHints{Start: req.MinTime, End: req.MaxTime, Func: "series", Limit: int(min(req.Limit, math.MaxInt32))}
 	var selected []storage.SeriesSet
 	for _, ms := range sets {
 		selected = append(selected, q.Select(ctx, true, hints, ms...))
 	}
 	if len(selected) == 0 {
-		return nil
+		return to.Send(msg)
 	}
 	set := storage.NewMergeSeriesSet(selected, int(min(req.Limit, math.MaxInt32)), storage.ChainedSeriesMerge)
-	msg, sent := &ingesterpb.SeriesResponse{}, uint64(0)
+	sent := uint64(0)
 	for set.Next() && (req.Limit == 0 || sent < req.Limit) {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -180,7 +182,7 @@ func sendSeries(ctx context.Context, q storage.Querier, sets [][]*labels.Matcher
 	if err := set.Err(); err != nil {
 		return fmt.Errorf("select series: %w", err)
 	}
-	if len(msg.Series) == 0 {
+	if len(msg.Series) == 0 && msg.CompleteSince == 0 {
 		return nil
 	}
 	return to.Send(msg)

@@ -37,6 +37,9 @@ func (i *Ingester) recover(ctx context.Context) error {
 		return fmt.Errorf("read back the write-ahead log: %w", err)
 	}
 	i.metrics.walCorruptions.Add(float64(stats.Corruptions))
+	if err := i.loadCompleteSince(stats.LostBytes > 0); err != nil {
+		return err
+	}
 	if i.firstOwn, err = i.wal.Cut(); err != nil {
 		return fmt.Errorf("start a segment of the write-ahead log: %w", err)
 	}

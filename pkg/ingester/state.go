@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 
 	"github.com/oklog/ulid/v2"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
 )
 
 // Files in a tenant's directory, beside its blocks.
@@ -47,6 +49,29 @@ func readCompacted(dir string) (compacted, error) {
 }
 
 func (c compacted) write(dir string) error { return writeJSON(dir, compactedFile, c) }
+
+// sinceFile in the data directory says since when this disk has all that was acknowledged here. A
+// new or emptied disk has no such file, and so cannot pass for one that never lost anything.
+const sinceFile = "complete-since.json"
+
+type completeSince struct{ Since int64 } // Unix milliseconds
+
+// loadCompleteSince reads sinceFile, or begins it anew when there is none or the log lost something.
+func (i *Ingester) loadCompleteSince(lost bool) error {
+	var c completeSince
+	if err := readJSON(filepath.Join(i.cfg.DataDir, sinceFile), &c); err != nil {
+		i.log.Warn("complete-since file unreadable, earlier samples count as lost here; queries ask the other replicas for them", "err", err)
+		c.Since = 0
+	}
+	if c.Since == 0 || lost {
+		c.Since = i.now().UnixMilli()
+		if err := writeJSON(i.cfg.DataDir, sinceFile, c); err != nil {
+			return errs.New(errs.Unavailable, "write %s: %w", sinceFile, err)
+		}
+	}
+	i.completeSince.Store(c.Since)
+	return nil
+}
 
 // readJSON reads path into v; a file that does not exist leaves v as it is.
 func readJSON(path string, v any) error {

@@ -1,0 +1,226 @@
+package distributor
+
+import (
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/remotewrite"
+)
+
+// check is one thing a sample can be refused for.
+type check uint8
+
+const (
+	valid check = iota
+	missingMetricName
+	invalidMetricName
+	tooManyLabels
+	tooManyInfoLabels
+	invalidLabelName
+	invalidLabelValue
+	labelNameTooLong
+	labelValueTooLong
+	duplicateLabel
+	tooFarInFuture
+	tooFarInPast
+	tooManyBuckets
+	notReducible
+	customNotReducible
+	invalidSchema
+	invalidHistogram
+	rateLimited
+	numChecks
+)
+
+// checkRow says how a refusal looks: its error id, its reason in metrics, and, where a limit
+// decides, the limit's flag and key.
+type checkRow struct {
+	id        errs.ID
+	reason    string
+	flag, key string
+}
+
+func (c check) row() checkRow {
+	return [numChecks]checkRow{
+		missingMetricName: {"missing-metric-name", "missing_metric_name", "", ""},
+		invalidMetricName: {"metric-name-invalid", "metric_name_invalid", "validation.name-validation-scheme", "name_validation_scheme"},
+		tooManyLabels: {"max-label-names-per-series", "max_label_names_per_series",
+			"validation.max-label-names-per-series", "max_label_names_per_series"},
+		tooManyInfoLabels: {"max-label-names-per-info-series", "max_label_names_per_info_series",
+			"validation.max-label-names-per-info-series", "max_label_names_per_info_series"},
+		invalidLabelName:  {"label-invalid", "label_invalid", "validation.name-validation-scheme", "name_validation_scheme"},
+		invalidLabelValue: {"label-value-invalid", "label_value_invalid", "", ""},
+		labelNameTooLong:  {"label-name-too-long", "label_name_too_long", "validation.max-length-label-name", "max_label_name_length"},
+		labelValueTooLong: {"label-value-too-long", "label_value_too_long", "validation.max-length-label-value", "max_label_value_length"},
+		duplicateLabel:    {"duplicate-label-names", "duplicate_label_names", "", ""},
+		tooFarInFuture:    {"too-far-in-future", "too_far_in_future", "validation.create-grace-period", "creation_grace_period"},
+		tooFarInPast:      {"too-far-in-past", "too_far_in_past", "validation.past-grace-period", "past_grace_period"},
+		tooManyBuckets: {"max-native-histogram-buckets", "max_native_histogram_buckets",
+			"validation.max-native-histogram-buckets", "max_native_histogram_buckets"},
+		notReducible: {"not-reducible-native-histogram", "not_reducible_native_histogram",
+			"validation.max-native-histogram-buckets", "max_native_histogram_buckets"},
+		customNotReducible: {"native-histogram-custom-buckets-not-reducible", "native_histogram_custom_buckets_not_reducible",
+			"validation.max-native-histogram-buckets", "max_native_histogram_buckets"},
+		invalidSchema:    {"invalid-native-histogram-schema", "invalid_native_histogram_schema", "", ""},
+		invalidHistogram: {"", "invalid-native-histogram", "", ""}, // has several ids, see histograms.go
+		rateLimited:      {"tenant-max-ingestion-rate", "rate_limited", "distributor.ingestion-rate-limit", "ingestion_rate"},
+	}[c]
+}
+
+// errorf is the error of kind Invalid for c.
+func (c check) errorf(format string, args ...any) error {
+	r := c.row()
+	if r.flag == "" {
+		return errs.WithID(errs.Invalid, r.id, "", format, args...)
+	}
+	return errs.Limit(errs.Invalid, r.id, r.flag, r.key, format, args...)
+}
+
+// violation is what is wrong with the labels of a series, not yet put into words: of many refused
+// series only the first one's error is shown.
+type violation struct {
+	check  check
+	label  int // position of the offending label
+	actual int
+	limit  int
+}
+
+const metricName = "__name__"
+
+// checkLabels finds what is wrong with labels sorted by name, of which there are n in all.
+func (l *verdictLimits) checkLabels(ls []remotewrite.Label, n int) violation {
+	name := nameOf(ls)
+	switch {
+	case len(name) == 0 && n <= len(ls):
+		return violation{check: missingMetricName}
+	case len(name) > 0 && !l.validMetricName(name):
+		return violation{check: invalidMetricName}
+	}
+	if isInfo(name) {
+		if n > l.infoLabels {
+			return violation{check: tooManyInfoLabels, actual: n, limit: l.infoLabels}
+		}
+	} else if n > l.labels {
+		return violation{check: tooManyLabels, actual: n, limit: l.labels}
+	}
+	for i := range ls {
+		nm, v := ls[i].Name, ls[i].Value
+		switch {
+		case len(nm) > l.nameBytes:
+			return violation{labelNameTooLong, i, len(nm), l.nameBytes}
+		case len(v) > l.valueBytes:
+			return violation{labelValueTooLong, i, len(v), l.valueBytes}
+		case !l.validLabelName(nm):
+			return violation{check: invalidLabelName, label: i}
+		case !utf8.Valid(v):
+			return violation{check: invalidLabelValue, label: i}
+		case i > 0 && string(nm) == string(ls[i-1].Name):
+			return violation{check: duplicateLabel, label: i}
+		}
+	}
+	return violation{}
+}
+
+// error puts v into words for the series ls.
+func (v violation) error(ls []remotewrite.Label) error {
+	s := seriesText(ls)
+	label := func() string { return clip(ls[v.label].Name, maxNameText) }
+	switch v.check {
+	case missingMetricName:
+		return v.check.errorf("series %s has no metric name", s)
+	case invalidMetricName:
+		return v.check.errorf("metric name %q is not valid", clip(nameOf(ls), maxNameText))
+	case labelNameTooLong:
+		return v.check.errorf("label name %q of series %s has %d bytes, the limit is %d", label(), s, v.actual, v.limit)
+	case labelValueTooLong:
+		return v.check.errorf("value of label %q of series %s has %d bytes, the limit is %d", label(), s, v.actual, v.limit)
+	case invalidLabelName:
+		return v.check.errorf("label name %q of series %s is not valid", label(), s)
+	case invalidLabelValue:
+		return v.check.errorf("value of label %q of series %s is not valid UTF-8", label(), s)
+	case duplicateLabel:
+		return v.check.errorf("label %q occurs more than once in series %s", label(), s)
+	default:
+		return v.check.errorf("series %s has %d labels, the limit is %d", s, v.actual, v.limit)
+	}
+}
+
+func nameOf(ls []remotewrite.Label) []byte {
+	for i := range ls {
+		if string(ls[i].Name) == metricName {
+			return ls[i].Value
+		}
+	}
+	return nil
+}
+
+// isInfo says whether a metric carries facts as labels and so may have more of them.
+func isInfo(name []byte) bool {
+	const suffix = "_info"
+	return len(name) > len(suffix) && string(name[len(name)-len(suffix):]) == suffix
+}
+
+func (l *verdictLimits) validMetricName(b []byte) bool {
+	if l.utf8 {
+		return len(b) > 0 && utf8.Valid(b)
+	}
+	return legacyName(b, true)
+}
+
+func (l *verdictLimits) validLabelName(b []byte) bool {
+	if l.utf8 {
+		return len(b) > 0 && utf8.Valid(b)
+	}
+	return legacyName(b, false)
+}
+
+// legacyName checks [a-zA-Z_][a-zA-Z0-9_]*, with : as another letter if colon.
+func legacyName(b []byte, colon bool) bool {
+	for i, c := range b {
+		switch {
+		case c|0x20 >= 'a' && c|0x20 <= 'z', c == '_', c == ':' && colon:
+		case c >= '0' && c <= '9' && i > 0:
+		default:
+			return false
+		}
+	}
+	return len(b) > 0
+}
+
+const (
+	// maxSeriesText bounds a series in an error, so that hostile labels do not fill logs.
+	maxSeriesText = 256
+	maxNameText   = 64
+)
+
+// seriesText is ls as in a query, cut to about maxSeriesText bytes.
+func seriesText(ls []remotewrite.Label) string {
+	b := append(make([]byte, 0, maxSeriesText+2*maxNameText), clip(nameOf(ls), maxNameText)...)
+	b = append(b, '{')
+	first := true
+	for i := range ls {
+		if string(ls[i].Name) == metricName {
+			continue
+		}
+		if !first {
+			b = append(b, ", "...)
+		}
+		first = false
+		if len(b) > maxSeriesText {
+			return string(append(b, "...}"...))
+		}
+		b = append(b, clip(ls[i].Name, maxNameText)...)
+		b = append(b, '=')
+		b = strconv.AppendQuote(b, clip(ls[i].Value, maxNameText))
+	}
+	return string(append(b, '}'))
+}
+
+// clip is at most n bytes of b, with dots if it is cut.
+func clip(b []byte, n int) string {
+	if len(b) <= n {
+		return string(b)
+	}
+	return string(b[:n]) + "..."
+}

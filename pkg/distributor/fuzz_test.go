@@ -1,0 +1,40 @@
+package distributor
+
+import (
+	"testing"
+
+	"github.com/prometheus/prometheus/prompb"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/remotewrite"
+	"github.com/amphora-metrics/amphora/pkg/remotewrite/remotewritetest"
+)
+
+// FuzzPush pushes hostile bodies, twice each, so that both new and known series are met.
+func FuzzPush(f *testing.F) {
+	c := newCluster(f, clusterOptions{replicas: 3, instances: 5, cacheBytes: 1000 * entryBytes})
+	c.limit(func(v limits.View) limits.View {
+		v = limits.MaxGlobalExemplarsPerUser.With(v, 10)
+		return limits.MaxNativeHistogramBuckets.With(v, 20)
+	})
+	for _, g := range c.ingesters {
+		g.keep = false
+	}
+	h := c.series("h")
+	h.Histograms = []prompb.Histogram{prompb.FromIntHistogram(c.clock.Load(), exponential(2, 40))}
+	h.Exemplars = []prompb.Exemplar{{Labels: []prompb.Label{{Name: "a", Value: "b"}}, Timestamp: c.clock.Load()}}
+	f.Add(uint8(1), c.v1(h, c.series("up,a=b")).Body)
+	f.Add(uint8(1), remotewritetest.V1(remotewritetest.Series(2), 1, c.clock.Load()))
+	f.Add(uint8(2), remotewritetest.V2(remotewritetest.Series(2), 1, c.clock.Load()))
+	f.Fuzz(func(t *testing.T, version uint8, body []byte) {
+		for range 2 {
+			_, err := c.push(&remotewrite.Request{Version: remotewrite.Version(version), Body: body})
+			switch k := errs.KindOf(err); {
+			case err == nil, k == errs.Invalid, k == errs.Unsupported, k == errs.BodyTooLarge:
+			default:
+				t.Fatalf("got %v %v", k, err)
+			}
+		}
+	})
+}

@@ -1,0 +1,120 @@
+package distributor
+
+import (
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/amphora-metrics/amphora/pkg/remotewrite"
+)
+
+// metrics are the counters of a distributor. They are added to once per push.
+type metrics struct {
+	requestsIn, samplesIn, exemplarsIn, metadataIn             *prometheus.CounterVec
+	received, receivedSamples, receivedExemplars, receivedMeta *prometheus.CounterVec
+	latest                                                     *prometheus.GaugeVec
+
+	discardedSamples, discardedExemplars, discardedMetadata, discardedRequests *prometheus.CounterVec
+	rejected                                                                   *prometheus.CounterVec
+
+	frames                          *prometheus.CounterVec
+	framesStored, framesUnknown     prometheus.Counter
+	framesFailed                    prometheus.Counter
+	definitions                     prometheus.Counter
+	seriesHit, seriesMissed         prometheus.Counter
+	seriesForgotten, seriesUncached prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer, d *Distributor) *metrics {
+	f := promauto.With(reg)
+	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return f.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	}
+	counter := func(name, help string) prometheus.Counter {
+		return f.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	m := &metrics{
+		requestsIn:  counters("amphora_distributor_requests_in_total", "Pushes as they arrived.", "user", "version"),
+		samplesIn:   counters("amphora_distributor_samples_in_total", "Samples as they arrived, before anything is refused.", "user"),
+		exemplarsIn: counters("amphora_distributor_exemplars_in_total", "Exemplars as they arrived, before anything is refused.", "user"),
+		metadataIn:  counters("amphora_distributor_metadata_in_total", "Metadata as it arrived, before anything is refused.", "user"),
+
+		received:          counters("amphora_distributor_received_requests_total", "Pushes that passed validation and rate limits.", "user"),
+		receivedSamples:   counters("amphora_distributor_received_samples_total", "Samples that passed validation and rate limits.", "user"),
+		receivedExemplars: counters("amphora_distributor_received_exemplars_total", "Exemplars that passed validation and rate limits.", "user"),
+		receivedMeta:      counters("amphora_distributor_received_metadata_total", "Metadata that passed validation and rate limits.", "user"),
+
+		latest: f.NewGaugeVec(prometheus.GaugeOpts{Name: "amphora_distributor_latest_seen_sample_timestamp_seconds",
+			Help: "Largest timestamp received. A value behind the clock means that a sender lags."}, []string{"user"}),
+
+		discardedSamples:   counters("amphora_discarded_samples_total", "Samples refused. A rise means that a tenant loses data.", "reason", "user", "group"),
+		discardedExemplars: counters("amphora_discarded_exemplars_total", "Exemplars dropped.", "reason", "user"),
+		discardedMetadata:  counters("amphora_discarded_metadata_total", "Metadata refused.", "reason", "user"),
+		discardedRequests:  counters("amphora_discarded_requests_total", "Pushes refused as a whole.", "reason", "user"),
+		rejected: counters("amphora_distributor_instance_rejected_requests_total",
+			"Pushes refused to protect this process. A rise calls for more distributors.", "reason"),
+
+		frames: counters("amphora_distributor_frames_total", "Answers of ingesters, by outcome.", "outcome"),
+		definitions: counter("amphora_distributor_series_definitions_total",
+			"Series sent to ingesters with their labels. A lasting rise means churn or restarts."),
+		seriesHit:       counter("amphora_distributor_series_cache_hits_total", "Series of pushes that were known."),
+		seriesMissed:    counter("amphora_distributor_series_cache_misses_total", "Series of pushes that were not known, or had to be checked anew."),
+		seriesForgotten: counter("amphora_distributor_series_cache_evictions_total", "Series forgotten because they were silent."),
+		seriesUncached: counter("amphora_distributor_series_cache_overflows_total",
+			"Series not remembered for want of room. A rise calls for a larger distributor.series_cache_bytes."),
+	}
+	m.framesStored, m.framesUnknown, m.framesFailed = m.frames.WithLabelValues("stored"), m.frames.WithLabelValues("unknown_refs"), m.frames.WithLabelValues("failed")
+	m.gauges(f, d)
+	return m
+}
+
+// gauges registers what is read when it is asked for.
+func (m *metrics) gauges(f promauto.Factory, d *Distributor) {
+	gauge := func(name, help string, labels prometheus.Labels, value func() float64) {
+		f.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, value)
+	}
+	load := func(v *atomic.Int64) func() float64 { return func() float64 { return float64(v.Load()) } }
+	gauge("amphora_distributor_replication_factor", "Ingesters that hold each series.", nil,
+		func() float64 { return float64(d.deps.Ring.ReplicationFactor()) })
+	gauge("amphora_distributor_inflight_push_requests", "Pushes being worked on.", nil, load(&d.inflight))
+	gauge("amphora_distributor_inflight_push_requests_bytes", "Decompressed bytes of the pushes being worked on.", nil, load(&d.inflightBytes))
+	const limits = "amphora_distributor_instance_limits"
+	const help = "Limits that protect this process. 0: no limit."
+	gauge(limits, help, prometheus.Labels{"limit": "max_inflight_push_requests"},
+		func() float64 { return float64(d.cfg.InstanceLimits.MaxInflightPushRequests) })
+	gauge(limits, help, prometheus.Labels{"limit": "max_inflight_push_requests_bytes"},
+		func() float64 { return float64(d.cfg.InstanceLimits.MaxInflightPushRequestsBytes) })
+	gauge("amphora_distributor_series_cache_entries", "Series remembered.", nil, load(&d.budget.used))
+	gauge("amphora_distributor_series_cache_max_entries", "Series that can be remembered.", nil, func() float64 { return float64(d.budget.limit) })
+}
+
+// tenantMetrics are the counters of one tenant that every push adds to.
+type tenantMetrics struct {
+	requestsIn                                                 [3]prometheus.Counter // by version
+	samplesIn, exemplarsIn, metadataIn                         prometheus.Counter
+	received, receivedSamples, receivedExemplars, receivedMeta prometheus.Counter
+	latest                                                     prometheus.Gauge
+}
+
+func (m *metrics) tenant(user string) *tenantMetrics {
+	t := &tenantMetrics{
+		samplesIn: m.samplesIn.WithLabelValues(user), exemplarsIn: m.exemplarsIn.WithLabelValues(user), metadataIn: m.metadataIn.WithLabelValues(user),
+		received: m.received.WithLabelValues(user), receivedSamples: m.receivedSamples.WithLabelValues(user),
+		receivedExemplars: m.receivedExemplars.WithLabelValues(user), receivedMeta: m.receivedMeta.WithLabelValues(user),
+		latest: m.latest.WithLabelValues(user),
+	}
+	t.requestsIn[remotewrite.V1] = m.requestsIn.WithLabelValues(user, "1.0")
+	t.requestsIn[remotewrite.V2] = m.requestsIn.WithLabelValues(user, "2.0")
+	return t
+}
+
+// forget deletes what names user.
+func (m *metrics) forget(user string) {
+	l := prometheus.Labels{"user": user}
+	for _, v := range []*prometheus.CounterVec{m.requestsIn, m.samplesIn, m.exemplarsIn, m.metadataIn, m.received, m.receivedSamples,
+		m.receivedExemplars, m.receivedMeta, m.discardedSamples, m.discardedExemplars, m.discardedMetadata, m.discardedRequests} {
+		v.DeletePartialMatch(l)
+	}
+	m.latest.DeletePartialMatch(l)
+}

@@ -1,0 +1,205 @@
+package distributor
+
+import (
+	"bytes"
+	"context"
+	"slices"
+
+	"github.com/grafana/dskit/ring"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/remotewrite"
+)
+
+// lookUp asks the table for every series and puts those that need more on the work list.
+func (p *push) lookUp(context.Context) error {
+	n := p.batch.Len()
+	p.series, p.refs = resized(p.series, n), resized(p.refs, n)
+	p.topo = p.d.watch.current(p.now)
+	p.t.table.lookup(p.batch.Hashes, p.series, p.tick)
+	bucket := metadataBucket(p.now)
+	missed := 0
+	for i := range p.series {
+		f := &p.series[i]
+		p.refs[i] = f.ref
+		meta := p.batch.SeriesMetadataHash(i)
+		if p.nothingIn(i) {
+			p.refs[i] = skipped
+			if meta != 0 {
+				p.need(i).metaKey = metadataKey(meta, bucket)
+			}
+			continue
+		}
+		if f.number == 0 || f.verdict != p.lim.verdict {
+			missed++
+			p.need(i).place = true
+		} else if f.epoch != p.topo.epoch {
+			// Only the place is old: the token is known, so labels are not needed.
+			w := p.need(i)
+			w.place, w.token, w.hasToken = true, f.token, true
+		}
+		if meta != 0 {
+			if key := metadataKey(meta, bucket); f.number == 0 || f.meta != key {
+				p.need(i).metaKey = key
+			}
+		}
+	}
+	p.d.metrics.seriesMissed.Add(float64(missed))
+	p.d.metrics.seriesHit.Add(float64(n - missed))
+	return nil
+}
+
+// nothingIn says whether series i has nothing that this tenant stores.
+func (p *push) nothingIn(i int) bool {
+	if from, to := p.batch.Samples(i); to > from {
+		return false
+	}
+	if from, to := p.batch.Histograms(i); to > from && p.lim.histograms {
+		return false
+	}
+	from, to := p.batch.Exemplars(i)
+	return to == from || !p.lim.exemplars
+}
+
+// validate decodes and checks the labels of series that are new, or were last checked under other
+// limits, and takes along the metadata that is due.
+func (p *push) validate(context.Context) error {
+	for k := range p.work {
+		w := &p.work[k]
+		if w.hasToken && w.metaKey == 0 {
+			continue
+		}
+		ls, n, err := p.decode(int(w.series))
+		if err != nil {
+			return err
+		}
+		if v := p.lim.checkLabels(ls, n); v.check != valid {
+			p.refs[w.series] = skipped
+			p.refuse(v.check, p.samplesOf(int(w.series)), func() error { return v.error(ls) })
+			continue
+		}
+		if w.metaKey != 0 {
+			if err := p.seriesMetadata(w, ls); err != nil {
+				return err
+			}
+		}
+		if w.place && !w.hasToken {
+			if w.labels, err = p.build(ls); err != nil {
+				return err
+			}
+			w.token, w.hasToken = ShardToken(p.t.id, w.labels), true
+		}
+	}
+	return nil
+}
+
+// decode returns the labels of series i, sorted, up to the most a valid series may have, and how
+// many there are. They are good until the next call. Errors: Invalid.
+func (p *push) decode(i int) ([]remotewrite.Label, int, error) {
+	ls, n, err := p.batch.Labels(i, p.labels[:0], p.lim.infoLabels)
+	if err != nil {
+		return nil, 0, err
+	}
+	p.labels = ls
+	byName := func(a, b remotewrite.Label) int { return bytes.Compare(a.Name, b.Name) }
+	if !slices.IsSortedFunc(ls, byName) {
+		slices.SortStableFunc(ls, byName)
+	}
+	return ls, n, nil
+}
+
+// route finds the ingesters of the series and metadata that need a place. Errors: Unavailable.
+func (p *push) route(context.Context) error {
+	var r ring.ReadRing
+	find := func(token uint32) (uint32, error) {
+		if r == nil {
+			// Without a shard size the sub-ring is the same for all, so it goes by one name.
+			name := ""
+			if p.lim.shardSize > 0 {
+				name = string(p.t.id)
+			}
+			r = p.d.deps.Ring.ShuffleShard(name, p.lim.shardSize)
+		}
+		return p.topo.route(r, token, &p.ring)
+	}
+	for k := range p.work {
+		w := &p.work[k]
+		if !w.place || p.refs[w.series] == skipped {
+			continue
+		}
+		var err error
+		if w.set, err = find(w.token); err != nil {
+			return err
+		}
+	}
+	for k := range p.metadata {
+		m := &p.metadata[k]
+		var err error
+		if m.set, err = find(MetadataToken(p.t.id, m.Name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remember puts all new places into the table under one lock.
+func (p *push) remember(context.Context) error {
+	if len(p.work) == 0 {
+		return nil
+	}
+	t := p.t.table
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for k := range p.work {
+		w := &p.work[k]
+		i := w.series
+		if !w.place || p.refs[i] == skipped {
+			continue
+		}
+		transient, ok := t.remember(placement{p.batch.Hashes[i], w.token, w.set, p.lim.verdict}, p.topo, p.tick, &p.series[i])
+		if !ok {
+			return errs.New(errs.Unavailable, "tenant %s has more than %d series in flight on this distributor", p.t.id, maxTableEntries)
+		}
+		p.refs[i] = p.series[i].ref
+		if transient {
+			p.transient = append(p.transient, p.series[i].number-1)
+		}
+	}
+	p.d.metrics.seriesUncached.Add(float64(len(p.transient)))
+	return nil
+}
+
+// define finds the replicas of every series and which of them do not know its reference yet.
+func (p *push) define(context.Context) error {
+	p.places.begin(len(p.series))
+	for i := range p.series {
+		if p.refs[i] == skipped {
+			continue
+		}
+		f := &p.series[i]
+		s := p.touch(f.set)
+		p.places.of[i] = s
+		set := &p.places.sets[s]
+		if set.known == f.bound && len(set.replicas) <= boundSlots || f.assumed {
+			continue
+		}
+		lacking := uint64(0)
+		for k, r := range set.replicas {
+			if k >= boundSlots || f.bound[k] != p.places.replicas[r].incarnation {
+				lacking |= 1 << k
+			}
+		}
+		if lacking == 0 {
+			continue
+		}
+		ls, err := p.labelsOf(i)
+		if err != nil {
+			return err
+		}
+		p.places.define(s, lacking, f, ls)
+	}
+	for k := range p.metadata {
+		p.touch(p.metadata[k].set)
+	}
+	return nil
+}

@@ -1,0 +1,99 @@
+package distributor
+
+import (
+	"context"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+)
+
+// step is one thing done to every push. An error ends the push with nothing stored; samples that
+// are refused alone go to push.refuse, and the rest goes on.
+type step struct {
+	name string
+	run  func(*push, context.Context) error
+}
+
+// steps is what happens to a push, in order. Before them stand only the instance limits
+// (Distributor.admit), whose shares are given back when the push is answered. Up to "ingestion
+// rate" nothing is remembered, so a refused push leaves no trace but its counters.
+func steps() []step {
+	return []step{
+		{"request rate", (*push).checkRequestRate},
+		{"scan", (*push).scan},
+		{"look up series", (*push).lookUp},
+		{"validate new series", (*push).validate},
+		{"check times", (*push).checkTimes},
+		{"histograms", (*push).readHistograms},
+		{"exemplars", (*push).readExemplars},
+		{"metadata", (*push).readMetadata},
+		{"ingestion rate", (*push).checkIngestionRate},
+		{"find ingesters", (*push).route},
+		{"remember series", (*push).remember},
+		{"define series", (*push).define},
+		{"make frames", (*push).makeFrames},
+		{"replicate", (*push).replicate},
+	}
+}
+
+func (p *push) checkRequestRate(context.Context) error {
+	p.lim = p.t.limitsOf(p.d.deps.Limits(p.t.id))
+	p.t.setRates(p.lim, p.d.deps.HealthyDistributors(), p.now)
+	p.t.metrics.requestsIn[p.req.Version].Inc()
+	if p.t.rates.requests.AllowN(p.now, 1) {
+		return nil
+	}
+	p.d.metrics.discardedRequests.WithLabelValues(rateLimited.row().reason, string(p.t.id)).Inc()
+	return errs.Limit(errs.RateLimited, "tenant-max-request-rate", "distributor.request-rate-limit", "request_rate",
+		"tenant %s makes more push requests than its limit of %g a second with bursts of %d",
+		p.t.id, p.lim.requestRate, burst(p.lim.requestRate, p.lim.requestBurst))
+}
+
+func (p *push) scan(context.Context) error {
+	if err := p.batch.Scan(p.d.keys, p.req); err != nil {
+		return err
+	}
+	m := p.t.metrics
+	m.samplesIn.Add(float64(len(p.batch.Times) + p.batch.HistogramCount()))
+	m.exemplarsIn.Add(float64(p.batch.ExemplarCount()))
+	m.metadataIn.Add(float64(p.batch.MetadataCount()))
+	return nil
+}
+
+// checkIngestionRate takes the whole push or nothing. Samples refused before do not count.
+func (p *push) checkIngestionRate(context.Context) error {
+	user := string(p.t.id)
+	for c, n := range p.refused {
+		if n > 0 {
+			p.d.metrics.discardedSamples.WithLabelValues(check(c).row().reason, user, "").Add(float64(n))
+		}
+	}
+	samples := p.counts.Samples + p.counts.Histograms
+	total := samples + p.counts.Exemplars + len(p.metadata)
+	if total == 0 {
+		return nil
+	}
+	if !p.t.rates.ingestion.AllowN(p.now, total) {
+		reason := rateLimited.row().reason
+		p.d.metrics.discardedSamples.WithLabelValues(reason, user, "").Add(float64(samples))
+		p.d.metrics.discardedExemplars.WithLabelValues(reason, user).Add(float64(p.counts.Exemplars))
+		p.d.metrics.discardedMetadata.WithLabelValues(reason, user).Add(float64(len(p.metadata)))
+		r := rateLimited.row()
+		return errs.Limit(errs.RateLimited, r.id, r.flag, r.key,
+			"tenant %s is over its limit of %g samples a second with bursts of %d: this request has %d samples, %d exemplars and %d metadata entries",
+			p.t.id, p.lim.ingestionRate, burst(p.lim.ingestionRate, p.lim.ingestionBurst), samples, p.counts.Exemplars, len(p.metadata))
+	}
+	m := p.t.metrics
+	m.received.Inc()
+	m.receivedSamples.Add(float64(samples))
+	m.receivedExemplars.Add(float64(p.counts.Exemplars))
+	m.receivedMeta.Add(float64(len(p.metadata)))
+	return nil
+}
+
+// overloaded is the answer to a push that an instance limit keeps out.
+func (d *Distributor) overloaded(id errs.ID, reason, flag string, limit int) error {
+	d.metrics.rejected.WithLabelValues(reason).Inc()
+
+	return errs.WithID(errs.Unavailable, id, "Try again later, or add distributors, or raise -"+flag+".",
+		"this distributor is at its limit of %d for pushes in flight", limit)
+}

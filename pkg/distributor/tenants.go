@@ -1,0 +1,252 @@
+package distributor
+
+import (
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+)
+
+// tenantIdle is how long a tenant may push nothing before its table and metrics are dropped.
+const tenantIdle = seriesIdle + 5*time.Minute
+
+// tenantState is what a distributor keeps of one tenant.
+type tenantState struct {
+	id      tenant.ID
+	table   *table
+	metrics *tenantMetrics
+
+	pushes atomic.Int64  // under way, including those that slow replicas still hold
+	seen   atomic.Uint32 // tick of the last push
+	latest atomic.Int64  // largest timestamp seen
+
+	limits atomic.Pointer[tenantLimits]
+	rates  struct {
+		of                  atomic.Pointer[rateKey]
+		requests, ingestion *rate.Limiter // made under the first limits
+	}
+	mu sync.Mutex // held while limits or rates change
+}
+
+// verdictLimits are the limits that decide whether a series is valid and where it lives.
+type verdictLimits struct {
+	nameBytes, valueBytes, labels, infoLabels int
+	utf8                                      bool
+	shardSize                                 int
+}
+
+// tenantLimits are the limits of one tenant in the form a push uses, with times in milliseconds.
+type tenantLimits struct {
+	verdictLimits
+	view    uint64 // epoch of the View
+	verdict uint32 // grows when verdictLimits change
+
+	futureMs, pastMs int64 // pastMs 0: not checked
+	metadataBytes    int
+	histograms       bool
+	buckets          int
+	reduce           bool
+	exemplars        bool
+	requestRate      float64
+	requestBurst     int
+	ingestionRate    float64
+	ingestionBurst   int
+}
+
+// most stands for no limit.
+const most = math.MaxInt32
+
+// mostLabels bounds the labels of a series whatever the limits say.
+const mostLabels = 4096
+
+func orMost(n int) int {
+	if n <= 0 {
+		return most
+	}
+	return n
+}
+
+// limitsOf returns the tenant's limits under v. The epoch of v changes with the limits of any
+// tenant; series are only checked anew if those that matter to them are different now.
+func (t *tenantState) limitsOf(v limits.View) *tenantLimits {
+	old := t.limits.Load()
+	if old != nil && old.view == v.Epoch() {
+		return old
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if old = t.limits.Load(); old != nil && old.view == v.Epoch() {
+		return old
+	}
+	l := readLimits(v)
+	l.verdict = 1
+	if old != nil {
+		if l.verdict = old.verdict; l.verdictLimits != old.verdictLimits {
+			l.verdict++
+		}
+	}
+	t.limits.Store(l)
+	return l
+}
+
+func readLimits(v limits.View) *tenantLimits {
+	l := &tenantLimits{
+		verdictLimits: verdictLimits{
+			nameBytes:  orMost(limits.MaxLabelNameLength.Of(v)),
+			valueBytes: orMost(limits.MaxLabelValueLength.Of(v)),
+			labels:     min(orMost(limits.MaxLabelNamesPerSeries.Of(v)), mostLabels),
+			utf8:       limits.NameValidationScheme.Of(v) == "utf8",
+			shardSize:  limits.IngestionTenantShardSize.Of(v),
+		},
+		view:           v.Epoch(),
+		futureMs:       limits.CreationGracePeriod.Of(v).Milliseconds(),
+		metadataBytes:  orMost(limits.MaxMetadataLength.Of(v)),
+		histograms:     limits.NativeHistogramsIngestionEnabled.Of(v),
+		buckets:        limits.MaxNativeHistogramBuckets.Of(v),
+		reduce:         limits.ReduceNativeHistogramOverMaxBuckets.Of(v),
+		exemplars:      limits.MaxGlobalExemplarsPerUser.Of(v) > 0,
+		requestRate:    limits.RequestRate.Of(v),
+		requestBurst:   limits.RequestBurstSize.Of(v),
+		ingestionRate:  limits.IngestionRate.Of(v),
+		ingestionBurst: limits.IngestionBurstSize.Of(v),
+	}
+	l.infoLabels = min(max(l.labels, limits.MaxLabelNamesPerInfoSeries.Of(v)), mostLabels)
+	if grace := limits.PastGracePeriod.Of(v); grace > 0 {
+		l.pastMs = (grace + limits.OutOfOrderTimeWindow.Of(v)).Milliseconds()
+	}
+	return l
+}
+
+// rateKey is what the rate limiters were last set from.
+type rateKey struct {
+	limits *tenantLimits
+	share  int // distributors that share the limits
+}
+
+// setRates makes the limiters follow l, of which this process grants one share.
+func (t *tenantState) setRates(l *tenantLimits, share int, now time.Time) {
+	share = max(share, 1)
+	if k := t.rates.of.Load(); k != nil && k.limits == l && k.share == share {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.rates.of.Load() == nil {
+		// A fresh limiter starts with its whole burst.
+		t.rates.requests = rate.NewLimiter(0, burst(l.requestRate, l.requestBurst))
+		t.rates.ingestion = rate.NewLimiter(0, burst(l.ingestionRate, l.ingestionBurst))
+	}
+	set := func(r *rate.Limiter, limit float64, most int) {
+		if limit <= 0 {
+			r.SetLimitAt(now, rate.Inf)
+			return
+		}
+		r.SetBurstAt(now, burst(limit, most))
+		r.SetLimitAt(now, rate.Limit(limit/float64(share)))
+	}
+	set(t.rates.requests, l.requestRate, l.requestBurst)
+	set(t.rates.ingestion, l.ingestionRate, l.ingestionBurst)
+	t.rates.of.Store(&rateKey{l, share})
+}
+
+// burst is what a rate allows at once: without a setting, what it allows in a second.
+func burst(limit float64, most int) int {
+	if most > 0 {
+		return most
+	}
+	return max(1, int(math.Ceil(limit)))
+}
+
+// tenants are the states of all tenants that pushed lately.
+type tenants struct {
+	budget  *budget
+	metrics *metrics
+
+	mu   sync.RWMutex // guards byID and made
+	byID map[tenant.ID]*tenantState
+	made uint16 // tables made, so that the references of two tables of a tenant differ
+}
+
+// enter returns the state of id for one push; leave must follow.
+func (ts *tenants) enter(id tenant.ID, tick uint32) *tenantState {
+	ts.mu.RLock()
+	t := ts.byID[id]
+	if t != nil {
+		t.pushes.Add(1)
+	}
+	ts.mu.RUnlock()
+	if t == nil {
+		t = ts.add(id)
+	}
+	t.seen.Store(tick)
+	return t
+}
+
+func (ts *tenants) add(id tenant.ID) *tenantState {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	t := ts.byID[id]
+	if t == nil {
+		const stride = 257 // generations of one table come out of use before those of the next
+		ts.made++
+		t = &tenantState{id: id, table: newTable(ts.budget, ts.made*stride), metrics: ts.metrics.tenant(string(id))}
+		ts.byID[id] = t
+	}
+	t.pushes.Add(1)
+	return t
+}
+
+func (t *tenantState) leave() { t.pushes.Add(-1) }
+
+// sweep forgets idle series and tenants.
+func (ts *tenants) sweep(tick uint32) {
+	ts.mu.RLock()
+	list := make([]*tenantState, 0, len(ts.byID))
+	for _, t := range ts.byID {
+		list = append(list, t)
+	}
+	ts.mu.RUnlock()
+	for _, t := range list {
+		ts.metrics.seriesForgotten.Add(float64(t.table.sweep(tick)))
+		if t.idle(tick) {
+			ts.drop(t, tick)
+		}
+	}
+}
+
+func (t *tenantState) idle(tick uint32) bool {
+	return t.pushes.Load() == 0 && int32(tick-t.seen.Load()) >= int32(tenantIdle/time.Second)
+}
+
+// drop forgets t if no push came meanwhile.
+func (ts *tenants) drop(t *tenantState, tick uint32) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	if !t.idle(tick) {
+		return
+	}
+	delete(ts.byID, t.id)
+	series, _ := t.table.size()
+	ts.budget.used.Add(-int64(series))
+	ts.metrics.seriesForgotten.Add(float64(series))
+	ts.metrics.forget(string(t.id))
+}
+
+// observeLatest keeps the largest timestamp of the tenant.
+func (t *tenantState) observeLatest(ms int64) {
+	for {
+		old := t.latest.Load()
+		if ms <= old {
+			return
+		}
+		if t.latest.CompareAndSwap(old, ms) {
+			t.metrics.latest.Set(float64(ms) / 1000)
+			return
+		}
+	}
+}

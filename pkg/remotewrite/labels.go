@@ -1,0 +1,101 @@
+package remotewrite
+
+import (
+	"unsafe"
+
+	"github.com/prometheus/prometheus/model/labels"
+)
+
+// Label is one label as it lies in a body; Name and Value are valid as long as the body is.
+type Label struct{ Name, Value []byte }
+
+// Labels appends the labels of series i that have a value to dst, in the order of the body and
+// at most limit of them, and returns dst and how many there are in all. Errors: Invalid.
+func (b *Batch) Labels(i int, dst []Label, limit int) ([]Label, int, error) {
+	s := b.series[i].labels
+	if b.version == V2 {
+		dst, n := b.refLabels(b.bytes(s), dst, limit)
+		return dst, n, nil
+	}
+	return labelsV1(b.bytes(s), dst, limit)
+}
+
+// refLabels resolves pairs of references that the scan has checked.
+func (b *Batch) refLabels(p []byte, dst []Label, limit int) ([]Label, int) {
+	n := 0
+	for i := 0; i < len(p); {
+		var name, value uint64
+		name, i = uvarint(p, i)
+		value, i = uvarint(p, i)
+		if b.symbols[value].n == 0 {
+			continue
+		}
+		if n++; n <= limit {
+			dst = append(dst, Label{b.symbol(uint32(name)), b.symbol(uint32(value))})
+		}
+	}
+	return dst, n
+}
+
+// labelsV1 reads a run of labels, each with its tag and length.
+func labelsV1(p []byte, dst []Label, limit int) ([]Label, int, error) {
+	n := 0
+	for i := 0; i < len(p); {
+		_, _, s := tag(p, i)
+		s, e := chunk(p, max(s, 0))
+		if e < 0 {
+			return dst, n, malformed("label", i)
+		}
+		l, ok := labelV1(p[:e], s)
+		if !ok {
+			return dst, n, malformed("label", i)
+		}
+		if i = e; len(l.Value) == 0 {
+			continue
+		}
+		if n++; n <= limit {
+			dst = append(dst, l)
+		}
+	}
+	return dst, n, nil
+}
+
+// labelV1 reads one prometheus.Label at b[i:].
+func labelV1(b []byte, i int) (l Label, ok bool) {
+	for i < len(b) {
+		field, wire, p := tag(b, i)
+		if p < 0 {
+			return l, false
+		}
+		if field > 2 {
+			if i = skip(b, p, wire); i < 0 {
+				return l, false
+			}
+			continue
+		}
+		s, e := chunk(b, p)
+		if wire != wireBytes || e < 0 {
+			return l, false
+		}
+		if field == 1 {
+			l.Name = b[s:e]
+		} else {
+			l.Value = b[s:e]
+		}
+		i = e
+	}
+	return l, true
+}
+
+// Build returns ls as labels that own their memory. ls must be sorted by name. sb is scratch
+// memory and holds views of ls until its next use.
+func Build(sb *labels.ScratchBuilder, ls []Label) labels.Labels {
+	sb.Reset()
+	for _, l := range ls {
+		sb.Add(view(l.Name), view(l.Value))
+	}
+	return sb.Labels() // copies all text into one string
+}
+
+// view returns b as a string without copying it; it is read before b can change.
+func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
