@@ -351,6 +351,11 @@ func TestTheCacheKeepsItsSizeAndOpenBlocks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := pinned.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	for range 2 {
 		for i := range blocks {
 			mint, maxt := at(i)
@@ -365,10 +370,8 @@ func TestTheCacheKeepsItsSizeAndOpenBlocks(t *testing.T) {
 	if _, err := r.Open(t.Context(), "t1", 0, 1<<40); errs.KindOf(err) != errs.TooLarge {
 		t.Errorf("all blocks at once: %v, want TooLarge", err)
 	}
-	for range 2 {
-		if err := pinned.Close(); err != nil {
-			t.Error(err)
-		}
+	if err := pinned.Close(); err != nil { // the cleanup closes it again
+		t.Error(err)
 	}
 }
 

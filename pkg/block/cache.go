@@ -125,8 +125,9 @@ func (c *cache) release(p *copied) {
 }
 
 func (c *cache) load(p *copied) {
-	defer c.release(p)
 	defer close(p.loaded)
+	// The load lets go before anyone sees the copy: whoever is done with it finds it unpinned.
+	defer c.release(p)
 	if p.err = c.fetch(p); p.err == nil {
 		c.metrics.loads.Inc()
 		c.metrics.blocks.Inc()

@@ -1,0 +1,23 @@
+package engine
+
+import (
+	"time"
+
+	"github.com/amphora-metrics/amphora/pkg/config"
+)
+
+// Config is the settings of evaluation, mounted as querier beside those of reading.
+type Config struct {
+	Timeout       time.Duration
+	MaxSamples    int
+	LookbackDelta time.Duration
+	MaxConcurrent int
+}
+
+// Declare names each setting once.
+func (c *Config) Declare(s *config.Set) {
+	s.Duration(&c.Timeout, "timeout", 2*time.Minute, "Longest time of one query, waiting included.")
+	s.Int(&c.MaxSamples, "max-samples", 50_000_000, "Samples one query may hold in memory at the same time. The bounds on the cost of an expression follow from it.")
+	s.Duration(&c.LookbackDelta, "lookback-delta", 5*time.Minute, "How long after its last sample a series has a value.")
+	s.Int(&c.MaxConcurrent, "max-concurrent", 20, "Queries that are evaluated at the same time; the others wait.")
+}

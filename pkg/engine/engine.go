@@ -1,0 +1,182 @@
+// Package engine owns PromQL: parsing, what an expression may cost before it runs, evaluation, and
+// the forms of an expression that the API shows. The evaluation is that of the Prometheus engine.
+package engine
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/storage"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+)
+
+// defaultStep is the resolution of a subquery that names none: Prometheus's default evaluation
+// interval.
+const defaultStep = time.Minute
+
+// Engine evaluates PromQL. It is safe for use by many goroutines.
+//
+// Errors of queries have kinds: Invalid for what cannot be parsed or is nested too deeply, TooLarge
+// for what would cost or does cost too much, Unprocessable for what cannot be evaluated over the
+// data, Timeout, Canceled, the storage's own, and Internal for bugs.
+type Engine struct {
+	stock   *promql.Engine
+	parser  parser.Parser
+	bounds  bounds
+	logger  *slog.Logger
+	metrics *metrics
+}
+
+var _ promql.QueryEngine = (*Engine)(nil)
+
+// New returns an engine. The caller closes it. Errors: Invalid.
+func New(cfg Config, logger *slog.Logger, reg prometheus.Registerer) (*Engine, error) {
+	return newEngine(cfg, promql.EngineOpts{Logger: logger, Reg: reg})
+}
+
+// newEngine is New with the switches of opts that are not settings.
+func newEngine(cfg Config, opts promql.EngineOpts) (*Engine, error) {
+	if cfg.Timeout <= 0 || cfg.MaxSamples <= 0 || cfg.LookbackDelta <= 0 || cfg.MaxConcurrent <= 0 {
+		return nil, errs.New(errs.Invalid, "querier.timeout, max_samples, lookback_delta and max_concurrent must be positive")
+	}
+	// Experimental parts are parsed, and then refused to tenants that may not use them.
+	p := parser.NewParser(parser.Options{
+		EnableExperimentalFunctions:  true,
+		ExperimentalDurationExpr:     true,
+		EnableExtendedRangeSelectors: true,
+		EnableBinopFillModifiers:     true,
+	})
+	opts.MaxSamples, opts.Timeout, opts.LookbackDelta = cfg.MaxSamples, cfg.Timeout, cfg.LookbackDelta
+	opts.EnableAtModifier, opts.EnableNegativeOffset, opts.EnablePerStepStats = true, true, true
+	opts.NoStepSubqueryIntervalFn = func(int64) int64 { return defaultStep.Milliseconds() }
+	opts.ActiveQueryTracker = make(slots, cfg.MaxConcurrent)
+	opts.Parser = p
+	return &Engine{
+		stock:   promql.NewEngine(opts),
+		parser:  p,
+		bounds:  boundsFor(cfg.MaxSamples),
+		logger:  opts.Logger,
+		metrics: newMetrics(opts.Reg),
+	}, nil
+}
+
+// Close ends the engine.
+func (e *Engine) Close() error { return e.stock.Close() }
+
+// NewInstantQuery prepares the evaluation of qs at ts over q.
+func (e *Engine) NewInstantQuery(ctx context.Context, q storage.Queryable, opts promql.QueryOpts, qs string, ts time.Time) (promql.Query, error) {
+	return e.prepare(ctx, qs, window{ts, ts, 0}, func() (promql.Query, error) {
+		return e.stock.NewInstantQuery(ctx, q, opts, qs, ts)
+	})
+}
+
+// NewRangeQuery prepares the evaluation of qs over q at start, start+interval and so on to end.
+func (e *Engine) NewRangeQuery(ctx context.Context, q storage.Queryable, opts promql.QueryOpts, qs string, start, end time.Time, interval time.Duration) (promql.Query, error) {
+	if interval <= 0 {
+		return nil, errs.New(errs.Invalid, "step %s is not positive", interval)
+	}
+	if end.Before(start) {
+		return nil, errs.New(errs.Invalid, "end %s is before start %s", end, start)
+	}
+	return e.prepare(ctx, qs, window{start, end, interval}, func() (promql.Query, error) {
+		return e.stock.NewRangeQuery(ctx, q, opts, qs, start, end, interval)
+	})
+}
+
+func (e *Engine) prepare(ctx context.Context, qs string, w window, build func() (promql.Query, error)) (_ promql.Query, err error) {
+	defer e.rescue(qs, &err)
+	if err := e.admit(ctx, qs, w); err != nil {
+		return nil, err
+	}
+	q, err := build()
+	if err != nil {
+		return nil, classifyPrepare(err)
+	}
+	return &query{Query: q, engine: e}, nil
+}
+
+// admit refuses what must not run.
+func (e *Engine) admit(ctx context.Context, qs string, w window) error {
+	expr, err := e.parse(ctx, qs)
+	if err != nil {
+		return err
+	}
+	if reason, err := e.bounds.check(expr, w); err != nil {
+		e.metrics.refused.WithLabelValues(reason).Inc()
+		return err
+	}
+	return nil
+}
+
+// parse parses qs as the tenant of ctx may write it.
+func (e *Engine) parse(ctx context.Context, qs string) (parser.Expr, error) {
+	if reason, err := checkShape(qs); err != nil {
+		e.metrics.refused.WithLabelValues(reason).Inc()
+		return nil, err
+	}
+	expr, err := e.parser.ParseExpr(qs)
+	if err != nil {
+		return nil, errs.Wrap(errs.Invalid, err)
+	}
+	if err := checkAllowed(ctx, expr); err != nil {
+		return nil, err
+	}
+	return expr, nil
+}
+
+// Format returns qs in Prometheus's canonical layout. Errors: Invalid.
+func (e *Engine) Format(ctx context.Context, qs string) (_ string, err error) {
+	defer e.rescue(qs, &err)
+	expr, err := e.parse(ctx, qs)
+	if err != nil {
+		return "", err
+	}
+	return expr.Pretty(0), nil
+}
+
+// Parse returns the syntax tree of qs in the form of Prometheus's parse_query, to be encoded as
+// JSON. Errors: Invalid.
+func (e *Engine) Parse(ctx context.Context, qs string) (_ any, err error) {
+	defer e.rescue(qs, &err)
+	expr, err := e.parse(ctx, qs)
+	if err != nil {
+		return nil, err
+	}
+	return tree(expr), nil
+}
+
+// rescue makes a panic an error: a query must not end the process.
+func (e *Engine) rescue(qs string, errp *error) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	e.metrics.panics.Inc()
+	if e.logger != nil {
+		e.logger.Error("query panicked, it was answered with an error", "query", qs, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+	}
+	*errp = errs.New(errs.Internal, "query evaluation broke: %v", p)
+}
+
+// slots is the engine's concurrency limit: a semaphore behind Prometheus's interface for it.
+type slots chan struct{}
+
+func (s slots) GetMaxConcurrent() int { return cap(s) }
+func (s slots) Delete(int)            { <-s }
+func (s slots) Close() error          { return nil }
+
+func (s slots) Insert(ctx context.Context, _ string) (int, error) {
+	select {
+	case s <- struct{}{}:
+		return 0, nil
+	case <-ctx.Done():
+		return 0, fmt.Errorf("wait for a query slot: %w", context.Cause(ctx))
+	}
+}

@@ -1,0 +1,71 @@
+package engine
+
+import (
+	"context"
+	"strings"
+
+	"github.com/prometheus/prometheus/promql/parser"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+)
+
+// everything in a tenant's list allows all experimental parts of the language.
+const everything = "all"
+
+// The names by which a tenant's list allows experimental syntax. Functions and aggregations go by
+// their own names.
+const (
+	durationExpressions = "duration_expr"
+	rangeModifiers      = "extended_range_selectors"
+	fillModifiers       = "binop_fill_modifiers"
+)
+
+type allowedKey struct{}
+
+// Allow returns ctx for queries that may use the experimental parts of the language in list, which
+// is the value of limits.EnabledExperimentalFunctions: names separated by commas, or all. Without
+// it none may be used.
+func Allow(ctx context.Context, list string) context.Context {
+	return context.WithValue(ctx, allowedKey{}, list)
+}
+
+// checkAllowed refuses experimental parts that ctx does not allow.
+func checkAllowed(ctx context.Context, expr parser.Expr) error {
+	list, _ := ctx.Value(allowedKey{}).(string)
+	allowed := map[string]bool{}
+	for name := range strings.SplitSeq(list, ",") {
+		allowed[strings.TrimSpace(name)] = true
+	}
+	if allowed[everything] {
+		return nil
+	}
+	var refused string
+	need := func(cond bool, name string) {
+		if cond && !allowed[name] && refused == "" {
+			refused = name
+		}
+	}
+	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
+		switch n := n.(type) {
+		case *parser.Call:
+			need(n.Func.Experimental, n.Func.Name)
+		case *parser.AggregateExpr:
+			need(n.Op.IsExperimentalAggregator(), n.Op.String())
+		case *parser.SubqueryExpr:
+			need(n.RangeExpr != nil || n.StepExpr != nil || n.OriginalOffsetExpr != nil, durationExpressions)
+		case *parser.MatrixSelector:
+			need(n.RangeExpr != nil, durationExpressions)
+		case *parser.VectorSelector:
+			need(n.OriginalOffsetExpr != nil, durationExpressions)
+			need(n.Anchored || n.Smoothed, rangeModifiers)
+		case *parser.BinaryExpr:
+			m := n.VectorMatching
+			need(m != nil && (m.FillValues.LHS != nil || m.FillValues.RHS != nil), fillModifiers)
+		}
+		return nil
+	})
+	if refused != "" {
+		return errs.New(errs.Invalid, "%q is experimental and not enabled; an administrator can add it to the tenant's enabled_promql_experimental_functions", refused)
+	}
+	return nil
+}

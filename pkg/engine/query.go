@@ -1,0 +1,71 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"runtime"
+
+	"github.com/prometheus/prometheus/promql"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+)
+
+// query is a prepared query whose errors have kinds and whose panics are errors.
+type query struct {
+	promql.Query
+	engine *Engine
+}
+
+// Exec runs the query. It must be called once.
+func (q *query) Exec(ctx context.Context) (res *promql.Result) {
+	var broken error
+	defer func() {
+		if broken != nil {
+			res = &promql.Result{Err: broken}
+		}
+	}()
+	defer q.engine.rescue(q.String(), &broken)
+	res = q.Query.Exec(ctx)
+	res.Err = classify(res.Err)
+	return res
+}
+
+// classifyPrepare gives an error of preparing a query its kind. What was parsed before and is
+// refused now is of the wrong type for the kind of query.
+func classifyPrepare(err error) error {
+	if errs.KindOf(err) != errs.Internal {
+		return err
+	}
+	return errs.Wrap(errs.Invalid, err)
+}
+
+// classify gives an error of evaluation its kind.
+func classify(err error) error {
+	if err == nil {
+		return nil
+	}
+	if s, ok := errors.AsType[promql.ErrStorage](err); ok {
+		if k := errs.KindOf(s.Err); k != errs.Internal {
+			return errs.Wrap(k, err)
+		}
+		return errs.Wrap(errs.Internal, err)
+	}
+	switch {
+	case is[promql.ErrTooManySamples](err):
+		return errs.Wrap(errs.TooLarge, err)
+	case is[promql.ErrQueryTimeout](err):
+		return errs.Wrap(errs.Timeout, err)
+	case is[promql.ErrQueryCanceled](err):
+		return errs.Wrap(errs.Canceled, err)
+	case errs.KindOf(err) != errs.Internal:
+		return err
+	case is[runtime.Error](err):
+		return errs.Wrap(errs.Internal, err)
+	}
+	return errs.Wrap(errs.Unprocessable, err)
+}
+
+func is[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
+}

@@ -1,0 +1,29 @@
+package querier
+
+import (
+	"time"
+
+	"github.com/amphora-metrics/amphora/pkg/config"
+)
+
+// Config is the settings of reading, mounted as querier beside those of the engine.
+type Config struct {
+	QueryStoreAfter          time.Duration
+	QueryIngestersWithin     time.Duration
+	MinimizeIngesterRequests bool
+}
+
+// Declare names each setting once.
+//
+// query_store_after is 0 so that every answer is whole whatever happened to the ingesters: a
+// replica that lost its disk, or one that was replaced after it had uploaded everything, leaves
+// no gap. The price is that blocks of the last hours are read from both places. A cluster that
+// never takes away more than one replica at a time may set it to 12h.
+func (c *Config) Declare(s *config.Set) {
+	s.Duration(&c.QueryStoreAfter, "query-store-after", 0,
+		"Blocks in object storage are asked for samples older than this; 0: always. At most the ingesters' retention minus an hour.")
+	s.Duration(&c.QueryIngestersWithin, "query-ingesters-within", 13*time.Hour,
+		"Ingesters are asked for samples younger than this; 0: always. At most the ingesters' retention.")
+	s.Bool(&c.MinimizeIngesterRequests, "minimize-ingester-requests", true,
+		"Ask only as many replicas as a quorum needs, and the others when one is slow or fails.")
+}

@@ -1,0 +1,253 @@
+package querier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/grafana/dskit/ring"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+	"github.com/prometheus/prometheus/tsdb/chunks"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
+)
+
+const (
+	// hedgeAfter is when the replicas that were not asked are asked as well. It is above what a
+	// healthy ingester takes for a large selection, so hedging stays rare.
+	hedgeAfter = 3 * time.Second
+
+	// seriesOnly is the hint by which the series API says that it reads labels alone.
+	seriesOnly = "series"
+)
+
+// The values of the label source.
+const (
+	fromIngesters = "ingester"
+	fromBlocks    = "block"
+)
+
+// replicas returns the ingesters that may hold the tenant's recent samples: those of its shard, now
+// and at any time since the oldest sample they are asked for.
+func (q *Querier) replicas(sc scope) (ring.ReplicationSet, error) {
+	within := q.cfg.QueryIngestersWithin
+	if within == 0 {
+		within = time.Duration(q.deps.Now().UnixNano())
+	}
+	size := limits.IngestionTenantShardSize.Of(sc.limits)
+	shard := q.deps.Ingesters.ShuffleShardWithLookback(string(sc.tenant), size, within, q.deps.Now())
+	set, err := shard.GetReplicationSetForOperation(ring.Read)
+	if err != nil {
+		return set, errs.New(errs.Unavailable, "find ingesters: %w", err)
+	}
+	return set, nil
+}
+
+// ask calls f on as many ingesters as a read quorum needs, and on the others when some fail or are
+// slow. The answers are those of a quorum: every acknowledged sample is in at least one.
+func ask[T any](ctx context.Context, q *Querier, set ring.ReplicationSet, f func(context.Context, ingesterpb.IngesterQueryClient) (T, error)) ([]T, error) {
+	cfg := ring.DoUntilQuorumConfig{
+		MinimizeRequests: q.cfg.MinimizeIngesterRequests,
+		IsTerminalError:  terminal,
+	}
+	if cfg.MinimizeRequests {
+		cfg.HedgingDelay = hedgeAfter
+	}
+	answers, err := ring.DoUntilQuorum(ctx, set, cfg, func(ctx context.Context, inst *ring.InstanceDesc) (T, error) {
+		var none T
+		client, err := q.deps.Client(inst.Addr)
+		if err != nil {
+			return none, errs.New(errs.Unavailable, "reach ingester %s: %w", inst.Addr, err)
+		}
+		answer, err := f(ctx, client)
+		if err != nil {
+			return none, fmt.Errorf("ask ingester %s: %w", inst.Addr, err)
+		}
+		return answer, nil
+	}, func(T) {})
+	switch {
+	case err == nil:
+		return answers, nil
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case terminal(err):
+		return nil, err
+	}
+	return nil, errs.New(errs.Unavailable, "too many ingesters failed: %w", err)
+}
+
+// terminal says whether no other replica would answer differently.
+func terminal(err error) bool {
+	switch errs.KindOf(err) {
+	case errs.Invalid, errs.Unauthenticated, errs.Denied, errs.TooLarge, errs.Unprocessable, errs.Unimplemented:
+		return true
+	}
+	return false
+}
+
+// receive calls f for each message of a stream until it ends.
+func receive[M any](recv func() (M, error), f func(M) error) error {
+	for {
+		m, err := recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := f(m); err != nil {
+			return err
+		}
+	}
+}
+
+// selectIngesters returns the answers of a quorum of ingesters, complete and charged.
+func (q *Querier) selectIngesters(ctx context.Context, sc scope, h storage.SelectHints, matchers []*labels.Matcher, b *budget) ([]source, error) {
+	set, err := q.replicas(sc)
+	if err != nil {
+		return nil, err
+	}
+	one := (*Querier).selectOne
+	if h.Func == seriesOnly {
+		one = (*Querier).seriesOne
+	}
+	answers, err := ask(ctx, q, set, func(ctx context.Context, c ingesterpb.IngesterQueryClient) (*fetched, error) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel() // ends the stream if it is left before its end
+		return one(q, ctx, c, h, matchers, b)
+	})
+	if err != nil {
+		return nil, err
+	}
+	sources := make([]source, len(answers))
+	for i, a := range answers {
+		sources[i] = a
+	}
+	return sources, nil
+}
+
+func (q *Querier) selectOne(ctx context.Context, c ingesterpb.IngesterQueryClient, h storage.SelectHints, matchers []*labels.Matcher, b *budget) (*fetched, error) {
+	stream, err := c.Query(ctx, &ingesterpb.QueryRequest{
+		MinTime: h.Start, MaxTime: h.End, Matchers: toWire(matchers),
+		ShardIndex: uint32(h.ShardIndex), ShardCount: uint32(h.ShardCount),
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := &fetched{}
+	var builder labels.ScratchBuilder
+	err = receive(stream.Recv, func(m *ingesterpb.QueryResponse) error {
+		n := 0
+		for _, s := range m.Series {
+			n += len(s.Chunks)
+		}
+		slab := make([]chunks.Meta, 0, n)
+		for _, s := range m.Series {
+			lset, err := toLabels(&builder, s.Labels)
+			if err != nil {
+				return err
+			}
+			if len(out.series) > 0 && labels.Compare(out.series[len(out.series)-1].lset, lset) >= 0 {
+				return errs.New(errs.Internal, "series %s arrived out of order", lset)
+			}
+			start := len(slab)
+			if slab, err = q.takeChunks(slab, s.Chunks, b); err != nil {
+				return fmt.Errorf("series %s: %w", lset, err)
+			}
+			if err := b.chargeSeries(lset); err != nil {
+				return err
+			}
+			out.series = append(out.series, fetchedSeries{lset, slab[start:len(slab):len(slab)]})
+		}
+		return nil
+	})
+	return out, err
+}
+
+// takeChunks appends chunks of one series to slab and charges them.
+func (q *Querier) takeChunks(slab []chunks.Meta, cs []*ingesterpb.Chunk, b *budget) ([]chunks.Meta, error) {
+	size := 0
+	for _, c := range cs {
+		// An encoding is one byte, and the shortest chunk has a header of two.
+		if c.Encoding > 255 || len(c.Data) < 2 {
+			return nil, errs.New(errs.Internal, "a chunk of encoding %d and %d bytes makes no sense", c.Encoding, len(c.Data))
+		}
+		chunk, err := chunkenc.FromData(chunkenc.Encoding(c.Encoding), c.Data)
+		if err != nil {
+			return nil, errs.Wrap(errs.Internal, err)
+		}
+		slab = append(slab, chunks.Meta{MinTime: c.MinTime, MaxTime: c.MaxTime, Chunk: chunk})
+		size += len(c.Data)
+	}
+	q.metrics.chunks.WithLabelValues(fromIngesters).Add(float64(len(cs)))
+	q.metrics.chunkBytes.WithLabelValues(fromIngesters).Add(float64(size))
+	return slab, b.chargeChunks(len(cs), size)
+}
+
+// seriesOne is selectOne for labels alone.
+func (q *Querier) seriesOne(ctx context.Context, c ingesterpb.IngesterQueryClient, h storage.SelectHints, matchers []*labels.Matcher, b *budget) (*fetched, error) {
+	stream, err := c.Series(ctx, &ingesterpb.SeriesRequest{
+		MinTime: h.Start, MaxTime: h.End,
+		Matchers: []*ingesterpb.Matchers{{Matchers: toWire(matchers)}},
+		Limit:    uint64(max(h.Limit, 0)),
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := &fetched{}
+	var builder labels.ScratchBuilder
+	err = receive(stream.Recv, func(m *ingesterpb.SeriesResponse) error {
+		for _, s := range m.Series {
+			lset, err := toLabels(&builder, s.Labels)
+			if err != nil {
+				return err
+			}
+			if err := b.chargeSeries(lset); err != nil {
+				return err
+			}
+			out.series = append(out.series, fetchedSeries{lset: lset})
+		}
+		return nil
+	})
+	slices.SortFunc(out.series, func(a, b fetchedSeries) int { return labels.Compare(a.lset, b.lset) })
+	out.series = slices.CompactFunc(out.series, func(a, b fetchedSeries) bool { return labels.Equal(a.lset, b.lset) })
+	return out, err
+}
+
+func toLabels(b *labels.ScratchBuilder, pairs []string) (labels.Labels, error) {
+	if len(pairs)%2 != 0 {
+		return labels.EmptyLabels(), errs.New(errs.Internal, "a label without a value arrived")
+	}
+	b.Reset()
+	for i := 0; i < len(pairs); i += 2 {
+		b.Add(pairs[i], pairs[i+1])
+	}
+	return b.Labels(), nil
+}
+
+func toWire(matchers []*labels.Matcher) []*ingesterpb.Matcher {
+	out := make([]*ingesterpb.Matcher, len(matchers))
+	for i, m := range matchers {
+		out[i] = &ingesterpb.Matcher{Type: wireType(m.Type), Name: m.Name, Value: m.Value}
+	}
+	return out
+}
+
+func wireType(t labels.MatchType) ingesterpb.Matcher_Type {
+	switch t {
+	case labels.MatchNotEqual:
+		return ingesterpb.Matcher_NOT_EQUAL
+	case labels.MatchRegexp:
+		return ingesterpb.Matcher_REGEX
+	case labels.MatchNotRegexp:
+		return ingesterpb.Matcher_NOT_REGEX
+	}
+	return ingesterpb.Matcher_EQUAL
+}

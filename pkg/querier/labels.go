@@ -1,0 +1,103 @@
+package querier
+
+import (
+	"context"
+	"slices"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/util/annotations"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
+)
+
+// LabelNames returns the names of the labels of the series that match, sorted, each once. hints
+// may limit how many; the first ones are returned.
+func (s *session) LabelNames(ctx context.Context, hints *storage.LabelHints, matchers ...*labels.Matcher) ([]string, annotations.Annotations, error) {
+	return s.labels(ctx, hints, labelCall{
+		ingester: func(ctx context.Context, c ingesterpb.IngesterQueryClient, sc scope, limit uint64) ([]string, error) {
+			r, err := c.LabelNames(ctx, &ingesterpb.LabelNamesRequest{MinTime: sc.mint, MaxTime: sc.maxt, Matchers: toWire(matchers), Limit: limit})
+			return r.GetNames(), err
+		},
+		block: func(q storage.LabelQuerier) ([]string, error) {
+			names, _, err := q.LabelNames(ctx, nil, slices.Clone(matchers)...) // TSDB sorts them in place
+			return names, err
+		},
+	})
+}
+
+// LabelValues returns the values that label name has in the series that match, as LabelNames does.
+func (s *session) LabelValues(ctx context.Context, name string, hints *storage.LabelHints, matchers ...*labels.Matcher) ([]string, annotations.Annotations, error) {
+	return s.labels(ctx, hints, labelCall{
+		ingester: func(ctx context.Context, c ingesterpb.IngesterQueryClient, sc scope, limit uint64) ([]string, error) {
+			r, err := c.LabelValues(ctx, &ingesterpb.LabelValuesRequest{Name: name, MinTime: sc.mint, MaxTime: sc.maxt, Matchers: toWire(matchers), Limit: limit})
+			return r.GetValues(), err
+		},
+		block: func(q storage.LabelQuerier) ([]string, error) {
+			values, _, err := q.LabelValues(ctx, name, nil, slices.Clone(matchers)...)
+			return values, err
+		},
+	})
+}
+
+// labelCall is one question to both kinds of places.
+type labelCall struct {
+	ingester func(ctx context.Context, c ingesterpb.IngesterQueryClient, sc scope, limit uint64) ([]string, error)
+	block    func(storage.LabelQuerier) ([]string, error)
+}
+
+func (s *session) labels(ctx context.Context, hints *storage.LabelHints, call labelCall) ([]string, annotations.Annotations, error) {
+	release, err := s.q.acquire(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer release()
+	sc, err := s.q.scope(ctx, s.mint, s.maxt)
+	if err != nil {
+		return nil, nil, err
+	}
+	limit := 0
+	if hints != nil {
+		limit = max(hints.Limit, 0)
+	}
+	var recent, old [][]string
+	g, gctx := errgroup.WithContext(ctx)
+	if sc.ingesters {
+		g.Go(func() error {
+			set, err := s.q.replicas(sc)
+			if err != nil {
+				return err
+			}
+			recent, err = ask(gctx, s.q, set, func(ctx context.Context, c ingesterpb.IngesterQueryClient) ([]string, error) {
+				return call.ingester(ctx, c, sc, uint64(limit))
+			})
+			return err
+		})
+	}
+	if sc.blocks {
+		g.Go(func() (err error) { old, err = s.q.labelsFromBlocks(gctx, sc, call.block); return err })
+	}
+	if err := g.Wait(); err != nil {
+		return nil, nil, err
+	}
+	all := union(append(recent, old...))
+	if limit > 0 && len(all) > limit {
+		all = all[:limit]
+	}
+	return all, nil, nil
+}
+
+// union returns the strings of all lists, sorted, each once.
+func union(lists [][]string) []string {
+	n := 0
+	for _, l := range lists {
+		n += len(l)
+	}
+	all := make([]string, 0, n)
+	for _, l := range lists {
+		all = append(all, l...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}

@@ -1,0 +1,194 @@
+package querier
+
+import (
+	"bytes"
+	"cmp"
+	"slices"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb/chunks"
+)
+
+// source yields the series of one replica or block, sorted by labels. The chunks of at belong to
+// the caller until the query ends.
+type source interface {
+	next() bool
+	at() (labels.Labels, []chunks.Meta)
+	err() error
+}
+
+// merger yields the union of sources: each series once, with the chunks of all that have it.
+type merger struct {
+	heap    []source // a min-heap by labels; every source stands on a series
+	fresh   []source // sources to advance before the next series
+	metrics *metrics
+
+	lset    labels.Labels
+	metas   []chunks.Meta
+	mixed   bool // metas are of several sources
+	failure error
+}
+
+func newMerger(sources []source, m *metrics) *merger {
+	return &merger{heap: make([]source, 0, len(sources)), fresh: sources, metrics: m}
+}
+
+func (m *merger) next() bool {
+	for _, s := range m.fresh {
+		if s.next() {
+			m.push(s)
+		} else if err := s.err(); err != nil {
+			m.failure = err
+		}
+	}
+	m.fresh = m.fresh[:0]
+	if m.failure != nil || len(m.heap) == 0 {
+		return false
+	}
+	m.lset, m.metas = m.take()
+	m.mixed = false
+	for len(m.heap) > 0 {
+		if l, _ := m.heap[0].at(); !labels.Equal(l, m.lset) {
+			break
+		}
+		_, more := m.take()
+		if !m.mixed {
+			m.metas, m.mixed = append(make([]chunks.Meta, 0, len(m.metas)+(len(m.heap)+1)*len(more)), m.metas...), true
+		}
+		m.metas = append(m.metas, more...)
+	}
+	var dropped int
+	m.metas, dropped = distinct(m.metas)
+	m.metrics.duplicates.Add(float64(dropped))
+	return true
+}
+
+// take removes the least series' source from the heap and marks it to be advanced.
+func (m *merger) take() (labels.Labels, []chunks.Meta) {
+	s := m.heap[0]
+	last := len(m.heap) - 1
+	m.heap[0] = m.heap[last]
+	m.heap = m.heap[:last]
+	for i := 0; ; {
+		child := 2*i + 1
+		if child >= last {
+			break
+		}
+		if child+1 < last && m.less(child+1, child) {
+			child++
+		}
+		if !m.less(child, i) {
+			break
+		}
+		m.heap[i], m.heap[child] = m.heap[child], m.heap[i]
+		i = child
+	}
+	m.fresh = append(m.fresh, s)
+	return s.at()
+}
+
+func (m *merger) push(s source) {
+	m.heap = append(m.heap, s)
+	for i := len(m.heap) - 1; i > 0; {
+		parent := (i - 1) / 2
+		if !m.less(i, parent) {
+			break
+		}
+		m.heap[i], m.heap[parent] = m.heap[parent], m.heap[i]
+		i = parent
+	}
+}
+
+func (m *merger) less(i, j int) bool {
+	a, _ := m.heap[i].at()
+	b, _ := m.heap[j].at()
+	return labels.Compare(a, b) < 0
+}
+
+// distinct sorts chunks by time and drops those that are byte for byte another one: replicas that
+// got the same samples cut the same chunks. It returns how many it dropped.
+func distinct(ms []chunks.Meta) ([]chunks.Meta, int) {
+	byTime := func(a, b chunks.Meta) int {
+		return cmp.Or(cmp.Compare(a.MinTime, b.MinTime), cmp.Compare(a.MaxTime, b.MaxTime))
+	}
+	if !slices.IsSortedFunc(ms, byTime) {
+		slices.SortStableFunc(ms, byTime)
+	}
+	out := ms[:0]
+	for i, c := range ms {
+		twin := false
+		for j := len(out) - 1; j >= 0 && byTime(out[j], c) == 0 && !twin; j-- {
+			twin = out[j].Chunk.Encoding() == c.Chunk.Encoding() && bytes.Equal(out[j].Chunk.Bytes(), c.Chunk.Bytes())
+		}
+		if !twin {
+			out = append(out, ms[i])
+		}
+	}
+	return out, len(ms) - len(out)
+}
+
+// fetched is the answer of one ingester, a source over memory.
+type fetched struct {
+	series []fetchedSeries
+	i      int // of the series after the current one
+}
+
+type fetchedSeries struct {
+	lset  labels.Labels
+	metas []chunks.Meta
+}
+
+func (f *fetched) next() bool { f.i++; return f.i <= len(f.series) }
+func (f *fetched) err() error { return nil }
+func (f *fetched) at() (labels.Labels, []chunks.Meta) {
+	s := &f.series[f.i-1]
+	return s.lset, s.metas
+}
+
+// blockSource yields the series of one block and charges them.
+type blockSource struct {
+	set      storage.ChunkSeriesSet
+	budget   *budget
+	metrics  *metrics
+	noChunks bool
+
+	lset    labels.Labels
+	metas   []chunks.Meta
+	it      chunks.Iterator
+	failure error
+}
+
+func (b *blockSource) next() bool {
+	if b.failure != nil || !b.set.Next() {
+		return false
+	}
+	s := b.set.At()
+	b.lset, b.metas = s.Labels(), nil
+	if b.failure = b.budget.chargeSeries(b.lset); b.failure != nil || b.noChunks {
+		return b.failure == nil
+	}
+	size := 0
+	b.it = s.Iterator(b.it)
+	for b.it.Next() {
+		m := b.it.At()
+		size += len(m.Chunk.Bytes())
+		b.metas = append(b.metas, m)
+	}
+	if b.failure = b.it.Err(); b.failure != nil {
+		return false
+	}
+	b.metrics.chunks.WithLabelValues(fromBlocks).Add(float64(len(b.metas)))
+	b.metrics.chunkBytes.WithLabelValues(fromBlocks).Add(float64(size))
+	b.failure = b.budget.chargeChunks(len(b.metas), size)
+	return b.failure == nil
+}
+
+func (b *blockSource) at() (labels.Labels, []chunks.Meta) { return b.lset, b.metas }
+
+func (b *blockSource) err() error {
+	if b.failure != nil {
+		return b.failure
+	}
+	return b.set.Err()
+}

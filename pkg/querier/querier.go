@@ -1,0 +1,145 @@
+// Package querier owns the read path below the query engine: it fetches what a query selects from
+// the ingesters and from the blocks in object storage, merges the replicas to what a single
+// Prometheus would hold, and keeps the tenant's limits while doing so. It never answers with a
+// part: what cannot be had is an error.
+package querier
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/grafana/dskit/ring"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/storage"
+
+	"github.com/amphora-metrics/amphora/pkg/block"
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
+)
+
+// maxFetches is how many selections and label calls of a process run at the same time; each holds
+// the answers of its replicas in memory. The others wait, as long as their contexts last.
+const maxFetches = 64
+
+// Deps are what a Querier works with.
+type Deps struct {
+	Logger    *slog.Logger
+	Reg       prometheus.Registerer
+	Ingesters ring.ReadRing
+	Client    func(addr string) (ingesterpb.IngesterQueryClient, error)
+	Blocks    *block.Reader // nil: there are no blocks
+	Limits    func(tenant.ID) limits.View
+	Now       func() time.Time // nil: time.Now
+}
+
+// Querier reads the data of one tenant, the one its caller's context names. It is a
+// storage.Queryable, ChunkQueryable and ExemplarQueryable.
+type Querier struct {
+	cfg     Config
+	deps    Deps
+	metrics *metrics
+	slots   chan struct{}
+}
+
+var (
+	_ storage.Queryable         = (*Querier)(nil)
+	_ storage.ChunkQueryable    = (*Querier)(nil)
+	_ storage.ExemplarQueryable = (*Querier)(nil)
+)
+
+// New returns a querier. Errors: Invalid for settings that would leave gaps.
+func New(cfg Config, deps Deps) (*Querier, error) {
+	if cfg.QueryStoreAfter < 0 || cfg.QueryIngestersWithin < 0 {
+		return nil, errs.New(errs.Invalid, "querier.query_store_after and query_ingesters_within must not be negative")
+	}
+	if cfg.QueryIngestersWithin > 0 && cfg.QueryStoreAfter > cfg.QueryIngestersWithin {
+		return nil, errs.New(errs.Invalid, "querier.query_store_after %s exceeds query_ingesters_within %s: samples between them would be in neither",
+			cfg.QueryStoreAfter, cfg.QueryIngestersWithin)
+	}
+	if deps.Now == nil {
+		deps.Now = time.Now
+	}
+	return &Querier{cfg: cfg, deps: deps, metrics: newMetrics(deps.Reg), slots: make(chan struct{}, maxFetches)}, nil
+}
+
+// Querier returns the samples with mint <= t <= maxt, in milliseconds.
+func (q *Querier) Querier(mint, maxt int64) (storage.Querier, error) {
+	return sampleQuerier{newSession(q, mint, maxt)}, nil
+}
+
+// ChunkQuerier returns the chunks with samples in mint <= t <= maxt, in milliseconds.
+func (q *Querier) ChunkQuerier(mint, maxt int64) (storage.ChunkQuerier, error) {
+	return chunkQuerier{newSession(q, mint, maxt)}, nil
+}
+
+// acquire takes one of the process's slots; the caller calls the function it returns.
+func (q *Querier) acquire(ctx context.Context) (func(), error) {
+	select {
+	case q.slots <- struct{}{}:
+		return func() { <-q.slots }, nil
+	default:
+	}
+	q.metrics.fetchesWait.Inc()
+	defer q.metrics.fetchesWait.Dec()
+	select {
+	case q.slots <- struct{}{}:
+		return func() { <-q.slots }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// scope is where one call of one tenant looks.
+type scope struct {
+	tenant tenant.ID
+	limits limits.View
+	mint   int64
+	maxt   int64
+
+	empty     bool // the tenant's lookback ends after the range
+	ingesters bool
+	blocks    bool
+	// blocksMaxt is where the range of the blocks ends.
+	blocksMaxt int64
+}
+
+// scope decides who is asked for mint <= t <= maxt on behalf of ctx's tenant.
+func (q *Querier) scope(ctx context.Context, mint, maxt int64) (scope, error) {
+	id, err := tenant.FromContext(ctx)
+	if err != nil {
+		return scope{}, err
+	}
+	s := scope{tenant: id, limits: q.deps.Limits(id), mint: mint, maxt: maxt, blocksMaxt: maxt}
+	now := q.deps.Now()
+	if d := limits.MaxQueryLookback.Of(s.limits); d > 0 {
+		s.mint = max(s.mint, now.Add(-d).UnixMilli())
+	}
+	s.empty = s.mint > s.maxt
+	w := q.cfg.QueryIngestersWithin
+	s.ingesters = !s.empty && (w == 0 || s.maxt >= now.Add(-w).UnixMilli())
+	if a := q.cfg.QueryStoreAfter; a > 0 {
+		s.blocksMaxt = min(s.maxt, now.Add(-a).UnixMilli())
+	}
+	s.blocks = !s.empty && q.deps.Blocks != nil && s.mint <= s.blocksMaxt
+	return s, nil
+}
+
+// checkLength refuses a selection of samples over too long a time.
+func (q *Querier) checkLength(s scope) error {
+	most := limits.MaxPartialQueryLength.Of(s.limits)
+	// The ends of a range may be so far apart that their difference is no int64.
+	if length := float64(s.maxt) - float64(s.mint); most > 0 && length > float64(most.Milliseconds()) {
+		return q.reject("max-query-length", limits.MaxPartialQueryLength.Row(),
+			"the query time range exceeds the limit (query length: %.0f s, limit: %s)", length/1000, most)
+	}
+	return nil
+}
+
+// reject words the error of a limit and counts it.
+func (q *Querier) reject(id errs.ID, row *limits.Row, format string, args ...any) error {
+	q.metrics.rejected.WithLabelValues(string(id)).Inc()
+	return errs.Limit(errs.TooLarge, id, row.Flag, row.Name, format, args...)
+}

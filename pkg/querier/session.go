@@ -1,0 +1,209 @@
+package querier
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/util/annotations"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/amphora-metrics/amphora/pkg/block"
+	"github.com/amphora-metrics/amphora/pkg/errs"
+)
+
+// sessionFetches is how many selections of one query run at the same time.
+const sessionFetches = 8
+
+// session is one query's use of the querier: a time range, what is left of the limits, and what is
+// held until the query ends.
+type session struct {
+	q          *Querier
+	mint, maxt int64
+	slots      chan struct{}
+	fetches    sync.WaitGroup
+
+	mu        sync.Mutex // guards what follows
+	closed    bool
+	budget    *budget
+	cancels   []context.CancelCauseFunc
+	snapshots []*block.Snapshot
+}
+
+var errSessionClosed = errs.New(errs.Canceled, "query has ended")
+
+func newSession(q *Querier, mint, maxt int64) *session {
+	return &session{q: q, mint: mint, maxt: maxt, slots: make(chan struct{}, sessionFetches)}
+}
+
+// Close ends running selections and lets go of the blocks; what the session yielded must not be
+// used afterwards.
+func (s *session) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	for _, cancel := range s.cancels {
+		cancel(errSessionClosed)
+	}
+	s.mu.Unlock()
+	s.fetches.Wait()
+	var err error
+	for _, snap := range s.snapshots {
+		err = errors.Join(err, snap.Close())
+	}
+	s.snapshots = nil
+	return err
+}
+
+// selection is a Select in the making.
+type selection struct {
+	ready     chan struct{}
+	merger    *merger
+	mint      int64
+	maxt      int64
+	untrimmed bool
+	limit     int // series; 0: none
+	n         int
+	err       error
+}
+
+// sel starts to fetch. Selections of one query so run beside each other although the engine asks
+// for one after the other.
+func (s *session) sel(ctx context.Context, hints *storage.SelectHints, matchers []*labels.Matcher) *selection {
+	out := &selection{ready: make(chan struct{})}
+	var h storage.SelectHints
+	if hints != nil {
+		h = *hints
+	} else {
+		h.Start, h.End = s.mint, s.maxt
+	}
+	h.Start, h.End = max(h.Start, s.mint), min(h.End, s.maxt)
+	out.limit, out.untrimmed = h.Limit, h.DisableTrimming
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		out.err = errSessionClosed
+		close(out.ready)
+		return out
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	s.cancels = append(s.cancels, cancel)
+	s.fetches.Go(func() {
+		defer close(out.ready)
+		// A panic here would end the process: no caller is below to recover it.
+		defer func() {
+			if p := recover(); p != nil {
+				out.err = errs.New(errs.Internal, "selecting series broke: %v", p)
+			}
+		}()
+		out.err = s.fetch(ctx, h, matchers, out)
+	})
+	return out
+}
+
+func (s *session) fetch(ctx context.Context, h storage.SelectHints, matchers []*labels.Matcher, out *selection) error {
+	select {
+	case s.slots <- struct{}{}:
+		defer func() { <-s.slots }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	release, err := s.q.acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	sc, err := s.q.scope(ctx, h.Start, h.End)
+	if err != nil {
+		return err
+	}
+	if h.Func != seriesOnly {
+		if err := s.q.checkLength(sc); err != nil {
+			return err
+		}
+	}
+	h.Start, h.End = sc.mint, sc.maxt
+	out.mint, out.maxt = sc.mint, sc.maxt
+
+	b := s.budgetOf(sc)
+	var recent, old []source
+	g, gctx := errgroup.WithContext(ctx)
+	if sc.ingesters {
+		g.Go(func() (err error) { recent, err = s.q.selectIngesters(gctx, sc, h, matchers, b); return err })
+	}
+	if sc.blocks {
+		// The blocks are read with ctx: they are read later, when g's context has ended.
+		g.Go(func() (err error) { old, err = s.selectBlocks(ctx, gctx, sc, h, matchers); return err })
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	out.merger = newMerger(append(recent, old...), s.q.metrics)
+	return nil
+}
+
+func (s *session) budgetOf(sc scope) *budget {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.budget == nil {
+		s.budget = newBudget(s.q, sc.limits)
+	}
+	return s.budget
+}
+
+// hold keeps snap until the session ends.
+func (s *session) hold(snap *block.Snapshot) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.snapshots = append(s.snapshots, snap)
+}
+
+// next moves to the next series.
+func (s *selection) next() bool {
+	<-s.ready
+	if s.err != nil || s.limit > 0 && s.n >= s.limit {
+		return false
+	}
+	if !s.merger.next() {
+		s.err = s.merger.failure
+		return false
+	}
+	s.n++
+	return true
+}
+
+func (s *selection) series() *series {
+	return &series{lset: s.merger.lset, metas: s.merger.metas, mint: s.mint, maxt: s.maxt, untrimmed: s.untrimmed, mixed: s.merger.mixed}
+}
+
+func (s *selection) Err() error {
+	<-s.ready
+	return s.err
+}
+
+func (s *selection) Warnings() annotations.Annotations { return nil }
+
+type (
+	sampleQuerier struct{ *session }
+	chunkQuerier  struct{ *session }
+	sampleSet     struct{ *selection }
+	chunkSet      struct{ *selection }
+)
+
+// Select returns the series that match all matchers, sorted. Errors of the set: Unavailable if
+// too few replicas or blocks answered, TooLarge over a limit.
+func (q sampleQuerier) Select(ctx context.Context, _ bool, hints *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
+	return sampleSet{q.sel(ctx, hints, matchers)}
+}
+
+// Select is as sampleQuerier's.
+func (q chunkQuerier) Select(ctx context.Context, _ bool, hints *storage.SelectHints, matchers ...*labels.Matcher) storage.ChunkSeriesSet {
+	return chunkSet{q.sel(ctx, hints, matchers)}
+}
+
+func (s sampleSet) Next() bool             { return s.next() }
+func (s sampleSet) At() storage.Series     { return sampleSeries{s.series()} }
+func (s chunkSet) Next() bool              { return s.next() }
+func (s chunkSet) At() storage.ChunkSeries { return chunkSeries{s.series()} }
