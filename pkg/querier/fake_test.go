@@ -35,6 +35,7 @@ type node struct {
 	err   error // instead of any answer
 	hang  bool  // answers end with their context
 	calls int
+	since int64 // answers say that they are complete since then
 }
 
 func newNode(t testing.TB, zone string) *node {
@@ -113,7 +114,7 @@ func (n *node) Query(ctx context.Context, in *ingesterpb.QueryRequest, _ ...grpc
 	out := &stream[ingesterpb.QueryResponse]{ctx: ctx}
 	hints := &storage.SelectHints{Start: in.MinTime, End: in.MaxTime, DisableTrimming: true, ShardCount: uint64(in.ShardCount), ShardIndex: uint64(in.ShardIndex)}
 	set := q.Select(ctx, true, hints, n.matchers(in.Matchers)...)
-	msg := &ingesterpb.QueryResponse{}
+	msg := &ingesterpb.QueryResponse{CompleteSince: n.since}
 	for set.Next() {
 		s := &ingesterpb.Series{Labels: pairs(set.At().Labels())}
 		it := set.At().Iterator(nil)
@@ -142,7 +143,7 @@ func (n *node) Series(ctx context.Context, in *ingesterpb.SeriesRequest, _ ...gr
 		return nil, err
 	}
 	defer q.Close()
-	msg := &ingesterpb.SeriesResponse{}
+	msg := &ingesterpb.SeriesResponse{CompleteSince: n.since}
 	set := q.Select(ctx, false, &storage.SelectHints{Func: "series", Start: in.MinTime, End: in.MaxTime}, n.matchers(in.Matchers[0].Matchers)...)
 	for set.Next() {
 		msg.Series = append(msg.Series, &ingesterpb.SeriesLabels{Labels: pairs(set.At().Labels())})
@@ -160,7 +161,7 @@ func (n *node) LabelNames(ctx context.Context, in *ingesterpb.LabelNamesRequest,
 	}
 	defer q.Close()
 	names, _, err := q.LabelNames(ctx, nil, n.matchers(in.Matchers)...)
-	return &ingesterpb.LabelNamesResponse{Names: names}, err
+	return &ingesterpb.LabelNamesResponse{Names: names, CompleteSince: n.since}, err
 }
 
 func (n *node) LabelValues(ctx context.Context, in *ingesterpb.LabelValuesRequest, _ ...grpc.CallOption) (*ingesterpb.LabelValuesResponse, error) {
@@ -173,7 +174,7 @@ func (n *node) LabelValues(ctx context.Context, in *ingesterpb.LabelValuesReques
 	}
 	defer q.Close()
 	values, _, err := q.LabelValues(ctx, in.Name, nil, n.matchers(in.Matchers)...)
-	return &ingesterpb.LabelValuesResponse{Values: values}, err
+	return &ingesterpb.LabelValuesResponse{Values: values, CompleteSince: n.since}, err
 }
 
 func (n *node) Exemplars(ctx context.Context, in *ingesterpb.ExemplarsRequest, _ ...grpc.CallOption) (*ingesterpb.ExemplarsResponse, error) {

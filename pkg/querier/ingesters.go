@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/grafana/dskit/ring"
@@ -50,9 +51,88 @@ func (q *Querier) replicas(sc scope) (ring.ReplicationSet, error) {
 	return set, nil
 }
 
+// dated is an answer that says since when, in milliseconds, its ingester has all that it ever
+// acknowledged.
+type dated interface{ completeSince() int64 }
+
 // ask calls f on as many ingesters as a read quorum needs, and on the others when some fail or are
-// slow. The answers are those of a quorum: every acknowledged sample is in at least one.
-func ask[T any](ctx context.Context, q *Querier, set ring.ReplicationSet, f func(context.Context, ingesterpb.IngesterQueryClient) (T, error)) ([]T, error) {
+// slow. The answers are those of a quorum: every acknowledged sample is in at least one, as long as
+// nobody lost what it had. If one of them lost samples since mint, with its disk, the others are
+// asked as well, and what those that can be reached have is among the answers.
+func ask[T any](ctx context.Context, q *Querier, set ring.ReplicationSet, mint int64, f func(context.Context, ingesterpb.IngesterQueryClient) (T, error)) ([]T, error) {
+	var mu sync.Mutex // guards answered
+	answered := map[string]bool{}
+	answers, err := askQuorum(ctx, q, set, func(ctx context.Context, inst *ring.InstanceDesc) (T, error) {
+		answer, err := askOne(ctx, q, inst, f)
+		if err == nil {
+			mu.Lock()
+			answered[inst.Addr] = true
+			mu.Unlock()
+		}
+		return answer, err
+	})
+	if within := q.cfg.QueryIngestersWithin; within > 0 {
+		mint = max(mint, q.deps.Now().Add(-within).UnixMilli()) // blocks have what is older
+	}
+	if err != nil || !slices.ContainsFunc(answers, func(a T) bool { return lacks(a, mint) }) {
+		return answers, err
+	}
+	mu.Lock()
+	rest := slices.DeleteFunc(slices.Clone(set.Instances), func(i ring.InstanceDesc) bool { return answered[i.Addr] })
+	mu.Unlock()
+	more, err := askRest(ctx, q, rest, f)
+	return append(answers, more...), err
+}
+
+// lacks says whether answer may miss samples from mint on.
+func lacks[T any](answer T, mint int64) bool {
+	d, ok := any(answer).(dated)
+	return ok && d.completeSince() > mint
+}
+
+// askRest asks all of rest and returns the answers of those that can be reached in time. Errors:
+// those that no other ingester would spare the caller.
+func askRest[T any](ctx context.Context, q *Querier, rest []ring.InstanceDesc, f func(context.Context, ingesterpb.IngesterQueryClient) (T, error)) ([]T, error) {
+	within, cancel := context.WithTimeout(ctx, hedgeAfter)
+	defer cancel()
+	answers, problems := make([]T, len(rest)), make([]error, len(rest))
+	var wg sync.WaitGroup
+	for i := range rest {
+		wg.Go(func() { answers[i], problems[i] = askOne(within, q, &rest[i], f) })
+	}
+	wg.Wait()
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	var out []T
+	for i, err := range problems {
+		switch {
+		case err == nil:
+			out = append(out, answers[i])
+		case terminal(err):
+			return nil, err
+		default:
+			q.metrics.unhealed.Inc()
+			q.deps.Logger.Warn("an ingester lost samples and another that may have them did not answer", "ingester", rest[i].Addr, "err", err)
+		}
+	}
+	return out, nil
+}
+
+func askOne[T any](ctx context.Context, q *Querier, inst *ring.InstanceDesc, f func(context.Context, ingesterpb.IngesterQueryClient) (T, error)) (T, error) {
+	var none T
+	client, err := q.deps.Client(inst.Addr)
+	if err != nil {
+		return none, errs.New(errs.Unavailable, "reach ingester %s: %w", inst.Addr, err)
+	}
+	answer, err := f(ctx, client)
+	if err != nil {
+		return none, fmt.Errorf("ask ingester %s: %w", inst.Addr, err)
+	}
+	return answer, nil
+}
+
+func askQuorum[T any](ctx context.Context, q *Querier, set ring.ReplicationSet, f func(context.Context, *ring.InstanceDesc) (T, error)) ([]T, error) {
 	cfg := ring.DoUntilQuorumConfig{
 		MinimizeRequests: q.cfg.MinimizeIngesterRequests,
 		IsTerminalError:  terminal,
@@ -60,18 +140,7 @@ func ask[T any](ctx context.Context, q *Querier, set ring.ReplicationSet, f func
 	if cfg.MinimizeRequests {
 		cfg.HedgingDelay = hedgeAfter
 	}
-	answers, err := ring.DoUntilQuorum(ctx, set, cfg, func(ctx context.Context, inst *ring.InstanceDesc) (T, error) {
-		var none T
-		client, err := q.deps.Client(inst.Addr)
-		if err != nil {
-			return none, errs.New(errs.Unavailable, "reach ingester %s: %w", inst.Addr, err)
-		}
-		answer, err := f(ctx, client)
-		if err != nil {
-			return none, fmt.Errorf("ask ingester %s: %w", inst.Addr, err)
-		}
-		return answer, nil
-	}, func(T) {})
+	answers, err := ring.DoUntilQuorum(ctx, set, cfg, f, func(T) {})
 	switch {
 	case err == nil:
 		return answers, nil
@@ -118,7 +187,7 @@ func (q *Querier) selectIngesters(ctx context.Context, sc scope, h storage.Selec
 	if h.Func == seriesOnly {
 		one = (*Querier).seriesOne
 	}
-	answers, err := ask(ctx, q, set, func(ctx context.Context, c ingesterpb.IngesterQueryClient) (*fetched, error) {
+	answers, err := ask(ctx, q, set, h.Start, func(ctx context.Context, c ingesterpb.IngesterQueryClient) (*fetched, error) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel() // ends the stream if it is left before its end
 		return one(q, ctx, c, h, matchers, b)
@@ -144,6 +213,7 @@ func (q *Querier) selectOne(ctx context.Context, c ingesterpb.IngesterQueryClien
 	out := &fetched{}
 	var builder labels.ScratchBuilder
 	err = receive(stream.Recv, func(m *ingesterpb.QueryResponse) error {
+		out.since = max(out.since, m.CompleteSince)
 		n := 0
 		for _, s := range m.Series {
 			n += len(s.Chunks)
@@ -204,6 +274,7 @@ func (q *Querier) seriesOne(ctx context.Context, c ingesterpb.IngesterQueryClien
 	out := &fetched{}
 	var builder labels.ScratchBuilder
 	err = receive(stream.Recv, func(m *ingesterpb.SeriesResponse) error {
+		out.since = max(out.since, m.CompleteSince)
 		for _, s := range m.Series {
 			lset, err := toLabels(&builder, s.Labels)
 			if err != nil {

@@ -16,9 +16,9 @@ import (
 // may limit how many; the first ones are returned.
 func (s *session) LabelNames(ctx context.Context, hints *storage.LabelHints, matchers ...*labels.Matcher) ([]string, annotations.Annotations, error) {
 	return s.labels(ctx, hints, labelCall{
-		ingester: func(ctx context.Context, c ingesterpb.IngesterQueryClient, sc scope, limit uint64) ([]string, error) {
+		ingester: func(ctx context.Context, c ingesterpb.IngesterQueryClient, sc scope, limit uint64) (labelStrings, error) {
 			r, err := c.LabelNames(ctx, &ingesterpb.LabelNamesRequest{MinTime: sc.mint, MaxTime: sc.maxt, Matchers: toWire(matchers), Limit: limit})
-			return r.GetNames(), err
+			return labelStrings{r.GetNames(), r.GetCompleteSince()}, err
 		},
 		block: func(q storage.LabelQuerier) ([]string, error) {
 			names, _, err := q.LabelNames(ctx, nil, slices.Clone(matchers)...) // TSDB sorts them in place
@@ -30,9 +30,9 @@ func (s *session) LabelNames(ctx context.Context, hints *storage.LabelHints, mat
 // LabelValues returns the values that label name has in the series that match, as LabelNames does.
 func (s *session) LabelValues(ctx context.Context, name string, hints *storage.LabelHints, matchers ...*labels.Matcher) ([]string, annotations.Annotations, error) {
 	return s.labels(ctx, hints, labelCall{
-		ingester: func(ctx context.Context, c ingesterpb.IngesterQueryClient, sc scope, limit uint64) ([]string, error) {
+		ingester: func(ctx context.Context, c ingesterpb.IngesterQueryClient, sc scope, limit uint64) (labelStrings, error) {
 			r, err := c.LabelValues(ctx, &ingesterpb.LabelValuesRequest{Name: name, MinTime: sc.mint, MaxTime: sc.maxt, Matchers: toWire(matchers), Limit: limit})
-			return r.GetValues(), err
+			return labelStrings{r.GetValues(), r.GetCompleteSince()}, err
 		},
 		block: func(q storage.LabelQuerier) ([]string, error) {
 			values, _, err := q.LabelValues(ctx, name, nil, slices.Clone(matchers)...)
@@ -43,9 +43,17 @@ func (s *session) LabelValues(ctx context.Context, name string, hints *storage.L
 
 // labelCall is one question to both kinds of places.
 type labelCall struct {
-	ingester func(ctx context.Context, c ingesterpb.IngesterQueryClient, sc scope, limit uint64) ([]string, error)
+	ingester func(ctx context.Context, c ingesterpb.IngesterQueryClient, sc scope, limit uint64) (labelStrings, error)
 	block    func(storage.LabelQuerier) ([]string, error)
 }
+
+// labelStrings is one ingester's answer.
+type labelStrings struct {
+	strings []string
+	since   int64 // see dated
+}
+
+func (l labelStrings) completeSince() int64 { return l.since }
 
 func (s *session) labels(ctx context.Context, hints *storage.LabelHints, call labelCall) ([]string, annotations.Annotations, error) {
 	release, err := s.q.acquire(ctx)
@@ -69,9 +77,12 @@ func (s *session) labels(ctx context.Context, hints *storage.LabelHints, call la
 			if err != nil {
 				return err
 			}
-			recent, err = ask(gctx, s.q, set, func(ctx context.Context, c ingesterpb.IngesterQueryClient) ([]string, error) {
+			answers, err := ask(gctx, s.q, set, sc.mint, func(ctx context.Context, c ingesterpb.IngesterQueryClient) (labelStrings, error) {
 				return call.ingester(ctx, c, sc, uint64(limit))
 			})
+			for _, a := range answers {
+				recent = append(recent, a.strings)
+			}
 			return err
 		})
 	}

@@ -131,8 +131,11 @@ func distinct(ms []chunks.Meta) ([]chunks.Meta, int) {
 // fetched is the answer of one ingester, a source over memory.
 type fetched struct {
 	series []fetchedSeries
-	i      int // of the series after the current one
+	i      int   // of the series after the current one
+	since  int64 // see dated
 }
+
+func (f *fetched) completeSince() int64 { return f.since }
 
 type fetchedSeries struct {
 	lset  labels.Labels

@@ -10,6 +10,7 @@ type metrics struct {
 	chunks      *prometheus.CounterVec
 	chunkBytes  *prometheus.CounterVec
 	duplicates  prometheus.Counter
+	unhealed    prometheus.Counter
 	fetchesWait prometheus.Gauge
 }
 
@@ -31,6 +32,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		duplicates: f.NewCounter(prometheus.CounterOpts{
 			Name: "amphora_querier_chunks_deduplicated_total",
 			Help: "Chunks that were byte for byte another replica's. Chunks that differ are merged sample by sample, which costs more.",
+		}),
+		unhealed: f.NewCounter(prometheus.CounterOpts{
+			Name: "amphora_querier_unhealed_reads_total",
+			Help: "Reads for which an ingester that lost samples answered and another that may have them did not. Samples may be missing from such an answer if two failures came together.",
 		}),
 		fetchesWait: f.NewGauge(prometheus.GaugeOpts{
 			Name: "amphora_querier_fetches_waiting",

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
@@ -280,6 +281,37 @@ func TestOneLostReplicaIsNotSeenAndTwoAreAnError(t *testing.T) {
 		}
 		nodes[0].fail(nil)
 		nodes[2].fail(nil)
+	}
+}
+
+// One ingester was away while the samples came, another has lost its disk since: only the third
+// has them, and a quorum alone may be the other two.
+func TestAnEmptiedDiskIsMadeUpForByTheOthers(t *testing.T) {
+	nodes := []*node{newNode(t, "a"), newNode(t, "b"), newNode(t, "c")}
+	add(t, nodes[0], reference(4, 50))
+	nodes[1].since = 1 << 35
+	for _, zones := range []bool{false, true} {
+		c := newCluster(t, nodes, nil)
+		if zones {
+			c.zones()
+		}
+		want := single(t, nodes[0], 0, 1<<40)
+		for range 10 { // who is asked is drawn
+			same(t, "one disk emptied", c.read(t, 0, 1<<40), want)
+			q, _ := c.q.Querier(0, 1<<40)
+			if names, _, err := q.LabelNames(asTenant(t), nil); err != nil || len(names) == 0 {
+				t.Fatalf("label names: %v, %v", names, err)
+			}
+		}
+		// With the third gone as well the answer is that of the quorum, and the metric says so.
+		nodes[0].fail(errDown)
+		if err := c.tryRead(asTenant(t), t); err != nil {
+			t.Errorf("quorum without the third: %v", err)
+		}
+		nodes[0].fail(nil)
+		if n := testutil.ToFloat64(c.q.metrics.unhealed); n == 0 {
+			t.Error("a read that could not be made whole was not counted")
+		}
 	}
 }
 

@@ -96,7 +96,7 @@ func everyReplica[T any](ctx context.Context, q *Querier, mint, maxt int64, f fu
 	if err != nil {
 		return nil, sc, err
 	}
-	answers, err := ask(ctx, q, set, func(ctx context.Context, c ingesterpb.IngesterQueryClient) (T, error) { return f(ctx, sc, c) })
+	answers, err := ask(ctx, q, set, mint, func(ctx context.Context, c ingesterpb.IngesterQueryClient) (T, error) { return f(ctx, sc, c) })
 	return answers, sc, err
 }
 
@@ -163,7 +163,7 @@ func (q *Querier) TenantStats(ctx context.Context) (Stats, error) {
 		return Stats{}, err
 	}
 	set.MaxErrors, set.MaxUnavailableZones = 0, 0
-	answers, err := ask(ctx, q, set, func(ctx context.Context, c ingesterpb.IngesterQueryClient) (*ingesterpb.TenantStatsResponse, error) {
+	answers, err := ask(ctx, q, set, math.MinInt64, func(ctx context.Context, c ingesterpb.IngesterQueryClient) (*ingesterpb.TenantStatsResponse, error) {
 		return c.TenantStats(ctx, &ingesterpb.TenantStatsRequest{})
 	})
 	if err != nil {
