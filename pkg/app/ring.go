@@ -25,6 +25,8 @@ const (
 	distributorRingKey  = "distributor"
 	// tokensPerIngester spreads series evenly enough and keeps the ring small.
 	tokensPerIngester = 128
+	// goodbye bounds how long a member that stops tries to tell the others.
+	goodbye = 3 * time.Second
 	// forgetAfterPeriods is after how many missed heartbeat timeouts a distributor is forgotten.
 	forgetAfterPeriods = 4
 )
@@ -170,6 +172,8 @@ func (a *App) memberlistKV() (*memberlist.KVInitService, error) {
 		}
 		m.ClusterLabel = c.ClusterLabel
 		m.JoinMembers = flagext.StringSliceCSVMulti(c.Join)
+		// At shutdown there may be nobody left to hear it.
+		m.LeaveTimeout, m.BroadcastTimeoutForLocalUpdatesOnShutdown = goodbye, goodbye
 		// A member that comes back before it was seen to leave may have another address.
 		m.DeadNodeReclaimTime = 10 * time.Second
 		m.MetricsNamespace = metricsPrefix
