@@ -21,6 +21,7 @@ import (
 	"github.com/grafana/dskit/ring"
 	"github.com/grafana/dskit/services"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/thanos-io/objstore"
 
 	"github.com/amphora-metrics/amphora/pkg/block"
@@ -127,6 +128,10 @@ func Main(args []string, out, logs io.Writer) error {
 // runs yet.
 func New(cfg Config, set *config.Set, log *slog.Logger) (*App, error) {
 	a := &App{cfg: cfg, set: set, log: log, reg: telemetry.NewRegistry(cfg.Telemetry)}
+	promauto.With(a.reg).NewGaugeVec(prometheus.GaugeOpts{
+		Name: "amphora_config_hash",
+		Help: "Always 1; the label is a hash of the configuration in force. Processes of one kind should agree.",
+	}, []string{"sha256"}).WithLabelValues(set.Hash()).Set(1)
 	a.limits = limits.NewOverrides(&a.cfg.Limits, a.cfg.Runtime, limits.Deps{Log: log, Reg: a.reg, Env: os.Getenv})
 	if err := a.serve("runtime-config", a.limits); err != nil {
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/grafana/dskit/ring"
 	"github.com/grafana/dskit/services"
 	prometheus "github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/storage"
@@ -156,6 +157,24 @@ func (a *App) ready(ctx context.Context) error {
 		if err := ing.CheckReady(ctx); err != nil {
 			return errs.Wrap(errs.Unavailable, err)
 		}
+		return a.inOwnView()
+	}
+	return nil
+}
+
+// inOwnView is nil once this process's view of the ring has its own ingester: before that a push
+// or a query in the same process would find nobody.
+func (a *App) inOwnView() error {
+	r, err := a.ingesterRing()
+	if err != nil {
+		return err
+	}
+	id, err := a.cfg.instanceID()
+	if err != nil {
+		return err
+	}
+	if st, err := r.GetInstanceState(id); err != nil || st == ring.PENDING || st == ring.JOINING {
+		return errs.New(errs.Unavailable, "the ring does not show the ingester of this process as active yet")
 	}
 	return nil
 }
