@@ -36,9 +36,16 @@ run: build ## Build and start one process with development/single/amphora.yaml (
 build: ## Build bin/amphora.
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
-test: ## Vet, and run every test; PKG= narrows it.
-	go vet $(if $(filter command line,$(origin PKG)),$(PKG),./...)
-	go test -count=$(COUNT) $(if $(filter command line,$(origin PKG)),$(PKG),./...)
+test: ## Vet, and run every test, first installing the servers that some need; PKG= narrows it.
+ifeq ($(origin PKG),command line)
+	go vet $(PKG)
+	go test -count=$(COUNT) $(PKG)
+else
+	@$(MAKE) --no-print-directory tools || echo '!!!!!!!! servers not installed: the tests that need them skip'
+	go vet ./...
+	go test -count=$(COUNT) ./pkg/... ./cmd/... ./tools/... ./development/...
+	go test -count=$(COUNT) -p 1 -timeout 20m ./integration/...
+endif
 
 race: ## Run the tests of RACE (./pkg/...) under the race detector.
 	go test -race -count=$(COUNT) $(RACE)
