@@ -15,12 +15,12 @@ import (
 	"github.com/klauspost/compress/s2"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
-	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/util/teststorage"
 
 	"github.com/amphora-metrics/amphora/pkg/api/admin"
 	"github.com/amphora-metrics/amphora/pkg/api/prom"
 	"github.com/amphora-metrics/amphora/pkg/config"
+	"github.com/amphora-metrics/amphora/pkg/engine"
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/remotewrite"
@@ -59,11 +59,16 @@ func everything(t testing.TB, f *fakes) Deps {
 	t.Helper()
 	db := teststorage.New(t)
 	reg := prometheus.NewRegistry()
+	eng, err := engine.New(engine.Config{Timeout: time.Minute, MaxSamples: 1000, LookbackDelta: time.Minute, MaxConcurrent: 1}, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = eng.Close() })
 	return Deps{
 		Registerer: reg, Gatherer: reg,
 		Limits: func(tenant.ID) limits.View { return limits.View{} },
 		Pusher: f, Usage: f,
-		Read:     &prom.Backends{Engine: promql.NewEngine(promql.EngineOpts{MaxSamples: 1000, Timeout: time.Minute}), Storage: db, Exemplars: db.DB},
+		Read:     &prom.Backends{Engine: eng, Storage: db, Exemplars: db.DB},
 		Ingester: &IngesterDeps{Flusher: f, PrepareShutdown: f, PrepareDownscale: f, UnregisterOnShutdown: f, Tenants: f},
 		Build:    admin.BuildInfo{Version: "1.2.3"},
 		Ready:    func(context.Context) error { return nil },

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"log/slog"
 	"net/http"
 	"strings"
 
@@ -208,7 +209,11 @@ func (a *API) scrape() Handler {
 	if a.deps.Gatherer == nil {
 		return nil
 	}
-	h := promhttp.HandlerFor(a.deps.Gatherer, promhttp.HandlerOpts{EnableOpenMetrics: true, ErrorHandling: promhttp.ContinueOnError})
+	h := promhttp.HandlerFor(a.deps.Gatherer, promhttp.HandlerOpts{
+		EnableOpenMetrics: true,
+		ErrorHandling:     promhttp.ContinueOnError, // without the metrics that clash, which the log names
+		ErrorLog:          slog.NewLogLogger(a.log.With("in", "metrics page").Handler(), slog.LevelError),
+	})
 	return admin.Page(h)
 }
 

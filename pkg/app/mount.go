@@ -10,6 +10,7 @@ import (
 	"github.com/grafana/dskit/ring"
 	"github.com/grafana/dskit/services"
 	prometheus "github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/storage"
 
 	"github.com/amphora-metrics/amphora/pkg/api"
@@ -207,22 +208,42 @@ type promql struct {
 	limits *limits.Overrides
 }
 
-// NewInstantQuery is part of the query engine's interface.
+// NewInstantQuery is part of prom.Engine.
 func (p promql) NewInstantQuery(ctx context.Context, q storage.Queryable, opts prometheus.QueryOpts, qs string, ts time.Time) (prometheus.Query, error) {
 	return p.Engine.NewInstantQuery(p.allow(ctx), q, opts, qs, ts)
 }
 
-// NewRangeQuery is part of the query engine's interface.
+// NewRangeQuery is part of prom.Engine.
 func (p promql) NewRangeQuery(ctx context.Context, q storage.Queryable, opts prometheus.QueryOpts, qs string, start, end time.Time, step time.Duration) (prometheus.Query, error) {
 	return p.Engine.NewRangeQuery(p.allow(ctx), q, opts, qs, start, end, step)
 }
 
+// ParseExpr is part of prom.Engine.
+func (p promql) ParseExpr(ctx context.Context, qs string) (parser.Expr, error) {
+	return p.Engine.ParseExpr(p.allow(ctx), qs)
+}
+
+// Format is part of prom.Engine.
+func (p promql) Format(ctx context.Context, qs string) (string, error) {
+	return p.Engine.Format(p.allow(ctx), qs)
+}
+
+// Tree is part of prom.Engine.
+func (p promql) Tree(ctx context.Context, qs string) (any, error) {
+	return p.Engine.Tree(p.allow(ctx), qs)
+}
+
+// allow returns ctx with what all of its tenants may use; without a tenant that is nothing.
 func (p promql) allow(ctx context.Context) context.Context {
-	id, err := tenant.FromContext(ctx)
+	ids, err := tenant.Many(ctx)
 	if err != nil {
 		return ctx
 	}
-	return engine.Allow(ctx, limits.EnabledExperimentalFunctions.Of(p.limits.For(id)))
+	lists := make([]string, len(ids))
+	for i, id := range ids {
+		lists[i] = limits.EnabledExperimentalFunctions.Of(p.limits.For(id))
+	}
+	return engine.Allow(ctx, lists...)
 }
 
 // The types below give the ingester the shape that the API asks for.

@@ -10,13 +10,6 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/errs"
 )
 
-// Bounds on the text of an expression. They are far above what people and generators write and
-// far below where walking the syntax tree, which is done recursively and many times, becomes slow.
-const (
-	maxNesting   = 200  // brackets inside brackets
-	maxOperators = 5000 // each may be one more level of the tree
-)
-
 // maxLabelGrowth is how many times as long as a stored label a label may become by label_replace
 // and label_join. Without it, 25 nested calls that write a label twice make 32 million of one byte.
 const maxLabelGrowth = 256
@@ -48,33 +41,26 @@ type window struct {
 	step       time.Duration
 }
 
-// checkShape bounds nesting and operators on the text alone, before the parser builds a tree. It
-// returns the reason as a metric has it.
-func checkShape(qs string) (string, error) {
-	lexer := parser.Lex(qs)
-	depth, operators := 0, 0
-	for {
-		var item parser.Item
-		lexer.NextItem(&item)
-		switch item.Typ {
-		case parser.EOF, parser.ERROR:
-			return "", nil // the parser words what is wrong
-		case parser.LEFT_PAREN, parser.LEFT_BRACE, parser.LEFT_BRACKET:
-			depth++
-		case parser.RIGHT_PAREN, parser.RIGHT_BRACE, parser.RIGHT_BRACKET:
-			depth--
-		default:
-			if item.Typ.IsOperator() {
-				operators++
-			}
-		}
-		if depth > maxNesting {
-			return "nesting", errs.New(errs.Invalid, "expression is nested more than %d levels deep", maxNesting)
-		}
-		if operators > maxOperators {
-			return "operators", errs.New(errs.Invalid, "expression has more than %d operators", maxOperators)
+// maxMillis is how far from 1970 a query may be evaluated, 146 million years: with room to add ranges
+// and offsets without an overflow, after which the stock engine would step for ever.
+const maxMillis = 1 << 62
+
+// validate refuses times that the engine cannot step through.
+func (w window) validate() error {
+	for _, t := range []time.Time{w.start, w.end} {
+		if s := t.Unix(); s > maxMillis/1000 || s < -maxMillis/1000 {
+			return errs.New(errs.Invalid, "evaluation time %d s is out of range", s)
 		}
 	}
+	if w.end.Before(w.start) {
+		return errs.New(errs.Invalid, "end %s is before start %s", w.end, w.start)
+	}
+	return nil
+}
+
+// span returns nanoseconds. They may be more than a Duration holds.
+func (w window) span() float64 {
+	return (float64(w.end.UnixMilli()) - float64(w.start.UnixMilli())) * float64(time.Millisecond)
 }
 
 // check refuses an expression that costs too much over w whatever the data. expr is used up. It
@@ -87,7 +73,7 @@ func (b bounds) check(expr parser.Expr, w window) (string, error) {
 	if g := labelGrowth(expr).most(); g > maxLabelGrowth {
 		return "labels", errs.New(errs.TooLarge, "nested label_replace or label_join may make a label %.0f times as long as it was stored, %d times are allowed", g, maxLabelGrowth)
 	}
-	span, step := float64(w.end.Sub(w.start)), float64(w.step)
+	span, step := w.span(), float64(w.step)
 	c := cost{bounds: b}
 	c.walk(expr, span, points(span, step))
 	switch {

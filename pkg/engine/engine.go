@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/storage"
@@ -79,11 +80,8 @@ func (e *Engine) NewInstantQuery(ctx context.Context, q storage.Queryable, opts 
 
 // NewRangeQuery prepares the evaluation of qs over q at start, start+interval and so on to end.
 func (e *Engine) NewRangeQuery(ctx context.Context, q storage.Queryable, opts promql.QueryOpts, qs string, start, end time.Time, interval time.Duration) (promql.Query, error) {
-	if interval <= 0 {
-		return nil, errs.New(errs.Invalid, "step %s is not positive", interval)
-	}
-	if end.Before(start) {
-		return nil, errs.New(errs.Invalid, "end %s is before start %s", end, start)
+	if interval < time.Millisecond {
+		return nil, errs.New(errs.Invalid, "step %s is shorter than a millisecond", interval)
 	}
 	return e.prepare(ctx, qs, window{start, end, interval}, func() (promql.Query, error) {
 		return e.stock.NewRangeQuery(ctx, q, opts, qs, start, end, interval)
@@ -104,26 +102,35 @@ func (e *Engine) prepare(ctx context.Context, qs string, w window, build func() 
 
 // admit refuses what must not run.
 func (e *Engine) admit(ctx context.Context, qs string, w window) error {
+	if err := w.validate(); err != nil {
+		return err
+	}
 	expr, err := e.parse(ctx, qs)
 	if err != nil {
 		return err
 	}
-	if reason, err := e.bounds.check(expr, w); err != nil {
-		e.metrics.refused.WithLabelValues(reason).Inc()
-		return err
-	}
-	return nil
+	return e.refuse(e.bounds.check(expr, w))
 }
 
-// parse parses qs as the tenant of ctx may write it.
-func (e *Engine) parse(ctx context.Context, qs string) (parser.Expr, error) {
-	if reason, err := checkShape(qs); err != nil {
+// refuse counts an error by its reason.
+func (e *Engine) refuse(reason string, err error) error {
+	if err != nil {
 		e.metrics.refused.WithLabelValues(reason).Inc()
+	}
+	return err
+}
+
+// parse parses qs as the tenants of ctx may write it.
+func (e *Engine) parse(ctx context.Context, qs string) (parser.Expr, error) {
+	if err := e.refuse(checkShape(qs)); err != nil {
 		return nil, err
 	}
 	expr, err := e.parser.ParseExpr(qs)
 	if err != nil {
 		return nil, errs.Wrap(errs.Invalid, err)
+	}
+	if err := e.refuse(checkDepth(expr)); err != nil {
+		return nil, err
 	}
 	if err := checkAllowed(ctx, expr); err != nil {
 		return nil, err
@@ -131,19 +138,44 @@ func (e *Engine) parse(ctx context.Context, qs string) (parser.Expr, error) {
 	return expr, nil
 }
 
-// Format returns qs in Prometheus's canonical layout. Errors: Invalid.
+// ParseExpr returns the syntax tree of qs if it is small enough to be walked and uses nothing that
+// ctx does not allow. The caller owns it. Errors: Invalid.
+func (e *Engine) ParseExpr(ctx context.Context, qs string) (_ parser.Expr, err error) {
+	defer e.rescue(qs, &err)
+	return e.parse(ctx, qs)
+}
+
+// ParseSelectors returns the matchers of each text, a selector of instant vectors. The bounds on an
+// expression hold for all of them together. Errors: Invalid.
+func (e *Engine) ParseSelectors(_ context.Context, texts []string) (_ [][]*labels.Matcher, err error) {
+	if len(texts) > maxSelectors {
+		return nil, e.refuse("selectors", errs.New(errs.Invalid, "%d selectors, at most %d are allowed", len(texts), maxSelectors))
+	}
+	if err := e.refuse(checkShape(texts...)); err != nil {
+		return nil, err
+	}
+	defer e.rescue("selectors", &err)
+	sets, err := e.parser.ParseMetricSelectors(texts)
+	return sets, errs.Wrap(errs.Invalid, err)
+}
+
+// Format returns qs in Prometheus's canonical layout. Errors: Invalid, TooLarge for a text that is
+// both long and deep.
 func (e *Engine) Format(ctx context.Context, qs string) (_ string, err error) {
 	defer e.rescue(qs, &err)
 	expr, err := e.parse(ctx, qs)
 	if err != nil {
 		return "", err
 	}
+	if d := depth(expr); len(qs)*d*d > maxLayout {
+		return "", e.refuse("layout", errs.New(errs.TooLarge, "expression of %d bytes and %d levels is too large to lay out", len(qs), d))
+	}
 	return expr.Pretty(0), nil
 }
 
-// Parse returns the syntax tree of qs in the form of Prometheus's parse_query, to be encoded as
+// Tree returns the syntax tree of qs in the form of Prometheus's parse_query, to be encoded as
 // JSON. Errors: Invalid.
-func (e *Engine) Parse(ctx context.Context, qs string) (_ any, err error) {
+func (e *Engine) Tree(ctx context.Context, qs string) (_ any, err error) {
 	defer e.rescue(qs, &err)
 	expr, err := e.parse(ctx, qs)
 	if err != nil {

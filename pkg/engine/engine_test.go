@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -96,6 +98,13 @@ func TestHostileExpressionsAreRefusedAtOnce(t *testing.T) {
 		"100,000 signs":                {strings.Repeat("-", 100_000) + "1", errs.Invalid},
 		"100,000 terms":                {strings.Repeat("1+", 100_000) + "1", errs.Invalid},
 		"100,000 powers":               {strings.Repeat("1^", 100_000) + "1", errs.Invalid},
+		"501 terms":                    {strings.Repeat("up or ", maxDepth) + "up", errs.Invalid},
+		"signs of a series":            {strings.Repeat("-", maxOperators) + "x", errs.Invalid},
+		"100,000 arguments":            {"label_join(x" + strings.Repeat(`,"a"`, 100_000) + ")", errs.Invalid},
+		"100,000 matchers":             {"x{" + strings.Repeat(`a="b",`, 100_000) + "}", errs.Invalid},
+		"100,000 labels":               {"sum by (" + strings.Repeat("a,", 100_000) + "a)(x)", errs.Invalid},
+		"100,000 calculations":         {"rate(x[1m" + strings.Repeat("+1m", 100_000) + "])", errs.Invalid},
+		"2 MiB":                        {`count_values("` + strings.Repeat("a", 2<<20) + `", x)`, errs.Invalid},
 		"a duration out of range":      {`vector(1)[99999999999y:1s]`, errs.Invalid},
 		"calculated steps":             {`count_over_time(vector(1)[100y * 1:1ms / 1])`, errs.TooLarge},
 		"experimental without leave":   {`mad_over_time(x[5m])`, errs.Invalid},
@@ -141,7 +150,7 @@ func TestOrdinaryExpressionsAreNotRefused(t *testing.T) {
 		nested(20, `label_replace(`, `up`, `, "a", "$1:$2", "a", "([^:]*):(.*)")`),
 		`label_join(up, "all", "/", "a", "b", "c", "d", "e", "f", "g", "h", "i", "j")`,
 		nested(maxNesting, "(", "1", ")"),
-		strings.Repeat("up or ", 1000) + "up",
+		strings.Repeat("up or ", maxDepth-1) + "up",
 	} {
 		end := time.Unix(1700000000, 0)
 		for _, w := range []window{{end, end, 0}, {end.Add(-24 * time.Hour), end, 10 * time.Second}} {
@@ -153,8 +162,95 @@ func TestOrdinaryExpressionsAreNotRefused(t *testing.T) {
 	if _, err := e.NewRangeQuery(t.Context(), nothing{}, nil, "1", time.Unix(0, 0), time.Unix(1<<31, 0), time.Millisecond); errs.KindOf(err) != errs.TooLarge {
 		t.Errorf("68 years of milliseconds: %v, want TooLarge", err)
 	}
-	if _, err := e.NewRangeQuery(t.Context(), nothing{}, nil, "1", time.Unix(0, 0), time.Unix(10, 0), 0); errs.KindOf(err) != errs.Invalid {
-		t.Errorf("step 0: %v, want Invalid", err)
+}
+
+func TestTimesThatCannotBeSteppedThroughAreRefused(t *testing.T) {
+	e := open(t, defaults())
+	at := func(s int64) time.Time { return time.Unix(s, 0) }
+	const limit = int64(maxMillis / 1000)
+	for name, c := range map[string]struct {
+		start, end time.Time
+		step       time.Duration
+		kind       errs.Kind
+	}{
+		"step 0":            {at(0), at(10), 0, errs.Invalid},
+		"below storage's":   {at(0), at(10), time.Microsecond, errs.Invalid},
+		"backwards":         {at(10), at(0), time.Second, errs.Invalid},
+		"the end of time":   {at(math.MaxInt64/1000 - 5), at(math.MaxInt64 / 1000), 5 * time.Second, errs.Invalid},
+		"the first moment":  {at(math.MinInt64 / 1000), at(math.MinInt64/1000 + 5), 5 * time.Second, errs.Invalid},
+		"beyond int64":      {at(math.MaxInt64 / 2), at(math.MaxInt64 / 2), time.Second, errs.Invalid},
+		"all of it":         {at(-limit), at(limit), 5 * time.Second, errs.TooLarge},
+		"over a Duration's": {at(-limit), at(limit), 365 * 24 * time.Hour, errs.TooLarge},
+	} {
+		_, err := e.NewRangeQuery(t.Context(), nothing{}, nil, "1", c.start, c.end, c.step)
+		if errs.KindOf(err) != c.kind || err == nil {
+			t.Errorf("%s: %v, want %v", name, err, c.kind)
+		}
+	}
+	for _, end := range []time.Time{at(-limit), at(limit)} {
+		q, err := e.NewRangeQuery(t.Context(), nothing{}, nil, `max_over_time(vector(1)[1h:1m] offset -200y)`, end, end, time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res := q.Exec(t.Context()); res.Err != nil {
+			t.Errorf("%s: %v", end, res.Err)
+		}
+		q.Close()
+	}
+}
+
+func TestSelectorsAreBoundedTogether(t *testing.T) {
+	e := open(t, defaults())
+	sets, err := e.ParseSelectors(t.Context(), []string{`up`, `{job=~"a|b"}`})
+	if err != nil || fmt.Sprint(sets) != `[[__name__="up"] [job=~"a|b"]]` {
+		t.Errorf("got %v, %v", sets, err)
+	}
+	if sets, err := e.ParseSelectors(t.Context(), nil); err != nil || len(sets) != 0 {
+		t.Errorf("none: %v, %v", sets, err)
+	}
+	for name, c := range map[string]struct {
+		texts []string
+		want  string
+	}{
+		"not a selector":   {[]string{"up", "rate(up[5m])"}, "parse error"},
+		"too many":         {slices.Repeat([]string{"up"}, maxSelectors+1), "501 selectors"},
+		"too long":         {slices.Repeat([]string{strings.Repeat("a", 1<<19)}, 3), "bytes"},
+		"too many regexps": {slices.Repeat([]string{"x{" + strings.Repeat(`a=~"b",`, 100) + "}"}, 100), "operators"},
+		"too many equals":  {slices.Repeat([]string{"x{" + strings.Repeat(`a="b",`, 1000) + "}"}, 20), "commas"},
+	} {
+		if _, err := e.ParseSelectors(t.Context(), c.texts); errs.KindOf(err) != errs.Invalid || !strings.Contains(fmt.Sprint(err), c.want) {
+			t.Errorf("%s: %.200v, want Invalid and %q", name, err, c.want)
+		}
+	}
+}
+
+func TestLongAndDeepExpressionsAreNotLaidOut(t *testing.T) {
+	e := open(t, defaults())
+	for qs, kind := range map[string]errs.Kind{
+		nested(150, "(", `count_values("`+strings.Repeat("a", 1<<20-1000)+`", x)`, ")"): errs.TooLarge,
+		strings.Repeat("some_metric_name or ", maxDepth-1) + "up":                       errs.TooLarge,
+		`count_values("` + strings.Repeat("a", 1<<20-1000) + `", x)`:                    errs.Internal,
+		strings.Repeat("some_metric_name or ", 100) + "up":                              errs.Internal,
+	} {
+		began := time.Now()
+		if out, err := e.Format(t.Context(), qs); errs.KindOf(err) != kind || (err == nil) == (out == "") {
+			t.Errorf("%.60s: %v, want %v", qs, err, kind)
+		}
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("%.60s: took %s", qs, took)
+		}
+	}
+}
+
+func TestWhatOneListLacksIsNotAllowed(t *testing.T) {
+	e := open(t, defaults())
+	for _, c := range []struct {
+		lists []string
+		kind  errs.Kind
+	}{{[]string{"limitk", "all"}, errs.Internal}, {[]string{"all", ""}, errs.Invalid}, {[]string{"limitk", "mad_over_time"}, errs.Invalid}, {nil, errs.Invalid}} {
+		if _, err := e.ParseExpr(Allow(t.Context(), c.lists...), `limitk(1, x)`); errs.KindOf(err) != c.kind {
+			t.Errorf("%q: %v, want %v", c.lists, err, c.kind)
+		}
 	}
 }
 
@@ -226,6 +322,8 @@ func TestErrorsHaveKinds(t *testing.T) {
 		"parse":       {t.Context(), defaults(), nothing{}, `sum(`, errs.Invalid, "parse error"},
 		"type":        {t.Context(), defaults(), nothing{}, `"text"`, errs.Invalid, "invalid expression type"},
 		"storage":     {t.Context(), defaults(), nothing{err: errs.New(errs.Unavailable, "no quorum")}, `up`, errs.Unavailable, "no quorum"},
+		"denied":      {t.Context(), defaults(), nothing{err: errs.New(errs.Denied, "no")}, `up`, errs.Denied, "no"},
+		"gone":        {t.Context(), defaults(), nothing{err: context.Canceled}, `up`, errs.Canceled, ""},
 		"limit":       {t.Context(), defaults(), nothing{err: errs.New(errs.TooLarge, "too many series")}, `up`, errs.TooLarge, "too many series"},
 		"panic":       {t.Context(), defaults(), nothing{panic: errors.New("boom")}, `up`, errs.Internal, "boom"},
 		"panic text":  {t.Context(), defaults(), nothing{panic: "boom"}, `up`, errs.Internal, "boom"},
@@ -326,10 +424,11 @@ func TestParseShowsTheTree(t *testing.T) {
 		`m{a!="b"} offset 1m @ 5`:   `{"anchored":false,"matchers":[{"name":"a","type":"!=","value":"b"},{"name":"__name__","type":"=","value":"m"}],"name":"m","offset":60000,"offsetExpr":null,"smoothed":false,"startOrEnd":null,"timestamp":5000,"type":"vectorSelector"}`,
 		`m[5m] @ end()`:             `{"anchored":false,"matchers":[{"name":"__name__","type":"=","value":"m"}],"name":"m","offset":0,"offsetExpr":null,"range":300000,"rangeExpr":null,"smoothed":false,"startOrEnd":"end","timestamp":null,"type":"matrixSelector"}`,
 		`topk(2, vector(1)) by (a)`: `{"expr":{"args":[{"type":"numberLiteral","val":"1"}],"func":{"argTypes":["scalar"],"name":"vector","returnType":"vector","variadic":0},"type":"call"},"grouping":["a"],"op":"topk","param":{"type":"numberLiteral","val":"2"},"type":"aggregation","without":false}`,
+		`time()`:                    `{"args":[],"func":{"argTypes":[],"name":"time","returnType":"scalar","variadic":0},"type":"call"}`,
 		`vector(1)[1h:]`:            `{"expr":{"args":[{"type":"numberLiteral","val":"1"}],"func":{"argTypes":["scalar"],"name":"vector","returnType":"vector","variadic":0},"type":"call"},"offset":0,"offsetExpr":null,"range":3600000,"rangeExpr":null,"startOrEnd":null,"step":0,"stepExpr":null,"timestamp":null,"type":"subquery"}`,
 		`1 > bool 2`:                `{"bool":true,"lhs":{"type":"numberLiteral","val":"1"},"matching":null,"op":"\u003e","rhs":{"type":"numberLiteral","val":"2"},"type":"binaryExpr"}`,
 	} {
-		node, err := e.Parse(t.Context(), qs)
+		node, err := e.Tree(t.Context(), qs)
 		if err != nil {
 			t.Errorf("%s: %v", qs, err)
 			continue
@@ -347,7 +446,7 @@ func TestEveryScriptExpressionHasATree(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, qs := range exprs {
-		node, err := e.Parse(Allow(t.Context(), "all"), qs)
+		node, err := e.Tree(Allow(t.Context(), "all"), qs)
 		if errs.KindOf(err) == errs.Internal && err != nil {
 			t.Errorf("%s: %v", qs, err)
 		}
@@ -373,6 +472,12 @@ func FuzzAdmit(f *testing.F) {
 		}
 		if err == nil {
 			q.Close()
+		}
+		if _, err := e.Format(t.Context(), qs); errs.KindOf(err) == errs.Internal && err != nil {
+			t.Fatalf("lay out %q: %v", qs, err)
+		}
+		if _, err := e.ParseSelectors(t.Context(), []string{qs, qs}); errs.KindOf(err) == errs.Internal && err != nil {
+			t.Fatalf("selectors %q: %v", qs, err)
 		}
 	})
 }

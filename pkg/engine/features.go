@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/prometheus/prometheus/promql/parser"
@@ -22,30 +23,36 @@ const (
 
 type allowedKey struct{}
 
-// Allow returns ctx for queries that may use the experimental parts of the language in list, which
-// is the value of limits.EnabledExperimentalFunctions: names separated by commas, or all. Without
-// it none may be used.
-func Allow(ctx context.Context, list string) context.Context {
-	return context.WithValue(ctx, allowedKey{}, list)
+// Allow returns ctx for queries that may use the experimental parts of the language in lists, of
+// which each is a tenant's value of limits.EnabledExperimentalFunctions: names separated by commas,
+// or all. What one list lacks is not allowed; without a list nothing is.
+func Allow(ctx context.Context, lists ...string) context.Context {
+	return context.WithValue(ctx, allowedKey{}, lists)
+}
+
+// allows says whether one tenant's list has name.
+func allows(list, name string) bool {
+	for entry := range strings.SplitSeq(list, ",") {
+		if entry = strings.TrimSpace(entry); entry == name || entry == everything {
+			return true
+		}
+	}
+	return false
 }
 
 // checkAllowed refuses experimental parts that ctx does not allow.
 func checkAllowed(ctx context.Context, expr parser.Expr) error {
-	list, _ := ctx.Value(allowedKey{}).(string)
-	allowed := map[string]bool{}
-	for name := range strings.SplitSeq(list, ",") {
-		allowed[strings.TrimSpace(name)] = true
-	}
-	if allowed[everything] {
-		return nil
-	}
+	lists, _ := ctx.Value(allowedKey{}).([]string)
 	var refused string
 	need := func(cond bool, name string) {
-		if cond && !allowed[name] && refused == "" {
+		if !cond || refused != "" {
+			return
+		}
+		if len(lists) == 0 || slices.ContainsFunc(lists, func(l string) bool { return !allows(l, name) }) {
 			refused = name
 		}
 	}
-	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
+	for n := range nodes(expr) {
 		switch n := n.(type) {
 		case *parser.Call:
 			need(n.Func.Experimental, n.Func.Name)
@@ -62,8 +69,7 @@ func checkAllowed(ctx context.Context, expr parser.Expr) error {
 			m := n.VectorMatching
 			need(m != nil && (m.FillValues.LHS != nil || m.FillValues.RHS != nil), fillModifiers)
 		}
-		return nil
-	})
+	}
 	if refused != "" {
 		return errs.New(errs.Invalid, "%q is experimental and not enabled; an administrator can add it to the tenant's enabled_promql_experimental_functions", refused)
 	}

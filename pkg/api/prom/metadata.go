@@ -46,7 +46,7 @@ func (a *API) Metadata(w http.ResponseWriter, r *http.Request) error {
 	var found map[string][]metadata.Metadata
 	if a.b.Metadata != nil && limit != 0 {
 		if found, err = a.b.Metadata.Metadata(ctx, r.Form.Get("metric"), limit, perMetric); err != nil {
-			return queryError(err)
+			return err
 		}
 	}
 	names := slices.Sorted(maps.Keys(found))
@@ -100,9 +100,13 @@ func (a *API) Exemplars(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := a.bounded(r)
 	defer cancel()
-	expr, err := a.parse(ctx, r.Form.Get("query"))
-	if err != nil {
+	qs := r.Form.Get("query")
+	if err := a.checkSize(ctx, qs); err != nil {
 		return err
+	}
+	expr, err := a.b.Engine.ParseExpr(ctx, qs)
+	if err != nil {
+		return paramError("query", err)
 	}
 	selectors := parser.ExtractSelectors(expr)
 	if len(selectors) == 0 {
@@ -113,10 +117,10 @@ func (a *API) Exemplars(w http.ResponseWriter, r *http.Request) error {
 	if a.b.Exemplars != nil {
 		q, err := a.b.Exemplars.ExemplarQuerier(ctx)
 		if err != nil {
-			return queryError(err)
+			return err
 		}
 		if found, err = q.Select(timestamp.FromTime(start), timestamp.FromTime(end), selectors...); err != nil {
-			return queryError(err)
+			return err
 		}
 	}
 	a.success(w, r, nil, "", func(out *answer) {

@@ -6,12 +6,12 @@ import (
 	"math"
 	"mime"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
-	"github.com/prometheus/prometheus/promql/parser"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
 )
@@ -48,6 +48,15 @@ func badParam(name string, err error) error {
 	return errs.New(errs.Invalid, "invalid parameter %q: %w", name, err)
 }
 
+// paramError is badParam for an error that has a kind: one that is not Invalid says what became of
+// the request and not what is wrong with the parameter.
+func paramError(name string, err error) error {
+	if errs.KindOf(err) != errs.Invalid {
+		return err
+	}
+	return badParam(name, err)
+}
+
 // minTime and maxTime are the ends of an open time range, with Prometheus's values: they appear
 // in requests of its clients.
 func minTime() time.Time { return time.Unix(math.MinInt64/1000+62135596801, 0).UTC() }
@@ -57,7 +66,8 @@ func maxTime() time.Time { return time.Unix(math.MaxInt64/1000-62135596801, 9999
 func parseTime(s string) (time.Time, error) {
 	if f, err := strconv.ParseFloat(s, 64); err == nil {
 		whole, frac := math.Modf(f)
-		if math.IsNaN(f) || whole >= math.MaxInt64 || whole <= math.MinInt64 {
+		// The storage counts milliseconds, of which there must be no more than an int64 holds.
+		if math.IsNaN(f) || whole >= math.MaxInt64/1000 || whole <= math.MinInt64/1000 {
 			return time.Time{}, fmt.Errorf("cannot parse %q to a valid timestamp", s)
 		}
 		frac = math.Round(frac*1000) / 1000
@@ -135,20 +145,17 @@ func onePast(limit int) int {
 	return limit
 }
 
-// matcherSets parses match[]. A set in which every matcher also matches the empty string would
+// matcherSets reads match[]. A set in which every matcher also matches the empty string would
 // select everything and is refused, as in Prometheus.
-func matcherSets(p parser.Parser, match []string) ([][]*labels.Matcher, error) {
-	sets, err := p.ParseMetricSelectors(match)
+func (a *API) matcherSets(r *http.Request) ([][]*labels.Matcher, error) {
+	const name = "match[]"
+	sets, err := a.b.Engine.ParseSelectors(r.Context(), r.Form[name])
 	if err != nil {
-		return nil, err
+		return nil, paramError(name, err)
 	}
 	for _, set := range sets {
-		selective := false
-		for _, m := range set {
-			selective = selective || !m.Matches("")
-		}
-		if !selective {
-			return nil, errors.New("match[] must contain at least one non-empty matcher")
+		if !slices.ContainsFunc(set, func(m *labels.Matcher) bool { return !m.Matches("") }) {
+			return nil, badParam(name, errors.New("match[] must contain at least one non-empty matcher"))
 		}
 	}
 	return sets, nil

@@ -1,6 +1,6 @@
-// Package prom owns the Prometheus read API: it parses the parameters of a query, bounds what
-// it may cost before it runs, asks the engine or the storage, and encodes the answer byte by
-// byte as Prometheus does.
+// Package prom owns the Prometheus read API: it reads the parameters of a request, keeps the tenants'
+// limits on them, asks the engine or the storage, and encodes the answer byte by byte as Prometheus
+// does. What an expression means, and whether it may run, is the engine's.
 package prom
 
 import (
@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/metadata"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
@@ -18,6 +19,20 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 )
 
+// Engine owns the language. The context of each call carries the tenants, and so what of the language
+// they may use. Errors have kinds: Invalid is what is wrong with the text.
+type Engine interface {
+	promql.QueryEngine
+	// ParseExpr returns the syntax tree of qs, small enough to be walked.
+	ParseExpr(ctx context.Context, qs string) (parser.Expr, error)
+	// ParseSelectors returns the matchers of each selector.
+	ParseSelectors(ctx context.Context, selectors []string) ([][]*labels.Matcher, error)
+	// Format lays qs out well.
+	Format(ctx context.Context, qs string) (string, error)
+	// Tree returns the syntax tree of qs as parse_query shows it, for encoding/json.
+	Tree(ctx context.Context, qs string) (any, error)
+}
+
 // MetadataSource knows the type, unit and help of metrics.
 type MetadataSource interface {
 	// Metadata returns the metadata of metric, or of all metrics if metric is empty: at most
@@ -26,17 +41,15 @@ type MetadataSource interface {
 	Metadata(ctx context.Context, metric string, limit, perMetric int) (map[string][]metadata.Metadata, error)
 }
 
-// Backends is what the read API reads from. The context of each call carries the tenants.
+// Backends is what the read API reads from. The context of each call carries the tenants. Errors have
+// kinds; one without is a bug of the backend.
 type Backends struct {
-	Engine    promql.QueryEngine
+	Engine    Engine
 	Storage   storage.SampleAndChunkQueryable
-	Exemplars storage.ExemplarQueryable // nil: there are no exemplars
-	Metadata  MetadataSource            // nil: there is no metadata
-	// Parser gives the grammar of the tenants in ctx; it must accept what Engine accepts. Nil: the
-	// grammar with experimental functions, which the tenants' limits then allow or not.
-	Parser func(ctx context.Context) parser.Parser
-	Limits func(tenant.ID) limits.View // nil: the defaults
-	Now    func() time.Time            // nil: time.Now
+	Exemplars storage.ExemplarQueryable   // nil: there are no exemplars
+	Metadata  MetadataSource              // nil: there is no metadata
+	Limits    func(tenant.ID) limits.View // nil: the defaults
+	Now       func() time.Time            // nil: time.Now
 	// Timeout is the longest time one request may take. 0: 2 minutes.
 	Timeout time.Duration
 }
@@ -58,7 +71,6 @@ const defaultTimeout = 2 * time.Minute
 // a kind, and WriteError renders it.
 type API struct {
 	b       Backends
-	parser  parser.Parser
 	writers *writers
 	reads   chan struct{} // holds one token for each remote read under way
 	metrics *metrics
@@ -77,18 +89,10 @@ func New(cfg Config, b Backends, reg prometheus.Registerer) *API {
 	}
 	return &API{
 		b:       b,
-		parser:  parser.NewParser(parser.Options{EnableExperimentalFunctions: true}),
 		writers: newWriters(),
 		reads:   make(chan struct{}, max(cfg.MaxConcurrentReads, 1)),
 		metrics: newMetrics(reg),
 	}
-}
-
-func (a *API) parserFor(ctx context.Context) parser.Parser {
-	if a.b.Parser != nil {
-		return a.b.Parser(ctx)
-	}
-	return a.parser
 }
 
 // smallest returns the smallest limit of the tenants in ctx; 0 is no limit.

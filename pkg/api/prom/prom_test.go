@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -21,6 +22,7 @@ import (
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/util/teststorage"
 
+	"github.com/amphora-metrics/amphora/pkg/engine"
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
@@ -62,7 +64,7 @@ func fill(t testing.TB, db *teststorage.TestStorage) {
 
 type setup struct {
 	view   limits.View
-	engine func(promql.QueryEngine) promql.QueryEngine
+	engine func(Engine) Engine
 	store  func(storage.SampleAndChunkQueryable) storage.SampleAndChunkQueryable
 }
 
@@ -70,8 +72,12 @@ func newAPI(t testing.TB, s setup) *API {
 	t.Helper()
 	db := teststorage.New(t)
 	fill(t, db)
-	var eng promql.QueryEngine = promql.NewEngine(promql.EngineOpts{MaxSamples: 50_000, Timeout: time.Minute, EnableAtModifier: true, EnableNegativeOffset: true,
-		EnablePerStepStats: true, Parser: parser.NewParser(parser.Options{EnableExperimentalFunctions: true})})
+	real, err := engine.New(engine.Config{Timeout: time.Minute, MaxSamples: 50_000, LookbackDelta: 5 * time.Minute, MaxConcurrent: 2}, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = real.Close() })
+	var eng Engine = real
 	if s.engine != nil {
 		eng = s.engine(eng)
 	}
@@ -185,9 +191,9 @@ func TestBadRequestsGetTheErrorOfPrometheus(t *testing.T) {
 		{"/query", "query=1&timeout=x", 400, "bad_data", `invalid parameter "timeout": cannot parse "x" to a valid duration`},
 		{"/query", "query=1&limit=-1", 400, "bad_data", `invalid parameter "limit": limit must be non-negative`},
 		{"/query", "query=1&lookback_delta=x", 400, "bad_data", `error parsing lookback delta duration: cannot parse "x" to a valid duration`},
-		{"/query", "query=req_total&timeout=0", 503, "timeout", `query timed out in`},
+		{"/query", "query=req_total&timeout=0", 503, "timeout", ``},
 		{"/query", "query=req_total*on(job)req_total", 422, "execution", `many-to-many matching not allowed`},
-		{"/query", "query=count_over_time(vector(1)[1d:1s])", 422, "execution", `too many samples`},
+		{"/query", "query=count_over_time(vector(1)[1d:1s])", 422, "execution", `expression is evaluated at 8.64e+04 points in time`},
 		{"/query_range", "query=1&end=120&step=60", 400, "bad_data", `invalid parameter "start": cannot parse "" to a valid timestamp`},
 		{"/query_range", "query=1&start=120&end=0&step=60", 400, "bad_data", `invalid parameter "end": end timestamp must not be before start time`},
 		{"/query_range", "query=1&start=0&end=120&step=0", 400, "bad_data", `zero or negative query resolution step widths are not accepted. Try a positive integer`},
@@ -201,16 +207,21 @@ func TestBadRequestsGetTheErrorOfPrometheus(t *testing.T) {
 		{"/labels", "start=x", 400, "bad_data", `invalid parameter "start"`},
 		{"/label/a%FFb/values", "", 400, "bad_data", `invalid label name: "a\xffb"`},
 		{"/series", strings.Repeat("match[]=a&", 501), 400, "bad_data", `501 selectors, at most 500`},
+		{"/labels", "match[]=" + strings.Repeat("a", 1<<20) + "&match[]=b", 400, "bad_data", `invalid parameter "match[]": the text has 1048577 bytes`},
+		{"/query", "query=1&time=1e17", 400, "bad_data", `cannot parse "1e17" to a valid timestamp`},
+		{"/query", "query=1&time=9e15", 400, "bad_data", `evaluation time 9000000000000000 s is out of range`},
+		{"/query_range", "query=1&start=-4e15&end=4e15&step=4e8", 400, "bad_data", `exceeded maximum resolution`},
+		{"/format_query", "query=" + strings.Repeat("(", 190) + "a{b='" + strings.Repeat("c", 1<<19) + "'}" + strings.Repeat(")", 190), 422, "execution", `too large to lay out`},
 		{"/series", "", 400, "bad_data", `no match[] parameter provided`},
 		{"/metadata", "limit=x", 400, "bad_data", `limit must be a number`},
 		{"/metadata", "limit_per_metric=x", 400, "bad_data", `limit_per_metric must be a number`},
 		{"/query_exemplars", "query=foo&start=5&end=1", 400, "bad_data", `end timestamp must not be before start timestamp`},
 		{"/format_query", "query=sum(", 400, "bad_data", `invalid parameter "query"`},
 		{"/parse_query", "query=sum(", 400, "bad_data", `invalid parameter "query"`},
-		{"/query", "query=limitk(1,req_total)", 400, "bad_data", `experimental function "limitk" is not enabled for tenant t1`},
-		{"/query", "query=" + strings.Repeat("(", 100_000) + "1", 400, "bad_data", `nests more than 200 brackets`},
-		{"/query", "query=1" + strings.Repeat("%2B1", 100_000), 400, "bad_data", `more than 10000 operators and brackets`},
-		{"/query", "query=1" + strings.Repeat("%2B1", 600), 400, "bad_data", `nests 601 expressions, at most 500`},
+		{"/query", "query=limitk(1,req_total)", 400, "bad_data", `invalid parameter "query": "limitk" is experimental and not enabled`},
+		{"/query", "query=" + strings.Repeat("(", 100_000) + "1", 400, "bad_data", `invalid parameter "query": expression is nested more than 200 levels deep`},
+		{"/query", "query=1" + strings.Repeat("%2B1", 100_000), 400, "bad_data", `more than 5000 operators`},
+		{"/query", "query=1" + strings.Repeat("%2B1", 600), 400, "bad_data", `tree of 601 levels, at most 500`},
 	} {
 		rec := a.call("GET", c.path, c.form)
 		body := rec.Body.String()
@@ -221,9 +232,11 @@ func TestBadRequestsGetTheErrorOfPrometheus(t *testing.T) {
 	}
 }
 
+// brokenEngine fails where at says.
 type brokenEngine struct {
-	promql.QueryEngine
+	Engine
 	err error
+	at  string
 }
 
 type brokenQuery struct {
@@ -232,35 +245,84 @@ type brokenQuery struct {
 }
 
 func (b brokenEngine) NewInstantQuery(ctx context.Context, q storage.Queryable, o promql.QueryOpts, qs string, ts time.Time) (promql.Query, error) {
-	query, err := b.QueryEngine.NewInstantQuery(ctx, q, o, qs, ts)
+	if b.at == "prepare" {
+		return nil, b.err
+	}
+	query, err := b.Engine.NewInstantQuery(ctx, q, o, qs, ts)
 	return brokenQuery{query, b.err}, err
 }
 
+func (b brokenEngine) ParseSelectors(context.Context, []string) ([][]*labels.Matcher, error) {
+	return nil, b.err
+}
+func (b brokenEngine) ParseExpr(context.Context, string) (parser.Expr, error) { return nil, b.err }
+func (b brokenEngine) Format(context.Context, string) (string, error)         { return "", b.err }
+func (b brokenEngine) Tree(context.Context, string) (any, error)              { return nil, b.err }
+
 func (b brokenQuery) Exec(context.Context) *promql.Result { return &promql.Result{Err: b.err} }
 
-func TestEngineErrorsKeepTheirMeaning(t *testing.T) {
+func TestEngineErrorsKeepTheirKind(t *testing.T) {
 	for _, c := range []struct {
 		err    error
 		status int
 		kind   string
 	}{
-		{promql.ErrQueryCanceled("x"), 499, "canceled"},
-		{promql.ErrQueryTimeout("x"), 503, "timeout"},
-		{promql.ErrTooManySamples("x"), 422, "execution"},
-		{promql.ErrStorage{Err: errors.New("disk")}, 500, "internal"},
-		{promql.ErrStorage{Err: errs.New(errs.Unavailable, "ring")}, 503, "unavailable"},
+		{errs.New(errs.Canceled, "x"), 499, "canceled"},
+		{errs.New(errs.Timeout, "x"), 503, "timeout"},
 		{fmt.Errorf("expanding series: %w", errs.New(errs.TooLarge, "series")), 422, "execution"},
+		{errs.New(errs.Unprocessable, "many-to-many"), 422, "execution"},
+		{errs.New(errs.Unavailable, "ring"), 503, "unavailable"},
 		{errs.New(errs.RateLimited, "queue"), 429, "too_many_requests"},
 		{errs.New(errs.Denied, "no"), 403, "forbidden"},
-		{context.Canceled, 499, "canceled"},
-		{context.DeadlineExceeded, 503, "timeout"},
-		{errors.New("many-to-many"), 422, "execution"},
+		{errors.New("nobody classed this"), 500, "internal"},
 	} {
-		a := newAPI(t, setup{engine: func(e promql.QueryEngine) promql.QueryEngine { return brokenEngine{e, c.err} }})
-		rec := a.call("GET", "/query", "query=up")
-		if rec.Code != c.status || !strings.Contains(rec.Body.String(), `"errorType":"`+c.kind+`"`) {
-			t.Errorf("%v: got %d %s, want %d %s", c.err, rec.Code, rec.Body, c.status, c.kind)
+		for path, at := range map[string]string{"/query?query=up": "exec", "/query?query=up&x": "prepare", "/labels?match[]=up": "", "/query_exemplars?query=up": "", "/format_query?query=up": "", "/parse_query?query=up": ""} {
+			a := newAPI(t, setup{engine: func(e Engine) Engine { return brokenEngine{e, c.err, at} }})
+			path, form, _ := strings.Cut(path, "?")
+			rec := a.call("GET", path, form)
+			if rec.Code != c.status || !strings.Contains(rec.Body.String(), `"errorType":"`+c.kind+`","error":"`+c.err.Error()+`"`) {
+				t.Errorf("%s at %q, %v: got %d %s, want %d %s", path, at, c.err, rec.Code, rec.Body, c.status, c.kind)
+			}
 		}
+	}
+}
+
+// allowing gives every call what the list allows, as the process's engine does.
+type allowing struct {
+	Engine
+	list string
+}
+
+func (a allowing) NewInstantQuery(ctx context.Context, q storage.Queryable, o promql.QueryOpts, qs string, ts time.Time) (promql.Query, error) {
+	return a.Engine.NewInstantQuery(engine.Allow(ctx, a.list), q, o, qs, ts)
+}
+
+// counting counts how often the text is parsed apart from by the evaluation.
+type counting struct {
+	Engine
+	parses int
+}
+
+func (c *counting) ParseExpr(ctx context.Context, qs string) (parser.Expr, error) {
+	c.parses++
+	return c.Engine.ParseExpr(ctx, qs)
+}
+
+func TestQueriesAreParsedByTheEvaluationAlone(t *testing.T) {
+	var c counting
+	a := newAPI(t, setup{view: limits.MaxTotalQueryLength.With(limits.View{}, time.Hour), engine: func(e Engine) Engine { c.Engine = e; return &c }})
+	a.call("GET", "/query", "query=up")
+	a.call("GET", "/query_range", "query=up&start=0&end=60&step=60")
+	if c.parses != 0 {
+		t.Errorf("%d further parses", c.parses)
+	}
+}
+
+func TestParseQueryAnswersTheTree(t *testing.T) {
+	a := newAPI(t, setup{})
+	want := `{"status":"success","data":{"expr":{"type":"numberLiteral","val":"1"},"type":"parenExpr"}}`
+	if got := a.call("POST", "/parse_query", "query=(1)").Body.String(); got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }
 
@@ -271,8 +333,7 @@ func TestTenantLimitsAreKept(t *testing.T) {
 	v = limits.MaxLabelNamesLimit.With(v, 1)
 	v = limits.MaxLabelValuesLimit.With(v, 1)
 	v = limits.MaxSeriesQueryLimit.With(v, 1)
-	v = limits.EnabledExperimentalFunctions.With(v, "limitk")
-	a := newAPI(t, setup{view: v})
+	a := newAPI(t, setup{view: v, engine: func(e Engine) Engine { return allowing{e, "limitk"} }})
 	for _, c := range []struct {
 		path, form string
 		status     int

@@ -34,18 +34,17 @@ func (a *API) Query(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer cancel()
 	qs := r.Form.Get("query")
-	expr, err := a.parse(ctx, qs)
-	if err != nil {
-		return err
-	}
-	if err := a.checkLength(ctx, expr, ts, ts, 0); err != nil {
+	if err := a.checkSize(ctx, qs); err != nil {
 		return err
 	}
 	q, err := a.b.Engine.NewInstantQuery(ctx, a.b.Storage, opts, qs, ts)
 	if err != nil {
-		return notStarted(err)
+		return paramError("query", err)
 	}
 	defer q.Close()
+	if err := a.checkLength(ctx, q); err != nil {
+		return err
+	}
 	return a.run(ctx, w, r, q, limit)
 }
 
@@ -68,18 +67,17 @@ func (a *API) QueryRange(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer cancel()
 	qs := r.Form.Get("query")
-	expr, err := a.parse(ctx, qs)
-	if err != nil {
-		return err
-	}
-	if err := a.checkLength(ctx, expr, start, end, step); err != nil {
+	if err := a.checkSize(ctx, qs); err != nil {
 		return err
 	}
 	q, err := a.b.Engine.NewRangeQuery(ctx, a.b.Storage, opts, qs, start, end, step)
 	if err != nil {
-		return notStarted(err)
+		return paramError("query", err)
 	}
 	defer q.Close()
+	if err := a.checkLength(ctx, q); err != nil {
+		return err
+	}
 	return a.run(ctx, w, r, q, limit)
 }
 
@@ -104,7 +102,8 @@ func gridParams(r *http.Request) (start, end time.Time, step time.Duration, err 
 		// Time has milliseconds in storage; the engine would never advance.
 		return start, end, 0, badParam("step", errors.New("query resolution step widths below one millisecond are not accepted"))
 	}
-	if end.Sub(start)/step > maxPoints {
+	// The ends may be further apart than a Duration holds.
+	if length := float64(end.UnixMilli()) - float64(start.UnixMilli()); length >= (maxPoints+1)*float64(step.Milliseconds()) {
 		return start, end, 0, errs.New(errs.Invalid, "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution (?step=XX)")
 	}
 	return start, end, step, nil
@@ -132,20 +131,11 @@ func (a *API) queryContext(r *http.Request) (context.Context, context.CancelFunc
 	return ctx, cancel, promql.NewPrometheusQueryOpts(r.Form.Get("stats") == "all", lookback), nil
 }
 
-// notStarted classes an error of a query that did not begin: the text is at fault unless the
-// error says otherwise.
-func notStarted(err error) error {
-	if errs.KindOf(err) != errs.Internal {
-		return err
-	}
-	return badParam("query", err)
-}
-
 // run executes q and sends its result while q still owns it.
 func (a *API) run(ctx context.Context, w http.ResponseWriter, r *http.Request, q promql.Query, limit int) error {
 	res := q.Exec(ctx)
 	if res.Err != nil {
-		return queryError(res.Err)
+		return res.Err
 	}
 	ws := truncate(res, limit)
 	statsJSON, err := renderStats(r.Form.Get("stats"), q, &ws)
@@ -202,26 +192,4 @@ func truncate(res *promql.Result, limit int) annotations.Annotations {
 		}
 	}
 	return ws
-}
-
-// queryError gives an error of the engine or the storage its kind. A kind that somebody chose
-// stays; what is left is a query that cannot be evaluated. Storage reports its failures with a
-// kind or as promql.ErrStorage, otherwise they look like the query's fault.
-func queryError(err error) error {
-	if _, ok := errors.AsType[promql.ErrQueryCanceled](err); ok {
-		return errs.Wrap(errs.Canceled, err)
-	}
-	if _, ok := errors.AsType[promql.ErrQueryTimeout](err); ok {
-		return errs.Wrap(errs.Timeout, err)
-	}
-	if _, ok := errors.AsType[promql.ErrTooManySamples](err); ok {
-		return errs.Wrap(errs.TooLarge, err)
-	}
-	if es, ok := errors.AsType[promql.ErrStorage](err); ok {
-		return errs.Wrap(errs.KindOf(es.Err), err)
-	}
-	if errs.KindOf(err) != errs.Internal {
-		return err
-	}
-	return errs.Wrap(errs.Unprocessable, err)
 }

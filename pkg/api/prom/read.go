@@ -155,7 +155,7 @@ func (a *API) samplesOf(ctx context.Context, query *prompb.Query, left *int) (*p
 	}
 	q, err := a.b.Storage.Querier(query.StartTimestampMs, query.EndTimestampMs)
 	if err != nil {
-		return nil, queryError(err)
+		return nil, err
 	}
 	defer q.Close()
 	set := q.Select(ctx, false, readHints(query), ms...)
@@ -171,7 +171,7 @@ func (a *API) samplesOf(ctx context.Context, query *prompb.Query, left *int) (*p
 		res.Timeseries = append(res.Timeseries, ts)
 	}
 	if err := set.Err(); err != nil {
-		return nil, queryError(err)
+		return nil, err
 	}
 	return res, nil
 }
@@ -182,7 +182,7 @@ func appendSamples(ts *prompb.TimeSeries, it chunkenc.Iterator, left *int) error
 		switch kind {
 		case chunkenc.ValNone:
 			if err := it.Err(); err != nil {
-				return queryError(err)
+				return err
 			}
 			return nil
 		case chunkenc.ValFloat:
@@ -229,7 +229,7 @@ func (a *API) chunksOf(ctx context.Context, query *prompb.Query, index int64, ou
 	}
 	q, err := a.b.Storage.ChunkQuerier(query.StartTimestampMs, query.EndTimestampMs)
 	if err != nil {
-		return queryError(err)
+		return err
 	}
 	defer q.Close()
 	set := q.Select(ctx, true, readHints(query), ms...) // sorted: readers merge streams
@@ -246,7 +246,7 @@ func (a *API) chunksOf(ctx context.Context, query *prompb.Query, index int64, ou
 		}
 	}
 	if err := set.Err(); err != nil {
-		return queryError(err)
+		return err
 	}
 	return nil
 }
@@ -290,7 +290,7 @@ func (f *frameWriter) series(index int64, lbls []prompb.Label, it chunks.Iterato
 		size = overhead
 	}
 	if err := it.Err(); err != nil {
-		return queryError(err)
+		return err
 	}
 	if len(f.chks) == 0 {
 		return nil

@@ -2,8 +2,6 @@ package prom
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -20,9 +18,6 @@ import (
 
 // checkEvery is how many series pass between two looks at whether the client is still there.
 const checkEvery = 128
-
-// maxSelectors bounds match[]: each is a search of its own.
-const maxSelectors = 500
 
 // lookup is the parameters that series, labels and label values have in common.
 type lookup struct {
@@ -46,19 +41,8 @@ func (a *API) lookupParams(w http.ResponseWriter, r *http.Request, most limits.K
 		return l, err
 	}
 	l.start, l.end = timestamp.FromTime(start), timestamp.FromTime(end)
-	if n := len(r.Form["match[]"]); n > maxSelectors {
-		return l, badParam("match[]", fmt.Errorf("%d selectors, at most %d are allowed", n, maxSelectors))
-	}
-	size := 0
-	for _, m := range r.Form["match[]"] {
-		if size += len(m); size > maxQueryBytes {
-			return l, badParam("match[]", errors.New("the selectors are larger than 1 MiB"))
-		}
-	}
-	if l.sets, err = matcherSets(a.parserFor(r.Context()), r.Form["match[]"]); err != nil {
-		return l, badParam("match[]", err)
-	}
-	return l, nil
+	l.sets, err = a.matcherSets(r)
+	return l, err
 }
 
 // bounded returns r's context with the configured timeout.
@@ -105,7 +89,7 @@ func (a *API) list(w http.ResponseWriter, r *http.Request, l lookup, call find) 
 	defer cancel()
 	q, err := a.b.Storage.Querier(l.start, l.end)
 	if err != nil {
-		return queryError(err)
+		return err
 	}
 	defer q.Close()
 	sets := l.sets
@@ -119,7 +103,7 @@ func (a *API) list(w http.ResponseWriter, r *http.Request, l lookup, call find) 
 	for _, ms := range sets {
 		more, moreWs, err := call(ctx, q, &storage.LabelHints{Limit: onePast(l.limit)}, ms)
 		if err != nil {
-			return queryError(err)
+			return err
 		}
 		ws.Merge(moreWs)
 		found = append(found, more...)
@@ -147,7 +131,7 @@ func (a *API) Series(w http.ResponseWriter, r *http.Request) error {
 	defer cancel()
 	q, err := a.b.Storage.Querier(l.start, l.end)
 	if err != nil {
-		return queryError(err)
+		return err
 	}
 	defer q.Close()
 
@@ -164,7 +148,7 @@ func (a *API) Series(w http.ResponseWriter, r *http.Request) error {
 	}
 	found, cut, err := collect(ctx, set, l.limit)
 	if err != nil {
-		return queryError(err)
+		return err
 	}
 	ws := set.Warnings()
 	if cut {
