@@ -2,6 +2,8 @@
 
 export GOTOOLCHAIN := local
 export GOFLAGS     += -mod=readonly
+# One setting for binaries and tests, so that they share the build cache. The race detector needs cgo.
+export CGO_ENABLED := 0
 
 TOOLS  := $(CURDIR)/.tools
 RACE   ?= ./pkg/...
@@ -34,7 +36,7 @@ run: build ## Build and start one process with development/single/amphora.yaml (
 	bin/amphora -config.file=development/single/amphora.yaml
 
 build: ## Build bin/amphora.
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+	go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
 test: ## Vet, and run every test, first installing the servers that some need; PKG= narrows it.
 ifeq ($(origin PKG),command line)
@@ -48,7 +50,7 @@ else
 endif
 
 race: ## Run the tests of RACE (./pkg/...) under the race detector.
-	go test -race -count=$(COUNT) $(RACE)
+	CGO_ENABLED=1 go test -race -count=$(COUNT) $(RACE)
 
 lint: lint-tool ## Run golangci-lint.
 	$(TOOLS)/golangci-lint-$(GOLANGCI_LINT) run ./...

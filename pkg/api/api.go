@@ -24,7 +24,7 @@ import (
 type Deps struct {
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
-	Gatherer   prometheus.Gatherer // shown on /metrics
+	Metrics    http.Handler // of /metrics
 
 	// Allow says whether the caller may do action; its error is sent as it is. The context of the
 	// request carries the tenant where the route needs one. Nil allows everything: then something
@@ -75,6 +75,7 @@ type API struct {
 	mounted []Route // with their final paths
 	mux     *http.ServeMux
 	origin  *http.CrossOriginProtection
+	drain   drain
 }
 
 // New mounts the routes that deps has something to serve with.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/klauspost/compress/s2"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/prometheus/util/teststorage"
 
@@ -65,7 +66,7 @@ func everything(t testing.TB, f *fakes) Deps {
 	}
 	t.Cleanup(func() { _ = eng.Close() })
 	return Deps{
-		Registerer: reg, Gatherer: reg,
+		Registerer: reg, Metrics: promhttp.HandlerFor(reg, promhttp.HandlerOpts{}),
 		Limits: func(tenant.ID) limits.View { return limits.View{} },
 		Pusher: f, Usage: f,
 		Read:     &prom.Backends{Engine: eng, Storage: db, Exemplars: db.DB},
@@ -299,7 +300,7 @@ func TestRequestsAreMeasuredByRoute(t *testing.T) {
 			t.Errorf("metrics lack %s", want)
 		}
 	}
-	problems, err := testutil.GatherAndLint(deps.Gatherer, "amphora_request_duration_seconds", "amphora_panics_total", "amphora_api_query_expression_bytes")
+	problems, err := testutil.GatherAndLint(deps.Registerer.(*prometheus.Registry), "amphora_request_duration_seconds", "amphora_panics_total", "amphora_api_query_expression_bytes")
 	if err != nil || len(problems) > 0 {
 		t.Errorf("lint: %v %v", problems, err)
 	}

@@ -25,7 +25,7 @@ type Config struct {
 // Declare adds the settings of the section api to s.
 func (c *Config) Declare(s *config.Set) {
 	s.String(&c.PrometheusPrefix, "prometheus_http_prefix", defaultPrefix, "Path under which the Prometheus read API is served.").Named("http.prometheus-http-prefix")
-	s.Duration(&c.SlowRequest, "log_requests_longer_than", 30*time.Second, "Requests that take longer are logged as warnings. 0: none.")
+	s.Duration(&c.SlowRequest, "log_requests_longer_than", 30*time.Second, "Requests that take longer are logged as warnings. 0: none.").Expert()
 	c.Ingest.Declare(s)
 	c.Prom.Declare(s)
 }

@@ -94,7 +94,7 @@ func (a *API) serve(rt Route, label string, h Handler) http.Handler {
 		}()
 		r, err := a.admit(r, &rt)
 		if err == nil {
-			err = a.handle(h, w, r)
+			err = a.handle(h, w, r, rt.Tenancy)
 		}
 		if err != nil {
 			a.fail(w, r, &rt, err)
@@ -164,7 +164,14 @@ func (a *API) identify(r *http.Request, needs Tenancy) (*http.Request, error) {
 
 // handle runs h and turns a panic into an error. The abort that a handler asks for goes on to
 // the server.
-func (a *API) handle(h Handler, w http.ResponseWriter, r *http.Request) (err error) {
+func (a *API) handle(h Handler, w http.ResponseWriter, r *http.Request, needs Tenancy) (err error) {
+	if needs != NoTenant {
+		if err := a.drain.enter(); err != nil {
+			w.Header().Set("Connection", "close")
+			return err
+		}
+		defer a.drain.leave()
+	}
 	defer func() {
 		switch p := recover(); {
 		case p == nil:

@@ -1,11 +1,10 @@
 package api
 
 import (
-	"log/slog"
 	"net/http"
 	"strings"
 
-	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/felixge/fgprof"
 
 	"github.com/amphora-metrics/amphora/pkg/api/admin"
 	"github.com/amphora-metrics/amphora/pkg/limits"
@@ -124,6 +123,8 @@ var Routes = []Route{
 		bind: func(a *API) Handler { return admin.Page(a.deps.IngesterRing) }},
 	{Methods: "GET,POST", Path: "/distributor/ring", Action: Admin, Service: Any, Link: "Distributor ring", Doc: "Distributors of the ring; POST forgets one.",
 		bind: func(a *API) Handler { return admin.Page(a.deps.DistributorRing) }},
+	{Methods: "GET", Path: "/debug/fgprof", Action: Admin, Service: Any, Doc: "Profile of all goroutines by wall time, waiting included: `seconds`, `format=pprof` or `folded`.",
+		bind: func(*API) Handler { return admin.Page(fgprof.Handler()) }},
 	{Methods: "GET", Path: "/debug/pprof/{$}", Action: Admin, Service: Any, Link: "Profiles", Doc: "List of Go profiles.",
 		bind: func(*API) Handler { return admin.Profile() }},
 	{Methods: "GET,POST", Path: "/debug/pprof/{profile}", Action: Admin, Service: Any, Doc: "One Go profile: heap, allocs, goroutine, mutex, block, threadcreate, profile, trace or symbol.",
@@ -206,15 +207,10 @@ func (a *API) ready() Handler {
 }
 
 func (a *API) scrape() Handler {
-	if a.deps.Gatherer == nil {
+	if a.deps.Metrics == nil {
 		return nil
 	}
-	h := promhttp.HandlerFor(a.deps.Gatherer, promhttp.HandlerOpts{
-		EnableOpenMetrics: true,
-		ErrorHandling:     promhttp.ContinueOnError, // without the metrics that clash, which the log names
-		ErrorLog:          slog.NewLogLogger(a.log.With("in", "metrics page").Handler(), slog.LevelError),
-	})
-	return admin.Page(h)
+	return admin.Page(a.deps.Metrics)
 }
 
 func (a *API) config() Handler {
@@ -271,7 +267,7 @@ func (a *API) index() []admin.Group {
 		}
 		for _, rt := range a.mounted {
 			if rt.Service == service && rt.Link != "" && rt.allows(http.MethodGet) {
-				g.Links = append(g.Links, admin.Link{Path: strings.TrimSuffix(rt.Path, "{$}"), Text: rt.Link, Doc: rt.Doc})
+				g.Links = append(g.Links, admin.Link{Path: strings.TrimSuffix(rt.Path, "{$}"), Text: rt.Link, Doc: strings.ReplaceAll(rt.Doc, "`", "")})
 			}
 		}
 		if len(g.Links) > 0 {

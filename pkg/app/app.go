@@ -24,6 +24,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/thanos-io/objstore"
 
+	"github.com/amphora-metrics/amphora/pkg/api"
 	"github.com/amphora-metrics/amphora/pkg/block"
 	"github.com/amphora-metrics/amphora/pkg/config"
 	"github.com/amphora-metrics/amphora/pkg/distributor"
@@ -52,6 +53,7 @@ type App struct {
 	limits *limits.Overrides
 
 	p        parts
+	api      *api.API
 	services []named        // in start order
 	closers  []func() error // of what is no service, in the order of building
 	draining atomic.Bool
@@ -197,9 +199,21 @@ func (a *App) Run(ctx context.Context) error {
 	if problem == nil && a.cfg.ShutdownDelay > 0 {
 		time.Sleep(a.cfg.ShutdownDelay)
 	}
+	if problem == nil {
+		a.drain()
+	}
 	problem = errors.Join(problem, a.stop(started))
 	a.log.Info("amphora has stopped")
 	return problem
+}
+
+// drain lets the requests of tenants end before the parts that answer them stop.
+func (a *App) drain() {
+	ctx, cancel := context.WithTimeout(context.Background(), a.cfg.Server.ShutdownTimeout)
+	defer cancel()
+	if err := a.api.Drain(ctx); err != nil {
+		a.log.Warn("requests did not end within the shutdown timeout and are cut", "timeout", a.cfg.Server.ShutdownTimeout)
+	}
 }
 
 // stop stops the first n services, the last one first.

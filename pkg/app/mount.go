@@ -31,7 +31,7 @@ func (a *App) mount() error {
 		return err
 	}
 	d := api.Deps{
-		Log: a.log, Registerer: a.reg, Gatherer: a.reg, Limits: a.limits.For, Build: build(),
+		Log: a.log, Registerer: a.reg, Metrics: a.reg.Handler(a.log), Limits: a.limits.For, Build: build(),
 		Ready: a.ready, Services: a.states,
 		Config: func(mode string) ([]byte, error) {
 			return printed(func(b *bytes.Buffer) error { return a.set.Print(b, mode) })
@@ -44,11 +44,10 @@ func (a *App) mount() error {
 	if err := a.mountBackends(&d); err != nil {
 		return err
 	}
-	h, err := api.New(a.cfg.API, d)
-	if err != nil {
+	if a.api, err = api.New(a.cfg.API, d); err != nil {
 		return err
 	}
-	s.Handle(h)
+	s.Handle(a.api)
 	return nil
 }
 

@@ -82,13 +82,13 @@ func (c *S3Config) Declare(s *config.Set) {
 	s.String(&c.BucketName, "bucket-name", "", "Bucket.")
 	s.String(&c.AccessKeyID, "access-key-id", "", "Access key; empty: environment, shared credentials file or instance role.")
 	s.String(&c.SecretAccessKey, "secret-access-key", "", "Secret of the access key.").Masked()
-	s.String(&c.SessionToken, "session-token", "", "Session token of temporary credentials.").Masked()
+	s.String(&c.SessionToken, "session-token", "", "Session token of temporary credentials.").Masked().Expert()
 	s.Bool(&c.Insecure, "insecure", false, "Speak HTTP instead of HTTPS.")
-	s.Bool(&c.NativeAWSAuth, "native-aws-auth-enabled", false, "Take credentials from the AWS SDK's default chain.")
-	s.String(&c.BucketLookup, "bucket-lookup-type", "auto", "Where the bucket stands in the URL: auto, path or virtual-hosted.")
-	s.String(&c.StorageClass, "storage-class", "", "Storage class of new objects; empty: the bucket's default.")
-	s.String(&c.SSEType, "sse.type", "", "Server-side encryption: empty, SSE-S3 or SSE-KMS.")
-	s.String(&c.SSEKMSKeyID, "sse.kms-key-id", "", "Key of SSE-KMS.")
+	s.Bool(&c.NativeAWSAuth, "native-aws-auth-enabled", false, "Take credentials from the AWS SDK's default chain.").Expert()
+	s.String(&c.BucketLookup, "bucket-lookup-type", "auto", "Where the bucket stands in the URL: auto, path or virtual-hosted.").Expert()
+	s.String(&c.StorageClass, "storage-class", "", "Storage class of new objects; empty: the bucket's default.").Expert()
+	s.String(&c.SSEType, "sse.type", "", "Server-side encryption: empty, SSE-S3 or SSE-KMS.").Expert()
+	s.String(&c.SSEKMSKeyID, "sse.kms-key-id", "", "Key of SSE-KMS.").Expert()
 }
 
 // Declare is part of config.Declarer.
@@ -101,10 +101,10 @@ func (c *GCSConfig) Declare(s *config.Set) {
 func (c *AzureConfig) Declare(s *config.Set) {
 	s.String(&c.AccountName, "account-name", "", "Storage account.")
 	s.String(&c.AccountKey, "account-key", "", "Key of the storage account; empty: managed identity or workload identity.").Masked()
-	s.String(&c.ConnectionString, "connection-string", "", "Connection string, instead of an account key.").Masked()
+	s.String(&c.ConnectionString, "connection-string", "", "Connection string, instead of an account key.").Masked().Expert()
 	s.String(&c.ContainerName, "container-name", "", "Container; it must exist.")
-	s.String(&c.EndpointSuffix, "endpoint-suffix", "blob.core.windows.net", "Host name behind the account name.")
-	s.String(&c.UserAssignedID, "user-assigned-id", "", "User-assigned managed identity.")
+	s.String(&c.EndpointSuffix, "endpoint-suffix", "blob.core.windows.net", "Host name behind the account name.").Expert()
+	s.String(&c.UserAssignedID, "user-assigned-id", "", "User-assigned managed identity.").Expert()
 }
 
 // Validate checks what does not need the network. Errors: Invalid.

@@ -31,11 +31,11 @@ func (c *Config) Declare(s *config.Set) {
 	s.Duration(&c.RemoteTimeout, "remote_timeout", 2*time.Second, "How long a push waits for the ingesters.")
 	s.Int(&c.MaxRecvMsgBytes, "max_recv_msg_size", 100<<20, "Largest body of a push in bytes, compressed and decompressed.")
 	s.Int(&c.InstanceLimits.MaxInflightPushRequests, "instance_limits.max_inflight_push_requests", 2000,
-		"Pushes one distributor works on at once; more are answered 503. 0: no limit.")
+		"Pushes one distributor works on at once; more are answered 503. 0: no limit.").Expert()
 	s.Int(&c.InstanceLimits.MaxInflightPushRequestsBytes, "instance_limits.max_inflight_push_requests_bytes", 0,
-		"Decompressed bytes of the pushes one distributor works on at once; more are answered 503. 0: a quarter of the memory limit.")
+		"Decompressed bytes of the pushes one distributor works on at once; more are answered 503. 0: a quarter of the memory limit.").Expert()
 	s.Int(&c.SeriesCacheBytes, "series_cache_bytes", 0,
-		"Memory for what is remembered about series between pushes, about 75 bytes each. 0: an eighth of the memory limit.")
+		"Memory for what is remembered about series between pushes, about 75 bytes each. 0: an eighth of the memory limit.").Expert()
 }
 
 // assumedMemoryBytes stands for the memory limit where none is set.

@@ -22,7 +22,7 @@ type answer struct {
 
 // replicate sends the frames and returns as soon as it is known of every replica set touched that
 // a quorum has stored, or of one that it cannot any more. Slower replicas finish by themselves.
-// Errors: Unavailable; Canceled. What ingesters refused goes to push.first.
+// Errors: Unavailable; BodyTooLarge; Canceled. What ingesters refused goes to push.first.
 func (p *push) replicate(ctx context.Context) error {
 	s := &p.places
 	undecided := len(s.sets)
@@ -88,6 +88,9 @@ func (p *push) done(at int, res frame.Result) {
 	case frame.Stored:
 		p.d.metrics.framesStored.Inc()
 		p.t.table.bind(r.marks, slot, r.incarnation, p.topo.epoch)
+		if len(res.Unknown) > 0 {
+			p.t.table.unbind(res.Unknown, slot, p.topo.epoch)
+		}
 	case frame.UnknownRefs:
 		p.d.metrics.framesUnknown.Inc()
 	default:
@@ -169,7 +172,11 @@ func (s *pushSet) done() bool {
 func (p *push) unavailable(set *pushSet) error {
 	for _, at := range set.replicas {
 		if r := &p.places.replicas[at]; r.answered && !r.stored {
-			return errs.New(errs.Unavailable, "%d of %d ingesters of a series did not store it, %d must: %w",
+			kind := errs.Unavailable
+			if errs.KindOf(r.err) == errs.BodyTooLarge {
+				kind = errs.BodyTooLarge // the same request will never fit
+			}
+			return errs.New(kind, "%d of %d ingesters of a series did not store it, %d must: %w",
 				set.failed, len(set.replicas), set.quorum, r.err)
 		}
 	}
@@ -217,6 +224,10 @@ func (p *push) resend(at int, unknown []frame.Ref) bool {
 		if !ok {
 			return false
 		}
+		if i < 0 {
+			continue
+		}
+		series[ref] = -1 // defined; the receiver may name it once for each sample
 		ls, err := p.labelsOf(i)
 		if err != nil {
 			return false

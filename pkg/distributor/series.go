@@ -180,7 +180,7 @@ func (p *push) define(context.Context) error {
 		s := p.touch(f.set)
 		p.places.of[i] = s
 		set := &p.places.sets[s]
-		if set.known == f.bound && len(set.replicas) <= boundSlots || f.assumed {
+		if set.known == f.bound && len(set.replicas) <= boundSlots {
 			continue
 		}
 		lacking := uint64(0)

@@ -93,7 +93,6 @@ type found struct {
 	verdict uint32
 	bound   [boundSlots]uint32
 	meta    uint32
-	assumed bool // bound is not known; take the series for bound
 }
 
 func tagOf(h remotewrite.Hash) uint32 { return uint32(h.Hi >> 32) }
@@ -166,7 +165,7 @@ func (f *found) copy(e *entry) {
 	for i := range f.bound {
 		f.bound[i] = atomic.LoadUint32(&e.bound[i])
 	}
-	f.meta, f.assumed = atomic.LoadUint32(&e.meta), false
+	f.meta = atomic.LoadUint32(&e.meta)
 }
 
 // find returns the number plus one of the entry of h, 0 if there is none.
@@ -220,10 +219,11 @@ func (t *table) remember(w placement, topo *topology, tick uint32, f *found) (tr
 	}
 	switch age := int32(topo.epoch - e.epoch); {
 	case age < 0:
-		// Another push knows a newer ring. This one keeps to its own, takes the series for bound,
-		// and an ingester that does not know it will say so.
+		// Another push knows a newer ring. This one keeps to its own, in which nothing is known
+		// to be bound: to take the series for bound would rest its identity on what an ingester
+		// may remember of a table of long ago.
 		f.copy(e)
-		f.set, f.epoch, f.assumed = w.set, topo.epoch, true
+		f.set, f.epoch, f.bound = w.set, topo.epoch, [boundSlots]uint32{}
 		return false, true
 	case age > 0 || e.set != w.set:
 		e.bound = topo.carry(e, w.set)

@@ -18,6 +18,6 @@ type Config struct {
 func (c *Config) Declare(s *config.Set) {
 	s.Duration(&c.Timeout, "timeout", 2*time.Minute, "Longest time of one query, waiting included.")
 	s.Int(&c.MaxSamples, "max-samples", 50_000_000, "Samples one query may hold in memory at the same time. The bounds on the cost of an expression follow from it.")
-	s.Duration(&c.LookbackDelta, "lookback-delta", 5*time.Minute, "How long after its last sample a series has a value.")
+	s.Duration(&c.LookbackDelta, "lookback-delta", 5*time.Minute, "How long after its last sample a series has a value.").Expert()
 	s.Int(&c.MaxConcurrent, "max-concurrent", 20, "Queries that are evaluated at the same time; the others wait.")
 }

@@ -3,6 +3,7 @@ package head
 import (
 	"context"
 	"errors"
+	"math"
 
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/histogram"
@@ -14,22 +15,68 @@ import (
 // ErrUnknownRef says that a Ref names no series (any more).
 var ErrUnknownRef = errors.New("unknown series reference")
 
+// farTime bounds the times of samples, in milliseconds either way. Near the ends of the integers the
+// TSDB's sums of times and ranges wrap around: one such sample would make a head refuse all others,
+// or never be due for a cut.
+const farTime = int64(1) << 53
+
 // Appender is one batch: all of it becomes visible to queries at Commit, at once. It must end
 // with Commit or Rollback, and is not safe for concurrent use.
 type Appender struct {
-	h   *Head
-	app storage.AppenderV2
-	exs storage.Appender // made when the first exemplar comes
+	h    *Head
+	app  storage.AppenderV2
+	exs  storage.Appender // made when the first exemplar comes
+	last lastSample
 }
 
-// Appender starts a batch.
+// lastSample is what a batch took last.
+type lastSample struct {
+	ref   Ref
+	t     int64
+	v     float64
+	hist  *histogram.Histogram
+	fhist *histogram.FloatHistogram
+}
+
+// fault compares the next sample of the same series with the last one. The TSDB compares a sample
+// with what is committed, and what contradicts its own batch it drops without a word at Commit.
+func (l *lastSample) fault(t int64, v float64, hist *histogram.Histogram, fhist *histogram.FloatHistogram, late bool) error {
+	switch {
+	case t < l.t && !late:
+		return storage.ErrOutOfOrderSample
+	case t != l.t:
+		return nil
+	}
+	same := math.Float64bits(v) == math.Float64bits(l.v) && (hist == nil) == (l.hist == nil) && (fhist == nil) == (l.fhist == nil)
+	if !same || hist != nil && !hist.Equals(l.hist) || fhist != nil && !fhist.Equals(l.fhist) {
+		return storage.ErrDuplicateSampleForTimestamp
+	}
+	return nil
+}
+
+// Appender starts a batch. It waits while everything is being cut.
 func (h *Head) Appender() *Appender {
 	h.flush.RLock()
+	return h.appender()
+}
+
+// TryAppender is Appender that does not wait but returns nil: a cut of everything takes as long as
+// the disk and the slowest query.
+func (h *Head) TryAppender() *Appender {
+	if !h.flush.TryRLock() {
+		return nil
+	}
+	return h.appender()
+}
+
+// appender needs h.flush.
+func (h *Head) appender() *Appender {
 	return &Appender{h: h, app: h.db.Head().AppenderV2(context.Background())}
 }
 
 // Append adds one float sample, t in milliseconds, and returns the reference of its series. With
-// ref 0 the series is found or created by ls, else ls is not looked at. Errors: ErrUnknownRef,
+// ref 0 the series is found or created by ls, else ls is not looked at. A reference other than ref
+// says that the series left memory at this very moment and was made again. Errors: ErrUnknownRef,
 // what PreCreate returned, and storage.ErrOutOfOrderSample, ErrTooOldSample, ErrOutOfBounds,
 // ErrDuplicateSampleForTimestamp; after any of them the batch can go on.
 func (a *Appender) Append(ref Ref, ls labels.Labels, t int64, v float64) (Ref, error) {
@@ -42,13 +89,24 @@ func (a *Appender) AppendHistogram(ref Ref, ls labels.Labels, t int64, hist *his
 }
 
 func (a *Appender) append(ref Ref, ls labels.Labels, t int64, v float64, hist *histogram.Histogram, fhist *histogram.FloatHistogram) (Ref, error) {
+	if t < -farTime || t > farTime {
+		return 0, storage.ErrOutOfBounds
+	}
 	if ref != 0 {
+		if ref == a.last.ref && t <= a.last.t {
+			if err := a.last.fault(t, v, hist, fhist, a.h.late.Load()); err != nil {
+				return 0, err
+			}
+		}
 		ls = labels.EmptyLabels()
 	}
 	got, err := a.app.Append(storage.SeriesRef(ref), ls, 0, t, v, hist, fhist, storage.AOptions{})
 	if err != nil && ref != 0 && errors.Is(err, tsdb.ErrInvalidSample) {
 		// The series is gone, and without labels the TSDB cannot create it.
 		return 0, ErrUnknownRef
+	}
+	if err == nil {
+		a.last = lastSample{Ref(got), t, v, hist, fhist}
 	}
 	return Ref(got), err
 }

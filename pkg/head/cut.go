@@ -36,11 +36,15 @@ func (h *Head) Compact(ctx context.Context, force bool) (int, error) {
 		if err := ctx.Err(); err != nil {
 			return len(h.db.Blocks()) - before, err
 		}
-		end := blockEnd(h.MinTime())
+		mint := h.MinTime()
+		end := blockEnd(mint)
 		// Nothing new can land below end: that is more than half a range behind the newest
-		// sample. Appenders that started before may still be at it.
-		rh := tsdb.NewRangeHeadWithIsolationDisabled(h.db.Head(), h.MinTime(), end-1)
+		// sample. Appenders that started before may still be at it, and even land below mint.
 		h.db.Head().WaitForAppendersOverlapping(end - 1)
+		if h.MinTime() != mint {
+			continue
+		}
+		rh := tsdb.NewRangeHeadWithIsolationDisabled(h.db.Head(), mint, end-1)
 		if err := h.db.CompactHead(rh); err != nil {
 			return len(h.db.Blocks()) - before, fmt.Errorf("cut block up to %d: %w", end, err)
 		}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -59,6 +60,7 @@ type Head struct {
 
 	// flush is held for reading by open appenders, so that a cut of everything can wait for them.
 	flush sync.RWMutex
+	late  atomic.Bool // late samples are taken
 
 	mu   sync.Mutex             // guards drop
 	drop map[ulid.ULID]struct{} // blocks to delete at the next reload
@@ -81,6 +83,7 @@ func Open(o Options) (*Head, error) {
 		return nil, fmt.Errorf("open head in %s: %w", o.Dir, err)
 	}
 	h.db = db
+	h.late.Store(o.OutOfOrderWindow > 0)
 	db.DisableCompactions()
 	return h, nil
 }
@@ -115,6 +118,7 @@ func (h *Head) open() (*tsdb.DB, error) {
 
 // SetLimits applies changed limits at once.
 func (h *Head) SetLimits(oooWindow time.Duration, maxExemplars int) error {
+	h.late.Store(oooWindow > 0)
 	return h.db.ApplyConfig(&config.Config{StorageConfig: config.StorageConfig{
 		TSDBConfig:      &config.TSDBConfig{OutOfOrderTimeWindow: oooWindow.Milliseconds()},
 		ExemplarsConfig: &config.ExemplarsConfig{MaxExemplars: int64(maxExemplars)},
@@ -141,6 +145,21 @@ func (h *Head) ChunkQuerier(mint, maxt int64) (storage.ChunkQuerier, error) {
 // ExemplarQuerier reads the kept exemplars.
 func (h *Head) ExemplarQuerier(ctx context.Context) (storage.ExemplarQuerier, error) {
 	return h.db.ExemplarQuerier(ctx)
+}
+
+// Labels returns the labels of the series ref; false if it is not in memory (any more). It is made for
+// error texts and other rare needs: it takes locks.
+func (h *Head) Labels(ref Ref) (labels.Labels, bool) {
+	ir, err := h.db.Head().Index()
+	if err != nil {
+		return labels.EmptyLabels(), false
+	}
+	defer ir.Close()
+	var b labels.ScratchBuilder
+	if err := ir.Series(storage.SeriesRef(ref), &b, nil); err != nil {
+		return labels.EmptyLabels(), false
+	}
+	return b.Labels(), true
 }
 
 // ForEachSeries calls fn for every series in memory, until it returns an error.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/prometheus/model/exemplar"
@@ -169,6 +170,40 @@ func TestCompactCutsWhatIsDueAndLateSamples(t *testing.T) {
 	}
 }
 
+// A batch that was begun before the newest sample came may bring the oldest one while a cut waits.
+func TestACutTakesWhatLandsWhileItWaits(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		h, err := Open(Options{Dir: dir, OutOfOrderWindow: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer h.Close()
+		m := labels.FromStrings("__name__", "m")
+		put(t, h, m, 100*hour, 1)
+		a := h.Appender()
+		if _, err := a.Append(0, labels.FromStrings("__name__", "slow"), 100*hour-hour/2, 7); err != nil {
+			t.Fatal(err)
+		}
+		put(t, h, m, 104*hour, 2)
+		cut := make(chan error, 1)
+		go func() {
+			_, err := h.Compact(context.Background(), false)
+			cut <- err
+		}()
+		synctest.Wait()
+		if err := a.Commit(); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-cut; err != nil {
+			t.Fatal(err)
+		}
+		if got := read(t, h)[`{__name__="slow"}`]; got != fmt.Sprintf("%d:7", 100*hour-hour/2) {
+			t.Errorf("the sample that landed meanwhile: %q", got)
+		}
+	})
+}
+
 func TestForcedCompactEmptiesAndTakesMore(t *testing.T) {
 	h := open(t, Options{OutOfOrderWindow: time.Minute})
 	ls := labels.FromStrings("__name__", "m")
@@ -320,6 +355,74 @@ func TestForEachSeries(t *testing.T) {
 	})
 	if err != nil || len(want) != 0 {
 		t.Errorf("%v; not visited: %v", err, want)
+	}
+}
+
+// A time near the ends of the integers must not make a head refuse what comes after it.
+func TestFarTimesAreRefusedAndHarmNothing(t *testing.T) {
+	for _, far := range []int64{math.MinInt64, math.MinInt64 + 1, math.MinInt64 + 2*hour, -farTime - 1, farTime + 1, math.MaxInt64} {
+		h := open(t, Options{OutOfOrderWindow: time.Hour})
+		a := h.Appender()
+		if _, err := a.Append(0, labels.FromStrings("__name__", "far"), far, 1); !errors.Is(err, storage.ErrOutOfBounds) {
+			t.Errorf("%d: %v, want out of bounds", far, err)
+		}
+		if _, err := a.AppendHistogram(0, labels.FromStrings("__name__", "far"), far, tsdbutil.GenerateTestHistogram(1), nil); !errors.Is(err, storage.ErrOutOfBounds) {
+			t.Errorf("histogram at %d: %v, want out of bounds", far, err)
+		}
+		if err := a.Commit(); err != nil {
+			t.Fatal(err)
+		}
+		put(t, h, labels.FromStrings("__name__", "m"), 1_700_000_000_000, 1)
+		if got := read(t, h); len(got) != 1 {
+			t.Errorf("after a sample at %d: %v", far, got)
+		}
+	}
+	// The farthest that is taken can be cut and does not stop the present.
+	h := open(t, Options{OutOfOrderWindow: time.Hour})
+	put(t, h, labels.FromStrings("__name__", "m"), -farTime, 1)
+	put(t, h, labels.FromStrings("__name__", "m"), 1_700_000_000_000, 2)
+	if !h.CompactDue() {
+		t.Fatal("not due")
+	}
+	if n, err := h.Compact(t.Context(), false); err != nil || n != 1 {
+		t.Fatalf("%d blocks, %v", n, err)
+	}
+}
+
+func TestLabelsOfAReference(t *testing.T) {
+	h := open(t, Options{})
+	ls := labels.FromStrings("__name__", "m", "a", "b")
+	ref := put(t, h, ls, 1000, 1)
+	if got, ok := h.Labels(ref); !ok || !labels.Equal(got, ls) {
+		t.Errorf("labels of %d: %s, %v", ref, got, ok)
+	}
+	if got, ok := h.Labels(ref + 1); ok {
+		t.Errorf("labels of nothing: %s", got)
+	}
+}
+
+func TestHistogramsThatContradictTheirBatchAreRefused(t *testing.T) {
+	h := open(t, Options{})
+	ls := labels.FromStrings("__name__", "m")
+	a := h.Appender()
+	ref, err := a.AppendHistogram(0, ls, 1000, tsdbutil.GenerateTestHistogram(1), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.AppendHistogram(ref, ls, 1000, tsdbutil.GenerateTestHistogram(1), nil); err != nil {
+		t.Errorf("the same again: %v", err)
+	}
+	if _, err := a.AppendHistogram(ref, ls, 1000, tsdbutil.GenerateTestHistogram(2), nil); !errors.Is(err, storage.ErrDuplicateSampleForTimestamp) {
+		t.Errorf("another for the same time: %v", err)
+	}
+	if _, err := a.AppendHistogram(ref, ls, 1000, nil, tsdbutil.GenerateTestFloatHistogram(1)); !errors.Is(err, storage.ErrDuplicateSampleForTimestamp) {
+		t.Errorf("another form for the same time: %v", err)
+	}
+	if _, err := a.AppendHistogram(ref, ls, 999, tsdbutil.GenerateTestHistogram(2), nil); !errors.Is(err, storage.ErrOutOfOrderSample) {
+		t.Errorf("an older one: %v", err)
+	}
+	if err := a.Commit(); err != nil {
+		t.Fatal(err)
 	}
 }
 

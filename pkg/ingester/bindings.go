@@ -48,14 +48,35 @@ type stream struct {
 
 // OpenStream returns a stream without bindings.
 func (i *Ingester) OpenStream() frame.Stream {
-	return &stream{ing: i, tenants: map[string]*bindings{}}
+	s := &stream{ing: i, tenants: map[string]*bindings{}}
+	i.streamsMu.Lock()
+	defer i.streamsMu.Unlock()
+	i.streams[s] = struct{}{}
+	return s
 }
 
 // Close forgets the bindings.
 func (s *stream) Close() {
+	s.ing.streamsMu.Lock()
+	delete(s.ing.streams, s)
+	s.ing.streamsMu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.tenants)
+}
+
+// unbind makes all streams forget t, which is closed: a stream may live for months, and would keep
+// the memory of every head it ever pushed to.
+func (i *Ingester) unbind(t *tenantHead) {
+	i.streamsMu.Lock()
+	defer i.streamsMu.Unlock()
+	for s := range i.streams {
+		s.mu.Lock()
+		if b := s.tenants[string(t.id)]; b != nil && b.of == t {
+			delete(s.tenants, string(t.id))
+		}
+		s.mu.Unlock()
+	}
 }
 
 // bindingsOf returns the stream's bindings for t; those made for another head of the tenant are

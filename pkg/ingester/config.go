@@ -27,9 +27,9 @@ func (c *Config) Declare(s *config.Set) {
 	s.Bool(&c.FlushBlocksOnShutdown, "flush-blocks-on-shutdown", false,
 		"Cut everything in memory into blocks and ship them before a planned stop. Off: the write-ahead log is read back at the next start.").
 		Named("blocks-storage.tsdb.flush-blocks-on-shutdown")
-	s.Int(&c.ReadConcurrency, "read-concurrency", 0, "Queries answered at the same time; others wait. 0: 8 for each CPU.")
+	s.Int(&c.ReadConcurrency, "read-concurrency", 0, "Queries answered at the same time; others wait. 0: 8 for each CPU.").Expert()
 	s.Int(&c.ErrorSampleRate, "error-sample-rate", 10,
-		"Of the errors that refuse single samples, one in this many is logged; all are counted. 0: all are logged.")
+		"Of the errors that refuse single samples, one in this many is logged; all are counted. 0: all are logged.").Expert()
 	s.Mount("wal", &c.WAL)
 	s.Mount("instance_limits", &c.InstanceLimits)
 }
@@ -45,8 +45,8 @@ type InstanceLimits struct {
 
 // Declare names each setting once.
 func (c *InstanceLimits) Declare(s *config.Set) {
-	s.Int(&c.MaxInflightPushRequests, "max-inflight-push-requests", 30_000, "Pushes at the same time. 0: no limit.")
-	s.Int(&c.MaxInflightPushBytes, "max-inflight-push-requests-bytes", 0, "Estimated bytes of the pushes at the same time. 0: no limit.")
-	s.Int(&c.MaxSeries, "max-series", 0, "Series in memory, of all tenants. 0: no limit.")
-	s.Int(&c.MaxTenants, "max-tenants", 0, "Tenants with recent data. 0: no limit.")
+	s.Int(&c.MaxInflightPushRequests, "max-inflight-push-requests", 30_000, "Pushes at the same time. 0: no limit.").Expert()
+	s.Int(&c.MaxInflightPushBytes, "max-inflight-push-requests-bytes", 0, "Estimated bytes of the pushes at the same time. 0: no limit.").Expert()
+	s.Int(&c.MaxSeries, "max-series", 0, "Series in memory, of all tenants. 0: no limit.").Expert()
+	s.Int(&c.MaxTenants, "max-tenants", 0, "Tenants with recent data. 0: no limit.").Expert()
 }

@@ -195,6 +195,7 @@ func (t *tenantHead) closeIdle(now time.Time) error {
 	t.ing.mu.Lock()
 	delete(t.ing.tenants, t.id)
 	t.ing.mu.Unlock()
+	t.ing.unbind(t)
 	if err != nil {
 		return errs.New(errs.Internal, "close: %w", err)
 	}
@@ -225,8 +226,6 @@ func (i *Ingester) truncate(ctx context.Context) error {
 	if keep <= first || first < i.firstOwn && keep < i.firstOwn {
 		return nil
 	}
-	start := time.Now()
-	i.metrics.checkpoints.Inc()
 	err := i.wal.Checkpoint(ctx, keep, func(emit func([]byte) error) error {
 		for _, t := range tenants {
 			if err := t.emitSeries(emit); err != nil {
@@ -235,11 +234,7 @@ func (i *Ingester) truncate(ctx context.Context) error {
 		}
 		return nil
 	})
-	i.metrics.truncations.Inc()
-	i.metrics.truncateDuration.Observe(time.Since(start).Seconds())
 	if err != nil {
-		i.metrics.checkpointsFailed.Inc()
-		i.metrics.truncationsFailed.Inc()
 		return fmt.Errorf("checkpoint: %w", err)
 	}
 	return nil

@@ -87,6 +87,9 @@ type Ingester struct {
 	mu      sync.RWMutex // guards tenants
 	tenants map[tenant.ID]*tenantHead
 
+	streamsMu sync.Mutex // guards streams; taken before the lock of a stream
+	streams   map[*stream]struct{}
+
 	truncating sync.Mutex // one truncation of the log at a time
 	truncated  occasional
 
@@ -104,7 +107,7 @@ type background struct {
 func New(cfg Config, deps Deps) (*Ingester, error) {
 	i := &Ingester{
 		cfg: cfg, log: deps.Logger, limits: deps.Limits, localLimit: deps.LocalLimit,
-		bucket: deps.Bucket, now: deps.Now, tenants: map[tenant.ID]*tenantHead{},
+		bucket: deps.Bucket, now: deps.Now, tenants: map[tenant.ID]*tenantHead{}, streams: map[*stream]struct{}{},
 		unregister: deps.Lifecycler.UnregisterOnShutdown,
 	}
 	if i.log == nil {

@@ -24,11 +24,6 @@ type metrics struct {
 
 	uploads, uploadFailures     prometheus.Counter
 	lastUpload, oldestUnshipped prometheus.Gauge
-
-	checkpoints, checkpointsFailed prometheus.Counter
-	truncations, truncationsFailed prometheus.Counter
-	truncateDuration               prometheus.Summary
-	walCorruptions                 prometheus.Counter
 }
 
 // newMetrics registers the metrics of i.
@@ -67,14 +62,6 @@ func newMetrics(reg prometheus.Registerer, i *Ingester) *metrics {
 		uploadFailures:  counter("shipper_upload_failures_total", "Uploads of blocks that failed; they are tried again."),
 		lastUpload:      gauge("shipper_last_successful_upload_timestamp_seconds", "When a block was uploaded last."),
 		oldestUnshipped: gauge("oldest_unshipped_block_timestamp_seconds", "When the oldest block that is not in the bucket was cut; 0 if all are."),
-
-		checkpoints:       counter("tsdb_checkpoint_creations_total", "Checkpoints of the write-ahead log begun."),
-		checkpointsFailed: counter("tsdb_checkpoint_creations_failed_total", "Checkpoints that failed; the log grows until one succeeds."),
-		truncations:       counter("tsdb_wal_truncations_total", "Truncations of the write-ahead log begun."),
-		truncationsFailed: counter("tsdb_wal_truncations_failed_total", "Truncations that failed."),
-		truncateDuration: f.NewSummary(prometheus.SummaryOpts{Name: "amphora_ingester_tsdb_wal_truncate_duration_seconds",
-			Help: "Duration of truncations of the write-ahead log."}),
-		walCorruptions: counter("tsdb_wal_corruptions_total", "Damaged places found when the write-ahead log was read back."),
 	}
 	if reg != nil {
 		reg.MustRegister(newTenantCollector(i))
@@ -112,9 +99,11 @@ func newTenantCollector(i *Ingester) *tenantCollector {
 		maxTime:       desc("ingester_tsdb_head_max_timestamp_seconds", "The newest time of a sample in memory."),
 		reasons:       reasonRows(),
 	}
-	c.discarded[refusedSamples] = desc("discarded_samples_total", "Samples that were refused or dropped.", "reason", "user", "group")
-	c.discarded[refusedExemplars] = desc("discarded_exemplars_total", "Exemplars that were refused or dropped.", "reason", "user", "group")
-	c.discarded[refusedMetadata] = desc("discarded_metadata_total", "Metadata that was refused or dropped.", "reason", "user", "group")
+	// Words and labels are the distributor's, and the reasons are others: of two writers in one
+	// process that differ in a word or agree in all labels, one would be left out of the page.
+	c.discarded[refusedSamples] = desc("discarded_samples_total", "Samples refused. A rise means that a tenant loses data.", "reason", "user", "group")
+	c.discarded[refusedExemplars] = desc("discarded_exemplars_total", "Exemplars dropped.", "reason", "user")
+	c.discarded[refusedMetadata] = desc("discarded_metadata_total", "Metadata refused.", "reason", "user")
 	return c
 }
 
@@ -161,7 +150,12 @@ func (c *tenantCollector) collectTenant(ch chan<- prometheus.Metric, t *tenantHe
 	}
 	for r := range t.stats.refused {
 		if n := t.stats.refused[r].Load(); n > 0 {
-			counter(c.discarded[c.reasons[r].of], n, c.reasons[r].name, id, "")
+			row := c.reasons[r]
+			if row.of == refusedSamples {
+				counter(c.discarded[row.of], n, row.name, id, "")
+			} else {
+				counter(c.discarded[row.of], n, row.name, id)
+			}
 		}
 	}
 }

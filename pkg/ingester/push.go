@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
 
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/histogram"
@@ -45,7 +46,7 @@ func (s *stream) Push(ctx context.Context, f *frame.Frame) frame.Result {
 			return frame.FailedWith(err)
 		}
 		if t.enter() {
-			res := p.store(s, t, f)
+			res := p.store(ctx, s, t, f)
 			t.leave()
 			return p.persist(ctx, s, t, f, res)
 		}
@@ -111,7 +112,7 @@ type push struct {
 
 // store brings f into the head of t, as one batch, and fills p.rec with what was stored. The
 // result is final if its outcome is not Stored.
-func (p *push) store(s *stream, t *tenantHead, f *frame.Frame) frame.Result {
+func (p *push) store(ctx context.Context, s *stream, t *tenantHead, f *frame.Frame) frame.Result {
 	p.bound = s.bindingsOf(t)
 	if err := p.resolve(f); err != nil {
 		return frame.FailedWith(err)
@@ -120,7 +121,10 @@ func (p *push) store(s *stream, t *tenantHead, f *frame.Frame) frame.Result {
 		return p.unknownRefs()
 	}
 	p.rec.tenant, p.rec.session, p.maxt = string(t.id), t.session, math.MinInt64
-	app := t.head.Appender()
+	app, err := t.appender(ctx)
+	if err != nil {
+		return frame.FailedWith(err)
+	}
 	if err := p.append(app, t, f); err != nil {
 		if rerr := app.Rollback(); rerr != nil {
 			err = errors.Join(err, rerr)
@@ -139,8 +143,11 @@ func (p *push) store(s *stream, t *tenantHead, f *frame.Frame) frame.Result {
 	return frame.Result{Outcome: frame.Stored}
 }
 
+// unknownRefs names every unknown reference once: a series may have many samples in one frame, and
+// the sender spells out the labels of all it is told.
 func (p *push) unknownRefs() frame.Result {
-	return frame.Result{Outcome: frame.UnknownRefs, Unknown: append([]frame.Ref(nil), p.unknown...)}
+	slices.Sort(p.unknown)
+	return frame.Result{Outcome: frame.UnknownRefs, Unknown: slices.Clone(slices.Compact(p.unknown))}
 }
 
 // resolve finds the series of every reference in f, and lists the unknown ones.
@@ -200,14 +207,17 @@ func (p *push) append(app *head.Appender, t *tenantHead, f *frame.Frame) error {
 		if zero && d >= 0 && ref == 0 && f.StartTimes[k] != 0 && f.StartTimes[k] < f.Times[k] {
 			if got, err := app.Append(0, ls, f.StartTimes[k], 0); err == nil {
 				p.rec.samples = append(p.rec.samples, sample{got, f.StartTimes[k], 0})
-				p.maxt = max(p.maxt, f.StartTimes[k])
+				p.took(d, got, f.StartTimes[k])
 			}
 		}
 		got, err := app.Append(ref, ls, f.Times[k], f.Values[k])
 		if err == nil {
+			if ref != 0 && got != ref {
+				p.moved(t, got)
+			}
 			p.rec.samples = append(p.rec.samples, sample{got, f.Times[k], f.Values[k]})
 			p.took(d, got, f.Times[k])
-		} else if err := p.refuse(err, f.Refs[k], ls, f.Times[k]); err != nil {
+		} else if err := p.refuse(err, t, f.Refs[k], named{ref, ls}, f.Times[k]); err != nil {
 			return err
 		}
 	}
@@ -216,7 +226,7 @@ func (p *push) append(app *head.Appender, t *tenantHead, f *frame.Frame) error {
 		h := &f.Histograms[k]
 		ref, ls, d := p.target(p.hists[k], f)
 		if zero && d >= 0 && ref == 0 && h.StartTime != 0 && h.StartTime < h.Time {
-			p.appendZeroHistogram(app, ls, h)
+			p.appendZeroHistogram(app, ls, h, d)
 		}
 		x := histogramSample{t: h.Time}
 		if h.H != nil { // the head keeps the newest of a series, but the frame is the sender's again
@@ -226,10 +236,13 @@ func (p *push) append(app *head.Appender, t *tenantHead, f *frame.Frame) error {
 		}
 		got, err := app.AppendHistogram(ref, ls, x.t, x.h, x.fh)
 		if err == nil {
+			if ref != 0 && got != ref {
+				p.moved(t, got)
+			}
 			x.ref = got
 			p.rec.histograms = append(p.rec.histograms, x)
 			p.took(d, got, h.Time)
-		} else if err := p.refuse(err, h.Ref, ls, h.Time); err != nil {
+		} else if err := p.refuse(err, t, h.Ref, named{ref, ls}, h.Time); err != nil {
 			return err
 		}
 	}
@@ -260,9 +273,18 @@ func (p *push) took(d int, ref head.Ref, t int64) {
 	p.maxt = max(p.maxt, t)
 }
 
+// moved takes the definition of ref along, a series that left memory and was made again between
+// look-up and append: no definition in the log and no binding names it yet. The next push by the
+// old reference finds it unknown.
+func (p *push) moved(t *tenantHead, ref head.Ref) {
+	if ls, ok := t.head.Labels(ref); ok {
+		p.rec.series = append(p.rec.series, series{ref, ls})
+	}
+}
+
 // appendZeroHistogram marks the start of a series. A head that has no room for it there, because
 // newer samples exist, refuses it, which is fine.
-func (p *push) appendZeroHistogram(app *head.Appender, ls labels.Labels, h *frame.Histogram) {
+func (p *push) appendZeroHistogram(app *head.Appender, ls labels.Labels, h *frame.Histogram, d int) {
 	z := histogramSample{t: h.StartTime}
 	if h.H != nil {
 		z.h = &histogram.Histogram{CounterResetHint: histogram.CounterReset,
@@ -277,7 +299,7 @@ func (p *push) appendZeroHistogram(app *head.Appender, ls labels.Labels, h *fram
 	}
 	z.ref = got
 	p.rec.histograms = append(p.rec.histograms, z)
-	p.maxt = max(p.maxt, z.t)
+	p.took(d, got, z.t)
 }
 
 func (p *push) appendExemplar(app *head.Appender, f *frame.Frame, k int) {
@@ -297,8 +319,15 @@ func (p *push) appendExemplar(app *head.Appender, f *frame.Frame, k int) {
 	p.rec.exemplars = append(p.rec.exemplars, exemplarSample{ref, e})
 }
 
-// refuse counts the refusal of one sample. It returns an error if the whole push must fail.
-func (p *push) refuse(err error, r frame.Ref, ls labels.Labels, t int64) error {
+// named is a series as a sample named it: by its reference, or by its labels.
+type named struct {
+	ref head.Ref
+	ls  labels.Labels
+}
+
+// refuse counts the refusal of one sample. It returns an error if the whole push must fail. Only
+// the first refusal is told, so only for that one labels are looked up.
+func (p *push) refuse(err error, t *tenantHead, r frame.Ref, s named, at int64) error {
 	switch {
 	case errors.Is(err, head.ErrUnknownRef):
 		p.unknown = append(p.unknown, r)
@@ -306,7 +335,10 @@ func (p *push) refuse(err error, r frame.Ref, ls labels.Labels, t int64) error {
 	case errors.Is(err, errInstanceSeries):
 		return err
 	}
-	soft := refusalOf(err, ls, t)
+	if p.first == nil && s.ls.IsEmpty() {
+		s.ls, _ = t.head.Labels(s.ref)
+	}
+	soft := refusalOf(err, s.ls, at)
 	if soft == nil {
 		return errs.New(errs.Internal, "append: %w", err)
 	}
@@ -341,16 +373,16 @@ func (p *push) persist(ctx context.Context, s *stream, t *tenantHead, f *frame.F
 		}
 	}
 	if !p.rec.empty() {
-		p.buf = p.rec.appendTo(p.buf[:0])
-		segment, err := i.wal.Append(p.buf).Wait(ctx)
-		if err != nil {
+		if err := p.log(ctx, t, p.rec); err != nil {
 			i.metrics.failedPushes.Inc()
-			if k := errs.KindOf(err); k == errs.Internal {
+			switch errs.KindOf(err) {
+			case errs.Internal:
 				err = errs.Wrap(errs.Unavailable, err)
+			case errs.Invalid: // a single item that no record can hold
+				err = errs.Wrap(errs.BodyTooLarge, err)
 			}
 			return frame.FailedWith(err)
 		}
-		t.segments.note(segment, p.maxt)
 		for d, ref := range p.defRefs {
 			if ref != 0 {
 				t.defined.set(uint64(ref))
@@ -367,10 +399,34 @@ func (p *push) persist(ctx context.Context, s *stream, t *tenantHead, f *frame.F
 	return p.result(i, t, f)
 }
 
+// log returns when r is on disk. What is too large for one record of the log goes by several, one
+// after the other, which bounds what waits in memory; nothing is acknowledged before the last.
+func (p *push) log(ctx context.Context, t *tenantHead, r record) error {
+	p.buf = r.appendTo(p.buf[:0])
+	if len(p.buf) > recordBytes {
+		if first, rest, ok := r.halves(); ok {
+			if err := p.log(ctx, t, first); err != nil {
+				return err
+			}
+			return p.log(ctx, t, rest)
+		}
+	}
+	segment, err := t.ing.wal.Append(p.buf).Wait(ctx)
+	if err == nil {
+		t.segments.note(segment, p.maxt)
+	}
+	return err
+}
+
 // result counts and reports.
 func (p *push) result(i *Ingester, t *tenantHead, f *frame.Frame) frame.Result {
 	t.stats.took(f.Source, f.Samples()-p.rejected, p.rejected, len(p.rec.exemplars))
 	res := frame.Result{Outcome: frame.Stored, Rejected: p.rejected}
+	for d, ref := range p.defRefs {
+		if r := f.Defs[d].Ref; ref == 0 && p.defs[r] == d { // of several of one reference the last counts
+			res.Unknown = append(res.Unknown, r)
+		}
+	}
 	if p.first == nil {
 		return res
 	}

@@ -30,7 +30,7 @@ func TestUnknownReferencesStoreNothingAndAreNamed(t *testing.T) {
 	f.Values = append(f.Values, 0, 0)
 	f.Histograms = []frame.Histogram{{Ref: frame.MakeRef(78, 0), Time: base, H: tsdbutil.GenerateTestHistogram(1)}}
 	res := a.push(t.Context(), f)
-	if res.Outcome != frame.UnknownRefs || fmt.Sprint(res.Unknown) != fmt.Sprint([]frame.Ref{f.Refs[1], f.Refs[2], 78}) {
+	if res.Outcome != frame.UnknownRefs || fmt.Sprint(res.Unknown) != fmt.Sprint([]frame.Ref{77, 78, f.Refs[2]}) {
 		t.Fatalf("got %+v", res)
 	}
 	// Another stream has bindings of its own.

@@ -72,6 +72,28 @@ func (r *record) empty() bool {
 	return len(r.series) == 0 && len(r.samples) == 0 && len(r.histograms) == 0 && len(r.exemplars) == 0
 }
 
+// recordBytes is where a record is split, so that what one push stores always fits the log.
+const recordBytes = 8 << 20
+
+// halves splits r in two that mean the same in this order: definitions go first. False: r has a
+// single item.
+func (r *record) halves() (first, rest record, ok bool) {
+	first, rest = record{tenant: r.tenant, session: r.session}, record{tenant: r.tenant, session: r.session}
+	if len(r.series) > 0 && len(r.samples)+len(r.histograms)+len(r.exemplars) > 0 {
+		first.series = r.series
+		rest.samples, rest.histograms, rest.exemplars = r.samples, r.histograms, r.exemplars
+		return first, rest, true
+	}
+	first.series, rest.series = inHalf(r.series)
+	first.samples, rest.samples = inHalf(r.samples)
+	first.histograms, rest.histograms = inHalf(r.histograms)
+	first.exemplars, rest.exemplars = inHalf(r.exemplars)
+	return first, rest, !first.empty()
+}
+
+// inHalf leaves a single element to the second half.
+func inHalf[T any](s []T) (first, rest []T) { return s[:len(s)/2], s[len(s)/2:] }
+
 // appendTo appends the encoded record to b.
 func (r *record) appendTo(b []byte) []byte {
 	b = append(b, recordPush)

@@ -59,8 +59,8 @@ func reasonRows() [numReasons]reasonRow {
 		reasonLabels:            {"labels-not-sorted", refusedSamples},
 		reasonSeriesPerTenant:   {"per_user_series_limit", refusedSamples},
 		reasonSeriesPerMetric:   {"per_metric_series_limit", refusedSamples},
-		reasonExemplar:          {"exemplar_labels_missing", refusedExemplars},
-		reasonExemplarTooOld:    {"exemplar_too_old", refusedExemplars},
+		reasonExemplar:          {"exemplar-series-missing", refusedExemplars},
+		reasonExemplarTooOld:    {"exemplar-out-of-order", refusedExemplars},
 		reasonMetadataPerTenant: {"per_user_metadata_limit", refusedMetadata},
 		reasonMetadataPerMetric: {"per_metric_metadata_limit", refusedMetadata},
 	}

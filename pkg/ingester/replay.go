@@ -36,8 +36,8 @@ func (i *Ingester) recover(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read back the write-ahead log: %w", err)
 	}
-	i.metrics.walCorruptions.Add(float64(stats.Corruptions))
-	if err := i.loadCompleteSince(stats.LostBytes > 0); err != nil {
+	// A segment that is gone has no bytes to be counted as lost.
+	if err := i.loadCompleteSince(stats.Corruptions > 0 || r.total.damaged > 0); err != nil {
 		return err
 	}
 	if i.firstOwn, err = i.wal.Cut(); err != nil {
@@ -224,25 +224,23 @@ func (p *refPages) bind(old, now head.Ref) {
 	page[uint64(old)%uint64(len(refPage{}))] = now
 }
 
-// emitSeries emits the definitions of the live series of s under their old references.
+// emitSeries emits the definitions of the live series of s under their old references, all of
+// them: a series that left memory and came back had several.
 func (s *session) emitSeries(key sessionKey, emit func([]byte) error) error {
-	old := map[head.Ref]head.Ref{}
+	w := seriesWriter{emit: emit, rec: record{tenant: key.tenant, session: key.id}}
 	for at, page := range s.refs.pages {
 		for k, now := range page {
+			ls, ok := labels.EmptyLabels(), false
 			if now != 0 {
-				old[now] = head.Ref(at*uint64(len(page)) + uint64(k))
+				ls, ok = s.t.head.Labels(now)
+			}
+			if !ok {
+				continue
+			}
+			if err := w.add(series{head.Ref(at*uint64(len(page)) + uint64(k)), ls}); err != nil {
+				return err
 			}
 		}
-	}
-	w := seriesWriter{emit: emit, rec: record{tenant: key.tenant, session: key.id}}
-	err := s.t.head.ForEachSeries(func(ref head.Ref, ls labels.Labels) error {
-		if was, ok := old[ref]; ok {
-			return w.add(series{was, ls})
-		}
-		return nil
-	})
-	if err != nil {
-		return err
 	}
 	return w.flush()
 }

@@ -1,6 +1,7 @@
 package ingester
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"path/filepath"
@@ -19,7 +20,7 @@ import (
 // replayWindow is how late a sample of the log may be: it was acknowledged once, under whatever
 // limits, and the order of the log may differ from the order in which pushes of one moment reached
 // the head.
-const replayWindow = 100 * 365 * 24 * time.Hour
+const replayWindow = 290 * 365 * 24 * time.Hour // about as long as a Duration can be
 
 // tenantHead is the recent data of one tenant: its head and what the ingester keeps beside it.
 type tenantHead struct {
@@ -65,6 +66,35 @@ func (t *tenantHead) enter() bool {
 
 func (t *tenantHead) leave() { t.gate.RUnlock() }
 
+const (
+	// cutWait is how long a push waits for a flush of its tenant, which mostly takes less. Longer,
+	// and the pushes of one tenant would take all workers of a stream from the others.
+	cutWait = 500 * time.Millisecond
+	cutPoll = 2 * time.Millisecond
+)
+
+// appender starts a batch. Errors: Unavailable if the head is being cut entirely; the cause of ctx.
+func (t *tenantHead) appender(ctx context.Context) (*head.Appender, error) {
+	if app := t.head.TryAppender(); app != nil {
+		return app, nil
+	}
+	limit, tick := time.NewTimer(cutWait), time.NewTicker(cutPoll)
+	defer limit.Stop()
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if app := t.head.TryAppender(); app != nil {
+				return app, nil
+			}
+		case <-limit.C:
+			return nil, errs.New(errs.Unavailable, "tenant %s is being flushed", t.id)
+		case <-ctx.Done():
+			return nil, fmt.Errorf("wait for a flush of tenant %s: %w", t.id, context.Cause(ctx))
+		}
+	}
+}
+
 // tenantDir is where the tenant's blocks and state lie.
 func (i *Ingester) tenantDir(id tenant.ID) string {
 	return filepath.Join(i.tenantsDir(), string(id))
@@ -98,6 +128,7 @@ func (i *Ingester) open(id tenant.ID, replaying bool) (*tenantHead, error) {
 		return nil, instanceLimit("ingester-max-tenants", "max-tenants", "the ingester holds as many tenants as it may")
 	}
 	t := &tenantHead{id: id, dir: i.tenantDir(id), ing: i, session: i.nextSession()}
+	t.segments.last = -1
 	t.replaying.Store(replaying)
 	t.lastPush.Store(i.now().UnixMilli())
 	v := i.limits(id)

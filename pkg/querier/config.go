@@ -21,9 +21,9 @@ type Config struct {
 // never takes away more than one replica at a time may set it to 12h.
 func (c *Config) Declare(s *config.Set) {
 	s.Duration(&c.QueryStoreAfter, "query-store-after", 0,
-		"Blocks in object storage are asked for samples older than this; 0: always. At most the ingesters' retention minus an hour.")
+		"Blocks in object storage are asked for samples older than this; 0: always. At most the ingesters' retention minus an hour.").Expert()
 	s.Duration(&c.QueryIngestersWithin, "query-ingesters-within", 13*time.Hour,
-		"Ingesters are asked for samples younger than this; 0: always. At most the ingesters' retention.")
+		"Ingesters are asked for samples younger than this; 0: always. At most the ingesters' retention.").Expert()
 	s.Bool(&c.MinimizeIngesterRequests, "minimize-ingester-requests", true,
-		"Ask only as many replicas as a quorum needs, and the others when one is slow or fails.")
+		"Ask only as many replicas as a quorum needs, and the others when one is slow or fails.").Expert()
 }

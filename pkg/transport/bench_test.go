@@ -66,7 +66,8 @@ func BenchmarkPush(b *testing.B) {
 			pipelined(b, replicaFor(b, pool, ing.addr), f)
 		})
 		b.Run("local/"+name, func(b *testing.B) {
-			pipelined(b, LocalReplica(&nothing{}, new(Incarnations), time.Minute), f)
+			pool, _ := startReplicas(b, time.Minute)
+			pipelined(b, newLocalReplica(&nothing{}, pool.shared), f)
 		})
 	}
 	defs := scrape(0, 2000, true)

@@ -37,7 +37,7 @@ func (c *ClientConfig) Declare(s *config.Set) {
 	s.String(&c.TLSCert, "tls-cert-path", "", "Client certificate shown to ingesters. The file is read again when it changes.").Named("ingester.client.tls-cert-path")
 	s.String(&c.TLSKey, "tls-key-path", "", "Key of the client certificate.").Named("ingester.client.tls-key-path")
 	s.String(&c.TLSCA, "tls-ca-path", "", "CA certificates that ingesters' certificates are checked against. Empty: those of the system.").Named("ingester.client.tls-ca-path")
-	s.String(&c.TLSName, "tls-server-name", "", "Name expected in ingesters' certificates. Empty: their address.").Named("ingester.client.tls-server-name")
+	s.String(&c.TLSName, "tls-server-name", "", "Name expected in ingesters' certificates. Empty: their address.").Named("ingester.client.tls-server-name").Expert()
 }
 
 // ClientDeps is what pools of clients need. InRing says whether the instance at an address is in
@@ -85,9 +85,8 @@ const keepaliveTime = 10 * time.Second
 // Replicas is the pool of streams to ingesters. It is a service: stopping it closes all.
 type Replicas struct {
 	services.Service
-	pool        *pool[closableReplica]
-	ids         *Incarnations
-	pushTimeout time.Duration
+	pool   *pool[closableReplica]
+	shared shared
 }
 
 type closableReplica interface {
@@ -106,11 +105,10 @@ func NewReplicas(cfg ClientConfig, deps ClientDeps) (*Replicas, error) {
 	if err != nil {
 		return nil, err
 	}
-	ids := new(Incarnations)
-	s := shared{dial: dial, pool: buffers, encoders: &sync.Pool{New: func() any { return new(encoded) }}, ids: ids,
+	s := shared{dial: dial, pool: buffers, encoders: &sync.Pool{New: func() any { return new(encoded) }}, ids: new(Incarnations),
 		metrics: newReplicaMetrics(deps.Registerer), log: deps.Log, pushTimeout: deps.PushTimeout, maxBytes: replicaBytes}
 	p := newPool(func(addr string) (closableReplica, error) { return newRemoteReplica(addr, s), nil })
-	return &Replicas{Service: p.service(deps.InRing), pool: p, ids: ids, pushTimeout: deps.PushTimeout}, nil
+	return &Replicas{Service: p.service(deps.InRing), pool: p, shared: s}, nil
 }
 
 // replicaBytes bounds the encoded frames that wait for one ingester; as much as its side takes in.
@@ -122,7 +120,7 @@ func (r *Replicas) For(addr string) (frame.Replica, error) { return r.pool.get(a
 // Register makes frames for addr go to srv, which is in this process, without sockets or
 // encoding. It must be called before For asks for addr.
 func (r *Replicas) Register(addr string, srv frame.Server) error {
-	local := newLocalReplica(srv, r.ids, r.pushTimeout)
+	local := newLocalReplica(srv, r.shared)
 	if err := r.pool.register(addr, local); err != nil {
 		return errors.Join(err, local.Close())
 	}

@@ -27,14 +27,14 @@ type Config struct {
 func (c *Config) Declare(s *config.Set) {
 	s.String(&c.HTTPAddress, "http-listen-address", "127.0.0.1", "Address of the HTTP listener. Addresses that other machines can reach need authentication.")
 	s.Int(&c.HTTPPort, "http-listen-port", 8080, "Port of the HTTP listener. 0: any free one.")
-	s.Int(&c.HTTPConnLimit, "http-listen-conn-limit", 16384, "HTTP connections open at once; more wait to be accepted. 0: no limit.").Named("server.http-conn-limit")
-	s.Duration(&c.ReadTimeout, "http-server-read-timeout", 30*time.Second, "Time a client has to send a request with its body.").Named("server.http-read-timeout")
-	s.Duration(&c.WriteTimeout, "http-server-write-timeout", 2*time.Minute, "Time from a request's header to the end of its response; longer than the longest query.").Named("server.http-write-timeout")
+	s.Int(&c.HTTPConnLimit, "http-listen-conn-limit", 16384, "HTTP connections open at once; more wait to be accepted. 0: no limit.").Named("server.http-conn-limit").Expert()
+	s.Duration(&c.ReadTimeout, "http-server-read-timeout", 30*time.Second, "Time a client has to send a request with its body.").Named("server.http-read-timeout").Expert()
+	s.Duration(&c.WriteTimeout, "http-server-write-timeout", 2*time.Minute, "Time from a request's header to the end of its response; longer than the longest query.").Named("server.http-write-timeout").Expert()
 	s.Mount("http_tls_config", &tlsRows{&c.HTTPTLS, "server.http-tls-"})
 	s.String(&c.GRPCAddress, "grpc-listen-address", "127.0.0.1", "Address of the gRPC listener for other processes of the cluster.")
 	s.Int(&c.GRPCPort, "grpc-listen-port", 9095, "Port of the gRPC listener. 0: any free one.")
 	s.Mount("grpc_tls_config", &tlsRows{&c.GRPCTLS, "server.grpc-tls-"})
-	s.Duration(&c.ShutdownTimeout, "graceful-shutdown-timeout", 30*time.Second, "Time that requests under way have to end when the process stops.")
+	s.Duration(&c.ShutdownTimeout, "graceful-shutdown-timeout", 30*time.Second, "Time that requests under way have to end when the process stops.").Expert()
 }
 
 // TLSConfig names the files of one listener's TLS. They are read again when they change.
@@ -55,7 +55,7 @@ func (r *tlsRows) Declare(s *config.Set) {
 	s.String(&r.c.CertFile, "cert-file", "", "Server certificate, which turns TLS on.").Named(r.flags + "cert-path")
 	s.String(&r.c.KeyFile, "key-file", "", "Key of the server certificate.").Named(r.flags + "key-path")
 	s.String(&r.c.ClientCAFile, "client-ca-file", "", "CA certificates that clients' certificates are checked against.").Named(r.flags + "ca-path")
-	s.String(&r.c.ClientAuth, "client-auth-type", "", "RequireAndVerifyClientCert, the default when a client CA is given, or VerifyClientCertIfGiven.").Named(r.flags + "client-auth")
+	s.String(&r.c.ClientAuth, "client-auth-type", "", "RequireAndVerifyClientCert, the default when a client CA is given, or VerifyClientCertIfGiven.").Named(r.flags + "client-auth").Expert()
 }
 
 // authenticates says whether no client without a valid certificate gets through.

@@ -16,6 +16,7 @@ type replicaMetrics struct {
 	late          prometheus.Counter
 	inflightBytes prometheus.Gauge
 	sentBytes     prometheus.Counter
+	panics        prometheus.Counter
 }
 
 func newReplicaMetrics(reg prometheus.Registerer) *replicaMetrics {
@@ -37,6 +38,8 @@ func newReplicaMetrics(reg prometheus.Registerer) *replicaMetrics {
 			Help: "Encoded bytes of frames that wait for an answer."}),
 		sentBytes: f.NewCounter(prometheus.CounterOpts{Name: "amphora_ingester_client_sent_bytes_total",
 			Help: "Encoded bytes sent to ingesters."}),
+		panics: f.NewCounter(prometheus.CounterOpts{Name: "amphora_ingester_client_frame_panics_total",
+			Help: "Panics while the ingester of this process stored a frame. Each is a bug."}),
 	}
 }
 

@@ -279,16 +279,48 @@ func TestLocalReplicaHandsFramesOverByPointer(t *testing.T) {
 	}
 	r := replicaFor(t, pool, "here:1")
 	f := scrape(0, 3, true)
-	called := false
-	r.Push(f, func(res frame.Result) { called = res.Outcome == frame.Stored })
-	if !called || seen != f || r.Incarnation() == 0 {
-		t.Fatalf("called %v, same frame %v, incarnation %d", called, seen == f, r.Incarnation())
+	if res := push(r, f); res.Outcome != frame.Stored || seen != f || r.Incarnation() == 0 {
+		t.Fatalf("got %+v, same frame %v, incarnation %d", res, seen == f, r.Incarnation())
 	}
 	if res := push(r, scrape(0, 3, false)); res.Outcome != frame.Stored {
 		t.Fatalf("bindings were forgotten: %+v", res)
 	}
 	if err := pool.Register("here:1", srv); err == nil {
 		t.Fatal("an address was registered twice")
+	}
+}
+
+// A hanging disk of this machine must neither hold up who pushes nor gather frames without bound,
+// and a panic must not end the process.
+func TestLocalReplicaNeverBlocksAndIsBounded(t *testing.T) {
+	noLeaks(t)
+	hang := make(chan struct{})
+	srv := &memoryServer{before: func(_ context.Context, f *frame.Frame) {
+		if f.Tenant == "panic" {
+			panic("on purpose")
+		}
+		<-hang
+	}}
+	pool, reg := startReplicas(t, time.Second)
+	if err := pool.Register("here:1", srv); err != nil {
+		t.Fatal(err)
+	}
+	r := replicaFor(t, pool, "here:1")
+	f := scrape(0, 200_000, true)
+	results := make(chan frame.Result, 2)
+	r.Push(f, func(res frame.Result) { results <- res }) // returns though nothing is stored
+	if res := push(r, scrape(0, 3, true)); res.Outcome != frame.Failed || res.Kind != errs.Unavailable {
+		t.Fatalf("frame beyond the bound: %+v", res)
+	}
+	if n := counter(t, reg, "amphora_ingester_client_frames_refused_total"); n != 1 {
+		t.Errorf("%v frames counted as refused, want 1", n)
+	}
+	close(hang)
+	if res := <-results; res.Outcome != frame.Stored {
+		t.Fatalf("frame that waited: %+v", res)
+	}
+	if res := push(r, &frame.Frame{Tenant: "panic"}); res.Outcome != frame.Failed || res.Kind != errs.Internal {
+		t.Fatalf("frame that panics: %+v", res)
 	}
 }
 

@@ -50,8 +50,8 @@ func TestACheckpointReplacesSegmentsAndOlderCheckpoints(t *testing.T) {
 	if len(files) != 2 || files[1].name != "checkpoint.00000001" || r.Bytes() != files[0].bytes+files[1].bytes || r.Bytes() >= size {
 		t.Errorf("files %+v, %d bytes", files, r.Bytes())
 	}
-	if r.metric(t, "checkpoint_creations_total") != 2 || r.metric(t, "truncations_total") != 2 {
-		t.Errorf("checkpoints %v, truncations %v", r.metric(t, "checkpoint_creations_total"), r.metric(t, "truncations_total"))
+	if r.metric(t, "checkpoint_creations_total") != 2 || r.metric(t, "wal_truncations_total") != 2 {
+		t.Errorf("checkpoints %v, truncations %v", r.metric(t, "checkpoint_creations_total"), r.metric(t, "wal_truncations_total"))
 	}
 	next, got, stats := replayed(t, d.survive(func(synced bool) bool { return synced }))
 	equal(t, "replay", got, []string{"b", "c", "d"})
@@ -180,7 +180,7 @@ func TestWhatCannotBeRemovedIsNotReplayedAndRemovedLater(t *testing.T) {
 	n := r.cutNow(t)
 	failing(d, syscall.EIO, "remove")
 	r.checkpoint(t, n, "a", "b")
-	if r.metric(t, "truncations_failed_total") != 1 || r.metric(t, "checkpoint_deletions_failed_total") != 1 {
+	if r.metric(t, "wal_truncations_failed_total") != 1 || r.metric(t, "checkpoint_deletions_failed_total") != 1 {
 		t.Errorf("failures are not counted: %s", r.logs)
 	}
 	d.setFault(nil)

@@ -91,8 +91,8 @@ func TestDamageInTheMiddleLosesOnlyItself(t *testing.T) {
 			if stats.Corruptions != 1 || stats.Damages[0].Blocks != int64(len(c.lost)) || stats.Damages[0].Bytes == 0 || stats.Damages[0].File != c.segment {
 				t.Errorf("stats %+v, want one damage in %s of %d blocks", stats, c.segment, len(c.lost))
 			}
-			if r.metric(t, "corruptions_total") != 1 || !strings.Contains(r.logs.String(), "file="+c.segment) || !strings.Contains(r.logs.String(), "offset=") {
-				t.Errorf("corruptions %v, logs %s", r.metric(t, "corruptions_total"), r.logs)
+			if r.metric(t, "wal_corruptions_total") != 1 || !strings.Contains(r.logs.String(), "file="+c.segment) || !strings.Contains(r.logs.String(), "offset=") {
+				t.Errorf("corruptions %v, logs %s", r.metric(t, "wal_corruptions_total"), r.logs)
 			}
 			r.put(t, "more")
 			_, got, _ = replayed(t, d.clone())
@@ -114,7 +114,7 @@ func TestATornTailIsCut(t *testing.T) {
 			}
 			r, got, stats := replayed(t, torn)
 			equal(t, "replay", got, recs[:14])
-			if stats.Corruptions != 0 || stats.TornBytes != size-at[4]+int64(fill) || r.metric(t, "torn_tails_total") != 1 || int64(len(f.data)) != at[4] {
+			if stats.Corruptions != 0 || stats.TornBytes != size-at[4]+int64(fill) || r.metric(t, "wal_torn_tails_total") != 1 || int64(len(f.data)) != at[4] {
 				t.Fatalf("size %d: %+v, file has %d bytes, want %d", size, stats, len(f.data), at[4])
 			}
 			r.put(t, "more")

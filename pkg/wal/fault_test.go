@@ -33,7 +33,7 @@ func TestAFullDiskFailsItsBatchesAndHealsByItself(t *testing.T) {
 			t.Fatalf("append to a full disk: %v; want unavailable, the directory and the cause", err)
 		}
 	}
-	if n := r.metric(t, "writes_failed_total"); n != 5 {
+	if n := r.metric(t, "wal_writes_failed_total"); n != 5 {
 		t.Errorf("failed writes %v, want 5", n)
 	}
 	if n := strings.Count(r.logs.String(), "level=ERROR"); n != 1 {
@@ -254,8 +254,8 @@ func TestWithoutSyncAFailedSyncOfAClosedSegmentIsReported(t *testing.T) {
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if r.metric(t, "writes_failed_total") != 1 {
-		t.Errorf("failed writes %v, want 1: %s", r.metric(t, "writes_failed_total"), r.logs)
+	if r.metric(t, "wal_writes_failed_total") != 1 {
+		t.Errorf("failed writes %v, want 1: %s", r.metric(t, "wal_writes_failed_total"), r.logs)
 	}
 }
 

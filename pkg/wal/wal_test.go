@@ -243,8 +243,8 @@ func TestSegmentsAreClosedAtTheirSize(t *testing.T) {
 			t.Errorf("%s has %d bytes", f.name, f.bytes)
 		}
 	}
-	if sum != r.Bytes() || float64(sum) != r.metric(t, "storage_size_bytes") {
-		t.Errorf("bytes %d, metric %v, on disk %d", r.Bytes(), r.metric(t, "storage_size_bytes"), sum)
+	if sum != r.Bytes() || float64(sum) != r.metric(t, "wal_storage_size_bytes") {
+		t.Errorf("bytes %d, metric %v, on disk %d", r.Bytes(), r.metric(t, "wal_storage_size_bytes"), sum)
 	}
 	_, got, _ := replayed(t, d.clone())
 	equal(t, "replay", got, want)
@@ -283,8 +283,8 @@ func TestAHangingDiskNeverBlocksAppend(t *testing.T) {
 				tickets = append(tickets, ticket)
 			}
 		}
-		if len(tickets) > 66 || refused != 200-len(tickets) || r.metric(t, "appends_refused_total") != float64(refused) {
-			t.Errorf("%d taken, %d refused, metric %v", len(tickets), refused, r.metric(t, "appends_refused_total"))
+		if len(tickets) > 66 || refused != 200-len(tickets) || r.metric(t, "wal_appends_refused_total") != float64(refused) {
+			t.Errorf("%d taken, %d refused, metric %v", len(tickets), refused, r.metric(t, "wal_appends_refused_total"))
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()

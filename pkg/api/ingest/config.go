@@ -31,8 +31,8 @@ type Config struct {
 
 // Declare adds the settings to s.
 func (c *Config) Declare(s *config.Set) {
-	s.Duration(&c.ReadTimeout, "push_read_timeout", 30*time.Second, "How long a client may take to send a push request. 0: no limit.")
-	s.Int(&c.InflightBytes, "max_inflight_push_body_bytes", 0, "Bytes of push requests in memory, packed and unpacked; more is answered 503. 0: a quarter of the memory limit.")
+	s.Duration(&c.ReadTimeout, "push_read_timeout", 30*time.Second, "How long a client may take to send a push request. 0: no limit.").Expert()
+	s.Int(&c.InflightBytes, "max_inflight_push_body_bytes", 0, "Bytes of push requests in memory, packed and unpacked; more is answered 503. 0: a quarter of the memory limit.").Expert()
 }
 
 // Validate checks what no single setting can know.

@@ -4,6 +4,7 @@
 package ingest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"mime"
@@ -117,11 +118,13 @@ func (a *API) unpack(packed []byte, encoding string, share *share) ([]byte, erro
 			return nil, err
 		}
 		reserved = size
-		room := a.cfg.MaxRecvBytes
+		room, spare := a.cfg.MaxRecvBytes, 0
 		if encoding != "snappy" {
-			room = size
+			// A stream is read until its end or a byte too many is seen, and a buffer without space
+			// for that look would be doubled first.
+			room, spare = size, bytes.MinRead+1
 		}
-		buf := a.buffers.take(size, a.cfg.MaxRecvBytes)
+		buf := a.buffers.take(size+spare, a.cfg.MaxRecvBytes+spare)
 		plain, err := remotewrite.Decompress(buf, packed, encoding, room)
 		if err == nil {
 			return plain, nil

@@ -206,6 +206,30 @@ func TestTooLargeBodiesAreRefusedWithoutMemory(t *testing.T) {
 	}
 }
 
+// TestAStreamAtTheLimitIsNotCopiedForItsEnd: the buffer of the largest body has space for the look
+// at whether more comes.
+func TestAStreamAtTheLimitIsNotCopiedForItsEnd(t *testing.T) {
+	const most = 64 << 20
+	enc, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bomb := enc.EncodeAll(make([]byte, most+1<<20), nil)
+	a := New(Config{MaxRecvBytes: most, InflightBytes: 2 * most}, &sink{}, prometheus.NewRegistry(), func() float64 { return 0.5 })
+	r := request(bomb, "Content-Encoding", "zstd")
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	rec := do(a, r)
+	runtime.ReadMemStats(&after)
+	if rec.Code != 400 {
+		t.Errorf("status %d %s", rec.Code, rec.Body)
+	}
+	// The smaller buffers tried before are under half of the limit, and a decoder keeps a window.
+	if grown := after.TotalAlloc - before.TotalAlloc; grown > most*5/2 {
+		t.Errorf("allocated %d bytes for a limit of %d", grown, most)
+	}
+}
+
 type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return len(p), nil }

@@ -61,7 +61,7 @@ type Config struct {
 
 // Declare adds the settings to s.
 func (c *Config) Declare(s *config.Set) {
-	s.Int(&c.MaxConcurrentReads, "max_concurrent_remote_reads", 10, "Remote read requests answered at once; further ones wait.")
+	s.Int(&c.MaxConcurrentReads, "max_concurrent_remote_reads", 10, "Remote read requests answered at once; further ones wait.").Expert()
 }
 
 // defaultTimeout is Prometheus's.

@@ -119,6 +119,8 @@ const (
 // Result answers one frame.
 type Result struct {
 	Outcome Outcome
+	// Unknown lists references that are not bound: with UnknownRefs those the frame used, with
+	// Stored those it defined although nothing of their series was stored.
 	Unknown []Ref
 
 	// Kind and Message are the first error met: with Stored, of the samples that were rejected,
@@ -144,8 +146,7 @@ func FailedWith(err error) Result {
 
 // Replica takes frames for one ingester over one stream of bindings.
 type Replica interface {
-	// Push hands f over and returns without waiting for its outcome, except where the ingester
-	// is in this process. done is called exactly once, from any goroutine, within the push
+	// Push hands f over and returns without waiting for its outcome. done is called exactly once, from any goroutine, within the push
 	// timeout; after that f is the caller's again.
 	Push(f *Frame, done func(Result))
 
