@@ -175,7 +175,7 @@ func (a *API) handle(h Handler, w http.ResponseWriter, r *http.Request, needs Te
 	defer func() {
 		switch p := recover(); {
 		case p == nil:
-		case p == http.ErrAbortHandler:
+		case isAbort(p):
 			panic(p)
 		default:
 			a.metrics.panics.Inc()
@@ -254,4 +254,10 @@ func knownMethod(m string) string {
 		return m
 	}
 	return "other"
+}
+
+// isAbort says whether a panic is the wish to cut the connection.
+func isAbort(p any) bool {
+	err, ok := p.(error)
+	return ok && errors.Is(err, http.ErrAbortHandler)
 }

@@ -63,7 +63,7 @@ func (c check) row() checkRow {
 		customNotReducible: {"native-histogram-custom-buckets-not-reducible", "native_histogram_custom_buckets_not_reducible",
 			"validation.max-native-histogram-buckets", "max_native_histogram_buckets"},
 		invalidSchema:    {"invalid-native-histogram-schema", "invalid_native_histogram_schema", "", ""},
-		invalidHistogram: {"", "invalid-native-histogram", "", ""}, // has several ids, see histograms.go
+		invalidHistogram: {"", "invalid_native_histogram", "", ""}, // has several ids, see histograms.go
 		rateLimited:      {"tenant-max-ingestion-rate", "rate_limited", "distributor.ingestion-rate-limit", "ingestion_rate"},
 	}[c]
 }
@@ -125,12 +125,12 @@ func (l *verdictLimits) checkLabels(ls []remotewrite.Label, n int) violation {
 // error puts v into words for the series ls.
 func (v violation) error(ls []remotewrite.Label) error {
 	s := seriesText(ls)
-	label := func() string { return clip(ls[v.label].Name, maxNameText) }
+	label := func() string { return clip(ls[v.label].Name) }
 	switch v.check {
 	case missingMetricName:
 		return v.check.errorf("series %s has no metric name", s)
 	case invalidMetricName:
-		return v.check.errorf("metric name %q is not valid", clip(nameOf(ls), maxNameText))
+		return v.check.errorf("metric name %q is not valid", clip(nameOf(ls)))
 	case labelNameTooLong:
 		return v.check.errorf("label name %q of series %s has %d bytes, the limit is %d", label(), s, v.actual, v.limit)
 	case labelValueTooLong:
@@ -196,7 +196,7 @@ const (
 
 // seriesText is ls as in a query, cut to about maxSeriesText bytes.
 func seriesText(ls []remotewrite.Label) string {
-	b := append(make([]byte, 0, maxSeriesText+2*maxNameText), clip(nameOf(ls), maxNameText)...)
+	b := append(make([]byte, 0, maxSeriesText+2*maxNameText), clip(nameOf(ls))...)
 	b = append(b, '{')
 	first := true
 	for i := range ls {
@@ -210,17 +210,17 @@ func seriesText(ls []remotewrite.Label) string {
 		if len(b) > maxSeriesText {
 			return string(append(b, "...}"...))
 		}
-		b = append(b, clip(ls[i].Name, maxNameText)...)
+		b = append(b, clip(ls[i].Name)...)
 		b = append(b, '=')
-		b = strconv.AppendQuote(b, clip(ls[i].Value, maxNameText))
+		b = strconv.AppendQuote(b, clip(ls[i].Value))
 	}
 	return string(append(b, '}'))
 }
 
-// clip is at most n bytes of b, with dots if it is cut.
-func clip(b []byte, n int) string {
-	if len(b) <= n {
+// clip is at most maxNameText bytes of b, with dots if it is cut.
+func clip(b []byte) string {
+	if len(b) <= maxNameText {
 		return string(b)
 	}
-	return string(b[:n]) + "..."
+	return string(b[:maxNameText]) + "..."
 }

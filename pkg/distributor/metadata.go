@@ -103,7 +103,7 @@ func (p *push) refuseMetadata(m remotewrite.Metadata, id errs.ID, reason string)
 	if p.first != nil {
 		return
 	}
-	name := clip(m.Name, maxNameText)
+	name := clip(m.Name)
 	switch reason {
 	case "missing_metric_name":
 		p.first = errs.WithID(errs.Invalid, id, "", "metadata has no metric name")

@@ -48,7 +48,7 @@ func TestHistograms(t *testing.T) {
 		{"over the limit", exponential(2, 40), nil, true, 0, "max-native-histogram-buckets", "max_native_histogram_buckets"},
 		{"coarsest already", exponential(-4, 20), nil, false, 0, "not-reducible-native-histogram", "not_reducible_native_histogram"},
 		{"custom", nil, custom, false, 0, "native-histogram-custom-buckets-not-reducible", "native_histogram_custom_buckets_not_reducible"},
-		{"count", broken, nil, false, 0, "native-histogram-count-mismatch", "invalid-native-histogram"},
+		{"count", broken, nil, false, 0, "native-histogram-count-mismatch", "invalid_native_histogram"},
 		{"schema", unknown, nil, false, 0, "invalid-native-histogram-schema", "invalid_native_histogram_schema"},
 		{"future", exponential(2, 8), nil, false, time.Hour, "too-far-in-future", "too_far_in_future"},
 	} {

@@ -27,10 +27,7 @@ const (
 // recover opens the heads of all tenants that have anything on disk and brings back what the log
 // holds and blocks do not. Damage is reported and passed over.
 func (i *Ingester) recover(ctx context.Context) error {
-	r, err := i.newReplay()
-	if err != nil {
-		return err
-	}
+	r := i.newReplay()
 	stats, err := i.wal.Replay(ctx, r.add)
 	err = errors.Join(err, r.finish())
 	if err != nil {
@@ -102,7 +99,7 @@ type replayBatch struct {
 // replayItem is one record, which ends at end in the bytes of its batch.
 type replayItem struct{ segment, end int }
 
-func (i *Ingester) newReplay() (*replay, error) {
+func (i *Ingester) newReplay() *replay {
 	r := &replay{ing: i, seed: maphash.MakeSeed()}
 	_, r.last = i.wal.Segments()
 	for range max(1, runtime.GOMAXPROCS(0)) {
@@ -111,7 +108,7 @@ func (i *Ingester) newReplay() (*replay, error) {
 		r.workers = append(r.workers, w)
 		r.running.Go(w.run)
 	}
-	return r, nil
+	return r
 }
 
 // add is called for each record of the log.

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
@@ -195,7 +196,7 @@ func (t *tenantHead) mayCreate(ls labels.Labels) error {
 		}
 	}
 	if global := limits.MaxGlobalSeriesPerMetric.Of(v); global > 0 {
-		if most := i.localLimit(t.id, global); most > 0 && t.metrics.of(ls.Get(labels.MetricName)) >= most {
+		if most := i.localLimit(t.id, global); most > 0 && t.metrics.of(ls.Get(model.MetricNameLabel)) >= most {
 			err := errs.Limit(errs.Invalid, "max-series-per-metric",
 				limits.MaxGlobalSeriesPerMetric.Row().Flag, limits.MaxGlobalSeriesPerMetric.Row().Name,
 				"per-metric series limit of %d exceeded", global)
@@ -208,13 +209,13 @@ func (t *tenantHead) mayCreate(ls labels.Labels) error {
 func (t *tenantHead) created(ls labels.Labels) {
 	t.ing.series.Add(1)
 	t.stats.seriesCreated.Add(1)
-	t.metrics.add(ls.Get(labels.MetricName), 1)
+	t.metrics.add(ls.Get(model.MetricNameLabel), 1)
 }
 
 func (t *tenantHead) deleted(ls labels.Labels) {
 	t.ing.series.Add(-1)
 	t.stats.seriesRemoved.Add(1)
-	t.metrics.add(ls.Get(labels.MetricName), -1)
+	t.metrics.add(ls.Get(model.MetricNameLabel), -1)
 }
 
 // seriesPerMetric counts the series of each metric name.

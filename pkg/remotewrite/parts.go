@@ -39,7 +39,7 @@ func (b *Batch) Metadata(j int) (Metadata, error) {
 			return m, malformed("metadata", int(s.off)+i)
 		}
 		var v uint64
-		from, e := 0, -1
+		var from, e int
 		switch field {
 		case 1:
 			if v, e = uvarint(p, at); wire != wireVarint || v > math.MaxInt32 {

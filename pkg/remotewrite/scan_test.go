@@ -204,6 +204,14 @@ func TestMalformedBodiesAreInvalid(t *testing.T) {
 	}
 }
 
+func TestABodyOfVersion1IsNotTakenForVersion2(t *testing.T) {
+	b := new(Batch)
+	err := b.Scan(NewKeys(), &Request{V2, bodyV1()})
+	if errs.KindOf(err) != errs.Invalid || !strings.Contains(err.Error(), "remote write 1.0") {
+		t.Errorf("a 1.0 body sent as 2.0: %v", err)
+	}
+}
+
 func TestExpansionIsBounded(t *testing.T) {
 	samples := field(1, label("__name__", "up"), bytes.Repeat([]byte{0x12, 0x00}, maxItems+1))
 	if err := new(Batch).Scan(NewKeys(), &Request{V1, samples}); errs.KindOf(err) != errs.BodyTooLarge {

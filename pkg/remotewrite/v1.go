@@ -12,6 +12,7 @@ const (
 
 // The fields of io.prometheus.write.v2.Request and TimeSeries.
 const (
+	v2Reserved       = 3 // fields up to it are version 1.0's
 	v2Symbol         = 4
 	v2Series         = 5
 	v2SeriesRefs     = 1

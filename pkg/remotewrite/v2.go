@@ -1,6 +1,10 @@
 package remotewrite
 
-import "math"
+import (
+	"math"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+)
 
 // scanV2 first collects the symbols, wherever they stand, and then scans the series.
 func (b *Batch) scanV2(k *Keys) error {
@@ -8,6 +12,10 @@ func (b *Batch) scanV2(k *Keys) error {
 		field, wire, p := tag(b.body, i)
 		if p < 0 {
 			return malformed("field tag", i)
+		}
+		if field >= 1 && field <= v2Reserved {
+			// Answered 2xx, the samples of such a body would be lost without a word.
+			return errs.New(errs.Invalid, "remote write 2.0 body has field %d of remote write 1.0: the body is of version 1.0; send it with the content type application/x-protobuf;proto=prometheus.WriteRequest", field)
 		}
 		if field != v2Symbol && field != v2Series {
 			if p = skip(b.body, p, wire); p < 0 {

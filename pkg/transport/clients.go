@@ -66,7 +66,6 @@ func dialer(cfg ClientConfig, pool mem.BufferPool, extra ...grpc.DialOption) (fu
 	opts = append(opts,
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(newCodec(pool)), grpc.MaxCallRecvMsgSize(maxMessageBytes), grpc.MaxCallSendMsgSize(maxMessageBytes)),
 		experimental.WithBufferPool(pool),
-		grpc.WithSharedWriteBuffer(true),
 		grpc.WithInitialWindowSize(streamWindowBytes),
 		grpc.WithInitialConnWindowSize(connectionWindowBytes),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: 5 * time.Second, PermitWithoutStream: true}),

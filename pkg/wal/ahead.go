@@ -2,7 +2,6 @@ package wal
 
 import (
 	"context"
-	"errors"
 	"io"
 	"os"
 )
@@ -41,8 +40,8 @@ func (l *Log) readAhead(ctx context.Context, name string, size int64) *ahead {
 			a.send(ctx, item{err: err})
 			return
 		}
-		err = a.read(ctx, f, size)
-		if err = errors.Join(err, f.Close()); err != nil {
+		a.read(ctx, f, size)
+		if err := f.Close(); err != nil {
 			a.send(ctx, item{err: err})
 		}
 	}()
@@ -59,10 +58,10 @@ func (a *ahead) send(ctx context.Context, it item) bool {
 }
 
 // read sends what the file holds. Damage is no error.
-func (a *ahead) read(ctx context.Context, f io.ReaderAt, size int64) error {
+func (a *ahead) read(ctx context.Context, f io.ReaderAt, size int64) {
 	s := newScanner(f, size)
 	if !a.send(ctx, item{opened: true, header: s.header, headerErr: s.headerErr}) {
-		return nil
+		return
 	}
 	var held *gap // damage that ends where the next good block begins
 	for {
@@ -76,7 +75,7 @@ func (a *ahead) read(ctx context.Context, f io.ReaderAt, size int64) error {
 			}
 		}
 		if !a.send(ctx, it) || it.raw == nil {
-			return nil
+			return
 		}
 		held = nil
 	}

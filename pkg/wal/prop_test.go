@@ -49,7 +49,7 @@ func (m *modelled) step(t *testing.T, seed uint64) {
 	case k < 60:
 		m.appends(1 + m.rng.IntN(40))
 	case k < 70:
-		m.log.Cut()
+		_, _ = m.log.Cut() // the disk may be failing; the model only says what must survive
 	case k < 80:
 		m.checkpoints(t)
 	case k < 86:

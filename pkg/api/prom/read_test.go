@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"hash/crc32"
 	"io"
 	"net/http/httptest"
@@ -65,7 +66,7 @@ func frames(t *testing.T, r io.Reader) (out []prompb.ChunkedReadResponse) {
 	br := bufio.NewReader(r)
 	for {
 		n, err := binary.ReadUvarint(br)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return out
 		}
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"math/rand"
 	"strings"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/prompb"
 	writev2 "github.com/prometheus/prometheus/prompb/io/prometheus/write/v2"
@@ -54,13 +55,13 @@ func own(k int, names []string) []string {
 	handlers := []string{"/api/v1/query", "/api/v1/query_range", "/api/v1/push", "/metrics"}
 	switch {
 	case k < 30:
-		return []string{labels.MetricName, names[k]}
+		return []string{model.MetricNameLabel, names[k]}
 	case k < 54:
-		return []string{labels.MetricName, names[30+(k-30)/6] + "_total", "code", codes[k%6], "method", "GET"}
+		return []string{model.MetricNameLabel, names[30+(k-30)/6] + "_total", "code", codes[k%6], "method", "GET"}
 	case k < 102:
-		return []string{labels.MetricName, names[40] + "_bucket", "le", bounds[k%12], "handler", handlers[(k-54)/12]}
+		return []string{model.MetricNameLabel, names[40] + "_bucket", "le", bounds[k%12], "handler", handlers[(k-54)/12]}
 	}
-	return []string{labels.MetricName, names[50+(k-102)/2], "device", fmt.Sprintf("eth%d", k%2)}
+	return []string{model.MetricNameLabel, names[50+(k-102)/2], "device", fmt.Sprintf("eth%d", k%2)}
 }
 
 // V1 returns an RW 1.0 body with one sample per series.
