@@ -38,7 +38,7 @@ run: build ## Build and start one process with development/single/amphora.yaml (
 build: ## Build bin/amphora.
 	go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
-test: ## Vet, and run every test, first installing the servers that some need; PKG= narrows it.
+test: ## Vet, and run every test, those of pkg also under the race detector; installs the servers they need. PKG= narrows it.
 ifeq ($(origin PKG),command line)
 	go vet $(PKG)
 	go test -count=$(COUNT) $(PKG)
@@ -46,6 +46,7 @@ else
 	@$(MAKE) --no-print-directory tools || echo '!!!!!!!! servers not installed: the tests that need them skip'
 	go vet ./...
 	go test -count=$(COUNT) ./pkg/... ./cmd/... ./tools/... ./development/...
+	@$(MAKE) --no-print-directory race
 	go test -count=$(COUNT) -p 1 -timeout 20m ./integration/...
 endif
 

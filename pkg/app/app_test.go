@@ -29,6 +29,7 @@ func load(t *testing.T, args ...string) (Config, *config.Set, error) {
 
 func TestMistakesAreNamed(t *testing.T) {
 	for args, want := range map[string]string{
+		"-target=ingester -memberlist.bind-addr=0.0.0.0": "memberlist.bind_addr",
 		"-target=ingestor":                                          "unknown target",
 		"-server.http-listen-address=0.0.0.0":                       "unsafe",
 		"-ingester.ring.zone-awareness-enabled=true":                "instance_availability_zone",

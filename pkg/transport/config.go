@@ -86,7 +86,7 @@ func CheckExposure(cfg Config, exposure Exposure, authEnabled bool) error {
 		{"server.http_listen_address", cfg.HTTPAddress, &cfg.HTTPTLS},
 		{"server.grpc_listen_address", cfg.GRPCAddress, &cfg.GRPCTLS},
 	} {
-		if !loopback(l.address) && !l.tls.authenticates() {
+		if !Loopback(l.address) && !l.tls.authenticates() {
 			return errs.New(errs.Invalid, "%s is %q, which other machines can reach, but nothing authenticates callers: turn authentication on, "+
 				"set it to 127.0.0.1, require client certificates, or accept that anybody can use every tenant's data "+
 				"with auth.unsafe_listen_without_authentication (-auth.unsafe-listen-without-authentication)", l.setting, l.address)
@@ -95,9 +95,9 @@ func CheckExposure(cfg Config, exposure Exposure, authEnabled bool) error {
 	return nil
 }
 
-// loopback says whether address leads to this machine only. A name must be localhost and resolve
+// Loopback says whether address leads to this machine only. A name must be localhost and resolve
 // to loopback addresses alone; an empty address is every interface.
-func loopback(address string) bool {
+func Loopback(address string) bool {
 	if ip, err := netip.ParseAddr(address); err == nil {
 		return ip.Unmap().IsLoopback()
 	}
