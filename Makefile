@@ -90,8 +90,8 @@ images: ## Build the container image amphora:dev.
 tools: $(TOOLS)/versitygw-$(VERSITYGW) $(TOOLS)/prometheus-$(PROMETHEUS) $(TOOLS)/promtool-$(PROMETHEUS) ## Install what tests and development run: an S3 server, Prometheus, promtool.
 	@for t in $(notdir $^); do ln -sf $$t $(TOOLS)/$${t%%-*}; done
 
-clean: ## Remove bin, .tools and data.
-	rm -rf bin .tools data
+clean: ## Remove bin and .tools; data stays.
+	rm -rf bin .tools
 
 # install,<name>,<package>,<version>: a tool keeps its version in its file name, so a new version is a new file.
 define install

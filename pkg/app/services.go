@@ -136,6 +136,26 @@ func (a *App) buildIngester() error {
 	return nil
 }
 
+// shortcut registers the ingester of this process, if it has one, with who else would call it by
+// its address over a socket.
+func (a *App) shortcut(register func(addr string, ing *ingester.Ingester) error) error {
+	if !a.cfg.runs("ingester") {
+		return nil
+	}
+	ing, err := a.ingester()
+	if err != nil {
+		return err
+	}
+	addr, err := a.instanceAddr()
+	if err != nil {
+		return err
+	}
+	if err := register(addr, ing); err != nil {
+		return fmt.Errorf("register the ingester of this process: %w", err)
+	}
+	return nil
+}
+
 // distributor is the write path. An ingester in the same process is called directly.
 func (a *App) distributor() (*distributor.Distributor, error) {
 	return a.p.distributor.get(func() (*distributor.Distributor, error) {
@@ -147,18 +167,8 @@ func (a *App) distributor() (*distributor.Distributor, error) {
 		if err != nil {
 			return nil, err
 		}
-		if a.cfg.runs("ingester") {
-			ing, err := a.ingester()
-			if err != nil {
-				return nil, err
-			}
-			addr, err := a.instanceAddr()
-			if err != nil {
-				return nil, err
-			}
-			if err := reps.Register(addr, ing); err != nil {
-				return nil, fmt.Errorf("register the ingester of this process: %w", err)
-			}
+		if err := a.shortcut(func(addr string, ing *ingester.Ingester) error { return reps.Register(addr, ing) }); err != nil {
+			return nil, err
 		}
 		peers, err := a.distributorRing()
 		if err != nil {
@@ -186,18 +196,8 @@ func (a *App) querier() (*querier.Querier, error) {
 		if err != nil {
 			return nil, err
 		}
-		if a.cfg.runs("ingester") {
-			ing, err := a.ingester()
-			if err != nil {
-				return nil, err
-			}
-			addr, err := a.instanceAddr()
-			if err != nil {
-				return nil, err
-			}
-			if err := c.Register(addr, ing); err != nil {
-				return nil, fmt.Errorf("register the ingester of this process: %w", err)
-			}
+		if err := a.shortcut(func(addr string, ing *ingester.Ingester) error { return c.Register(addr, ing) }); err != nil {
+			return nil, err
 		}
 		blocks, err := a.blockReader()
 		if err != nil {

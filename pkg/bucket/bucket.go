@@ -15,6 +15,8 @@ import (
 	"github.com/thanos-io/objstore/providers/azure"
 	"github.com/thanos-io/objstore/providers/gcs"
 	"github.com/thanos-io/objstore/providers/s3"
+
+	"github.com/amphora-metrics/amphora/pkg/telemetry"
 )
 
 const (
@@ -54,7 +56,7 @@ func New(ctx context.Context, cfg Config, name string, logger *slog.Logger, reg 
 }
 
 func open(ctx context.Context, cfg Config, name string, logger *slog.Logger) (objstore.Bucket, error) {
-	log := gokitLogger{logger.With("component", name, "backend", cfg.Backend)}
+	log := telemetry.GoKit(logger.With("component", name, "backend", cfg.Backend))
 	http := exthttp.DefaultHTTPConfig
 	http.ResponseHeaderTimeout = model.Duration(responseHeaderTimeout)
 	switch cfg.Backend {

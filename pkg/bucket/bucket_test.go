@@ -40,24 +40,12 @@ func TestFilesystemKeepsTheLaws(t *testing.T) {
 	})
 }
 
-func TestS3KeepsTheLaws(t *testing.T) {
-	endpoint := os.Getenv("AMPHORA_TEST_S3_ENDPOINT")
-	if endpoint == "" {
-		t.Skip("SKIPPED: set AMPHORA_TEST_S3_{ENDPOINT,BUCKET,ACCESS_KEY,SECRET_KEY} to run the suite on S3 over plain HTTP")
+func TestFilesystemStandsConcurrentUse(t *testing.T) {
+	b, err := NewFilesystem(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
 	}
-	buckettest.Run(t, func(t *testing.T) objstore.Bucket {
-		cfg := defaults()
-		cfg.Backend = S3
-		cfg.S3.Endpoint, cfg.S3.Insecure, cfg.S3.Region = endpoint, true, "us-east-1"
-		cfg.S3.BucketName = os.Getenv("AMPHORA_TEST_S3_BUCKET")
-		cfg.S3.AccessKeyID = os.Getenv("AMPHORA_TEST_S3_ACCESS_KEY")
-		cfg.S3.SecretAccessKey = os.Getenv("AMPHORA_TEST_S3_SECRET_KEY")
-		b, err := New(t.Context(), cfg, "test", slog.New(slog.DiscardHandler), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return objstore.NewPrefixedBucket(b, "run"+strings.ReplaceAll(time.Now().UTC().Format("150405.000000000"), ".", ""))
-	})
+	buckettest.Churn(t, b)
 }
 
 func TestSettingsHaveTheFieldsNames(t *testing.T) {

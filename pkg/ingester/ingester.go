@@ -24,6 +24,7 @@ import (
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/telemetry"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/wal"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
@@ -135,7 +136,7 @@ func New(cfg Config, deps Deps) (*Ingester, error) {
 	i.metrics = newMetrics(deps.Reg, i)
 	var err error
 	i.lifecycler, err = ring.NewLifecycler(deps.Lifecycler, flusher{i}, RingName, RingKey,
-		cfg.FlushBlocksOnShutdown, goKitLogger{i.log}, prometheus.WrapRegistererWithPrefix("amphora_", registerer(deps.Reg)))
+		cfg.FlushBlocksOnShutdown, telemetry.GoKit(i.log), prometheus.WrapRegistererWithPrefix("amphora_", registerer(deps.Reg)))
 	if err != nil {
 		return nil, fmt.Errorf("create ingester's ring entry: %w", err)
 	}
