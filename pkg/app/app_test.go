@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -189,6 +190,25 @@ func TestOneProcessTakesKeepsAndAnswers(t *testing.T) {
 	want(again, "a", `"42"`)
 	if err := again.stop(); err != nil {
 		t.Fatalf("stop: %v", err)
+	}
+}
+
+func TestTheRuntimeFileChangesInstanceLimits(t *testing.T) {
+	dir := t.TempDir()
+	file := dir + "/runtime.yaml"
+	if err := os.WriteFile(file, []byte("ingester_limits: {max_tenants: 1}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, "-ingester.data-dir="+dir+"/ingester", "-blocks-storage.filesystem.dir="+dir+"/blocks",
+		"-blocks-storage.bucket-store.sync-dir="+dir+"/sync", "-runtime-config.file="+file)
+	if code, body := p.do(t, http.MethodPost, "/api/v1/push", "a", pushBody(t, "m", 1)); code != http.StatusOK {
+		t.Errorf("first tenant: %d %s", code, body)
+	}
+	if code, body := p.do(t, http.MethodPost, "/api/v1/push", "b", pushBody(t, "m", 1)); code != http.StatusServiceUnavailable || !strings.Contains(body, "err-amphora-ingester-max-tenants") {
+		t.Errorf("second tenant: %d %s", code, body)
+	}
+	if err := p.stop(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/bucket"
 	"github.com/amphora-metrics/amphora/pkg/distributor"
 	"github.com/amphora-metrics/amphora/pkg/ingester"
+	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/querier"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/transport"
@@ -98,6 +99,7 @@ func (a *App) ingester() (*ingester.Ingester, error) {
 		}
 		ing, err := ingester.New(a.cfg.Ingester, ingester.Deps{
 			Logger: a.log, Reg: a.reg, Limits: a.limits.For, LocalLimit: a.localLimit(r), Bucket: b, Lifecycler: lc,
+			InstanceLimits: a.ingesterLimits,
 		})
 		if err != nil {
 			return nil, err
@@ -176,7 +178,7 @@ func (a *App) distributor() (*distributor.Distributor, error) {
 		}
 		d, err := distributor.New(a.cfg.Distributor, distributor.Deps{
 			Logger: a.log, Reg: a.reg, Limits: a.limits.For, Ring: r, Replica: reps.For,
-			HealthyDistributors: peers.healthy,
+			HealthyDistributors: peers.healthy, InstanceLimits: a.distributorLimits,
 		})
 		if err != nil {
 			return nil, err
@@ -207,4 +209,26 @@ func (a *App) querier() (*querier.Querier, error) {
 			Logger: a.log, Reg: a.reg, Ingesters: r, Client: c.For, Blocks: blocks, Limits: a.limits.For,
 		})
 	})
+}
+
+// ingesterLimits changes the configured limits by the runtime file.
+func (a *App) ingesterLimits(c ingester.InstanceLimits) ingester.InstanceLimits {
+	l := a.limits.IngesterLimits(limits.InstanceLimits{
+		MaxTenants: c.MaxTenants, MaxSeries: c.MaxSeries,
+		MaxInflightPushRequests: c.MaxInflightPushRequests, MaxInflightPushRequestsBytes: c.MaxInflightPushBytes,
+	})
+	return ingester.InstanceLimits{
+		MaxTenants: l.MaxTenants, MaxSeries: l.MaxSeries,
+		MaxInflightPushRequests: l.MaxInflightPushRequests, MaxInflightPushBytes: l.MaxInflightPushRequestsBytes,
+	}
+}
+
+// distributorLimits is ingesterLimits for a distributor.
+func (a *App) distributorLimits(c distributor.InstanceLimits) distributor.InstanceLimits {
+	l := a.limits.DistributorLimits(limits.InstanceLimits{
+		MaxInflightPushRequests: c.MaxInflightPushRequests, MaxInflightPushRequestsBytes: c.MaxInflightPushRequestsBytes,
+	})
+	return distributor.InstanceLimits{
+		MaxInflightPushRequests: l.MaxInflightPushRequests, MaxInflightPushRequestsBytes: l.MaxInflightPushRequestsBytes,
+	}
 }

@@ -37,6 +37,9 @@ type Deps struct {
 	Replica func(addr string) (frame.Replica, error)
 	// HealthyDistributors is how many processes share the tenants' rate limits. nil: this one.
 	HealthyDistributors func() int
+	// InstanceLimits returns the configured instance limits as changed while running. nil: as
+	// configured.
+	InstanceLimits func(InstanceLimits) InstanceLimits
 	// Now is the clock. nil: time.Now.
 	Now func() time.Time
 }
@@ -135,7 +138,7 @@ func (d *Distributor) admit(bytes int) (leave func(), err error) {
 		d.inflight.Add(-1)
 		d.inflightBytes.Add(-int64(bytes))
 	}
-	l := d.cfg.InstanceLimits
+	l := d.instanceLimits()
 	switch {
 	case l.MaxInflightPushRequests > 0 && n > int64(l.MaxInflightPushRequests):
 		leave()
@@ -172,4 +175,12 @@ func (d *Distributor) stopping(error) error {
 	d.stopMu.Unlock()
 	d.underWay.Wait()
 	return nil
+}
+
+// instanceLimits are those in force.
+func (d *Distributor) instanceLimits() InstanceLimits {
+	if change := d.deps.InstanceLimits; change != nil {
+		return change(d.cfg.InstanceLimits)
+	}
+	return d.cfg.InstanceLimits
 }

@@ -82,9 +82,9 @@ func (m *metrics) gauges(f promauto.Factory, d *Distributor) {
 	const limits = "amphora_distributor_instance_limits"
 	const help = "Limits that protect this process. 0: no limit."
 	gauge(limits, help, prometheus.Labels{"limit": "max_inflight_push_requests"},
-		func() float64 { return float64(d.cfg.InstanceLimits.MaxInflightPushRequests) })
+		func() float64 { return float64(d.instanceLimits().MaxInflightPushRequests) })
 	gauge(limits, help, prometheus.Labels{"limit": "max_inflight_push_requests_bytes"},
-		func() float64 { return float64(d.cfg.InstanceLimits.MaxInflightPushRequestsBytes) })
+		func() float64 { return float64(d.instanceLimits().MaxInflightPushRequestsBytes) })
 	gauge("amphora_distributor_series_cache_entries", "Series remembered.", nil, load(&d.budget.used))
 	gauge("amphora_distributor_series_cache_max_entries", "Series that can be remembered.", nil, func() float64 { return float64(d.budget.limit) })
 }

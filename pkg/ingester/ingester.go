@@ -48,7 +48,10 @@ type Deps struct {
 	// Bucket holds the blocks of all tenants, each under its ID.
 	Bucket     objstore.Bucket
 	Lifecycler ring.LifecyclerConfig
-	Now        func() time.Time // nil: time.Now
+	// InstanceLimits returns the configured instance limits as changed while running. nil: as
+	// configured.
+	InstanceLimits func(InstanceLimits) InstanceLimits
+	Now            func() time.Time // nil: time.Now
 }
 
 // Ingester holds recent samples. It is a services.Service, a frame.Server and an
@@ -62,6 +65,7 @@ type Ingester struct {
 	metrics    *metrics
 	limits     func(tenant.ID) limits.View
 	localLimit func(tenant.ID, int) int
+	changed    func(InstanceLimits) InstanceLimits // nil: instance limits are as configured
 	bucket     objstore.Bucket
 	now        func() time.Time
 	lifecycler *ring.Lifecycler
@@ -76,8 +80,7 @@ type Ingester struct {
 	session   atomic.Uint64 // the last session given out
 	accepting atomic.Bool   // pushes are taken
 	readable  atomic.Bool   // queries are answered
-	series    atomic.Int64
-	refusals  atomic.Int64
+	counts
 	// completeSince is since when, in Unix milliseconds, all that was acknowledged is here.
 	completeSince atomic.Int64
 
@@ -104,6 +107,17 @@ type background struct {
 	running sync.WaitGroup
 }
 
+// counts are over all tenants.
+type counts struct{ series, refusals atomic.Int64 }
+
+// instanceLimits are those in force.
+func (i *Ingester) instanceLimits() InstanceLimits {
+	if i.changed != nil {
+		return i.changed(i.cfg.InstanceLimits)
+	}
+	return i.cfg.InstanceLimits
+}
+
 // New returns an ingester in dir cfg.DataDir, not started.
 func New(cfg Config, deps Deps) (*Ingester, error) {
 	i := &Ingester{
@@ -120,6 +134,7 @@ func New(cfg Config, deps Deps) (*Ingester, error) {
 	if i.limits == nil {
 		i.limits = func(tenant.ID) limits.View { return limits.View{} }
 	}
+	i.changed = deps.InstanceLimits
 	if i.localLimit == nil {
 		i.localLimit = func(_ tenant.ID, global int) int { return global }
 	}

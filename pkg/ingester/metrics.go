@@ -118,7 +118,7 @@ func (c *tenantCollector) Collect(ch chan<- prometheus.Metric) {
 	tenants := c.ing.all()
 	gauge(c.memorySeries, float64(c.ing.series.Load()))
 	gauge(c.memoryTenants, float64(len(tenants)))
-	most := c.ing.cfg.InstanceLimits
+	most := c.ing.instanceLimits()
 	gauge(c.limits, float64(most.MaxTenants), "max_tenants")
 	gauge(c.limits, float64(most.MaxSeries), "max_series")
 	gauge(c.limits, float64(most.MaxInflightPushRequests), "max_inflight_push_requests")

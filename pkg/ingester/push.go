@@ -62,7 +62,7 @@ func frameBytes(f *frame.Frame) int64 {
 // admit lets a push of size bytes in, or refuses it. Errors: Unavailable.
 func (i *Ingester) admit(size int64) error {
 	n, bytes := i.pushes.inflight.Add(1), i.pushes.bytes.Add(size)
-	most := i.cfg.InstanceLimits
+	most := i.instanceLimits()
 	var err error
 	switch {
 	case !i.accepting.Load():

@@ -124,7 +124,7 @@ func (i *Ingester) open(id tenant.ID, replaying bool) (*tenantHead, error) {
 	if !replaying && !i.accepting.Load() {
 		return nil, errStopping // heads are being closed
 	}
-	if most := i.cfg.InstanceLimits.MaxTenants; most > 0 && !replaying && i.numTenants() >= most {
+	if most := i.instanceLimits().MaxTenants; most > 0 && !replaying && i.numTenants() >= most {
 		i.metrics.rejected.WithLabelValues("ingester_max_tenants").Inc()
 		return nil, instanceLimit("ingester-max-tenants", "max-tenants", "the ingester holds as many tenants as it may")
 	}
@@ -184,7 +184,7 @@ func (t *tenantHead) mayCreate(ls labels.Labels) error {
 		return nil
 	}
 	i := t.ing
-	if most := i.cfg.InstanceLimits.MaxSeries; most > 0 && i.series.Load() >= int64(most) {
+	if most := i.instanceLimits().MaxSeries; most > 0 && i.series.Load() >= int64(most) {
 		return errInstanceSeries
 	}
 	v := i.limits(t.id)

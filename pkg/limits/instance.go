@@ -9,9 +9,8 @@ import (
 // InstanceLimits is what one process takes on, whatever its tenants are allowed. 0: no limit. The
 // room that enforces a limit declares its setting; the runtime file can change it meanwhile.
 type InstanceLimits struct {
-	MaxIngestionRate             float64 // samples per second
-	MaxTenants                   int     // of an ingester
-	MaxSeries                    int     // in memory of an ingester
+	MaxTenants                   int // of an ingester
+	MaxSeries                    int // in memory of an ingester
 	MaxInflightPushRequests      int
 	MaxInflightPushRequestsBytes int
 }
@@ -19,19 +18,18 @@ type InstanceLimits struct {
 // instanceChange is the instance limits that a runtime file sets.
 type instanceChange struct {
 	values InstanceLimits
-	given  [5]bool // by instanceRows
+	given  [4]bool // by instanceRows
 }
 
 // instanceRow is one key of the sections ingester_limits and distributor_limits.
 type instanceRow struct {
 	name         string
 	onlyIngester bool
-	ints         func(*InstanceLimits) *int // nil for the rate
+	ints         func(*InstanceLimits) *int
 }
 
-func instanceRows() [5]instanceRow {
-	return [5]instanceRow{
-		{"max_ingestion_rate", false, nil},
+func instanceRows() [4]instanceRow {
+	return [4]instanceRow{
 		{"max_tenants", true, func(l *InstanceLimits) *int { return &l.MaxTenants }},
 		{"max_series", true, func(l *InstanceLimits) *int { return &l.MaxSeries }},
 		{"max_inflight_push_requests", false, func(l *InstanceLimits) *int { return &l.MaxInflightPushRequests }},
@@ -65,31 +63,18 @@ func (c *instanceChange) parse(doc *strict.Doc, n *yaml.Node, section string, in
 }
 
 func (c *instanceChange) parseRow(doc *strict.Doc, e strict.Entry, path string, r instanceRow) bool {
-	row := &Row{Default: 0}
-	if r.ints == nil {
-		row.Default = 0.0
+	x, ok := (&Row{Default: 0}).read(doc, e, path)
+	if n, isInt := x.(int); ok && isInt {
+		*r.ints(&c.values) = n
+		return true
 	}
-	x, ok := row.read(doc, e, path)
-	if !ok {
-		return false
-	}
-	switch x := x.(type) {
-	case int:
-		*r.ints(&c.values) = x
-	case float64:
-		c.values.MaxIngestionRate = x
-	}
-	return true
+	return false
 }
 
 // apply returns base with the changes made.
 func (c *instanceChange) apply(base InstanceLimits) InstanceLimits {
 	for i, r := range instanceRows() {
-		switch {
-		case !c.given[i]:
-		case r.ints == nil:
-			base.MaxIngestionRate = c.values.MaxIngestionRate
-		default:
+		if c.given[i] {
 			*r.ints(&base) = *r.ints(&c.values)
 		}
 	}
@@ -100,11 +85,7 @@ func (c *instanceChange) apply(base InstanceLimits) InstanceLimits {
 func (c *instanceChange) node() *yaml.Node {
 	n := &yaml.Node{Kind: yaml.MappingNode}
 	for i, r := range instanceRows() {
-		switch {
-		case !c.given[i]:
-		case r.ints == nil:
-			n.Content = append(n.Content, node(r.name), node(c.values.MaxIngestionRate))
-		default:
+		if c.given[i] {
 			n.Content = append(n.Content, node(r.name), node(*r.ints(&c.values)))
 		}
 	}

@@ -61,7 +61,7 @@ overrides:
   nobody:
 ingester_limits:
   max_series: 5
-distributor_limits: {max_ingestion_rate: 1.5, max_inflight_push_requests: 0}
+distributor_limits: {max_inflight_push_requests_bytes: 7, max_inflight_push_requests: 0}
 `
 
 func TestTenantsHaveTheDefaultsChangedByTheFile(t *testing.T) {
@@ -80,11 +80,11 @@ func TestTenantsHaveTheDefaultsChangedByTheFile(t *testing.T) {
 	if got := fmt.Sprint(o.Tenants()); got != "[12345 nobody team-a team-b team-c]" {
 		t.Errorf("tenants = %s", got)
 	}
-	base := InstanceLimits{MaxIngestionRate: 9, MaxTenants: 9, MaxSeries: 9, MaxInflightPushRequests: 9}
-	if got := o.IngesterLimits(base); got != (InstanceLimits{9, 9, 5, 9, 0}) {
+	base := InstanceLimits{MaxTenants: 9, MaxSeries: 9, MaxInflightPushRequests: 9}
+	if got := o.IngesterLimits(base); got != (InstanceLimits{9, 5, 9, 0}) {
 		t.Errorf("ingester limits = %+v", got)
 	}
-	if got := o.DistributorLimits(base); got != (InstanceLimits{1.5, 9, 9, 0, 0}) {
+	if got := o.DistributorLimits(base); got != (InstanceLimits{9, 9, 0, 7}) {
 		t.Errorf("distributor limits = %+v", got)
 	}
 }
