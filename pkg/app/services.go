@@ -227,8 +227,10 @@ func (a *App) ingesterLimits(c ingester.InstanceLimits) ingester.InstanceLimits 
 func (a *App) distributorLimits(c distributor.InstanceLimits) distributor.InstanceLimits {
 	l := a.limits.DistributorLimits(limits.InstanceLimits{
 		MaxInflightPushRequests: c.MaxInflightPushRequests, MaxInflightPushRequestsBytes: c.MaxInflightPushRequestsBytes,
+		MaxIngestionRate: c.MaxIngestionRate,
 	})
 	return distributor.InstanceLimits{
 		MaxInflightPushRequests: l.MaxInflightPushRequests, MaxInflightPushRequestsBytes: l.MaxInflightPushRequestsBytes,
+		MaxIngestionRate: l.MaxIngestionRate,
 	}
 }

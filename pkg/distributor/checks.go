@@ -24,6 +24,7 @@ const (
 	duplicateLabel
 	tooFarInFuture
 	tooFarInPast
+	duplicateSample
 	tooManyBuckets
 	notReducible
 	customNotReducible
@@ -56,6 +57,7 @@ func (c check) row() checkRow {
 		duplicateLabel:    {"duplicate-label-names", "duplicate_label_names", "", ""},
 		tooFarInFuture:    {"too-far-in-future", "too_far_in_future", "validation.create-grace-period", "creation_grace_period"},
 		tooFarInPast:      {"too-far-in-past", "too_far_in_past", "validation.past-grace-period", "past_grace_period"},
+		duplicateSample:   {"sample-duplicate-timestamp", "sample_duplicate_timestamp", "", ""},
 		tooManyBuckets: {"max-native-histogram-buckets", "max_native_histogram_buckets",
 			"validation.max-native-histogram-buckets", "max_native_histogram_buckets"},
 		notReducible: {"not-reducible-native-histogram", "not_reducible_native_histogram",

@@ -24,6 +24,8 @@ type Config struct {
 type InstanceLimits struct {
 	MaxInflightPushRequests      int // 0: no limit
 	MaxInflightPushRequestsBytes int // 0: derived
+	// MaxIngestionRate is samples, exemplars and metadata per second. 0: no limit.
+	MaxIngestionRate float64
 }
 
 // Declare declares the settings.
@@ -34,6 +36,8 @@ func (c *Config) Declare(s *config.Set) {
 		"Pushes one distributor works on at once; more are answered 503. 0: no limit.").Expert()
 	s.Int(&c.InstanceLimits.MaxInflightPushRequestsBytes, "instance_limits.max_inflight_push_requests_bytes", 0,
 		"Decompressed bytes of the pushes one distributor works on at once; more are answered 503. 0: a quarter of the memory limit.").Expert()
+	s.Float(&c.InstanceLimits.MaxIngestionRate, "instance_limits.max_ingestion_rate", 0,
+		"Samples per second one distributor takes, as a moving average; above it pushes are answered 503. 0: no limit.").Expert()
 	s.Int(&c.SeriesCacheBytes, "series_cache_bytes", 0,
 		"Memory for what is remembered about series between pushes, about 75 bytes each. 0: an eighth of the memory limit.").Expert()
 }

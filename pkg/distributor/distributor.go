@@ -61,6 +61,7 @@ type Distributor struct {
 	epoch   time.Time // of ticks
 
 	inflight, inflightBytes atomic.Int64
+	ingestion               movingRate // of all tenants
 
 	stopMu   sync.RWMutex // guards stopped against pushes that begin
 	stopped  bool
@@ -148,6 +149,9 @@ func (d *Distributor) admit(bytes int) (leave func(), err error) {
 		leave()
 		return nil, d.overloaded("distributor-max-inflight-push-requests-bytes", "distributor_max_inflight_push_requests_bytes",
 			"distributor.instance-limits.max-inflight-push-requests-bytes", l.MaxInflightPushRequestsBytes)
+	case l.MaxIngestionRate > 0 && d.ingestion.perSecond(d.deps.Now()) >= l.MaxIngestionRate:
+		leave()
+		return nil, d.tooFast(l.MaxIngestionRate)
 	}
 	d.underWay.Add(1)
 	return leave, nil

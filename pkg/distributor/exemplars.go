@@ -19,6 +19,7 @@ const (
 	exemplarTimestampInvalid
 	exemplarTooOld
 	exemplarTooFarInFuture
+	exemplarTooMany
 	numExemplarChecks
 )
 
@@ -31,6 +32,7 @@ func (c exemplarCheck) reason() string {
 		exemplarTimestampInvalid: "exemplar_timestamp_invalid",
 		exemplarTooOld:           "exemplar_too_old",
 		exemplarTooFarInFuture:   "exemplar_too_far_in_future",
+		exemplarTooMany:          "too_many_exemplars_per_series_per_request",
 	}[c]
 }
 

@@ -22,20 +22,22 @@ func (p *push) readHistograms(context.Context) error {
 			continue
 		}
 		from, to := p.batch.Histograms(i)
+		p.forgetSeen()
+		first := len(p.hists)
 		for j := from; j < to; j++ {
 			h, err := p.batch.Histogram(j)
 			if err != nil {
 				return err
 			}
-			p.addHistogram(i, h)
+			p.addHistogram(i, first, h)
 		}
 	}
 	p.counts.Histograms = len(p.hists)
 	return nil
 }
 
-// addHistogram adds h to series i or refuses it.
-func (p *push) addHistogram(i int, h remotewrite.Histogram) {
+// addHistogram adds h to series i, whose histograms begin at first, or refuses it.
+func (p *push) addHistogram(i, first int, h remotewrite.Histogram) {
 	if !p.timeOK(h.Time) {
 		p.refuseTime(i, h.Time)
 		return
@@ -52,6 +54,10 @@ func (p *push) addHistogram(i int, h remotewrite.Histogram) {
 		p.refuse(c, 1, func() error {
 			return c.errorf("native histogram of series %s has %d buckets, the limit is %d", p.seriesText(i), had, p.lim.buckets)
 		})
+		return
+	}
+	if p.contradicts(first, &h) {
+		p.refuseDuplicate(i, h.Time)
 		return
 	}
 	p.hists = append(p.hists, seriesHistogram{uint32(i),

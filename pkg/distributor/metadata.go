@@ -78,6 +78,8 @@ func familyName(name []byte, kind string) []byte {
 func (p *push) addMetadata(m remotewrite.Metadata) error {
 	id, reason := errs.ID(""), ""
 	switch {
+	case len(m.Name) == 0 && !p.lim.metadataNames:
+		return nil
 	case len(m.Name) == 0:
 		id, reason = "metadata-missing-metric-name", "missing_metric_name"
 	case len(m.Name) > p.lim.metadataBytes:

@@ -85,6 +85,9 @@ func (m *metrics) gauges(f promauto.Factory, d *Distributor) {
 		func() float64 { return float64(d.instanceLimits().MaxInflightPushRequests) })
 	gauge(limits, help, prometheus.Labels{"limit": "max_inflight_push_requests_bytes"},
 		func() float64 { return float64(d.instanceLimits().MaxInflightPushRequestsBytes) })
+	gauge(limits, help, prometheus.Labels{"limit": "max_ingestion_rate"}, func() float64 { return d.instanceLimits().MaxIngestionRate })
+	gauge("amphora_distributor_ingestion_rate_samples_per_second", "Samples, exemplars and metadata taken, as the instance limit max_ingestion_rate sees it.", nil,
+		func() float64 { return d.ingestion.perSecond(d.deps.Now()) })
 	gauge("amphora_distributor_series_cache_entries", "Series remembered.", nil, load(&d.budget.used))
 	gauge("amphora_distributor_series_cache_max_entries", "Series that can be remembered.", nil, func() float64 { return float64(d.budget.limit) })
 }
@@ -117,4 +120,9 @@ func (m *metrics) forget(user string) {
 		v.DeletePartialMatch(l)
 	}
 	m.latest.DeletePartialMatch(l)
+}
+
+// forgetGroup deletes what names a group of user.
+func (m *metrics) forgetGroup(user, group string) {
+	m.discardedSamples.DeletePartialMatch(prometheus.Labels{"user": user, "group": group})
 }

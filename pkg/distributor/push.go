@@ -42,6 +42,7 @@ type push struct {
 	exemplars  []seriesExemplar
 	metadata   []familyMetadata
 	families   map[uint64]struct{} // metadata of this request already in the list
+	seen       map[int64]int       // samples of one series by time
 	transient  []uint32            // entries to be freed when the push is done
 	labelBytes int                 // text copied out of the body
 
@@ -102,7 +103,7 @@ type familyMetadata struct {
 func newPush(d *Distributor) *push {
 	t := time.NewTimer(time.Hour)
 	t.Stop()
-	return &push{d: d, families: map[uint64]struct{}{}, builder: labels.NewScratchBuilder(32),
+	return &push{d: d, families: map[uint64]struct{}{}, seen: map[int64]int{}, builder: labels.NewScratchBuilder(32),
 		replies: replies{wake: make(chan struct{}, 1), timer: t}}
 }
 
@@ -162,6 +163,7 @@ func (p *push) reset() {
 	clear(p.labels[:cap(p.labels)])
 	p.builder.Reset()
 	clear(p.families)
+	p.forgetSeen()
 	p.work, p.hists, p.exemplars, p.metadata = p.work[:0], p.hists[:0], p.exemplars[:0], p.metadata[:0]
 	p.transient, p.labelBytes = p.transient[:0], 0
 	p.first, p.counts = nil, remotewrite.Written{}

@@ -15,7 +15,6 @@ func (p *push) checkTimes(context.Context) error {
 		p.t.observeLatest(latest)
 	}
 	if len(p.batch.Times) == 0 || p.timeOK(earliest) && p.timeOK(latest) {
-		p.countSamples()
 		return nil
 	}
 	p.drops = zeroed(p.drops, len(p.batch.Times))
@@ -31,7 +30,6 @@ func (p *push) checkTimes(context.Context) error {
 			}
 		}
 	}
-	p.countSamples()
 	return nil
 }
 
@@ -119,6 +117,10 @@ func (p *push) readExemplars(context.Context) error {
 			continue
 		}
 		from, to := p.batch.Exemplars(i)
+		if most := p.lim.seriesExemplars; most > 0 && to-from > most {
+			dropped[exemplarTooMany] += to - from - most
+			to = from + most
+		}
 		for j := from; j < to; j++ {
 			x, ls, n, err := p.batch.Exemplar(j, p.labels[:0], maxExemplarLabels)
 			if err != nil {

@@ -23,6 +23,7 @@ func steps() []step {
 		{"look up series", (*push).lookUp},
 		{"validate new series", (*push).validate},
 		{"check times", (*push).checkTimes},
+		{"duplicate samples", (*push).dropDuplicates},
 		{"histograms", (*push).readHistograms},
 		{"exemplars", (*push).readExemplars},
 		{"metadata", (*push).readMetadata},
@@ -64,7 +65,7 @@ func (p *push) checkIngestionRate(context.Context) error {
 	user := string(p.t.id)
 	for c, n := range p.refused {
 		if n > 0 {
-			p.d.metrics.discardedSamples.WithLabelValues(check(c).row().reason, user, "").Add(float64(n))
+			p.d.metrics.discardedSamples.WithLabelValues(check(c).row().reason, user, p.group()).Add(float64(n))
 		}
 	}
 	samples := p.counts.Samples + p.counts.Histograms
@@ -74,7 +75,7 @@ func (p *push) checkIngestionRate(context.Context) error {
 	}
 	if !p.t.rates.ingestion.AllowN(p.now, total) {
 		reason := rateLimited.row().reason
-		p.d.metrics.discardedSamples.WithLabelValues(reason, user, "").Add(float64(samples))
+		p.d.metrics.discardedSamples.WithLabelValues(reason, user, p.group()).Add(float64(samples))
 		p.d.metrics.discardedExemplars.WithLabelValues(reason, user).Add(float64(p.counts.Exemplars))
 		p.d.metrics.discardedMetadata.WithLabelValues(reason, user).Add(float64(len(p.metadata)))
 		r := rateLimited.row()
@@ -82,6 +83,7 @@ func (p *push) checkIngestionRate(context.Context) error {
 			"tenant %s is over its limit of %g samples a second with bursts of %d: this request has %d samples, %d exemplars and %d metadata entries",
 			p.t.id, p.lim.ingestionRate, burst(p.lim.ingestionRate, p.lim.ingestionBurst), samples, p.counts.Exemplars, len(p.metadata))
 	}
+	p.d.ingestion.add(total)
 	m := p.t.metrics
 	m.received.Inc()
 	m.receivedSamples.Add(float64(samples))
@@ -96,4 +98,12 @@ func (d *Distributor) overloaded(id errs.ID, reason, flag string, limit int) err
 
 	return errs.WithID(errs.Unavailable, id, "Try again later, or add distributors, or raise -"+flag+".",
 		"this distributor is at its limit of %d for pushes in flight", limit)
+}
+
+// tooFast is the answer to a push while the process takes more samples than it may.
+func (d *Distributor) tooFast(limit float64) error {
+	d.metrics.rejected.WithLabelValues("distributor_max_ingestion_rate").Inc()
+	return errs.WithID(errs.Unavailable, "distributor-max-ingestion-rate",
+		"Try again later, or add distributors, or raise -distributor.instance-limits.max-ingestion-rate.",
+		"this distributor is at its limit of %g samples a second", limit)
 }

@@ -24,6 +24,7 @@ type tenantState struct {
 	pushes atomic.Int64  // under way, including those that slow replicas still hold
 	seen   atomic.Uint32 // tick of the last push
 	latest atomic.Int64  // largest timestamp seen
+	groups groups
 
 	limits atomic.Pointer[tenantLimits]
 	rates  struct {
@@ -48,10 +49,13 @@ type tenantLimits struct {
 
 	futureMs, pastMs int64 // pastMs 0: not checked
 	metadataBytes    int
+	metadataNames    bool // metadata without a metric name is refused
 	histograms       bool
 	buckets          int
 	reduce           bool
 	exemplars        bool
+	seriesExemplars  int    // of one request; 0: no limit
+	groupLabel       string // empty: none
 	requestRate      float64
 	requestBurst     int
 	ingestionRate    float64
@@ -106,14 +110,20 @@ func readLimits(v limits.View) *tenantLimits {
 		view:           v.Epoch(),
 		futureMs:       limits.CreationGracePeriod.Of(v).Milliseconds(),
 		metadataBytes:  orMost(limits.MaxMetadataLength.Of(v)),
+		metadataNames:  limits.EnforceMetadataMetricName.Of(v),
 		histograms:     limits.NativeHistogramsIngestionEnabled.Of(v),
 		buckets:        limits.MaxNativeHistogramBuckets.Of(v),
 		reduce:         limits.ReduceNativeHistogramOverMaxBuckets.Of(v),
 		exemplars:      limits.MaxGlobalExemplarsPerUser.Of(v) > 0,
+		groupLabel:     limits.SeparateMetricsGroupLabel.Of(v),
 		requestRate:    limits.RequestRate.Of(v),
 		requestBurst:   limits.RequestBurstSize.Of(v),
 		ingestionRate:  limits.IngestionRate.Of(v),
 		ingestionBurst: limits.IngestionBurstSize.Of(v),
+	}
+	l.seriesExemplars = limits.MaxExemplarsPerSeriesPerRequest.Of(v)
+	if factor := limits.IngestionBurstFactor.Of(v); factor > 0 && l.ingestionRate > 0 {
+		l.ingestionBurst = int(math.Ceil(min(factor*l.ingestionRate, most)))
 	}
 	l.infoLabels = min(max(l.labels, limits.MaxLabelNamesPerInfoSeries.Of(v)), mostLabels)
 	if grace := limits.PastGracePeriod.Of(v); grace > 0 {
@@ -213,6 +223,9 @@ func (ts *tenants) sweep(tick uint32) {
 	ts.mu.RUnlock()
 	for _, t := range list {
 		ts.metrics.seriesForgotten.Add(float64(t.table.sweep(tick)))
+		for _, g := range t.groups.idle(tick) {
+			ts.metrics.forgetGroup(string(t.id), g)
+		}
 		if t.idle(tick) {
 			ts.drop(t, tick)
 		}

@@ -62,16 +62,16 @@ func readBounded(name string) ([]byte, error) {
 func parseFile(out *runtimeFile, name string, data []byte, env func(string) string, problems *strict.Problems) {
 	doc := strict.Parse(name, data, env, problems)
 	sections := map[string]func(*yaml.Node){
-		"overrides":          func(n *yaml.Node) { parseOverrides(out, doc, n) },
-		"ingester_limits":    func(n *yaml.Node) { out.ingester.parse(doc, n, "ingester_limits", true) },
-		"distributor_limits": func(n *yaml.Node) { out.distributor.parse(doc, n, "distributor_limits", false) },
+		"overrides":        func(n *yaml.Node) { parseOverrides(out, doc, n) },
+		ingesterSection:    func(n *yaml.Node) { out.ingester.parse(doc, n, ingesterSection) },
+		distributorSection: func(n *yaml.Node) { out.distributor.parse(doc, n, distributorSection) },
 	}
 	for _, e := range doc.Entries(doc.Root(), "") {
 		if parse, ok := sections[e.Key]; ok {
 			parse(e.Value)
 			continue
 		}
-		hint := strict.Suggest(e.Key, []string{"overrides", "ingester_limits", "distributor_limits"})
+		hint := strict.Suggest(e.Key, []string{"overrides", ingesterSection, distributorSection})
 		if hint == "" && rowIndex(e.Key) >= 0 {
 			hint = "; limits stand below overrides and the tenant"
 		}

@@ -13,42 +13,53 @@ type InstanceLimits struct {
 	MaxSeries                    int // in memory of an ingester
 	MaxInflightPushRequests      int
 	MaxInflightPushRequestsBytes int
+	MaxIngestionRate             float64 // samples per second of a distributor
 }
 
 // instanceChange is the instance limits that a runtime file sets.
 type instanceChange struct {
 	values InstanceLimits
-	given  [4]bool // by instanceRows
+	given  [5]bool // by instanceRows
 }
+
+// The sections of a runtime file with instance limits.
+const (
+	ingesterSection    = "ingester_limits"
+	distributorSection = "distributor_limits"
+)
 
 // instanceRow is one key of the sections ingester_limits and distributor_limits.
 type instanceRow struct {
-	name         string
-	onlyIngester bool
-	ints         func(*InstanceLimits) *int
+	name    string
+	only    string                     // the one section that has it; empty: both
+	integer func(*InstanceLimits) *int // nil: it is a number
+	number  func(*InstanceLimits) *float64
 }
 
-func instanceRows() [4]instanceRow {
-	return [4]instanceRow{
-		{"max_tenants", true, func(l *InstanceLimits) *int { return &l.MaxTenants }},
-		{"max_series", true, func(l *InstanceLimits) *int { return &l.MaxSeries }},
-		{"max_inflight_push_requests", false, func(l *InstanceLimits) *int { return &l.MaxInflightPushRequests }},
-		{"max_inflight_push_requests_bytes", false, func(l *InstanceLimits) *int { return &l.MaxInflightPushRequestsBytes }},
+func instanceRows() [5]instanceRow {
+	return [5]instanceRow{
+		{"max_tenants", ingesterSection, func(l *InstanceLimits) *int { return &l.MaxTenants }, nil},
+		{"max_series", ingesterSection, func(l *InstanceLimits) *int { return &l.MaxSeries }, nil},
+		{"max_inflight_push_requests", "", func(l *InstanceLimits) *int { return &l.MaxInflightPushRequests }, nil},
+		{"max_inflight_push_requests_bytes", "", func(l *InstanceLimits) *int { return &l.MaxInflightPushRequestsBytes }, nil},
+		{"max_ingestion_rate", distributorSection, nil, func(l *InstanceLimits) *float64 { return &l.MaxIngestionRate }},
 	}
 }
 
+func (r *instanceRow) in(section string) bool { return r.only == "" || r.only == section }
+
 // parse adds the keys of the section n.
-func (c *instanceChange) parse(doc *strict.Doc, n *yaml.Node, section string, ingester bool) {
+func (c *instanceChange) parse(doc *strict.Doc, n *yaml.Node, section string) {
 	var names []string
 	for _, r := range instanceRows() {
-		if ingester || !r.onlyIngester {
+		if r.in(section) {
 			names = append(names, r.name)
 		}
 	}
 	for _, e := range doc.Entries(n, section) {
 		known := false
 		for i, r := range instanceRows() {
-			if r.name != e.Key || r.onlyIngester && !ingester {
+			if r.name != e.Key || !r.in(section) {
 				continue
 			}
 			known = true
@@ -63,19 +74,39 @@ func (c *instanceChange) parse(doc *strict.Doc, n *yaml.Node, section string, in
 }
 
 func (c *instanceChange) parseRow(doc *strict.Doc, e strict.Entry, path string, r instanceRow) bool {
-	x, ok := (&Row{Default: 0}).read(doc, e, path)
-	if n, isInt := x.(int); ok && isInt {
-		*r.ints(&c.values) = n
-		return true
+	row := &Row{Default: 0}
+	if r.integer == nil {
+		row.Default = 0.0
 	}
-	return false
+	x, ok := row.read(doc, e, path)
+	if ok {
+		r.set(&c.values, x)
+	}
+	return ok
+}
+
+// value returns the limit in l: an int or a float64.
+func (r *instanceRow) value(l *InstanceLimits) any {
+	if r.integer != nil {
+		return *r.integer(l)
+	}
+	return *r.number(l)
+}
+
+// set is the inverse of value.
+func (r *instanceRow) set(l *InstanceLimits, x any) {
+	if r.integer != nil {
+		*r.integer(l) = x.(int)
+		return
+	}
+	*r.number(l) = x.(float64)
 }
 
 // apply returns base with the changes made.
 func (c *instanceChange) apply(base InstanceLimits) InstanceLimits {
 	for i, r := range instanceRows() {
 		if c.given[i] {
-			*r.ints(&base) = *r.ints(&c.values)
+			r.set(&base, r.value(&c.values))
 		}
 	}
 	return base
@@ -86,7 +117,7 @@ func (c *instanceChange) node() *yaml.Node {
 	n := &yaml.Node{Kind: yaml.MappingNode}
 	for i, r := range instanceRows() {
 		if c.given[i] {
-			n.Content = append(n.Content, node(r.name), node(*r.ints(&c.values)))
+			n.Content = append(n.Content, node(r.name), node(r.value(&c.values)))
 		}
 	}
 	if len(n.Content) == 0 {

@@ -19,6 +19,8 @@ type Row struct {
 	Default any      // its type is the type of the limit: int, float64, bool, string, time.Duration or []string
 	By      []string // rooms that enforce it
 	Allowed []string // the only values of a text limit; empty: any
+
+	valid func(any) error // what else a value must fulfil; nil: nothing
 }
 
 // Table is every limit, in declaration order. It is complete when the program starts and must not
@@ -41,6 +43,12 @@ func define[T Value](name, flag string, def T, unit, doc string, by ...string) K
 // oneOf restricts the limit just defined to values. It is for text limits.
 func (k Key[T]) oneOf(values ...string) Key[T] {
 	Table[k.i].Allowed = values
+	return k
+}
+
+// must makes the limit just defined refuse the values for which valid returns an error.
+func (k Key[T]) must(valid func(T) error) Key[T] {
+	Table[k.i].valid = func(x any) error { return valid(x.(T)) }
 	return k
 }
 
@@ -87,6 +95,11 @@ func (v View) Value(i int) any {
 
 // check says why x may not be the value of r. No limit of the table has a meaning below zero.
 func (r *Row) check(x any) error {
+	if r.valid != nil {
+		if err := r.valid(x); err != nil {
+			return err
+		}
+	}
 	bad := false
 	switch x := x.(type) {
 	case int:

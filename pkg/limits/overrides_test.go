@@ -61,7 +61,7 @@ overrides:
   nobody:
 ingester_limits:
   max_series: 5
-distributor_limits: {max_inflight_push_requests_bytes: 7, max_inflight_push_requests: 0}
+distributor_limits: {max_inflight_push_requests_bytes: 7, max_inflight_push_requests: 0, max_ingestion_rate: 1.5e3}
 `
 
 func TestTenantsHaveTheDefaultsChangedByTheFile(t *testing.T) {
@@ -81,10 +81,10 @@ func TestTenantsHaveTheDefaultsChangedByTheFile(t *testing.T) {
 		t.Errorf("tenants = %s", got)
 	}
 	base := InstanceLimits{MaxTenants: 9, MaxSeries: 9, MaxInflightPushRequests: 9}
-	if got := o.IngesterLimits(base); got != (InstanceLimits{9, 5, 9, 0}) {
+	if got := o.IngesterLimits(base); got != (InstanceLimits{9, 5, 9, 0, 0}) {
 		t.Errorf("ingester limits = %+v", got)
 	}
-	if got := o.DistributorLimits(base); got != (InstanceLimits{9, 9, 0, 7}) {
+	if got := o.DistributorLimits(base); got != (InstanceLimits{9, 9, 0, 7, 1500}) {
 		t.Errorf("distributor limits = %+v", got)
 	}
 }
@@ -100,10 +100,11 @@ func TestMistakesStopTheStartWithTheirLine(t *testing.T) {
     native_histograms_ingestion_enabled: [true]
     max_global_series_per_user: 1.5
     name_validation_scheme: utf9
+    ingestion_burst_factor: 0.5
   team-b: 5
   team-a: {}
 ingester_limit: {}
-ingester_limits: {max_serie: 5}
+ingester_limits: {max_serie: 5, max_ingestion_rate: 1}
 distributor_limits: {max_series: 5}
 max_query_lookback: 1h
 multi_kv_config: {primary: consul}

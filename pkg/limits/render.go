@@ -35,10 +35,10 @@ func (o *Overrides) WriteRuntime(w io.Writer, mode string) error {
 	}
 	doc := &yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{node("overrides"), tenants}}
 	if n := s.file.ingester.node(); n != nil {
-		doc.Content = append(doc.Content, node("ingester_limits"), n)
+		doc.Content = append(doc.Content, node(ingesterSection), n)
 	}
 	if n := s.file.distributor.node(); n != nil {
-		doc.Content = append(doc.Content, node("distributor_limits"), n)
+		doc.Content = append(doc.Content, node(distributorSection), n)
 	}
 	enc := yaml.NewEncoder(w)
 	enc.SetIndent(2)
@@ -117,8 +117,8 @@ func Reference(w io.Writer) error {
 	b.WriteString("\n## Limits of a process\n\nThe runtime file can change these too:\n\n")
 	for _, r := range instanceRows() {
 		where := "`ingester_limits` and `distributor_limits`"
-		if r.onlyIngester {
-			where = "`ingester_limits`"
+		if r.only != "" {
+			where = "`" + r.only + "`"
 		}
 		fmt.Fprintf(&b, "- `%s` in %s\n", r.name, where)
 	}

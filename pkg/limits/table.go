@@ -1,6 +1,9 @@
 package limits
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // The write path.
 var (
@@ -12,6 +15,9 @@ var (
 		"Samples, exemplars and metadata a tenant may push per second, over all distributors. 0: no limit.", "distributor")
 	IngestionBurstSize = define("ingestion_burst_size", "distributor.ingestion-burst-size", 200_000, "samples",
 		"Largest burst, and so the largest single request, per distributor.", "distributor")
+	IngestionBurstFactor = define("ingestion_burst_factor", "distributor.ingestion-burst-factor", 0.0, "",
+		"Largest burst as a multiple of ingestion_rate, at least 1; replaces ingestion_burst_size. 0: that counts.", "distributor").
+		must(zeroOrAtLeastOne)
 	IngestionTenantShardSize = define("ingestion_tenant_shard_size", "distributor.ingestion-tenant-shard-size", 0, "ingesters",
 		"Ingesters that a tenant's series are spread over. 0: all of them.", "distributor", "querier")
 
@@ -25,6 +31,12 @@ var (
 		"Most labels of a series whose name ends in _info, if larger than max_label_names_per_series.", "distributor")
 	MaxMetadataLength = define("max_metadata_length", "validation.max-metadata-length", 1024, "bytes",
 		"Longest metric name and unit of metadata; a longer help text is cut.", "distributor")
+	EnforceMetadataMetricName = define("enforce_metadata_metric_name", "validation.enforce-metadata-metric-name", true, "",
+		"Whether metadata without a metric name is refused; if not it is ignored.", "distributor")
+	MaxExemplarsPerSeriesPerRequest = define("max_exemplars_per_series_per_request", "distributor.max-exemplars-per-series-per-request", 0, "exemplars",
+		"Exemplars of one series in one request; those after them are dropped. 0: no limit.", "distributor")
+	SeparateMetricsGroupLabel = define("separate_metrics_group_label", "validation.separate-metrics-group-label", "", "",
+		"Label whose value in the first series of a push becomes the label group of amphora_discarded_samples_total. Empty: none.", "distributor")
 	NameValidationScheme = define("name_validation_scheme", "validation.name-validation-scheme", "legacy", "",
 		"Metric and label names a tenant may use: legacy ([a-zA-Z_][a-zA-Z0-9_]*, and : in metric names) or utf8.", "distributor").
 		oneOf("legacy", "utf8")
@@ -83,3 +95,10 @@ var (
 	MaxLabelValuesLimit = define("max_label_values_limit", "querier.max-label-values-limit", 0, "values",
 		"Most values of one answer of the label values API. 0: no limit.", "api")
 )
+
+func zeroOrAtLeastOne(x float64) error {
+	if x > 0 && x < 1 {
+		return fmt.Errorf("%s is below 1", format(x))
+	}
+	return nil
+}

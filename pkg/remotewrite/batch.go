@@ -52,6 +52,8 @@ type Batch struct {
 	Times      []int64
 	Values     []float64
 	StartTimes []int64
+	// Several says that some series has more than one float sample.
+	Several bool
 
 	version   Version
 	body      []byte
@@ -88,7 +90,7 @@ func (b *Batch) Scan(k *Keys, req *Request) error {
 func (b *Batch) Release() { b.body = nil }
 
 func (b *Batch) reset() {
-	b.body = nil
+	b.body, b.Several = nil, false
 	b.Hashes, b.Times, b.Values, b.StartTimes = trim(b.Hashes), trim(b.Times), trim(b.Values), trim(b.StartTimes)
 	b.series, b.metas, b.hists, b.exemplars = trim(b.series), trim(b.metas), trim(b.hists), trim(b.exemplars)
 	b.metadata, b.symbols, b.symHashes, b.rows = trim(b.metadata), trim(b.symbols), trim(b.symHashes), trim(b.rows)
@@ -178,6 +180,9 @@ func (b *Batch) endSeries(h Hash, labels span, meta uint32) error {
 	s := series{labels, uint32(len(b.Times)), uint32(len(b.hists)), uint32(len(b.exemplars)), meta}
 	if s.samplesEnd == last.samplesEnd && s.histsEnd == last.histsEnd && s.exemplarsEnd == last.exemplarsEnd && meta == 0 {
 		return nil
+	}
+	if s.samplesEnd-last.samplesEnd > 1 {
+		b.Several = true
 	}
 	b.series = append(b.series, s)
 	b.Hashes = append(b.Hashes, h)
