@@ -330,7 +330,7 @@ func TestIngesterIsTakenOutOfService(t *testing.T) {
 	does(http.MethodDelete, "/ingester/prepare-shutdown", 204, "")
 	does(http.MethodGet, "/ingester/prepare-shutdown", 200, "unset")
 	does(http.MethodGet, "/ingester/prepare-instance-ring-downscale", 200, `{"timestamp":0}`)
-	does(http.MethodGet, "/ingester/unregister-on-shutdown", 200, `{"unregister":true}`)
+	does(http.MethodGet, "/ingester/unregister-on-shutdown", 200, `{"unregister":false}`)
 
 	stored(t, pushV1(ctx, t, n.URL(""), "three", good("three")))
 	must(t, n.Restart()) // an ordinary stop keeps the log and makes no block

@@ -36,6 +36,10 @@ func TestMistakesAreNamed(t *testing.T) {
 		"-ingester.ring.zone-awareness-enabled=true":                "instance_availability_zone",
 		"-ingester.ring.replication-factor=0":                       "replication_factor",
 		"-ingester.ring.heartbeat-timeout=1s":                       "heartbeat_timeout",
+		"-distributor.ring.heartbeat-timeout=1s":                    "distributor.ring.heartbeat_timeout",
+		"-ingester.ring.auto-forget-unhealthy-periods=-1":           "auto_forget_unhealthy_periods",
+		"-ingester.ring.num-tokens=0":                               "num_tokens",
+		"-ingester.ring.token-generation-strategy=fair":             "balanced",
 		"-distributor.remote-timeout=soon":                          "remote",
 		"-blocks-storage.backend=s3":                                "s3",
 		"-metrics.namespace=9":                                      "namespace",
@@ -46,6 +50,30 @@ func TestMistakesAreNamed(t *testing.T) {
 		if _, _, err := load(t, strings.Fields(args)...); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v; want an error with %q", args, err, want)
 		}
+	}
+}
+
+// TestSpreadMinimizingNeedsNumbersAndZones looks at an ingester; other processes may have the same
+// settings file.
+func TestSpreadMinimizingNeedsNumbersAndZones(t *testing.T) {
+	const strategy = "-ingester.ring.token-generation-strategy=spread-minimizing "
+	const zones = "-ingester.ring.spread-minimizing-zones=a,b,c -ingester.ring.instance-availability-zone=b "
+	const id = "-ingester.ring.instance-id=ingester-zone-b-7 "
+	for args, want := range map[string]string{
+		id: "ingester.ring.spread_minimizing_zones",
+		id + "-ingester.ring.spread-minimizing-zones=a,b,c -ingester.ring.instance-availability-zone=d": "ingester.ring.instance_availability_zone",
+		id + zones + "-ingester.ring.tokens-file-path=x":                                                "ingester.ring.tokens_file_path",
+		zones + "-ingester.ring.instance-id=ingester":                                                   "ingester-zone-a-0",
+		id + zones: "",
+		id + zones + "-ingester.ring.spread-minimizing-join-ring-in-order": "",
+	} {
+		_, _, err := load(t, strings.Fields("-target=ingester "+strategy+args)...)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v; want %q", args, err, want)
+		}
+	}
+	if _, _, err := load(t, strings.Fields("-target=querier "+strategy)...); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/engine"
 	"github.com/amphora-metrics/amphora/pkg/ingester"
 	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/members"
 	"github.com/amphora-metrics/amphora/pkg/querier"
 	"github.com/amphora-metrics/amphora/pkg/telemetry"
 	"github.com/amphora-metrics/amphora/pkg/transport"
@@ -24,21 +25,22 @@ type Config struct {
 	Target        []string
 	ShutdownDelay time.Duration
 
-	Telemetry   telemetry.Config
-	Server      transport.Config
-	Exposure    transport.Exposure
-	Clients     transport.ClientConfig
-	API         api.Config
-	Memberlist  MemberlistConfig
-	Ring        RingConfig
-	Limits      limits.Defaults
-	Runtime     limits.RuntimeConfig
-	Bucket      bucket.Config
-	Blocks      block.Config
-	Distributor distributor.Config
-	Ingester    ingester.Config
-	Querier     querier.Config
-	Engine      engine.Config
+	Telemetry       telemetry.Config
+	Server          transport.Config
+	Exposure        transport.Exposure
+	Clients         transport.ClientConfig
+	API             api.Config
+	Memberlist      MemberlistConfig
+	Ring            members.Config
+	DistributorRing members.DistributorConfig
+	Limits          limits.Defaults
+	Runtime         limits.RuntimeConfig
+	Bucket          bucket.Config
+	Blocks          block.Config
+	Distributor     distributor.Config
+	Ingester        ingester.Config
+	Querier         querier.Config
+	Engine          engine.Config
 }
 
 // Declare names every setting of the process; the flags, the file, the environment and the
@@ -53,6 +55,7 @@ func (c *Config) Declare(s *config.Set) {
 	s.Mount("api", &c.API)
 	s.Mount("memberlist", &c.Memberlist)
 	s.Mount("distributor", &c.Distributor)
+	s.Mount("distributor.ring", &c.DistributorRing)
 	s.Mount("ingester.ring", &c.Ring)
 	s.Mount("ingester", &c.Ingester)
 	s.Mount("ingester_client", &c.Clients)
@@ -71,6 +74,11 @@ func Declare(s *config.Set) { s.Mount("", new(Config)) }
 func (c *Config) Validate() error {
 	if _, err := resolve(c.Target); err != nil {
 		return config.Wrong("target", "%w", err)
+	}
+	if c.runs("ingester") && !c.alone() {
+		if err := c.Ring.ValidateIngester(); err != nil {
+			return err
+		}
 	}
 	// Nothing authenticates callers by itself yet: client certificates or a loopback address do.
 	if err := transport.CheckExposure(c.Server, c.Exposure, false); err != nil {

@@ -169,7 +169,7 @@ func (a *App) inOwnView() error {
 	if err != nil {
 		return err
 	}
-	id, err := a.cfg.instanceID()
+	id, err := a.cfg.Ring.ID()
 	if err != nil {
 		return err
 	}

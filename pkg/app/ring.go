@@ -3,8 +3,6 @@ package app
 import (
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -23,52 +21,9 @@ import (
 const (
 	distributorRingName = "distributor"
 	distributorRingKey  = "distributor"
-	// tokensPerIngester spreads series evenly enough and keeps the ring small.
-	tokensPerIngester = 128
 	// goodbye bounds how long a member that stops tries to tell the others.
 	goodbye = 3 * time.Second
-	// forgetAfterPeriods is after how many missed heartbeat timeouts a distributor is forgotten.
-	forgetAfterPeriods = 4
 )
-
-// RingConfig of the ingesters' hash ring, mounted as ingester.ring.
-type RingConfig struct {
-	ReplicationFactor    int
-	ZoneAwareness        bool
-	InstanceID           string
-	InstanceAddr         string
-	Zone                 string
-	HeartbeatPeriod      time.Duration
-	HeartbeatTimeout     time.Duration
-	MinReadyDuration     time.Duration
-	UnregisterOnShutdown bool
-}
-
-// Declare names the settings.
-func (c *RingConfig) Declare(s *config.Set) {
-	s.Int(&c.ReplicationFactor, "replication_factor", 3, "Ingesters that hold each series. A write needs half of them plus one. A process that runs alone (target all, nothing to join) uses 1.")
-	s.Bool(&c.ZoneAwareness, "zone_awareness_enabled", false, "Place each replica of a series in another zone. Every ingester then needs a zone.")
-	s.String(&c.InstanceID, "instance_id", "", "Name of this process in the rings. Empty: the host name.")
-	s.String(&c.InstanceAddr, "instance_addr", "", "Address that peers reach this process's gRPC at. Empty: the address it listens on, or that of the first network interface.")
-	s.String(&c.Zone, "instance_availability_zone", "", "Availability zone this process runs in.")
-	s.Duration(&c.HeartbeatPeriod, "heartbeat_period", 5*time.Second, "How often an instance says that it is alive.").Expert()
-	s.Duration(&c.HeartbeatTimeout, "heartbeat_timeout", time.Minute, "Silence after which an instance counts as dead.").Expert()
-	s.Duration(&c.MinReadyDuration, "min_ready_duration", 15*time.Second, "How long an ingester waits after joining before it says that it is ready, so that a rolling restart is not too quick for the others.").Expert()
-	s.Bool(&c.UnregisterOnShutdown, "unregister_on_shutdown", true, "Leave the ring at shutdown; false keeps the place for a quick restart.")
-}
-
-// Validate refuses what cannot work.
-func (c *RingConfig) Validate() error {
-	switch {
-	case c.ReplicationFactor < 1:
-		return config.Wrong("replication_factor", "is %d; it must be 1 or more", c.ReplicationFactor)
-	case c.ZoneAwareness && c.Zone == "":
-		return config.Wrong("instance_availability_zone", "is empty; zone awareness needs the zone of every ingester")
-	case c.HeartbeatPeriod <= 0 || c.HeartbeatTimeout <= c.HeartbeatPeriod:
-		return config.Wrong("heartbeat_timeout", "is %s; it must be longer than heartbeat_period (%s)", c.HeartbeatTimeout, c.HeartbeatPeriod)
-	}
-	return nil
-}
 
 // MemberlistConfig of the gossip that carries the rings.
 type MemberlistConfig struct {
@@ -76,6 +31,7 @@ type MemberlistConfig struct {
 	BindPort, AdvertisePort int
 	NodeName, ClusterLabel  string
 	Join                    []string
+	RejoinInterval          time.Duration
 }
 
 // Declare names the settings.
@@ -85,7 +41,8 @@ func (c *MemberlistConfig) Declare(s *config.Set) {
 	s.String(&c.AdvertiseAddr, "advertise_addr", "", "Address that members reach this one at. Empty: the address it listens on.")
 	s.Int(&c.AdvertisePort, "advertise_port", 0, "Port that members reach this one at. 0: the port it listens on.")
 	s.Strings(&c.Join, "join_members", nil, "Members to join: host:port, or a DNS name with the prefix dns+, dnssrv+ or dnssrvnoa+. List all of them, or a name that resolves to all.").Named("memberlist.join")
-	s.String(&c.NodeName, "node_name", "", "Name of this member. Empty: the instance ID.").Named("memberlist.nodename").Expert()
+	s.String(&c.NodeName, "node_name", "", "Name of this member, which no other may have. Empty: the instance ID and something random.").Named("memberlist.nodename").Expert()
+	s.Duration(&c.RejoinInterval, "rejoin_interval", 10*time.Second, "How often one of the members to join, drawn anew each time, is asked for all it knows, so that the halves of a cluster that was split find together. 0: never.").Expert()
 	s.String(&c.ClusterLabel, "cluster_label", "", "Members with another label are refused, so that two clusters cannot merge by accident.")
 }
 
@@ -98,18 +55,6 @@ func (c *Config) replicationFactor() int {
 		return 1
 	}
 	return c.Ring.ReplicationFactor
-}
-
-// instanceID is this process's name in the rings.
-func (c *Config) instanceID() (string, error) {
-	if c.Ring.InstanceID != "" {
-		return c.Ring.InstanceID, nil
-	}
-	name, err := os.Hostname()
-	if err != nil {
-		return "", fmt.Errorf("find the host name; set -ingester.ring.instance-id instead: %w", err)
-	}
-	return name, nil
 }
 
 // instanceAddr is where peers reach this process's gRPC server, which listens on port.
@@ -151,13 +96,15 @@ func firstAddr() (string, error) {
 func (a *App) memberlistKV() (*memberlist.KVInitService, error) {
 	return a.p.memberlist.get(func() (*memberlist.KVInitService, error) {
 		c := &a.cfg.Memberlist
-		id, err := a.cfg.instanceID()
+		id, err := a.cfg.Ring.ID()
 		if err != nil {
 			return nil, err
 		}
 		var m memberlist.KVConfig
 		flagext.DefaultValues(&m)
-		m.NodeName, m.RandomizeNodeName = c.NodeName, false
+		// A name that is drawn anew lets an instance come back with another address at once: members
+		// hold on to the address of a name until they are sure that it is dead.
+		m.NodeName, m.RandomizeNodeName = c.NodeName, c.NodeName == ""
 		if m.NodeName == "" {
 			m.NodeName = id
 		}
@@ -178,8 +125,12 @@ func (a *App) memberlistKV() (*memberlist.KVInitService, error) {
 		m.DeadNodeReclaimTime = 10 * time.Second
 		m.MetricsNamespace = metricsPrefix
 		m.Codecs = []codec.Codec{ring.GetCodec()}
-		svc := memberlist.NewKVInitService(&m, a.kitLog("memberlist"), dns.NewProvider(dns.GolangResolverType, 0, a.kitLog("dns"), a.prefixed()), a.reg)
-		return svc, a.serve("memberlist-kv", svc)
+		names := dns.NewProvider(dns.GolangResolverType, 0, a.kitLog("dns"), a.prefixed())
+		svc := memberlist.NewKVInitService(&m, a.kitLog("memberlist"), names, a.reg)
+		if err := a.serve("memberlist-kv", svc); err != nil {
+			return nil, err
+		}
+		return svc, a.rejoin(svc, names)
 	})
 }
 
@@ -206,9 +157,10 @@ func (a *App) ringConfig() (ring.Config, error) {
 		return c, err
 	}
 	c.KVStore = store
-	c.HeartbeatTimeout = a.cfg.Ring.HeartbeatTimeout
+	c.HeartbeatTimeout = a.cfg.Ring.Heartbeats.Timeout
 	c.ReplicationFactor = a.cfg.replicationFactor()
 	c.ZoneAwarenessEnabled = a.cfg.Ring.ZoneAwareness
+	c.ExcludedZones = a.cfg.Ring.ExcludedZones
 	return c, nil
 }
 
@@ -235,7 +187,7 @@ func (a *App) lifecyclerConfig() (ring.LifecyclerConfig, error) {
 	if err != nil {
 		return c, err
 	}
-	id, err := a.cfg.instanceID()
+	id, err := a.cfg.Ring.ID()
 	if err != nil {
 		return c, err
 	}
@@ -253,19 +205,17 @@ func (a *App) lifecyclerConfig() (ring.LifecyclerConfig, error) {
 	c.RingConfig = rc
 	c.ID, c.Addr, c.ListenPort = id, host, c.Port
 	c.Zone = a.cfg.Ring.Zone
-	c.NumTokens = tokensPerIngester
-	c.HeartbeatPeriod, c.HeartbeatTimeout = a.cfg.Ring.HeartbeatPeriod, a.cfg.Ring.HeartbeatTimeout
-	c.MinReadyDuration = a.cfg.Ring.MinReadyDuration
+	if err := a.cfg.Ring.ApplyTokens(&c, id, a.cfg.Ingester.DataDir, a.cfg.alone()); err != nil {
+		return c, err
+	}
+	c.HeartbeatPeriod, c.HeartbeatTimeout = a.cfg.Ring.Heartbeats.Period, a.cfg.Ring.Heartbeats.Timeout
+	c.MinReadyDuration, c.FinalSleep = a.cfg.Ring.MinReadyDuration, a.cfg.Ring.FinalSleep
 	c.UnregisterOnShutdown = a.cfg.Ring.UnregisterOnShutdown
 	// Readiness is about this instance: a rolling restart must not stall on a sick neighbour.
 	c.ReadinessCheckRingHealth = false
-	c.TokensFilePath = filepath.Join(a.cfg.Ingester.DataDir, "tokens")
-	c.ObservePeriod, c.FinalSleep, c.JoinAfter = 0, 0, 0
+	c.ObservePeriod, c.JoinAfter = a.cfg.Ring.ObservePeriod, 0
 	if a.cfg.alone() {
-		c.MinReadyDuration = 0
-	} else {
-		// Tokens drawn at the same time as a neighbour's are seen to clash, and drawn again.
-		c.ObservePeriod = time.Second
+		c.MinReadyDuration, c.ObservePeriod, c.FinalSleep = 0, 0, 0
 	}
 	return c, nil
 }
@@ -300,7 +250,7 @@ func (a *App) distributorRing() (*peers, error) {
 		if err != nil {
 			return nil, err
 		}
-		id, err := a.cfg.instanceID()
+		id, err := a.cfg.Ring.ID()
 		if err != nil {
 			return nil, err
 		}
@@ -313,13 +263,15 @@ func (a *App) distributorRing() (*peers, error) {
 		if err != nil {
 			return nil, fmt.Errorf("distributor ring: %w", err)
 		}
-		c := a.cfg.Ring
+		c := a.cfg.DistributorRing.Heartbeats
 		var d ring.BasicLifecyclerDelegate = ring.NewInstanceRegisterDelegate(ring.ACTIVE, 1)
 		d = ring.NewLeaveOnStoppingDelegate(d, logger)
-		d = ring.NewAutoForgetDelegate(forgetAfterPeriods*c.HeartbeatTimeout, d, logger)
-		p := &peers{BasicLifecyclerDelegate: d, timeout: c.HeartbeatTimeout}
+		if after := c.ForgetAfter(); after > 0 {
+			d = ring.NewAutoForgetDelegate(after, d, logger)
+		}
+		p := &peers{BasicLifecyclerDelegate: d, timeout: c.Timeout}
 		p.entry, err = ring.NewBasicLifecycler(ring.BasicLifecyclerConfig{
-			ID: id, Addr: addr, NumTokens: 1, HeartbeatPeriod: c.HeartbeatPeriod, HeartbeatTimeout: c.HeartbeatTimeout,
+			ID: id, Addr: addr, NumTokens: 1, HeartbeatPeriod: c.Period, HeartbeatTimeout: c.Timeout,
 		}, distributorRingName, distributorRingKey, client, p, logger, a.prefixed())
 		if err != nil {
 			return nil, fmt.Errorf("distributor ring: %w", err)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/amphora-metrics/amphora/pkg/api/admin"
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/members"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/transport"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
@@ -46,7 +47,7 @@ func (u usage) Usage(ctx context.Context, id tenant.ID) (admin.Usage, error) {
 
 // AllUsage is part of admin.UsageSource. It names the ingesters that did not answer.
 func (u usage) AllUsage(ctx context.Context) (admin.AllUsage, error) {
-	set, err := u.ring.GetAllHealthy(ring.Read)
+	set, err := u.ring.GetAllHealthy(members.Readable())
 	if err != nil && !errors.Is(err, ring.ErrEmptyRing) {
 		return admin.AllUsage{}, errs.Wrap(errs.Unavailable, err)
 	}

@@ -218,6 +218,7 @@ func (r *fakeRing) GetReplicationSetForOperation(ring.Operation) (ring.Replicati
 }
 
 func (r *fakeRing) ReplicationFactor() int { return 3 }
+func (r *fakeRing) ZonesCount() int        { return r.set.ZoneCount() }
 
 // cluster is a querier over nodes and, if bkt is given, blocks.
 type cluster struct {

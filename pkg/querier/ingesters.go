@@ -17,6 +17,7 @@ import (
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/members"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
 )
 
@@ -44,7 +45,7 @@ func (q *Querier) replicas(sc scope) (ring.ReplicationSet, error) {
 	}
 	size := limits.IngestionTenantShardSize.Of(sc.limits)
 	shard := q.deps.Ingesters.ShuffleShardWithLookback(string(sc.tenant), size, within, q.deps.Now())
-	set, err := shard.GetReplicationSetForOperation(ring.Read)
+	set, err := members.ReadSet(shard)
 	if err != nil {
 		return set, errs.New(errs.Unavailable, "find ingesters: %w", err)
 	}
