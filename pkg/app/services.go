@@ -214,12 +214,14 @@ func (a *App) querier() (*querier.Querier, error) {
 // ingesterLimits changes the configured limits by the runtime file.
 func (a *App) ingesterLimits(c ingester.InstanceLimits) ingester.InstanceLimits {
 	l := a.limits.IngesterLimits(limits.InstanceLimits{
-		MaxTenants: c.MaxTenants, MaxSeries: c.MaxSeries,
+		MaxTenants: c.MaxTenants, MaxSeries: c.MaxSeries, MaxIngestionRate: c.MaxIngestionRate,
 		MaxInflightPushRequests: c.MaxInflightPushRequests, MaxInflightPushRequestsBytes: c.MaxInflightPushBytes,
+		MaxInflightReadRequests: c.MaxInflightReadRequests,
 	})
 	return ingester.InstanceLimits{
-		MaxTenants: l.MaxTenants, MaxSeries: l.MaxSeries,
+		MaxTenants: l.MaxTenants, MaxSeries: l.MaxSeries, MaxIngestionRate: l.MaxIngestionRate,
 		MaxInflightPushRequests: l.MaxInflightPushRequests, MaxInflightPushBytes: l.MaxInflightPushRequestsBytes,
+		MaxInflightReadRequests: l.MaxInflightReadRequests,
 	}
 }
 

@@ -54,6 +54,7 @@ type siteOptions struct {
 	view   limits.View
 	change func(*Config)
 	logger *slog.Logger
+	deps   func(*Deps)
 }
 
 // newSite starts an ingester; it is stopped with the test unless that was done before.
@@ -86,12 +87,16 @@ func newSite(t testing.TB, o siteOptions) *site {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	var err error
-	s.Ingester, err = New(cfg, Deps{
+	deps := Deps{
 		Logger: logger, Reg: s.reg, Bucket: s.bucket, Lifecycler: lc,
 		Limits: func(tenant.ID) limits.View { return *s.view.Load() },
 		Now:    func() time.Time { return time.UnixMilli(s.now.Load()) },
-	})
+	}
+	if o.deps != nil {
+		o.deps(&deps)
+	}
+	var err error
+	s.Ingester, err = New(cfg, deps)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -51,7 +51,9 @@ type Deps struct {
 	// InstanceLimits returns the configured instance limits as changed while running. nil: as
 	// configured.
 	InstanceLimits func(InstanceLimits) InstanceLimits
-	Now            func() time.Time // nil: time.Now
+	Now            func() time.Time                    // nil: time.Now
+	DiskSpace      func(dir string) (DiskSpace, error) // nil: that of the file system
+	Usage          func() (Usage, error)               // nil: that of the process
 }
 
 // Ingester holds recent samples. It is a services.Service, a frame.Server and an
@@ -67,7 +69,7 @@ type Ingester struct {
 	localLimit func(tenant.ID, int) int
 	changed    func(InstanceLimits) InstanceLimits // nil: instance limits are as configured
 	bucket     objstore.Bucket
-	timing
+	now        func() time.Time
 	lifecycler *ring.Lifecycler
 	unregister bool          // as configured
 	reads      chan struct{} // a token for each query being answered
@@ -77,9 +79,8 @@ type Ingester struct {
 	// is known to nobody any more, so that they go together.
 	firstOwn int
 
-	session   atomic.Uint64 // the last session given out
-	accepting atomic.Bool   // pushes are taken
-	readable  atomic.Bool   // queries are answered
+	session atomic.Uint64 // the last session given out
+	guards
 	counts
 	// completeSince is since when, in Unix milliseconds, all that was acknowledged is here.
 	completeSince atomic.Int64
@@ -110,19 +111,11 @@ type background struct {
 // counts are over all tenants.
 type counts struct{ series, refusals atomic.Int64 }
 
-// instanceLimits are those in force.
-func (i *Ingester) instanceLimits() InstanceLimits {
-	if i.changed != nil {
-		return i.changed(i.cfg.InstanceLimits)
-	}
-	return i.cfg.InstanceLimits
-}
-
 // New returns an ingester in dir cfg.DataDir, not started.
 func New(cfg Config, deps Deps) (*Ingester, error) {
 	i := &Ingester{
 		cfg: cfg, log: deps.Logger, limits: deps.Limits, localLimit: deps.LocalLimit,
-		bucket: deps.Bucket, timing: timing{now: deps.Now}, tenants: map[tenant.ID]*tenantHead{}, streams: map[*stream]struct{}{},
+		bucket: deps.Bucket, now: deps.Now, tenants: map[tenant.ID]*tenantHead{}, streams: map[*stream]struct{}{},
 		unregister: deps.Lifecycler.UnregisterOnShutdown,
 	}
 	if i.log == nil {
@@ -138,7 +131,6 @@ func New(cfg Config, deps Deps) (*Ingester, error) {
 	if i.localLimit == nil {
 		i.localLimit = func(_ tenant.ID, global int) int { return global }
 	}
-	i.clock = newActiveClock(i.now(), cfg.ActiveSeries.IdleTimeout)
 	reads := cfg.ReadConcurrency
 	if reads <= 0 {
 		reads = 8 * runtime.GOMAXPROCS(0)
@@ -150,6 +142,8 @@ func New(cfg Config, deps Deps) (*Ingester, error) {
 	}
 	i.session.Store(binary.LittleEndian.Uint64(seed[:]))
 	i.metrics = newMetrics(deps.Reg, i)
+	i.space.init(cfg, i.log, deps.DiskSpace, deps.Reg)
+	i.load.init(cfg.Load, i.log, deps.Usage, deps.Reg)
 	var err error
 	i.lifecycler, err = ring.NewLifecycler(deps.Lifecycler, flusher{i}, RingName, RingKey,
 		cfg.FlushBlocksOnShutdown, telemetry.GoKit(i.log), prometheus.WrapRegistererWithPrefix("amphora_", registerer(deps.Reg)))
@@ -188,6 +182,7 @@ func (i *Ingester) starting(ctx context.Context) error {
 		i.lifecycler.SetFlushOnShutdown(true)
 		i.lifecycler.SetUnregisterOnShutdown(true)
 	}
+	i.space.look()
 	i.accepting.Store(true)
 	i.readable.Store(true)
 	if err := i.lifecycler.StartAsync(context.WithoutCancel(ctx)); err != nil {
@@ -209,12 +204,11 @@ func (i *Ingester) running(ctx context.Context) error {
 		default:
 		}
 	}))
+	i.background.start(func() { i.watch(ctx) })
 	house := time.NewTicker(houseTick)
 	defer house.Stop()
 	rates := time.NewTicker(rateTick)
 	defer rates.Stop()
-	active := time.NewTicker(i.activityPeriod())
-	defer active.Stop()
 	round := make(chan struct{}, 1) // holds a token while a round runs
 	for {
 		select {
@@ -226,8 +220,6 @@ func (i *Ingester) running(ctx context.Context) error {
 			for _, t := range i.all() {
 				t.stats.tick()
 			}
-		case <-active.C:
-			i.refreshActivity()
 		case <-house.C:
 			select {
 			case round <- struct{}{}:

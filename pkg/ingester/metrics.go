@@ -64,7 +64,7 @@ func newMetrics(reg prometheus.Registerer, i *Ingester) *metrics {
 		oldestUnshipped: gauge("oldest_unshipped_block_timestamp_seconds", "When the oldest block that is not in the bucket was cut; 0 if all are."),
 	}
 	if reg != nil {
-		reg.MustRegister(newTenantCollector(i), newActiveCollector(i))
+		reg.MustRegister(newTenantCollector(i))
 	}
 	return m
 }
@@ -119,10 +119,12 @@ func (c *tenantCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.memorySeries, float64(c.ing.series.Load()))
 	gauge(c.memoryTenants, float64(len(tenants)))
 	most := c.ing.instanceLimits()
+	gauge(c.limits, most.MaxIngestionRate, "max_ingestion_rate")
 	gauge(c.limits, float64(most.MaxTenants), "max_tenants")
 	gauge(c.limits, float64(most.MaxSeries), "max_series")
 	gauge(c.limits, float64(most.MaxInflightPushRequests), "max_inflight_push_requests")
 	gauge(c.limits, float64(most.MaxInflightPushBytes), "max_inflight_push_requests_bytes")
+	gauge(c.limits, float64(most.MaxInflightReadRequests), "max_inflight_read_requests")
 	metadata, newest := 0, int64(0)
 	for _, t := range tenants {
 		metadata += t.metadata.size()

@@ -18,9 +18,6 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/wire/frame"
 )
 
-// errStopping refuses pushes of a process that does not take any.
-var errStopping = errs.New(errs.Unavailable, "the ingester is not taking samples: it is starting or stopping")
-
 // Push stores f: in the head, visible to queries at once, then in the log, and returns when that
 // is on disk. Of a frame with an unknown reference nothing is stored.
 func (s *stream) Push(ctx context.Context, f *frame.Frame) frame.Result {
@@ -59,32 +56,6 @@ func frameBytes(f *frame.Frame) int64 {
 	return int64(24*len(f.Refs) + 400*(len(f.Defs)+len(f.Histograms)) + 200*(len(f.Exemplars)+len(f.Metadata)))
 }
 
-// admit lets a push of size bytes in, or refuses it. Errors: Unavailable.
-func (i *Ingester) admit(size int64) error {
-	n, bytes := i.pushes.inflight.Add(1), i.pushes.bytes.Add(size)
-	most := i.instanceLimits()
-	var err error
-	switch {
-	case !i.accepting.Load():
-		err = errStopping
-	case most.MaxInflightPushRequests > 0 && n > int64(most.MaxInflightPushRequests):
-		i.metrics.rejected.WithLabelValues("ingester_max_inflight_push_requests").Inc()
-		err = instanceLimit("ingester-max-inflight-push-requests", "max-inflight-push-requests", "too many pushes at the same time")
-	case most.MaxInflightPushBytes > 0 && bytes > int64(most.MaxInflightPushBytes):
-		i.metrics.rejected.WithLabelValues("ingester_max_inflight_push_requests_bytes").Inc()
-		err = instanceLimit("ingester-max-inflight-push-requests-bytes", "max-inflight-push-requests-bytes", "too many bytes pushed at the same time")
-	}
-	if err != nil {
-		i.release(size)
-	}
-	return err
-}
-
-func (i *Ingester) release(size int64) {
-	i.pushes.inflight.Add(-1)
-	i.pushes.bytes.Add(-size)
-}
-
 // byDefinition marks an entry of push.refs that is an index into the frame's definitions.
 const byDefinition = head.Ref(1) << 63
 
@@ -92,7 +63,6 @@ const byDefinition = head.Ref(1) << 63
 type push struct {
 	phase uint32
 	bound *bindings
-	frame *frame.Frame
 
 	refs    []head.Ref // of the float samples
 	hists   []head.Ref // of the histograms
@@ -101,9 +71,8 @@ type push struct {
 	defRefs []head.Ref // of the definitions, once a sample of theirs is stored
 	unknown []frame.Ref
 
-	rec   record
-	buf   []byte
-	visit visit
+	rec record
+	buf []byte
 	// maxt is the newest time stored.
 	maxt int64
 
@@ -115,7 +84,7 @@ type push struct {
 // store brings f into the head of t, as one batch, and fills p.rec with what was stored. The
 // result is final if its outcome is not Stored.
 func (p *push) store(ctx context.Context, s *stream, t *tenantHead, f *frame.Frame) frame.Result {
-	p.bound, p.frame = s.bindingsOf(t), f
+	p.bound = s.bindingsOf(t)
 	if err := p.resolve(f); err != nil {
 		return frame.FailedWith(err)
 	}
@@ -127,7 +96,6 @@ func (p *push) store(ctx context.Context, s *stream, t *tenantHead, f *frame.Fra
 	if err != nil {
 		return frame.FailedWith(err)
 	}
-	p.visit = t.activity.visit(t.ing.tick())
 	if err := p.append(app, t, f); err != nil {
 		if rerr := app.Rollback(); rerr != nil {
 			err = errors.Join(err, rerr)
@@ -220,7 +188,6 @@ func (p *push) append(app *head.Appender, t *tenantHead, f *frame.Frame) error {
 			}
 			p.rec.samples = append(p.rec.samples, sample{got, f.Times[k], f.Values[k]})
 			p.took(d, got, f.Times[k])
-			p.visit.float(got)
 		} else if err := p.refuse(err, t, f.Refs[k], named{ref, ls}, f.Times[k]); err != nil {
 			return err
 		}
@@ -246,7 +213,6 @@ func (p *push) append(app *head.Appender, t *tenantHead, f *frame.Frame) error {
 			x.ref = got
 			p.rec.histograms = append(p.rec.histograms, x)
 			p.took(d, got, h.Time)
-			p.visit.histogram(got, bucketsOf(&x))
 		} else if err := p.refuse(err, t, h.Ref, named{ref, ls}, h.Time); err != nil {
 			return err
 		}
@@ -272,9 +238,8 @@ func (p *push) target(entry head.Ref, f *frame.Frame) (ref head.Ref, ls labels.L
 
 // took notes that a sample of the series ref was stored, which definition d named.
 func (p *push) took(d int, ref head.Ref, t int64) {
-	if d >= 0 && p.defRefs[d] == 0 {
+	if d >= 0 {
 		p.defRefs[d] = ref
-		p.visit.adopt(ref, p.frame.Defs[d].Token)
 	}
 	p.maxt = max(p.maxt, t)
 }
@@ -285,7 +250,6 @@ func (p *push) took(d int, ref head.Ref, t int64) {
 func (p *push) moved(t *tenantHead, ref head.Ref) {
 	if ls, ok := t.head.Labels(ref); ok {
 		p.rec.series = append(p.rec.series, series{ref, ls})
-		p.visit.adopt(ref, frame.ShardToken(t.id, ls))
 	}
 }
 
@@ -339,7 +303,7 @@ func (p *push) refuse(err error, t *tenantHead, r frame.Ref, s named, at int64) 
 	case errors.Is(err, head.ErrUnknownRef):
 		p.unknown = append(p.unknown, r)
 		return nil
-	case errors.Is(err, errInstanceSeries):
+	case errs.KindOf(err) == errs.Unavailable: // no series may be created at all
 		return err
 	}
 	if p.first == nil && s.ls.IsEmpty() {
@@ -382,6 +346,9 @@ func (p *push) persist(ctx context.Context, s *stream, t *tenantHead, f *frame.F
 	if !p.rec.empty() {
 		if err := p.log(ctx, t, p.rec); err != nil {
 			i.metrics.failedPushes.Inc()
+			if noSpace(err) {
+				i.space.ask()
+			}
 			switch errs.KindOf(err) {
 			case errs.Internal:
 				err = errs.Wrap(errs.Unavailable, err)
@@ -427,6 +394,7 @@ func (p *push) log(ctx context.Context, t *tenantHead, r record) error {
 
 // result counts and reports.
 func (p *push) result(i *Ingester, t *tenantHead, f *frame.Frame) frame.Result {
+	i.samples.events.Add(int64(f.Samples() - p.rejected))
 	t.stats.took(f.Source, f.Samples()-p.rejected, p.rejected, len(p.rec.exemplars))
 	res := frame.Result{Outcome: frame.Stored, Rejected: p.rejected}
 	for d, ref := range p.defRefs {

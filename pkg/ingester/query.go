@@ -22,8 +22,8 @@ const (
 	messageBytes  = 1 << 20
 )
 
-// errTooBusy refuses queries of a process that is starting or stopping.
-var errTooBusy = errs.New(errs.Unavailable, "the ingester is not answering queries: it is starting or stopping")
+// errNotReadable refuses queries of a process that is starting or stopping.
+var errNotReadable = errs.New(errs.Unavailable, "the ingester is not answering queries: it is starting or stopping")
 
 // read is one query being answered: a token of the read concurrency and an open head.
 type read struct {
@@ -38,14 +38,19 @@ func (i *Ingester) beginRead(ctx context.Context) (*read, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := i.admitRead(); err != nil {
+		return nil, err
+	}
 	select {
 	case i.reads <- struct{}{}:
 	case <-ctx.Done():
+		i.leaveRead()
 		return nil, context.Cause(ctx)
 	}
 	if !i.readable.Load() {
 		<-i.reads
-		return nil, errTooBusy
+		i.leaveRead()
+		return nil, errNotReadable
 	}
 	i.metrics.queries.Inc()
 	r := &read{i: i}
@@ -60,6 +65,7 @@ func (r *read) end() {
 		r.t.leave()
 	}
 	<-r.i.reads
+	r.i.leaveRead()
 }
 
 // matchersOf compiles matchers. Errors: Invalid.

@@ -221,7 +221,7 @@ func (i *Ingester) TenantStats(ctx context.Context, _ *ingesterpb.TenantStatsReq
 // AllTenantStats returns those of all tenants, sorted by tenant.
 func (i *Ingester) AllTenantStats(context.Context, *ingesterpb.TenantStatsRequest) (*ingesterpb.AllTenantStatsResponse, error) {
 	if !i.readable.Load() {
-		return nil, errTooBusy
+		return nil, errNotReadable
 	}
 	tenants := i.all()
 	slices.SortFunc(tenants, func(a, b *tenantHead) int { return strings.Compare(string(a.id), string(b.id)) })
@@ -238,9 +238,7 @@ func (i *Ingester) AllTenantStats(context.Context, *ingesterpb.TenantStatsReques
 // statsNow needs an open head.
 func (t *tenantHead) statsNow() *ingesterpb.TenantStatsResponse {
 	api, rule := t.stats.api.perSecond(), t.stats.rule.perSecond()
-	n := t.activity.counts()
-	return &ingesterpb.TenantStatsResponse{IngestionRate: api + rule, ApiIngestionRate: api, RuleIngestionRate: rule,
-		Series: t.head.NumSeries(), ActiveSeries: uint64(max(0, n.active)), OwnedSeries: uint64(max(0, n.owned))}
+	return &ingesterpb.TenantStatsResponse{IngestionRate: api + rule, ApiIngestionRate: api, RuleIngestionRate: rule, Series: t.head.NumSeries()}
 }
 
 // openTenant returns the tenant if it has anything here. Errors: NotFound.

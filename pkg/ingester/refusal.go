@@ -76,14 +76,6 @@ type refusal struct {
 func (r *refusal) Error() string { return r.err.Error() }
 func (r *refusal) Unwrap() error { return r.err }
 
-// errInstanceSeries is what the hook of a head returns to fail a whole push.
-var errInstanceSeries = instanceLimit("ingester-max-series", "max-series", "the ingester holds as many series as it may")
-
-// instanceLimit is the error of a push that a limit of this process refuses as a whole.
-func instanceLimit(id errs.ID, flag, what string) error {
-	return errs.WithID(errs.Unavailable, id, "To adjust it, set -ingester.instance-limits."+flag+".", "%s", what)
-}
-
 // refusalOf makes the refusal for the error err of a head, nil if err is no fault of the sample.
 // ls is empty if the series came by reference.
 func refusalOf(err error, ls labels.Labels, t int64) *refusal {

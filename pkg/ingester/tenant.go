@@ -50,7 +50,6 @@ type tenantHead struct {
 	window     time.Duration // the applied out-of-order window; guarded by compacting
 
 	segments segmentTimes
-	activity activity
 	metadata metadataStore
 	stats    tenantStats
 	metrics  seriesPerMetric
@@ -126,8 +125,14 @@ func (i *Ingester) open(id tenant.ID, replaying bool) (*tenantHead, error) {
 		return nil, errStopping // heads are being closed
 	}
 	if most := i.instanceLimits().MaxTenants; most > 0 && !replaying && i.numTenants() >= most {
-		i.metrics.rejected.WithLabelValues("ingester_max_tenants").Inc()
+		i.metrics.rejected.WithLabelValues(rejectedTenants).Inc()
 		return nil, instanceLimit("ingester-max-tenants", "max-tenants", "the ingester holds as many tenants as it may")
+	}
+	if !replaying {
+		if err := i.space.low(); err != nil { // a tenant is opened for its first series
+			i.metrics.rejected.WithLabelValues(rejectedDiskLow).Inc()
+			return nil, err
+		}
 	}
 	t := &tenantHead{id: id, dir: i.tenantDir(id), ing: i, session: i.nextSession()}
 	t.segments.last = -1
@@ -185,8 +190,8 @@ func (t *tenantHead) mayCreate(ls labels.Labels) error {
 		return nil
 	}
 	i := t.ing
-	if most := i.instanceLimits().MaxSeries; most > 0 && i.series.Load() >= int64(most) {
-		return errInstanceSeries
+	if err := i.refusesNewSeries(); err != nil {
+		return err
 	}
 	v := i.limits(t.id)
 	if global := limits.MaxGlobalSeriesPerUser.Of(v); global > 0 {
@@ -213,8 +218,7 @@ func (t *tenantHead) created(ls labels.Labels) {
 	t.metrics.add(ls.Get(model.MetricNameLabel), 1)
 }
 
-func (t *tenantHead) deleted(ref head.Ref, ls labels.Labels) {
-	t.activity.forget(ref)
+func (t *tenantHead) deleted(ls labels.Labels) {
 	t.ing.series.Add(-1)
 	t.stats.seriesRemoved.Add(1)
 	t.metrics.add(ls.Get(model.MetricNameLabel), -1)

@@ -13,13 +13,14 @@ type InstanceLimits struct {
 	MaxSeries                    int // in memory of an ingester
 	MaxInflightPushRequests      int
 	MaxInflightPushRequestsBytes int
-	MaxIngestionRate             float64 // samples per second of a distributor
+	MaxIngestionRate             float64 // samples per second
+	MaxInflightReadRequests      int     // of an ingester
 }
 
 // instanceChange is the instance limits that a runtime file sets.
 type instanceChange struct {
 	values InstanceLimits
-	given  [5]bool // by instanceRows
+	given  [6]bool // by instanceRows
 }
 
 // The sections of a runtime file with instance limits.
@@ -36,13 +37,14 @@ type instanceRow struct {
 	number  func(*InstanceLimits) *float64
 }
 
-func instanceRows() [5]instanceRow {
-	return [5]instanceRow{
+func instanceRows() [6]instanceRow {
+	return [6]instanceRow{
 		{"max_tenants", ingesterSection, func(l *InstanceLimits) *int { return &l.MaxTenants }, nil},
 		{"max_series", ingesterSection, func(l *InstanceLimits) *int { return &l.MaxSeries }, nil},
 		{"max_inflight_push_requests", "", func(l *InstanceLimits) *int { return &l.MaxInflightPushRequests }, nil},
 		{"max_inflight_push_requests_bytes", "", func(l *InstanceLimits) *int { return &l.MaxInflightPushRequestsBytes }, nil},
-		{"max_ingestion_rate", distributorSection, nil, func(l *InstanceLimits) *float64 { return &l.MaxIngestionRate }},
+		{"max_ingestion_rate", "", nil, func(l *InstanceLimits) *float64 { return &l.MaxIngestionRate }},
+		{"max_inflight_read_requests", ingesterSection, func(l *InstanceLimits) *int { return &l.MaxInflightReadRequests }, nil},
 	}
 }
 

@@ -61,6 +61,8 @@ overrides:
   nobody:
 ingester_limits:
   max_series: 5
+  max_ingestion_rate: 2.5
+  max_inflight_read_requests: 3
 distributor_limits: {max_inflight_push_requests_bytes: 7, max_inflight_push_requests: 0, max_ingestion_rate: 1.5e3}
 `
 
@@ -81,10 +83,10 @@ func TestTenantsHaveTheDefaultsChangedByTheFile(t *testing.T) {
 		t.Errorf("tenants = %s", got)
 	}
 	base := InstanceLimits{MaxTenants: 9, MaxSeries: 9, MaxInflightPushRequests: 9}
-	if got := o.IngesterLimits(base); got != (InstanceLimits{9, 5, 9, 0, 0}) {
+	if got := o.IngesterLimits(base); got != (InstanceLimits{9, 5, 9, 0, 2.5, 3}) {
 		t.Errorf("ingester limits = %+v", got)
 	}
-	if got := o.DistributorLimits(base); got != (InstanceLimits{9, 9, 0, 7, 1500}) {
+	if got := o.DistributorLimits(base); got != (InstanceLimits{9, 9, 0, 7, 1500, 0}) {
 		t.Errorf("distributor limits = %+v", got)
 	}
 }
@@ -104,7 +106,7 @@ func TestMistakesStopTheStartWithTheirLine(t *testing.T) {
   team-b: 5
   team-a: {}
 ingester_limit: {}
-ingester_limits: {max_serie: 5, max_ingestion_rate: 1}
+ingester_limits: {max_serie: 5, max_ingestion_rate: fast}
 distributor_limits: {max_series: 5}
 max_query_lookback: 1h
 multi_kv_config: {primary: consul}
