@@ -108,6 +108,8 @@ func TestSettingsThatCannotWorkAreRefused(t *testing.T) {
 		func(cfg *Config, _ *Deps) { cfg.RemoteTimeout = 0 },
 		func(cfg *Config, _ *Deps) { cfg.RemoteTimeout = 1 << 50 },
 		func(_ *Config, d *Deps) { d.Ring = nil },
+		func(cfg *Config, _ *Deps) { cfg.Reactive = ReactiveConfig{true, 0, 10, 5} },
+		func(cfg *Config, _ *Deps) { cfg.Reactive = ReactiveConfig{true, 2, 10, 20} },
 	} {
 		cfg, deps := c.cfg, c.deps
 		edit(&cfg, &deps)

@@ -18,6 +18,8 @@ type Config struct {
 	InstanceLimits InstanceLimits
 	// SeriesCacheBytes is the memory for remembered series. 0: derived.
 	SeriesCacheBytes int
+	// Reactive bounds the pushes in flight by their latency.
+	Reactive ReactiveConfig
 }
 
 // InstanceLimits protect one process from more pushes than it can hold.
@@ -40,6 +42,7 @@ func (c *Config) Declare(s *config.Set) {
 		"Samples per second one distributor takes, as a moving average; above it pushes are answered 503. 0: no limit.").Expert()
 	s.Int(&c.SeriesCacheBytes, "series_cache_bytes", 0,
 		"Memory for what is remembered about series between pushes, about 75 bytes each. 0: an eighth of the memory limit.").Expert()
+	c.Reactive.declare(s)
 }
 
 // assumedMemoryBytes stands for the memory limit where none is set.

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -62,6 +63,7 @@ type Distributor struct {
 
 	inflight, inflightBytes atomic.Int64
 	ingestion               movingRate // of all tenants
+	reactive                *reactive  // nil: off
 
 	stopMu   sync.RWMutex // guards stopped against pushes that begin
 	stopped  bool
@@ -77,6 +79,9 @@ func New(cfg Config, deps Deps) (*Distributor, error) {
 		return nil, errs.New(errs.Invalid, "distributor.remote_timeout is %s, it must be over 0s and at most %s",
 			cfg.RemoteTimeout, pressureIdleTicks*time.Second/2)
 	}
+	if err := cfg.Reactive.validate(); err != nil {
+		return nil, err
+	}
 	if deps.Now == nil {
 		deps.Now = time.Now
 	}
@@ -89,6 +94,9 @@ func New(cfg Config, deps Deps) (*Distributor, error) {
 		budget: &budget{limit: int64(max(cfg.SeriesCacheBytes/entryBytes, 1))},
 		// Ticks begin well above zero, so that "long ago" is a tick, too.
 		epoch: deps.Now().Add(-24 * time.Hour),
+	}
+	if cfg.Reactive.Enabled {
+		d.reactive = newReactive(cfg.Reactive)
 	}
 	d.metrics = newMetrics(deps.Reg, d)
 	d.tenants = &tenants{budget: d.budget, metrics: d.metrics, byID: map[tenant.ID]*tenantState{}}
@@ -112,7 +120,7 @@ func (d *Distributor) Push(ctx context.Context, id tenant.ID, req *remotewrite.R
 }
 
 // PushFrom is Push for another source than clients.
-func (d *Distributor) PushFrom(ctx context.Context, id tenant.ID, source frame.Source, req *remotewrite.Request) (remotewrite.Written, error) {
+func (d *Distributor) PushFrom(ctx context.Context, id tenant.ID, source frame.Source, req *remotewrite.Request) (w remotewrite.Written, err error) {
 	if req.Version != remotewrite.V1 && req.Version != remotewrite.V2 {
 		return remotewrite.Written{}, errs.New(errs.Unsupported, "unknown remote write version %d", req.Version)
 	}
@@ -121,10 +129,20 @@ func (d *Distributor) PushFrom(ctx context.Context, id tenant.ID, source frame.S
 		return remotewrite.Written{}, err
 	}
 	defer leave()
+	done, err := d.react(ctx)
+	if err != nil {
+		d.underWay.Done()
+		return remotewrite.Written{}, err
+	}
+	defer func() { done(w, err) }()
 	p := d.pushes.Get().(*push)
 	p.start(d.tenants.enter(id, d.tick(d.deps.Now())), source, req)
 	defer p.finish()
-	return p.run(ctx)
+	w, err = p.run(ctx)
+	if err == nil && p.lim.delay > 0 {
+		w.Delay = time.Duration(float64(p.lim.delay) * (0.9 + 0.2*rand.Float64()))
+	}
+	return w, err
 }
 
 // admit enforces the instance limits. leave must be called when the push has been answered.

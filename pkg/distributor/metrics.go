@@ -88,6 +88,20 @@ func (m *metrics) gauges(f promauto.Factory, d *Distributor) {
 	gauge(limits, help, prometheus.Labels{"limit": "max_ingestion_rate"}, func() float64 { return d.instanceLimits().MaxIngestionRate })
 	gauge("amphora_distributor_ingestion_rate_samples_per_second", "Samples, exemplars and metadata taken, as the instance limit max_ingestion_rate sees it.", nil,
 		func() float64 { return d.ingestion.perSecond(d.deps.Now()) })
+	reactive := func(value func(limit float64, inflight, waiting int) float64) func() float64 {
+		return func() float64 {
+			if d.reactive == nil {
+				return 0
+			}
+			return value(d.reactive.state())
+		}
+	}
+	gauge("amphora_distributor_reactive_limiter_inflight_limit", "Pushes at once that the reactive limiter allows. A fall means that ingesters got slower. 0: it is off.", nil,
+		reactive(func(limit float64, _, _ int) float64 { return limit }))
+	gauge("amphora_distributor_reactive_limiter_inflight_requests", "Pushes that the reactive limiter let in.", nil,
+		reactive(func(_ float64, inflight, _ int) float64 { return float64(inflight) }))
+	gauge("amphora_distributor_reactive_limiter_blocked_requests", "Pushes that wait for the reactive limiter.", nil,
+		reactive(func(_ float64, _, waiting int) float64 { return float64(waiting) }))
 	gauge("amphora_distributor_series_cache_entries", "Series remembered.", nil, load(&d.budget.used))
 	gauge("amphora_distributor_series_cache_max_entries", "Series that can be remembered.", nil, func() float64 { return float64(d.budget.limit) })
 }

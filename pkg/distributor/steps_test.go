@@ -188,3 +188,20 @@ func TestRefusalsAreCountedByGroup(t *testing.T) {
 		t.Errorf("beyond the bound = %g, want 5", n)
 	}
 }
+
+func TestAnArtificialDelayIsSpreadAroundTheTenantsLimit(t *testing.T) {
+	c := newCluster(t, clusterOptions{replicas: 1, instances: 1})
+	if w, err := c.push(c.v1(c.series("a"))); err != nil || w.Delay != 0 {
+		t.Errorf("without the limit: %+v, %v", w, err)
+	}
+	c.limit(func(v limits.View) limits.View { return limits.IngestionArtificialDelay.With(v, time.Second) })
+	for range 100 {
+		w, err := c.push(c.v1(c.series("a")))
+		if err != nil || w.Delay < 900*time.Millisecond || w.Delay > 1100*time.Millisecond {
+			t.Fatalf("got %+v, %v, want a delay of 1s give or take a tenth", w, err)
+		}
+	}
+	if w, err := c.push(c.v1(c.series("a-b"))); errs.KindOf(err) != errs.Invalid || w.Delay != 0 {
+		t.Errorf("refused: %+v, %v, want no delay", w, err)
+	}
+}

@@ -60,6 +60,7 @@ type tenantLimits struct {
 	requestBurst     int
 	ingestionRate    float64
 	ingestionBurst   int
+	delay            time.Duration // until a push is answered
 }
 
 // most stands for no limit.
@@ -120,6 +121,7 @@ func readLimits(v limits.View) *tenantLimits {
 		requestBurst:   limits.RequestBurstSize.Of(v),
 		ingestionRate:  limits.IngestionRate.Of(v),
 		ingestionBurst: limits.IngestionBurstSize.Of(v),
+		delay:          limits.IngestionArtificialDelay.Of(v),
 	}
 	l.seriesExemplars = limits.MaxExemplarsPerSeriesPerRequest.Of(v)
 	if factor := limits.IngestionBurstFactor.Of(v); factor > 0 && l.ingestionRate > 0 {

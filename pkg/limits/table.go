@@ -18,6 +18,9 @@ var (
 	IngestionBurstFactor = define("ingestion_burst_factor", "distributor.ingestion-burst-factor", 0.0, "",
 		"Largest burst as a multiple of ingestion_rate, at least 1; replaces ingestion_burst_size. 0: that counts.", "distributor").
 		must(zeroOrAtLeastOne)
+	IngestionArtificialDelay = define("ingestion_artificial_delay", "distributor.ingestion-artificial-delay", time.Duration(0), "",
+		"How long a push that is stored takes at least, give or take a tenth; its answer says how long it was held back. 0: no longer than it needs.", "distributor").
+		must(atMostAMinute)
 	IngestionTenantShardSize = define("ingestion_tenant_shard_size", "distributor.ingestion-tenant-shard-size", 0, "ingesters",
 		"Ingesters that a tenant's series are spread over. 0: all of them.", "distributor", "querier")
 
@@ -99,6 +102,13 @@ var (
 func zeroOrAtLeastOne(x float64) error {
 	if x > 0 && x < 1 {
 		return fmt.Errorf("%s is below 1", format(x))
+	}
+	return nil
+}
+
+func atMostAMinute(x time.Duration) error {
+	if x > time.Minute {
+		return fmt.Errorf("%s is over 1m", format(x))
 	}
 	return nil
 }

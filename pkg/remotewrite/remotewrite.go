@@ -3,6 +3,8 @@
 // histogram, exemplar and piece of metadata lies.
 package remotewrite
 
+import "time"
+
 // Version is the version of the remote-write protocol.
 type Version uint8
 
@@ -22,4 +24,8 @@ type Request struct {
 // Written counts what a push stored, for the X-Prometheus-Remote-Write-*-Written headers.
 type Written struct {
 	Samples, Histograms, Exemplars int
+
+	// Delay is how long after the arrival of the push its tenant wants the answer to leave, if all
+	// was stored.
+	Delay time.Duration
 }

@@ -27,6 +27,8 @@ type Config struct {
 	ReadTimeout  time.Duration
 	// InflightBytes bounds the bodies in memory, packed and unpacked. 0 derives it.
 	InflightBytes int
+	// Retry is mounted by whoever assembles the settings: its place is the distributor's section.
+	Retry RetryConfig
 }
 
 // Declare adds the settings to s.

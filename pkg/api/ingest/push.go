@@ -46,6 +46,9 @@ type API struct {
 // New returns the write path in front of pusher. random gives numbers in [0, 1).
 func New(cfg Config, pusher Pusher, reg prometheus.Registerer, random func() float64) *API {
 	m := newMetrics(reg)
+	if cfg.Retry == (RetryConfig{}) {
+		cfg.Retry = usualRetry()
+	}
 	return &API{
 		cfg:     cfg,
 		pusher:  pusher,
@@ -58,6 +61,7 @@ func New(cfg Config, pusher Pusher, reg prometheus.Registerer, random func() flo
 
 // Push answers a Prometheus remote write request, version 1.0 or 2.0.
 func (a *API) Push(w http.ResponseWriter, r *http.Request) error {
+	start := time.Now()
 	version, err := negotiate(r.Header.Get("Content-Type"))
 	if err != nil {
 		return err
@@ -68,6 +72,9 @@ func (a *API) Push(w http.ResponseWriter, r *http.Request) error {
 		h.Set("X-Prometheus-Remote-Write-Samples-Written", strconv.Itoa(written.Samples))
 		h.Set("X-Prometheus-Remote-Write-Histograms-Written", strconv.Itoa(written.Histograms))
 		h.Set("X-Prometheus-Remote-Write-Exemplars-Written", strconv.Itoa(written.Exemplars))
+	}
+	if err == nil {
+		holdBack(w, r, start, written.Delay)
 	}
 	return err // without one, the server answers 200 and no body
 }

@@ -301,7 +301,8 @@ func TestRetryAfterDoublesAndIsSpread(t *testing.T) {
 	}{
 		{"", 3, 9}, {"x", 3, 9}, {"-3", 3, 9}, {"1", 3, 9}, {"2", 6, 18}, {"3", 12, 36}, {"4", 24, 72}, {"5", 48, 96}, {"1000000", 48, 96},
 	} {
-		if low, high := retryAfter(c.attempt, 0), retryAfter(c.attempt, 0.999999); low != c.low || high != c.high {
+		retry := usualRetry()
+		if low, high := retry.after(c.attempt, 0), retry.after(c.attempt, 0.999999); low != c.low || high != c.high {
 			t.Errorf("attempt %q: %d to %d seconds, want %d to %d", c.attempt, low, high, c.low, c.high)
 		}
 	}
