@@ -21,6 +21,7 @@ const (
 	typeFloat    = "float"
 	typeDuration = "duration"
 	typeSecret   = "secret"
+	typeDocument = "YAML"
 )
 
 // Field is one declared setting.
@@ -37,9 +38,10 @@ type Field struct {
 	Set      func(string) error
 	Value    func() string // the current value, unmasked
 
-	setList func([]string) error // of lists only; their items may hold commas
-	list    func() []string      // of lists only
-	bare    string               // the value of the flag given without one; "" if it needs one
+	setList  func([]string) error // of lists only; their items may hold commas
+	list     func() []string      // of lists only
+	document Document             // of documents only
+	bare     string               // the value of the flag given without one; "" if it needs one
 }
 
 // Set collects the fields of a process. Declaring and loading belong to one goroutine; after that
@@ -245,6 +247,8 @@ func (f *Field) wants() string {
 		return "a duration like 30s, 5m, 1h30m or 2d"
 	case typeStrings:
 		return "a list, or text separated by commas"
+	case typeDocument:
+		return "YAML"
 	}
 	return "text"
 }

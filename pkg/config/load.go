@@ -233,6 +233,14 @@ func (l *loader) section(t *tree, n *yaml.Node, doc *strict.Doc) {
 // value gives f the value of e.
 func (l *loader) value(f *Field, e strict.Entry, doc *strict.Doc) {
 	where := doc.Where(e.Line)
+	if f.document != nil {
+		if !f.document.Read(doc, e.Value, f.Path) {
+			l.unread = append(l.unread, f)
+			return
+		}
+		f.Source = where
+		return
+	}
 	if f.setList != nil {
 		items, isList, ok := doc.List(e.Value, f.Path)
 		if !ok {

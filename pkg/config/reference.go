@@ -172,6 +172,8 @@ func (f *Field) jsonSchema() map[string]any {
 	case typeStrings:
 		m["type"] = []string{"array", "string"}
 		m["items"] = map[string]any{"type": "string"}
+	case typeDocument:
+		m["type"] = []string{"array", "object", "null"}
 	case typeDuration:
 		m["type"] = []string{"string", "integer"}
 		m["pattern"] = durationPattern
@@ -191,6 +193,11 @@ func (f *Field) jsonDefault() any {
 		return json.RawMessage(f.Default)
 	case typeStrings:
 		return ParseStrings(f.Default)
+	case typeDocument:
+		var v any
+		if n, err := parseText(f.Default); err == nil && n.Decode(&v) == nil {
+			return v
+		}
 	}
 	return f.Default
 }

@@ -63,6 +63,9 @@ func (f *Field) changed() bool { return f.Value() != f.Default }
 
 // current returns the masked value of f as YAML.
 func (f *Field) current() *yaml.Node {
+	if f.document != nil {
+		return f.document.Node()
+	}
 	if f.list != nil {
 		return listNode(f.list())
 	}
@@ -75,6 +78,13 @@ func (f *Field) current() *yaml.Node {
 
 // initial returns the default of f as YAML.
 func (f *Field) initial() *yaml.Node {
+	if f.document != nil {
+		n, err := parseText(f.Default)
+		if err != nil {
+			panic("BUG: the default of " + f.Path + " does not parse: " + err.Error())
+		}
+		return n
+	}
 	if f.list != nil {
 		return listNode(ParseStrings(f.Default))
 	}

@@ -55,22 +55,7 @@ func BenchmarkPushHit(b *testing.B) {
 			b.Run(o.name(v), func(b *testing.B) {
 				c := newCluster(b, o)
 				instant(c)
-				reqs := benchRequests(c, v)
-				for _, r := range reqs {
-					if _, err := c.push(r); err != nil {
-						b.Fatal(err)
-					}
-				}
-				b.ReportAllocs()
-				i := 0
-				start := remotewritetest.CPUTime()
-				for b.Loop() {
-					if _, err := c.push(reqs[i%len(reqs)]); err != nil {
-						b.Fatal(err)
-					}
-					i++
-				}
-				remotewritetest.ReportPerSample(b, start, benchRequest)
+				benchmarkHit(b, c, v)
 				n, bytes := c.tenants.byID["t1"].table.size()
 				b.ReportMetric(float64(bytes)/float64(n), "B/series")
 			})

@@ -31,6 +31,7 @@ const (
 	invalidSchema
 	invalidHistogram
 	rateLimited
+	relabelled
 	numChecks
 )
 
@@ -67,6 +68,7 @@ func (c check) row() checkRow {
 		invalidSchema:    {"invalid-native-histogram-schema", "invalid_native_histogram_schema", "", ""},
 		invalidHistogram: {"", "invalid_native_histogram", "", ""}, // has several ids, see histograms.go
 		rateLimited:      {"tenant-max-ingestion-rate", "rate_limited", "distributor.ingestion-rate-limit", "ingestion_rate"},
+		relabelled:       {"", "relabel_configuration", "", ""}, // is never told
 	}[c]
 }
 

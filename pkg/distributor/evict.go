@@ -3,6 +3,7 @@ package distributor
 import (
 	"sync/atomic"
 	"time"
+	"unsafe"
 )
 
 const (
@@ -68,7 +69,7 @@ func (t *table) size() (series, bytes int) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	for _, p := range t.pages {
-		bytes += len(p) * 56
+		bytes += len(p) * int(unsafe.Sizeof(entry{}))
 	}
 	return t.indexed, bytes + len(t.slots)*8 + cap(t.free)*4 + cap(t.pages)*24
 }

@@ -46,17 +46,23 @@ type push struct {
 	transient  []uint32            // entries to be freed when the push is done
 	labelBytes int                 // text copied out of the body
 
-	first   error // the first refusal, which the client is told
-	refused [numChecks]int
-	counts  remotewrite.Written // what passed validation
-
 	places placesState
 
 	labels  []remotewrite.Label
 	builder labels.ScratchBuilder
 	ring    ringBuffers
 
+	outcome
+	shaping
 	replies
+}
+
+// outcome is what becomes of the parts of a request.
+type outcome struct {
+	first   error // the first refusal, which the client is told
+	refused [numChecks]int
+	counts  remotewrite.Written // what passed validation
+	spared  remotewrite.Written // what is left out on purpose
 }
 
 // replies is the state of replication.
@@ -82,6 +88,7 @@ type work struct {
 	hasToken bool
 	labels   labels.Labels // empty: not built yet
 	metaKey  uint32        // of metadata to send; 0: none
+	dropped  bool          // by the rules of the tenant
 }
 
 type seriesHistogram struct {
@@ -104,6 +111,7 @@ func newPush(d *Distributor) *push {
 	t := time.NewTimer(time.Hour)
 	t.Stop()
 	return &push{d: d, families: map[uint64]struct{}{}, seen: map[int64]int{}, builder: labels.NewScratchBuilder(32),
+		shaping: shaping{relabel: labels.NewBuilder(labels.EmptyLabels())},
 		replies: replies{wake: make(chan struct{}, 1), timer: t}}
 }
 
@@ -123,7 +131,12 @@ func (p *push) run(ctx context.Context) (remotewrite.Written, error) {
 			return remotewrite.Written{}, err
 		}
 	}
-	return p.counts, p.first
+	// To a client that counts what was written, what is left out on purpose is no loss.
+	return remotewrite.Written{
+		Samples:    p.counts.Samples + p.spared.Samples,
+		Histograms: p.counts.Histograms + p.spared.Histograms,
+		Exemplars:  p.counts.Exemplars + p.spared.Exemplars,
+	}, p.first
 }
 
 // finish is called when the request is answered: from now on nobody looks into its body.
@@ -166,8 +179,8 @@ func (p *push) reset() {
 	p.forgetSeen()
 	p.work, p.hists, p.exemplars, p.metadata = p.work[:0], p.hists[:0], p.exemplars[:0], p.metadata[:0]
 	p.transient, p.labelBytes = p.transient[:0], 0
-	p.first, p.counts = nil, remotewrite.Written{}
-	p.refused = [numChecks]int{}
+	p.outcome = outcome{}
+	p.shaping.reset()
 	p.places.reset()
 	clear(p.answers)
 	clear(p.taken)

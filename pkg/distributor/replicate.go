@@ -246,8 +246,11 @@ func (p *push) labelsOf(i int) (labels.Labels, error) {
 	if !w.labels.IsEmpty() {
 		return w.labels, nil
 	}
-	ls, _, err := p.decode(i)
+	ls, n, err := p.decode(i)
 	if err != nil {
+		return labels.EmptyLabels(), err
+	}
+	if ls, _, _, err = p.shape(ls, n); err != nil {
 		return labels.EmptyLabels(), err
 	}
 	w.labels, err = p.build(ls)

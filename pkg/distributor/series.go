@@ -17,11 +17,19 @@ func (p *push) lookUp(context.Context) error {
 	p.series, p.refs = resized(p.series, n), resized(p.refs, n)
 	p.topo = p.d.watch.current(p.now)
 	p.t.table.lookup(p.batch.Hashes, p.series, p.tick)
+	if p.lim.shaped() {
+		p.results = zeroed(p.results, n)
+	}
 	bucket := metadataBucket(p.now)
 	missed := 0
 	for i := range p.series {
 		f := &p.series[i]
 		p.refs[i] = f.ref
+		known := f.number != 0 && f.verdict == p.lim.verdict
+		if known && f.flags&entryDropped != 0 {
+			p.dropByRule(i)
+			continue
+		}
 		meta := p.batch.SeriesMetadataHash(i)
 		if p.nothingIn(i) {
 			p.refs[i] = skipped
@@ -30,13 +38,18 @@ func (p *push) lookUp(context.Context) error {
 			}
 			continue
 		}
-		if f.number == 0 || f.verdict != p.lim.verdict {
+		if !known {
 			missed++
 			p.need(i).place = true
-		} else if f.epoch != p.topo.epoch {
-			// Only the place is old: the token is known, so labels are not needed.
-			w := p.need(i)
-			w.place, w.token, w.hasToken = true, f.token, true
+		} else {
+			if len(p.results) > 0 {
+				p.results[i] = f.result
+			}
+			if f.epoch != p.topo.epoch {
+				// Only the place is old: the token is known, so labels are not needed.
+				w := p.need(i)
+				w.place, w.token, w.hasToken = true, f.token, true
+			}
 		}
 		if meta != 0 {
 			if key := metadataKey(meta, bucket); f.number == 0 || f.meta != key {
@@ -73,6 +86,15 @@ func (p *push) validate(context.Context) error {
 		if err != nil {
 			return err
 		}
+		ls, n, keep, err := p.shape(ls, n)
+		if err != nil {
+			return err
+		}
+		if !keep {
+			w.dropped = true
+			p.dropByRule(int(w.series))
+			continue
+		}
 		if v := p.lim.checkLabels(ls, n); v.check != valid {
 			p.refs[w.series] = skipped
 			p.refuse(v.check, p.samplesOf(int(w.series)), func() error { return v.error(ls) })
@@ -88,15 +110,22 @@ func (p *push) validate(context.Context) error {
 				return err
 			}
 			w.token, w.hasToken = ShardToken(p.t.id, w.labels), true
+			if len(p.results) > 0 {
+				p.results[w.series] = resultHash(w.labels)
+			}
 		}
 	}
 	return nil
 }
 
-// decode returns the labels of series i, sorted, up to the most a valid series may have, and how
-// many there are. They are good until the next call. Errors: Invalid.
+// decode returns the labels of series i as they came, sorted, up to the most that a series may
+// have, and how many there are. They are good until the next call. Errors: Invalid.
 func (p *push) decode(i int) ([]remotewrite.Label, int, error) {
-	ls, n, err := p.batch.Labels(i, p.labels[:0], p.lim.infoLabels)
+	most := p.lim.infoLabels
+	if p.lim.shaped() {
+		most = mostLabels // rules may leave fewer
+	}
+	ls, n, err := p.batch.Labels(i, p.labels[:0], most)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -153,14 +182,20 @@ func (p *push) remember(context.Context) error {
 	for k := range p.work {
 		w := &p.work[k]
 		i := w.series
-		if !w.place || p.refs[i] == skipped {
+		if !w.place || p.refs[i] == skipped && !w.dropped {
 			continue
 		}
-		transient, ok := t.remember(placement{p.batch.Hashes[i], w.token, w.set, p.lim.verdict}, p.topo, p.tick, &p.series[i])
+		at := placement{hash: p.batch.Hashes[i], token: w.token, set: w.set, verdict: p.lim.verdict, shape: p.lim.shape, dropped: w.dropped}
+		if len(p.results) > 0 {
+			at.result = p.results[i]
+		}
+		transient, ok := t.remember(at, p.topo, p.tick, &p.series[i])
 		if !ok {
 			return errs.New(errs.Unavailable, "tenant %s has more than %d series in flight on this distributor", p.t.id, maxTableEntries)
 		}
-		p.refs[i] = p.series[i].ref
+		if !w.dropped {
+			p.refs[i] = p.series[i].ref
+		}
 		if transient {
 			p.transient = append(p.transient, p.series[i].number-1)
 		}

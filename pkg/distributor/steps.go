@@ -25,6 +25,7 @@ func steps() []step {
 		{"check times", (*push).checkTimes},
 		{"duplicate samples", (*push).dropDuplicates},
 		{"histograms", (*push).readHistograms},
+		{"series that became one", (*push).mergeTwins},
 		{"exemplars", (*push).readExemplars},
 		{"metadata", (*push).readMetadata},
 		{"ingestion rate", (*push).checkIngestionRate},

@@ -15,7 +15,7 @@ const (
 	boundSlots = 3
 
 	// entryBytes is what one remembered series costs, with its share of the index.
-	entryBytes = 56 + 19
+	entryBytes = 64 + 19
 
 	pageBits    = 8
 	pageEntries = 1 << pageBits
@@ -45,6 +45,8 @@ type entry struct {
 	bound   [boundSlots]uint32 // incarnation of each replica of the set that knows the reference
 	meta    uint32             // hash of the metadata last sent
 	seen    uint32             // seconds
+	result  uint32             // hash of the labels it is stored under, if rules changed them
+	_       uint32
 	gen     uint16
 	flags   uint16
 }
@@ -53,6 +55,7 @@ type entry struct {
 const (
 	entryUsed      = 1 << iota
 	entryTransient // not in the index; lives as long as one push
+	entryDropped   // the rules of the tenant drop the series
 )
 
 // budget bounds the entries of all tables of a process.
@@ -68,6 +71,7 @@ type table struct {
 	gen    uint16 // of entries used for the first time
 
 	mu      sync.RWMutex // guards all below; see entry for what changes under the read lock
+	shape   uint32       // the newest shape that a push had
 	slots   []uint64     // tag<<32 | number+1; 0: empty. The tag's high bits are the home position.
 	shift   uint8
 	indexed int // entries in slots
@@ -93,6 +97,8 @@ type found struct {
 	verdict uint32
 	bound   [boundSlots]uint32
 	meta    uint32
+	result  uint32
+	flags   uint16
 }
 
 func tagOf(h remotewrite.Hash) uint32 { return uint32(h.Hi >> 32) }
@@ -166,6 +172,7 @@ func (f *found) copy(e *entry) {
 		f.bound[i] = atomic.LoadUint32(&e.bound[i])
 	}
 	f.meta = atomic.LoadUint32(&e.meta)
+	f.result, f.flags = e.result, e.flags
 }
 
 // find returns the number plus one of the entry of h, 0 if there is none.
@@ -189,33 +196,74 @@ type placement struct {
 	token   uint32
 	set     uint32
 	verdict uint32
+	shape   uint32 // see tenantLimits
+	result  uint32
+	dropped bool // by the rules of the tenant; then there is no place
 }
+
+// before says whether epoch a is older than b.
+func before(a, b uint32) bool { return int32(a-b) < 0 }
 
 // remember stores w for a series and fills f. If the table is full the entry is transient: it is
 // in nobody's way and must be handed to release once the push is done. False: not even that is
 // possible. The table must be locked for writing.
+//
+// A reference stands for the same labels for ever: ingesters bind it, and what is under way may
+// arrive late. So a series that is stored under other labels from now on gets a new one.
 func (t *table) remember(w placement, topo *topology, tick uint32, f *found) (transient, ok bool) {
+	if before(t.shape, w.shape) {
+		t.shape = w.shape
+	}
 	number := t.find(w.hash)
+	if number != 0 {
+		switch e := t.at(number - 1); {
+		case before(e.verdict, w.shape):
+			t.drop(number - 1)
+			number = 0
+		case before(w.verdict, e.verdict) && before(w.shape, t.shape):
+			// This push began under older rules than the entry may be of. It is stored as it began.
+			return t.add(w, topo, tick, f, true)
+		}
+	}
 	if number == 0 {
-		n, transient, ok := t.allocate(tick)
-		if !ok {
-			return false, false
-		}
-		e := t.at(n)
-		*e = entry{hash: w.hash, token: w.token, set: w.set, epoch: topo.epoch, verdict: w.verdict, seen: tick, gen: e.gen, flags: entryUsed}
-		if transient {
-			e.flags |= entryTransient
-		} else {
-			t.index(n)
-		}
-		f.number = n + 1
-		f.copy(e)
-		return transient, true
+		return t.add(w, topo, tick, f, false)
 	}
 	f.number = number
-	e := t.at(number - 1)
-	if int32(w.verdict-e.verdict) > 0 {
+	t.renew(t.at(number-1), w, topo, f)
+	return false, true
+}
+
+// add makes an entry for w.
+func (t *table) add(w placement, topo *topology, tick uint32, f *found, transient bool) (isTransient, ok bool) {
+	n, transient, ok := t.allocate(tick, transient)
+	if !ok {
+		return false, false
+	}
+	e := t.at(n)
+	*e = entry{hash: w.hash, verdict: w.verdict, result: w.result, seen: tick, gen: e.gen, flags: entryUsed}
+	if w.dropped {
+		e.flags |= entryDropped
+	} else {
+		e.token, e.set, e.epoch = w.token, w.set, topo.epoch
+	}
+	if transient {
+		e.flags |= entryTransient
+	} else {
+		t.index(n)
+	}
+	f.number = n + 1
+	f.copy(e)
+	return transient, true
+}
+
+// renew brings e up to date with w, which has the same shape, and fills f.
+func (t *table) renew(e *entry, w placement, topo *topology, f *found) {
+	if before(e.verdict, w.verdict) {
 		e.verdict = w.verdict
+	}
+	if w.dropped {
+		f.copy(e)
+		return
 	}
 	switch age := int32(topo.epoch - e.epoch); {
 	case age < 0:
@@ -224,13 +272,12 @@ func (t *table) remember(w placement, topo *topology, tick uint32, f *found) (tr
 		// may remember of a table of long ago.
 		f.copy(e)
 		f.set, f.epoch, f.bound = w.set, topo.epoch, [boundSlots]uint32{}
-		return false, true
+		return
 	case age > 0 || e.set != w.set:
 		e.bound = topo.carry(e, w.set)
-		e.set, e.epoch = w.set, topo.epoch
+		e.token, e.set, e.epoch = w.token, w.set, topo.epoch
 	}
 	f.copy(e)
-	return false, true
 }
 
 func (t *table) index(n uint32) {
@@ -240,14 +287,15 @@ func (t *table) index(n uint32) {
 	t.place(uint64(tagOf(t.at(n).hash))<<32 | uint64(n+1))
 }
 
-// allocate returns a free entry. Past the budget it makes room from idle entries of this table,
-// and if there are none the entry is transient.
-func (t *table) allocate(tick uint32) (n uint32, transient, ok bool) {
-	if t.budget.used.Load() >= t.budget.limit || t.next >= maxTableEntries-transientEntries && len(t.free) == 0 {
+// allocate returns a free entry, transient if asked for. Past the budget it makes room from idle
+// entries of this table, and if there are none the entry is transient, too.
+func (t *table) allocate(tick uint32, wanted bool) (n uint32, transient, ok bool) {
+	full := t.budget.used.Load() >= t.budget.limit || t.next >= maxTableEntries-transientEntries && len(t.free) == 0
+	if full && !wanted {
 		t.advance(tick, pressureIdleTicks, pressureScan)
-		transient = t.budget.used.Load() >= t.budget.limit || len(t.free) == 0
+		full = t.budget.used.Load() >= t.budget.limit || len(t.free) == 0
 	}
-	if !transient {
+	if transient = full || wanted; !transient {
 		t.budget.used.Add(1)
 	}
 	if k := len(t.free); k > 0 {

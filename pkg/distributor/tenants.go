@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/prometheus/model/relabel"
 	"golang.org/x/time/rate"
 
 	"github.com/amphora-metrics/amphora/pkg/limits"
@@ -39,6 +40,13 @@ type verdictLimits struct {
 	nameBytes, valueBytes, labels, infoLabels int
 	utf8                                      bool
 	shardSize                                 int
+	shapeLimits
+}
+
+// shapeLimits are the limits that decide under which labels a series is stored.
+type shapeLimits struct {
+	rules string // metric_relabel_configs
+	drop  string // drop_labels
 }
 
 // tenantLimits are the limits of one tenant in the form a push uses, with times in milliseconds.
@@ -46,7 +54,10 @@ type tenantLimits struct {
 	verdictLimits
 	view    uint64 // epoch of the View
 	verdict uint32 // grows when verdictLimits change
+	shape   uint32 // the verdict since which shapeLimits are as they are
 
+	relabel          []*relabel.Config
+	dropLabels       []string
 	futureMs, pastMs int64 // pastMs 0: not checked
 	metadataBytes    int
 	metadataNames    bool // metadata without a metric name is refused
@@ -89,10 +100,14 @@ func (t *tenantState) limitsOf(v limits.View) *tenantLimits {
 		return old
 	}
 	l := readLimits(v)
-	l.verdict = 1
+	l.verdict, l.shape = 1, 1
 	if old != nil {
-		if l.verdict = old.verdict; l.verdictLimits != old.verdictLimits {
+		l.verdict, l.shape = old.verdict, old.shape
+		if l.verdictLimits != old.verdictLimits {
 			l.verdict++
+		}
+		if l.shapeLimits != old.shapeLimits {
+			l.shape = l.verdict
 		}
 	}
 	t.limits.Store(l)
@@ -128,6 +143,7 @@ func readLimits(v limits.View) *tenantLimits {
 		l.ingestionBurst = int(math.Ceil(min(factor*l.ingestionRate, most)))
 	}
 	l.infoLabels = min(max(l.labels, limits.MaxLabelNamesPerInfoSeries.Of(v)), mostLabels)
+	l.readShape(v)
 	if grace := limits.PastGracePeriod.Of(v); grace > 0 {
 		l.pastMs = (grace + limits.OutOfOrderTimeWindow.Of(v)).Milliseconds()
 	}

@@ -6,7 +6,10 @@ import (
 	"strings"
 	"time"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/amphora-metrics/amphora/pkg/config"
+	"github.com/amphora-metrics/amphora/pkg/config/strict"
 )
 
 // Defaults is the limits of tenants without overrides, as set in the main configuration under
@@ -72,13 +75,17 @@ func (d *Defaults) declare(s *config.Set, i int, r *Row) *config.Field {
 		p := new([]string)
 		d.cells[i] = p
 		return s.Strings(p, r.Name, def, doc)
+	case Structured:
+		c := &cell{defaults: d, row: i, value: def}
+		d.cells[i] = c
+		return s.Document(c, r.Name, doc)
 	}
 	panic(fmt.Sprintf("BUG: limit %s has the unsupported type %T", r.Name, r.Default))
 }
 
 // value returns limit i: as set, else by the preset, else the table's.
 func (d *Defaults) value(i int) any {
-	if d.fields != nil && d.fields[i].Source != "" {
+	if d.fields != nil && d.fields[i] != nil && d.fields[i].Source != "" {
 		switch p := d.cells[i].(type) {
 		case *int:
 			return *p
@@ -92,6 +99,8 @@ func (d *Defaults) value(i int) any {
 			return *p
 		case *[]string:
 			return *p
+		case *cell:
+			return p.value
 		}
 	}
 	for _, p := range presets() {
@@ -104,6 +113,25 @@ func (d *Defaults) value(i int) any {
 	}
 	return Table[i].Default
 }
+
+// cell holds the default of a structured limit.
+type cell struct {
+	defaults *Defaults
+	row      int
+	value    any
+}
+
+// Read is part of config.Document.
+func (c *cell) Read(doc *strict.Doc, n *yaml.Node, path string) bool {
+	x, ok := Table[c.row].shape(doc, n, path)
+	if ok {
+		c.value = x
+	}
+	return ok
+}
+
+// Node is part of config.Document.
+func (c *cell) Node() *yaml.Node { return node(c.defaults.value(c.row)) }
 
 // view returns the defaults as a View with a value in every row.
 func (d *Defaults) view(epoch uint64) View {

@@ -8,6 +8,10 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/amphora-metrics/amphora/pkg/config/strict"
 )
 
 // Row is one limit of the table.
@@ -16,11 +20,13 @@ type Row struct {
 	Flag    string // command line flag without its dash, "distributor.ingestion-rate-limit"
 	Unit    string
 	Doc     string
-	Default any      // its type is the type of the limit: int, float64, bool, string, time.Duration or []string
+	Default any      // its type is the type of the limit: a Value, or Structured
 	By      []string // rooms that enforce it
 	Allowed []string // the only values of a text limit; empty: any
 
 	valid func(any) error // what else a value must fulfil; nil: nothing
+	// shape reads the value of a structured limit; nil for all others.
+	shape func(doc *strict.Doc, n *yaml.Node, path string) (any, bool)
 }
 
 // Table is every limit, in declaration order. It is complete when the program starts and must not
@@ -37,6 +43,20 @@ type Value interface {
 
 func define[T Value](name, flag string, def T, unit, doc string, by ...string) Key[T] {
 	Table = append(Table, &Row{Name: name, Flag: flag, Unit: unit, Doc: doc, Default: def, By: by})
+	return Key[T]{len(Table) - 1}
+}
+
+// Structured is a limit with a shape of its own, written as YAML. A value is never changed.
+type Structured interface {
+	// Node returns the value as YAML that can be read again.
+	Node() *yaml.Node
+}
+
+// structured adds a limit with a shape of its own. read takes a value from a document; what is
+// wrong is noted there with its line, and then ok is false.
+func structured[T Structured](r Row, read func(doc *strict.Doc, n *yaml.Node, path string) (x T, ok bool)) Key[T] {
+	r.shape = func(doc *strict.Doc, n *yaml.Node, path string) (any, bool) { return read(doc, n, path) }
+	Table = append(Table, &r)
 	return Key[T]{len(Table) - 1}
 }
 
@@ -121,9 +141,12 @@ func (r *Row) check(x any) error {
 
 // same says whether two values of one row are equal.
 func same(a, b any) bool {
-	if x, ok := a.([]string); ok {
+	switch x := a.(type) {
+	case []string:
 		y, ok := b.([]string)
 		return ok && slices.Equal(x, y)
+	case Structured:
+		return format(a) == format(b)
 	}
 	return a == b
 }

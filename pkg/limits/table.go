@@ -53,6 +53,11 @@ var (
 		"Most buckets of one native histogram sample. 0: no limit.", "distributor")
 	ReduceNativeHistogramOverMaxBuckets = define("reduce_native_histogram_over_max_buckets", "validation.reduce-native-histogram-over-max-buckets", true, "",
 		"Lower the resolution of a native histogram over max_native_histogram_buckets instead of refusing it.", "distributor")
+	DropLabels = define("drop_labels", "distributor.drop-label", []string(nil), "",
+		"Labels that are removed from every series.", "distributor")
+	MetricRelabelConfigs = structured(Row{Name: "metric_relabel_configs", Flag: "distributor.metric-relabel-configs", Default: new(Relabeling),
+		Doc: "Rules as in the metric_relabel_configs of Prometheus, applied to every series before it is checked; a series without labels left is dropped. The label __meta_tenant_id holds the tenant.",
+		By:  []string{"distributor"}}, readRelabeling)
 	CreatedTimestampZeroIngestion = define("created_timestamp_zero_ingestion_enabled", "distributor.created-timestamp-zero-ingestion-enabled", false, "",
 		"Write a zero sample at the start time of a counter when that lies before its first sample.", "ingester")
 )

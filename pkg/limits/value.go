@@ -29,6 +29,11 @@ func (r *Row) parse(text string) (any, error) {
 		x, err = config.ParseDuration(text)
 	case []string:
 		x = config.ParseStrings(text)
+	case Structured:
+		err = config.ReadText(text, func(doc *strict.Doc, n *yaml.Node) (ok bool) {
+			x, ok = r.shape(doc, n, "")
+			return ok
+		})
 	}
 	if err != nil {
 		return nil, err
@@ -38,6 +43,9 @@ func (r *Row) parse(text string) (any, error) {
 
 // read reads a value of r from a document. What is wrong is noted there, and ok is false.
 func (r *Row) read(doc *strict.Doc, e strict.Entry, path string) (x any, ok bool) {
+	if r.shape != nil {
+		return r.shape(doc, e.Value, path)
+	}
 	if _, isList := r.Default.([]string); isList {
 		if items, list, ok := doc.List(e.Value, path); list {
 			return items, ok
@@ -68,6 +76,8 @@ func (r *Row) kind() string {
 		return "a duration"
 	case []string:
 		return "a list"
+	case Structured:
+		return "YAML"
 	}
 	return "text"
 }
@@ -85,6 +95,8 @@ func format(x any) string {
 		return config.FormatDuration(x)
 	case []string:
 		return strings.Join(x, ",")
+	case Structured:
+		return config.FormatNode(x.Node())
 	}
 	return fmt.Sprint(x)
 }
@@ -98,6 +110,8 @@ func node(x any) *yaml.Node {
 			n.Content = append(n.Content, node(item))
 		}
 		return n
+	case Structured:
+		return x.Node()
 	case string, time.Duration:
 		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: format(x)}
 	}
@@ -113,6 +127,12 @@ func jsonValue(x any) any {
 		if x == nil {
 			return []string{}
 		}
+	case Structured:
+		var plain any
+		if err := x.Node().Decode(&plain); err != nil {
+			panic(fmt.Sprintf("BUG: a limit that cannot be read back: %v", err))
+		}
+		return plain
 	}
 	return x
 }

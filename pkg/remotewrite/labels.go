@@ -97,5 +97,12 @@ func Build(sb *labels.ScratchBuilder, ls []Label) labels.Labels {
 	return sb.Labels() // copies all text into one string
 }
 
+// Views appends the labels of ls to dst. They share the memory of ls and must not be written to.
+func Views(dst []Label, ls labels.Labels) []Label {
+	bytes := func(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
+	ls.Range(func(l labels.Label) { dst = append(dst, Label{bytes(l.Name), bytes(l.Value)}) })
+	return dst
+}
+
 // view returns b as a string without copying it; it is read before b can change.
 func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

@@ -229,6 +229,28 @@ func (d *Doc) List(n *yaml.Node, path string) (texts []string, list, ok bool) {
 	return texts, true, ok
 }
 
+// Items returns the values of the list n with aliases followed. Anything but a list is a problem,
+// and ok is false.
+func (d *Doc) Items(n *yaml.Node, path string) (items []*yaml.Node, ok bool) {
+	if n = follow(n); IsNull(n) {
+		return nil, true
+	}
+	if n.Kind != yaml.SequenceNode {
+		d.Problems.Add(d.Where(n.Line), "%swants a list, but has %s", label(path), Shape(n))
+		return nil, false
+	}
+	items = make([]*yaml.Node, 0, len(n.Content))
+	for _, item := range n.Content {
+		if !d.visit(n.Line) {
+			return items, false
+		}
+		if item = follow(item); item != nil {
+			items = append(items, item)
+		}
+	}
+	return items, true
+}
+
 // expand replaces ${VAR} and ${VAR:default}; $${ stands for ${ itself. Only values are expanded,
 // after parsing, so what a variable holds can never become YAML.
 func expand(s string, env func(string) string) (string, error) {
