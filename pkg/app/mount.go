@@ -303,5 +303,5 @@ func (l tenantList) Tenant(_ context.Context, id tenant.ID) (admin.TenantInfo, e
 }
 
 func tenantInfo(t ingester.TenantInfo) admin.TenantInfo {
-	return admin.TenantInfo{Tenant: t.Tenant, Series: t.Series, MinTime: t.MinTime, MaxTime: t.MaxTime}
+	return admin.TenantInfo{Tenant: t.Tenant, Series: t.Series, Active: t.Active, Owned: t.Owned, MinTime: t.MinTime, MaxTime: t.MaxTime}
 }

@@ -82,6 +82,7 @@ func (u usage) sum(set ring.ReplicationSet, answers []*ingesterpb.AllTenantStats
 				sums[id] = new(admin.Usage)
 			}
 			sums[id].NumSeries += t.Stats.Series
+			sums[id].ActiveSeries += t.Stats.ActiveSeries
 			sums[id].IngestionRate += t.Stats.IngestionRate
 			sums[id].APIIngestionRate += t.Stats.ApiIngestionRate
 			sums[id].RuleIngestionRate += t.Stats.RuleIngestionRate
@@ -91,6 +92,7 @@ func (u usage) sum(set ring.ReplicationSet, answers []*ingesterpb.AllTenantStats
 	for _, id := range slices.Sorted(maps.Keys(sums)) {
 		s := *sums[id]
 		s.NumSeries /= uint64(copies)
+		s.ActiveSeries /= uint64(copies)
 		s.IngestionRate /= float64(copies)
 		s.APIIngestionRate /= float64(copies)
 		s.RuleIngestionRate /= float64(copies)

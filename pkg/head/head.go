@@ -50,7 +50,7 @@ type Options struct {
 
 	PreCreate  func(labels.Labels) error // may refuse a new series; the error comes back from Append
 	PostCreate func(labels.Labels)
-	PostDelete func(labels.Labels)
+	PostDelete func(Ref, labels.Labels)
 }
 
 // Head is safe for concurrent use.
@@ -213,8 +213,8 @@ func (l lifecycle) PostCreation(ls labels.Labels) {
 
 func (l lifecycle) PostDeletion(gone map[chunks.HeadSeriesRef]labels.Labels) {
 	if f := l.h.o.PostDelete; f != nil {
-		for _, ls := range gone {
-			f(ls)
+		for ref, ls := range gone {
+			f(Ref(ref), ls)
 		}
 	}
 }

@@ -151,6 +151,7 @@ func (i *Ingester) RingState() ring.InstanceState { return i.lifecycler.GetState
 type TenantInfo struct {
 	Tenant           tenant.ID
 	Series           uint64
+	Active, Owned    uint64    // of Series
 	MinTime, MaxTime time.Time // of the samples in memory; zero if there are none
 	Blocks           []BlockInfo
 	IngestionRate    float64 // samples/s
@@ -205,6 +206,8 @@ func (i *Ingester) Tenant(id tenant.ID) (TenantInfo, error) {
 // info needs an open head.
 func (t *tenantHead) info() TenantInfo {
 	out := TenantInfo{Tenant: t.id, Series: t.head.NumSeries(), IngestionRate: t.stats.api.perSecond() + t.stats.rule.perSecond()}
+	n := t.activity.counts()
+	out.Active, out.Owned = uint64(max(0, n.active)), uint64(max(0, n.owned))
 	if mint, maxt := t.head.MinTime(), t.head.MaxTime(); mint <= maxt {
 		out.MinTime, out.MaxTime = time.UnixMilli(mint).UTC(), time.UnixMilli(maxt).UTC()
 	}

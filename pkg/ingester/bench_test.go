@@ -72,12 +72,14 @@ func scrape(f *frame.Frame) {
 func BenchmarkPush(b *testing.B) {
 	for _, sync := range []bool{false, true} {
 		b.Run(fmt.Sprintf("series=200k/frame=2000/sync=%v", sync), func(b *testing.B) {
-			_, st, frames := benchSite(b, sync)
+			s, st, frames := benchSite(b, sync)
 			b.ReportAllocs()
 			next, cpu := 0, cpuTime(b)
 			for b.Loop() {
 				f := frames[next%len(frames)]
-				next++
+				if next++; next%len(frames) == 0 {
+					s.now.Add(15_000)
+				}
 				scrape(f)
 				if res := st.Push(context.Background(), f); res.Outcome != frame.Stored || res.Message != "" {
 					b.Fatalf("%+v", res)

@@ -69,7 +69,7 @@ type Ingester struct {
 	localLimit func(tenant.ID, int) int
 	changed    func(InstanceLimits) InstanceLimits // nil: instance limits are as configured
 	bucket     objstore.Bucket
-	now        func() time.Time
+	timing
 	lifecycler *ring.Lifecycler
 	unregister bool          // as configured
 	reads      chan struct{} // a token for each query being answered
@@ -115,7 +115,7 @@ type counts struct{ series, refusals atomic.Int64 }
 func New(cfg Config, deps Deps) (*Ingester, error) {
 	i := &Ingester{
 		cfg: cfg, log: deps.Logger, limits: deps.Limits, localLimit: deps.LocalLimit,
-		bucket: deps.Bucket, now: deps.Now, tenants: map[tenant.ID]*tenantHead{}, streams: map[*stream]struct{}{},
+		bucket: deps.Bucket, timing: timing{now: deps.Now}, tenants: map[tenant.ID]*tenantHead{}, streams: map[*stream]struct{}{},
 		unregister: deps.Lifecycler.UnregisterOnShutdown,
 	}
 	if i.log == nil {
@@ -131,6 +131,7 @@ func New(cfg Config, deps Deps) (*Ingester, error) {
 	if i.localLimit == nil {
 		i.localLimit = func(_ tenant.ID, global int) int { return global }
 	}
+	i.clock = newActiveClock(i.now(), cfg.ActiveSeries.IdleTimeout)
 	reads := cfg.ReadConcurrency
 	if reads <= 0 {
 		reads = 8 * runtime.GOMAXPROCS(0)
@@ -209,6 +210,8 @@ func (i *Ingester) running(ctx context.Context) error {
 	defer house.Stop()
 	rates := time.NewTicker(rateTick)
 	defer rates.Stop()
+	active := time.NewTicker(i.activityPeriod())
+	defer active.Stop()
 	round := make(chan struct{}, 1) // holds a token while a round runs
 	for {
 		select {
@@ -220,6 +223,8 @@ func (i *Ingester) running(ctx context.Context) error {
 			for _, t := range i.all() {
 				t.stats.tick()
 			}
+		case <-active.C:
+			i.refreshActivity()
 		case <-house.C:
 			select {
 			case round <- struct{}{}:

@@ -64,7 +64,7 @@ func newMetrics(reg prometheus.Registerer, i *Ingester) *metrics {
 		oldestUnshipped: gauge("oldest_unshipped_block_timestamp_seconds", "When the oldest block that is not in the bucket was cut; 0 if all are."),
 	}
 	if reg != nil {
-		reg.MustRegister(newTenantCollector(i))
+		reg.MustRegister(newTenantCollector(i), newActiveCollector(i))
 	}
 	return m
 }

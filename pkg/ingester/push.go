@@ -63,6 +63,7 @@ const byDefinition = head.Ref(1) << 63
 type push struct {
 	phase uint32
 	bound *bindings
+	frame *frame.Frame
 
 	refs    []head.Ref // of the float samples
 	hists   []head.Ref // of the histograms
@@ -71,8 +72,9 @@ type push struct {
 	defRefs []head.Ref // of the definitions, once a sample of theirs is stored
 	unknown []frame.Ref
 
-	rec record
-	buf []byte
+	rec   record
+	buf   []byte
+	visit visit
 	// maxt is the newest time stored.
 	maxt int64
 
@@ -84,7 +86,7 @@ type push struct {
 // store brings f into the head of t, as one batch, and fills p.rec with what was stored. The
 // result is final if its outcome is not Stored.
 func (p *push) store(ctx context.Context, s *stream, t *tenantHead, f *frame.Frame) frame.Result {
-	p.bound = s.bindingsOf(t)
+	p.bound, p.frame = s.bindingsOf(t), f
 	if err := p.resolve(f); err != nil {
 		return frame.FailedWith(err)
 	}
@@ -96,6 +98,7 @@ func (p *push) store(ctx context.Context, s *stream, t *tenantHead, f *frame.Fra
 	if err != nil {
 		return frame.FailedWith(err)
 	}
+	p.visit = t.activity.visit(t.ing.tick())
 	if err := p.append(app, t, f); err != nil {
 		if rerr := app.Rollback(); rerr != nil {
 			err = errors.Join(err, rerr)
@@ -188,6 +191,7 @@ func (p *push) append(app *head.Appender, t *tenantHead, f *frame.Frame) error {
 			}
 			p.rec.samples = append(p.rec.samples, sample{got, f.Times[k], f.Values[k]})
 			p.took(d, got, f.Times[k])
+			p.visit.float(got)
 		} else if err := p.refuse(err, t, f.Refs[k], named{ref, ls}, f.Times[k]); err != nil {
 			return err
 		}
@@ -213,6 +217,7 @@ func (p *push) append(app *head.Appender, t *tenantHead, f *frame.Frame) error {
 			x.ref = got
 			p.rec.histograms = append(p.rec.histograms, x)
 			p.took(d, got, h.Time)
+			p.visit.histogram(got, bucketsOf(&x))
 		} else if err := p.refuse(err, t, h.Ref, named{ref, ls}, h.Time); err != nil {
 			return err
 		}
@@ -238,8 +243,9 @@ func (p *push) target(entry head.Ref, f *frame.Frame) (ref head.Ref, ls labels.L
 
 // took notes that a sample of the series ref was stored, which definition d named.
 func (p *push) took(d int, ref head.Ref, t int64) {
-	if d >= 0 {
+	if d >= 0 && p.defRefs[d] == 0 {
 		p.defRefs[d] = ref
+		p.visit.adopt(ref, p.frame.Defs[d].Token)
 	}
 	p.maxt = max(p.maxt, t)
 }
@@ -250,6 +256,7 @@ func (p *push) took(d int, ref head.Ref, t int64) {
 func (p *push) moved(t *tenantHead, ref head.Ref) {
 	if ls, ok := t.head.Labels(ref); ok {
 		p.rec.series = append(p.rec.series, series{ref, ls})
+		p.visit.adopt(ref, frame.ShardToken(t.id, ls))
 	}
 }
 

@@ -238,7 +238,9 @@ func (i *Ingester) AllTenantStats(context.Context, *ingesterpb.TenantStatsReques
 // statsNow needs an open head.
 func (t *tenantHead) statsNow() *ingesterpb.TenantStatsResponse {
 	api, rule := t.stats.api.perSecond(), t.stats.rule.perSecond()
-	return &ingesterpb.TenantStatsResponse{IngestionRate: api + rule, ApiIngestionRate: api, RuleIngestionRate: rule, Series: t.head.NumSeries()}
+	n := t.activity.counts()
+	return &ingesterpb.TenantStatsResponse{IngestionRate: api + rule, ApiIngestionRate: api, RuleIngestionRate: rule,
+		Series: t.head.NumSeries(), ActiveSeries: uint64(max(0, n.active)), OwnedSeries: uint64(max(0, n.owned))}
 }
 
 // openTenant returns the tenant if it has anything here. Errors: NotFound.

@@ -15,6 +15,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/head"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
+	"github.com/amphora-metrics/amphora/pkg/wire/frame"
 )
 
 const (
@@ -82,6 +83,7 @@ func (i *Ingester) openTenantsOnDisk() error {
 type replay struct {
 	ing     *Ingester
 	last    int // the last segment of the log
+	now     int64
 	seed    maphash.Seed
 	workers []*replayWorker
 	running sync.WaitGroup
@@ -100,7 +102,7 @@ type replayBatch struct {
 type replayItem struct{ segment, end int }
 
 func (i *Ingester) newReplay() *replay {
-	r := &replay{ing: i, seed: maphash.MakeSeed()}
+	r := &replay{ing: i, seed: maphash.MakeSeed(), now: i.now().UnixMilli()}
 	_, r.last = i.wal.Segments()
 	for range max(1, runtime.GOMAXPROCS(0)) {
 		w := &replayWorker{replay: r, in: make(chan *replayBatch, replayQueue), free: make(chan *replayBatch, replayQueue+2),
@@ -250,6 +252,7 @@ type replayWorker struct {
 
 	sessions map[sessionKey]*session
 	rec      record
+	visit    visit
 	counts   replayCounts
 	err      error
 	failed   chan struct{} // closed once err is set
@@ -349,6 +352,8 @@ func (w *replayWorker) append(app *head.Appender, s *session, segment int) (maxt
 	if segment < s.skip.Segment {
 		before = s.skip.Before
 	}
+	w.visit = s.t.activity.visit(0)
+	now := w.replay.now
 	for k := range w.rec.samples {
 		x := &w.rec.samples[k]
 		if x.t < before {
@@ -361,8 +366,9 @@ func (w *replayWorker) append(app *head.Appender, s *session, segment int) (maxt
 			continue
 		}
 		got, err := app.Append(ref, ls, x.t, x.v)
-		if w.took(s, x.ref, got, err) {
+		if w.took(s, x.ref, got, ls, err) {
 			maxt = max(maxt, x.t)
+			w.visit.replayed(got, w.replay.ing.clock.tick(min(x.t, now)), 0)
 		}
 	}
 	for k := range w.rec.histograms {
@@ -377,8 +383,9 @@ func (w *replayWorker) append(app *head.Appender, s *session, segment int) (maxt
 			continue
 		}
 		got, err := app.AppendHistogram(ref, ls, x.t, x.h, x.fh)
-		if w.took(s, x.ref, got, err) {
+		if w.took(s, x.ref, got, ls, err) {
 			maxt = max(maxt, x.t)
+			w.visit.replayed(got, w.replay.ing.clock.tick(min(x.t, now)), uint32(bucketsOf(x))+1)
 		}
 	}
 	if s.t.exemplars.Load() == 0 {
@@ -404,7 +411,7 @@ func (s *session) target(old head.Ref) (head.Ref, labels.Labels, bool) {
 }
 
 // took counts one sample and remembers its series; it says whether the sample was stored.
-func (w *replayWorker) took(s *session, old, now head.Ref, err error) bool {
+func (w *replayWorker) took(s *session, old, now head.Ref, ls labels.Labels, err error) bool {
 	if err != nil {
 		w.counts.refused++
 		return false
@@ -412,6 +419,7 @@ func (w *replayWorker) took(s *session, old, now head.Ref, err error) bool {
 	w.counts.samples++
 	if s.refs.of(old) == 0 {
 		s.refs.bind(old, now)
+		w.visit.adopt(now, frame.ShardToken(s.t.id, ls))
 		delete(s.waiting, old)
 	}
 	return true

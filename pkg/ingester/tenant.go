@@ -50,6 +50,7 @@ type tenantHead struct {
 	window     time.Duration // the applied out-of-order window; guarded by compacting
 
 	segments segmentTimes
+	activity activity
 	metadata metadataStore
 	stats    tenantStats
 	metrics  seriesPerMetric
@@ -218,7 +219,8 @@ func (t *tenantHead) created(ls labels.Labels) {
 	t.metrics.add(ls.Get(model.MetricNameLabel), 1)
 }
 
-func (t *tenantHead) deleted(ls labels.Labels) {
+func (t *tenantHead) deleted(ref head.Ref, ls labels.Labels) {
+	t.activity.forget(ref)
 	t.ing.series.Add(-1)
 	t.stats.seriesRemoved.Add(1)
 	t.metrics.add(ls.Get(model.MetricNameLabel), -1)

@@ -74,7 +74,7 @@ func (f fakeUsage) Usage(_ context.Context, id tenant.ID) (Usage, error) {
 	if id != "t1" {
 		return Usage{}, errs.New(errs.NotFound, "no tenant %s", id)
 	}
-	return Usage{IngestionRate: 1.5, NumSeries: 3, APIIngestionRate: 1, RuleIngestionRate: 0.5}, nil
+	return Usage{IngestionRate: 1.5, NumSeries: 3, APIIngestionRate: 1, RuleIngestionRate: 0.5, ActiveSeries: 2}, nil
 }
 
 func (f fakeUsage) AllUsage(context.Context) (AllUsage, error) { return f.all, nil }
@@ -98,10 +98,12 @@ func TestFactsAreAnsweredAsJSON(t *testing.T) {
 		status int
 		want   string
 	}{
-		{UserStats(fakeUsage{}), "/", 200, `{"ingestionRate":1.5,"numSeries":3,"APIIngestionRate":1,"RuleIngestionRate":0.5}`},
+		{UserStats(fakeUsage{}), "/", 200, `{"ingestionRate":1.5,"numSeries":3,"APIIngestionRate":1,"RuleIngestionRate":0.5,"activeSeries":2}`},
+		{UserStats(fakeUsage{}), "/?count_method=active", 200, `{"ingestionRate":1.5,"numSeries":2,"APIIngestionRate":1,"RuleIngestionRate":0.5,"activeSeries":2}`},
+		{UserStats(fakeUsage{}), "/?count_method=most", 400, `count_method`},
 		{AllUserStats(fakeUsage{}), "/", 200, `{"tenants":[]}`},
 		{AllUserStats(fakeUsage{AllUsage{Tenants: []TenantUsage{{Tenant: "a"}}, Missing: []string{"i-1"}}}), "/", 200,
-			`{"tenants":[{"userID":"a","ingestionRate":0,"numSeries":0,"APIIngestionRate":0,"RuleIngestionRate":0}],"missing":["i-1"]}`},
+			`{"tenants":[{"userID":"a","ingestionRate":0,"numSeries":0,"APIIngestionRate":0,"RuleIngestionRate":0,"activeSeries":0}],"missing":["i-1"]}`},
 		{Services(func() []Service { return []Service{{Name: "ingester", State: "Running"}} }), "/", 200, `[{"name":"ingester","state":"Running"}]`},
 		{Build(BuildInfo{Version: "1.0", GoVersion: "go", Features: map[string]string{"ruler_config_api": "false"}}), "/", 200,
 			`{"status":"success","data":{"application":"Amphora","version":"1.0","revision":"","branch":"","buildUser":"","buildDate":"","goVersion":"go","features":{"ruler_config_api":"false"}}}`},

@@ -46,6 +46,8 @@ type ReadOnly interface {
 type TenantInfo struct {
 	Tenant  tenant.ID `json:"tenant"`
 	Series  uint64    `json:"series"`
+	Active  uint64    `json:"activeSeries"`      // of them, those with a sample within the idle timeout
+	Owned   uint64    `json:"ownedSeries"`       // of them, those the ring places on this ingester
 	MinTime time.Time `json:"minTime"`           // of the oldest sample in memory
 	MaxTime time.Time `json:"maxTime"`           // of the newest
 	Details []Detail  `json:"details,omitempty"` // more facts, for the tenant's own page
@@ -183,8 +185,8 @@ func UnregisterOnShutdown(s ResettableSwitch) Handler {
 
 // Tenants lists the tenants of the ingester.
 func Tenants(l TenantList) Handler {
-	page := newPage("tenants", "Tenants of this ingester", `<table><tr><th>Tenant</th><th class="n">Series</th><th>Oldest sample</th><th>Newest sample</th></tr>{{range .}}
-<tr><td><a href="tsdb/{{.Tenant}}">{{.Tenant}}</a></td><td class="n">{{.Series}}</td><td>{{rfc3339 .MinTime}}</td><td>{{rfc3339 .MaxTime}}</td></tr>{{end}}</table>`)
+	page := newPage("tenants", "Tenants of this ingester", `<table><tr><th>Tenant</th><th class="n">Series</th><th class="n">Active</th><th class="n">Owned</th><th>Oldest sample</th><th>Newest sample</th></tr>{{range .}}
+<tr><td><a href="tsdb/{{.Tenant}}">{{.Tenant}}</a></td><td class="n">{{.Series}}</td><td class="n">{{.Active}}</td><td class="n">{{.Owned}}</td><td>{{rfc3339 .MinTime}}</td><td>{{rfc3339 .MaxTime}}</td></tr>{{end}}</table>`)
 	return func(w http.ResponseWriter, r *http.Request) error {
 		all, err := l.Tenants(r.Context())
 		if err != nil {
@@ -199,7 +201,7 @@ func Tenants(l TenantList) Handler {
 
 // Tenant shows the tenant in the path.
 func Tenant(l TenantList) Handler {
-	page := newPage("tenant", "Tenant {{.Tenant}}", `<table><tr><th>Series</th><td>{{.Series}}</td></tr>
+	page := newPage("tenant", "Tenant {{.Tenant}}", `<table><tr><th>Series</th><td>{{.Series}}</td></tr><tr><th>Active series</th><td>{{.Active}}</td></tr><tr><th>Owned series</th><td>{{.Owned}}</td></tr>
 <tr><th>Oldest sample</th><td>{{rfc3339 .MinTime}}</td></tr><tr><th>Newest sample</th><td>{{rfc3339 .MaxTime}}</td></tr>{{range .Details}}
 <tr><th>{{.Name}}</th><td>{{.Value}}</td></tr>{{end}}</table>`)
 	return func(w http.ResponseWriter, r *http.Request) error {

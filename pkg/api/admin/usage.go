@@ -4,15 +4,30 @@ import (
 	"context"
 	"net/http"
 
+	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 )
 
 // Usage is what one tenant does right now. Rates are per second.
 type Usage struct {
 	IngestionRate     float64 `json:"ingestionRate"` // samples of pushes and rules
-	NumSeries         uint64  `json:"numSeries"`     // in memory, before replication
+	NumSeries         uint64  `json:"numSeries"`     // in memory, before replication; see countMethod
 	APIIngestionRate  float64 `json:"APIIngestionRate"`
 	RuleIngestionRate float64 `json:"RuleIngestionRate"`
+	ActiveSeries      uint64  `json:"activeSeries"` // had a sample within the idle timeout, before replication
+}
+
+// countMethod reads which series the caller wants to have counted as numSeries: those in memory,
+// or with count_method=active the active ones.
+func countMethod(r *http.Request) (active bool, err error) {
+	switch m := r.URL.Query().Get("count_method"); m {
+	case "", "inmemory":
+		return false, nil
+	case "active":
+		return true, nil
+	default:
+		return false, errs.New(errs.Invalid, "count_method is %q; it may be inmemory or active", m)
+	}
 }
 
 // TenantUsage is Usage with its tenant.
@@ -40,9 +55,16 @@ func UserStats(src UsageSource) Handler {
 		if err != nil {
 			return err
 		}
+		active, err := countMethod(r)
+		if err != nil {
+			return err
+		}
 		u, err := src.Usage(r.Context(), id)
 		if err != nil {
 			return err
+		}
+		if active {
+			u.NumSeries = u.ActiveSeries
 		}
 		return sendJSON(w, u)
 	}
@@ -51,12 +73,21 @@ func UserStats(src UsageSource) Handler {
 // AllUserStats answers the usage of all tenants, as a page or as JSON.
 func AllUserStats(src UsageSource) Handler {
 	page := newPage("all_user_stats", "Tenants", `{{with .Missing}}<p class="bad">These ingesters did not answer, the figures are too low:{{range .}} {{.}}{{end}}</p>{{end}}
-<table><tr><th>Tenant</th><th class="n">Series</th><th class="n">Samples/s</th><th class="n">by push</th><th class="n">by rules</th></tr>{{range .Tenants}}
-<tr><td>{{.Tenant}}</td><td class="n">{{.NumSeries}}</td><td class="n">{{printf "%.1f" .IngestionRate}}</td><td class="n">{{printf "%.1f" .APIIngestionRate}}</td><td class="n">{{printf "%.1f" .RuleIngestionRate}}</td></tr>{{end}}</table>`)
+<table><tr><th>Tenant</th><th class="n">Series</th><th class="n">Active</th><th class="n">Samples/s</th><th class="n">by push</th><th class="n">by rules</th></tr>{{range .Tenants}}
+<tr><td>{{.Tenant}}</td><td class="n">{{.NumSeries}}</td><td class="n">{{.ActiveSeries}}</td><td class="n">{{printf "%.1f" .IngestionRate}}</td><td class="n">{{printf "%.1f" .APIIngestionRate}}</td><td class="n">{{printf "%.1f" .RuleIngestionRate}}</td></tr>{{end}}</table>`)
 	return func(w http.ResponseWriter, r *http.Request) error {
+		active, err := countMethod(r)
+		if err != nil {
+			return err
+		}
 		all, err := src.AllUsage(r.Context())
 		if err != nil {
 			return err
+		}
+		if active {
+			for k := range all.Tenants {
+				all.Tenants[k].NumSeries = all.Tenants[k].ActiveSeries
+			}
 		}
 		if wantsJSON(r) {
 			if all.Tenants == nil {

@@ -1366,6 +1366,8 @@ type TenantStatsResponse struct {
 	Series            uint64                 `protobuf:"varint,2,opt,name=series,proto3" json:"series,omitempty"`
 	ApiIngestionRate  float64                `protobuf:"fixed64,3,opt,name=api_ingestion_rate,json=apiIngestionRate,proto3" json:"api_ingestion_rate,omitempty"`
 	RuleIngestionRate float64                `protobuf:"fixed64,4,opt,name=rule_ingestion_rate,json=ruleIngestionRate,proto3" json:"rule_ingestion_rate,omitempty"`
+	ActiveSeries      uint64                 `protobuf:"varint,5,opt,name=active_series,json=activeSeries,proto3" json:"active_series,omitempty"`
+	OwnedSeries       uint64                 `protobuf:"varint,6,opt,name=owned_series,json=ownedSeries,proto3" json:"owned_series,omitempty"` // of series, those the ring places on this ingester
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -1424,6 +1426,20 @@ func (x *TenantStatsResponse) GetApiIngestionRate() float64 {
 func (x *TenantStatsResponse) GetRuleIngestionRate() float64 {
 	if x != nil {
 		return x.RuleIngestionRate
+	}
+	return 0
+}
+
+func (x *TenantStatsResponse) GetActiveSeries() uint64 {
+	if x != nil {
+		return x.ActiveSeries
+	}
+	return 0
+}
+
+func (x *TenantStatsResponse) GetOwnedSeries() uint64 {
+	if x != nil {
+		return x.OwnedSeries
 	}
 	return 0
 }
@@ -1614,12 +1630,14 @@ const file_ingester_proto_rawDesc = "" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x12\n" +
 	"\x04help\x18\x03 \x01(\tR\x04help\x12\x12\n" +
 	"\x04unit\x18\x04 \x01(\tR\x04unit\"\x14\n" +
-	"\x12TenantStatsRequest\"\xb2\x01\n" +
+	"\x12TenantStatsRequest\"\xfa\x01\n" +
 	"\x13TenantStatsResponse\x12%\n" +
 	"\x0eingestion_rate\x18\x01 \x01(\x01R\ringestionRate\x12\x16\n" +
 	"\x06series\x18\x02 \x01(\x04R\x06series\x12,\n" +
 	"\x12api_ingestion_rate\x18\x03 \x01(\x01R\x10apiIngestionRate\x12.\n" +
-	"\x13rule_ingestion_rate\x18\x04 \x01(\x01R\x11ruleIngestionRate\"V\n" +
+	"\x13rule_ingestion_rate\x18\x04 \x01(\x01R\x11ruleIngestionRate\x12#\n" +
+	"\ractive_series\x18\x05 \x01(\x04R\factiveSeries\x12!\n" +
+	"\fowned_series\x18\x06 \x01(\x04R\vownedSeries\"V\n" +
 	"\x16AllTenantStatsResponse\x12<\n" +
 	"\atenants\x18\x01 \x03(\v2\".amphora.ingester.v1.TenantIDStatsR\atenants\"g\n" +
 	"\rTenantIDStats\x12\x16\n" +

@@ -1220,6 +1220,16 @@ func (m *TenantStatsResponse) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.OwnedSeries != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.OwnedSeries))
+		i--
+		dAtA[i] = 0x30
+	}
+	if m.ActiveSeries != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.ActiveSeries))
+		i--
+		dAtA[i] = 0x28
+	}
 	if m.RuleIngestionRate != 0 {
 		i -= 8
 		binary.LittleEndian.PutUint64(dAtA[i:], uint64(math.Float64bits(float64(m.RuleIngestionRate))))
@@ -1821,6 +1831,12 @@ func (m *TenantStatsResponse) SizeVT() (n int) {
 	}
 	if m.RuleIngestionRate != 0 {
 		n += 9
+	}
+	if m.ActiveSeries != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.ActiveSeries))
+	}
+	if m.OwnedSeries != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.OwnedSeries))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -4577,6 +4593,44 @@ func (m *TenantStatsResponse) UnmarshalVT(dAtA []byte) error {
 			v = uint64(binary.LittleEndian.Uint64(dAtA[iNdEx:]))
 			iNdEx += 8
 			m.RuleIngestionRate = float64(math.Float64frombits(v))
+		case 5:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field ActiveSeries", wireType)
+			}
+			m.ActiveSeries = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.ActiveSeries |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 6:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field OwnedSeries", wireType)
+			}
+			m.OwnedSeries = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.OwnedSeries |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

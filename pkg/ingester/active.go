@@ -1,0 +1,77 @@
+package ingester
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+const (
+	// minActivityPeriod and maxActivityPeriod bound how often it is looked which series are not
+	// active any more.
+	minActivityPeriod = time.Second
+	maxActivityPeriod = time.Minute
+)
+
+// timing is what time it is, also for the activity of series.
+type timing struct {
+	now   func() time.Time
+	clock activeClock
+}
+
+func (i *Ingester) activityPeriod() time.Duration {
+	return min(max(i.cfg.ActiveSeries.IdleTimeout/idleTicks, minActivityPeriod), maxActivityPeriod)
+}
+
+// tick is the tick of now.
+func (i *Ingester) tick() uint32 { return max(1, i.clock.tick(i.now().UnixMilli())) }
+
+// refreshActivity ends the activity of the series that have been idle for long enough.
+func (i *Ingester) refreshActivity() {
+	now := i.tick()
+	for _, t := range i.all() {
+		t.activity.expire(now, i.clock.oldest(now))
+	}
+}
+
+// activeCollector reads the counts of active series when they are scraped.
+type activeCollector struct {
+	ing *Ingester
+
+	series, histograms, buckets, owned *prometheus.Desc
+}
+
+func newActiveCollector(i *Ingester) *activeCollector {
+	desc := func(name, help string) *prometheus.Desc {
+		return prometheus.NewDesc("amphora_ingester_"+name, help, []string{"user"}, nil)
+	}
+	return &activeCollector{
+		ing:        i,
+		series:     desc("active_series", "Series that had a sample within the idle timeout."),
+		histograms: desc("active_native_histogram_series", "Active series whose newest sample is a native histogram."),
+		buckets:    desc("active_native_histogram_buckets", "Buckets of the newest samples of active native histogram series."),
+		owned:      desc("owned_series", "Series in memory that the ring places on this ingester. Less than all: series moved away, and leave with the next cut."),
+	}
+}
+
+// Describe makes the collector an unchecked one.
+func (c *activeCollector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect sends the counts of now.
+func (c *activeCollector) Collect(ch chan<- prometheus.Metric) {
+	for _, t := range c.ing.all() {
+		n := t.activity.counts()
+		gauge := func(d *prometheus.Desc, v int64) {
+			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), string(t.id))
+		}
+		gauge(c.owned, n.owned)
+		if !c.ing.cfg.ActiveSeries.Metrics {
+			continue
+		}
+		gauge(c.series, n.active)
+		if n.histograms > 0 {
+			gauge(c.histograms, n.histograms)
+			gauge(c.buckets, n.buckets)
+		}
+	}
+}
