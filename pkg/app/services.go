@@ -97,8 +97,9 @@ func (a *App) ingester() (*ingester.Ingester, error) {
 		if err != nil {
 			return nil, err
 		}
+		where := newPlaces(r, lc.ID, a.cfg.Ring.ZoneAwareness, func(id tenant.ID) int { return limits.IngestionTenantShardSize.Of(a.limits.For(id)) })
 		ing, err := ingester.New(a.cfg.Ingester, ingester.Deps{
-			Logger: a.log, Reg: a.reg, Limits: a.limits.For, LocalLimit: a.localLimit(r), Bucket: b, Lifecycler: lc,
+			Logger: a.log, Reg: a.reg, Limits: a.limits.For, Place: where.of, Bucket: b, Lifecycler: lc,
 			InstanceLimits: a.ingesterLimits,
 		})
 		if err != nil {
@@ -106,19 +107,6 @@ func (a *App) ingester() (*ingester.Ingester, error) {
 		}
 		return ing, a.serve("ingester", ing)
 	})
-}
-
-// localLimit gives an ingester's share of a limit for the cluster: each series is on as many
-// ingesters as there are replicas, spread evenly.
-func (a *App) localLimit(r *ring.Ring) func(tenant.ID, int) int {
-	return func(_ tenant.ID, global int) int {
-		n := r.WritableInstancesWithTokensCount()
-		if global <= 0 || n <= 1 {
-			return global
-		}
-		rf := min(a.cfg.replicationFactor(), n)
-		return max(1, (global*rf+n-1)/n)
-	}
 }
 
 // buildIngester builds the ingester with its gRPC services.

@@ -111,6 +111,16 @@ func (a *Appender) append(ref Ref, ls labels.Labels, t int64, v float64, hist *h
 	return Ref(got), err
 }
 
+// Find returns the reference of the series ls, 0 if it is not in memory.
+func (a *Appender) Find(ls labels.Labels) Ref {
+	g, ok := a.app.(storage.GetRef)
+	if !ok {
+		return 0
+	}
+	ref, _ := g.GetRef(ls, ls.Hash())
+	return Ref(ref)
+}
+
 // AppendExemplar adds an exemplar to the series ref, which has a sample already.
 func (a *Appender) AppendExemplar(ref Ref, e exemplar.Exemplar) error {
 	if a.exs == nil {

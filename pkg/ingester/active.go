@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/amphora-metrics/amphora/pkg/limits"
 )
 
 const (
@@ -30,6 +32,7 @@ func (i *Ingester) tick() uint32 { return max(1, i.clock.tick(i.now().UnixMilli(
 func (i *Ingester) refreshActivity() {
 	now := i.tick()
 	for _, t := range i.all() {
+		t.replace()
 		t.activity.expire(now, i.clock.oldest(now))
 	}
 }
@@ -38,12 +41,12 @@ func (i *Ingester) refreshActivity() {
 type activeCollector struct {
 	ing *Ingester
 
-	series, histograms, buckets, owned *prometheus.Desc
+	series, histograms, buckets, owned, local *prometheus.Desc
 }
 
 func newActiveCollector(i *Ingester) *activeCollector {
-	desc := func(name, help string) *prometheus.Desc {
-		return prometheus.NewDesc("amphora_ingester_"+name, help, []string{"user"}, nil)
+	desc := func(name, help string, more ...string) *prometheus.Desc {
+		return prometheus.NewDesc("amphora_ingester_"+name, help, append([]string{"user"}, more...), nil)
 	}
 	return &activeCollector{
 		ing:        i,
@@ -51,6 +54,7 @@ func newActiveCollector(i *Ingester) *activeCollector {
 		histograms: desc("active_native_histogram_series", "Active series whose newest sample is a native histogram."),
 		buckets:    desc("active_native_histogram_buckets", "Buckets of the newest samples of active native histogram series."),
 		owned:      desc("owned_series", "Series in memory that the ring places on this ingester. Less than all: series moved away, and leave with the next cut."),
+		local:      desc("local_limits", "This ingester's share of a limit of the tenant. It falls as ingesters are added.", "limit"),
 	}
 }
 
@@ -61,10 +65,16 @@ func (c *activeCollector) Describe(chan<- *prometheus.Desc) {}
 func (c *activeCollector) Collect(ch chan<- prometheus.Metric) {
 	for _, t := range c.ing.all() {
 		n := t.activity.counts()
-		gauge := func(d *prometheus.Desc, v int64) {
-			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), string(t.id))
+		gauge := func(d *prometheus.Desc, v int64, more ...string) {
+			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), append([]string{string(t.id)}, more...)...)
 		}
 		gauge(c.owned, n.owned)
+		v := c.ing.limits(t.id)
+		for _, limit := range []limits.Key[int]{limits.MaxGlobalSeriesPerUser, limits.MaxActiveSeriesPerUser} {
+			if global := limit.Of(v); global > 0 {
+				gauge(c.local, int64(t.localLimit(global)), limit.String())
+			}
+		}
 		if !c.ing.cfg.ActiveSeries.Metrics {
 			continue
 		}

@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/grafana/dskit/ring"
+
 	"github.com/amphora-metrics/amphora/pkg/head"
 )
 
@@ -22,8 +24,9 @@ type activity struct {
 
 	mu    sync.Mutex // guards what follows, the growth of dir, and a series' way into and out of the counts
 	total tally
-	high  uint64 // largest reference seen
-	last  uint32 // tick of the last expiry
+	owned ring.TokenRanges // nil: all
+	high  uint64           // largest reference seen
+	last  uint32           // tick of the last expiry
 }
 
 // seriesPage is the rows of neighbouring references, by columns. What is guarded is so by
@@ -44,6 +47,7 @@ type seriesPage struct {
 const (
 	seriesKnown = 1 << iota // in the counts
 	seriesOwned             // the ring places it on this ingester
+	seriesFresh             // counted as owned because somebody sent it here, not by the ring
 )
 
 // tally counts series.
@@ -135,7 +139,7 @@ func (a *activity) adopt(ref head.Ref, token uint32) {
 		return
 	}
 	a.high = max(a.high, uint64(ref))
-	p.flags[k], p.tokens[k] = seriesKnown|seriesOwned, token
+	p.flags[k], p.tokens[k] = seriesKnown|seriesOwned|seriesFresh, token
 	p.known++
 	a.total.add(p.tally(k))
 }
@@ -159,6 +163,45 @@ func (a *activity) forget(ref head.Ref) {
 	}
 }
 
+// own counts as owned what the ring places here: the series with the tokens of owned, all if it is
+// nil.
+func (a *activity) own(owned ring.TokenRanges) {
+	a.mu.Lock()
+	a.owned = owned
+	a.mu.Unlock()
+	dir := a.dir.Load()
+	if dir == nil {
+		return
+	}
+	for at := range *dir {
+		a.mu.Lock()
+		if p := a.page(uint64(at)); p != nil {
+			for k := range uint64(pageSeries) {
+				a.ownRow(p, k)
+			}
+		}
+		a.mu.Unlock()
+	}
+}
+
+// ownRow needs the lock.
+func (a *activity) ownRow(p *seriesPage, k uint64) {
+	if p.flags[k]&seriesKnown == 0 {
+		return
+	}
+	flags := uint8(seriesKnown)
+	if a.owned == nil || a.owned.IncludesKey(p.tokens[k]) {
+		flags |= seriesOwned
+	}
+	if flags == p.flags[k] {
+		return
+	}
+	before := p.tally(k)
+	p.flags[k] = flags
+	a.total.sub(before)
+	a.total.add(p.tally(k))
+}
+
 // expire ends the activity of the series that were last appended to before the tick oldest, and
 // drops pages nobody needs.
 func (a *activity) expire(now, oldest uint32) {
@@ -174,6 +217,17 @@ func (a *activity) expire(now, oldest uint32) {
 	a.last = now
 }
 
+// expireOnce is expire, but for the first of a tick only.
+func (a *activity) expireOnce(now, oldest uint32) {
+	a.mu.Lock()
+	done := a.last == now
+	a.last = now
+	a.mu.Unlock()
+	if !done {
+		a.expire(now, oldest)
+	}
+}
+
 // expirePage takes the lock for itself, so that pushes wait for one page at most.
 func (a *activity) expirePage(at uint64, oldest uint32) {
 	a.mu.Lock()
@@ -183,6 +237,9 @@ func (a *activity) expirePage(at uint64, oldest uint32) {
 		return
 	}
 	for k := range uint64(pageSeries) {
+		if p.flags[k]&seriesFresh != 0 {
+			a.ownRow(p, k)
+		}
 		was := p.stamps[k].Load()
 		if was == 0 || int32(oldest-was) <= 0 {
 			continue
@@ -244,6 +301,15 @@ func (v *visit) histogram(ref head.Ref, buckets int) {
 	}
 	k := uint64(ref) % pageSeries
 	v.stamp(k, v.page.stamps[k].Load(), uint32(buckets)+1)
+}
+
+// active says whether the series ref is active.
+func (v *visit) active(ref head.Ref) bool {
+	p := v.page
+	if at := uint64(ref) / pageSeries; at != v.at || p == nil {
+		p = v.of.page(at)
+	}
+	return p != nil && p.stamps[uint64(ref)%pageSeries].Load() != 0
 }
 
 // replayed is float or histogram for a sample of the log, which may be older than the last one;

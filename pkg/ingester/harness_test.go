@@ -46,12 +46,14 @@ type site struct {
 	reg    *prometheus.Registry
 	now    atomic.Int64 // Unix milliseconds
 	view   atomic.Pointer[limits.View]
+	at     atomic.Pointer[Place]
 }
 
 type siteOptions struct {
 	dir    string // "": a new one
 	bucket objstore.Bucket
 	view   limits.View
+	place  *Place
 	change func(*Config)
 	logger *slog.Logger
 	deps   func(*Deps)
@@ -69,6 +71,7 @@ func newSite(t testing.TB, o siteOptions) *site {
 	}
 	s.now.Store(base)
 	s.view.Store(&o.view)
+	s.at.Store(o.place)
 	var cfg Config
 	cfg.Declare(config.NewSet())
 	cfg.DataDir = s.dir
@@ -90,6 +93,7 @@ func newSite(t testing.TB, o siteOptions) *site {
 	deps := Deps{
 		Logger: logger, Reg: s.reg, Bucket: s.bucket, Lifecycler: lc,
 		Limits: func(tenant.ID) limits.View { return *s.view.Load() },
+		Place:  func(tenant.ID) *Place { return s.at.Load() },
 		Now:    func() time.Time { return time.UnixMilli(s.now.Load()) },
 	}
 	if o.deps != nil {

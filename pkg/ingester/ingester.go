@@ -42,9 +42,9 @@ type Deps struct {
 	Reg    prometheus.Registerer // nil: metrics are not exposed
 	// Limits returns the tenant's limits of this moment.
 	Limits func(tenant.ID) limits.View
-	// LocalLimit returns this ingester's share of a limit that holds for the cluster; 0 is no
-	// limit and stays 0. nil: there is one ingester.
-	LocalLimit func(id tenant.ID, global int) int
+	// Place returns where this ingester stands among those of a tenant, the same pointer while
+	// nothing changes. nil: there is one ingester.
+	Place func(tenant.ID) *Place
 	// Bucket holds the blocks of all tenants, each under its ID.
 	Bucket     objstore.Bucket
 	Lifecycler ring.LifecyclerConfig
@@ -62,13 +62,13 @@ type Ingester struct {
 	*services.BasicService
 	ingesterpb.UnimplementedIngesterQueryServer
 
-	cfg        Config
-	log        *slog.Logger
-	metrics    *metrics
-	limits     func(tenant.ID) limits.View
-	localLimit func(tenant.ID, int) int
-	changed    func(InstanceLimits) InstanceLimits // nil: instance limits are as configured
-	bucket     objstore.Bucket
+	cfg     Config
+	log     *slog.Logger
+	metrics *metrics
+	limits  func(tenant.ID) limits.View
+	place   func(tenant.ID) *Place              // nil: there is one ingester
+	changed func(InstanceLimits) InstanceLimits // nil: instance limits are as configured
+	bucket  objstore.Bucket
 	timing
 	lifecycler *ring.Lifecycler
 	unregister bool          // as configured
@@ -114,7 +114,7 @@ type counts struct{ series, refusals atomic.Int64 }
 // New returns an ingester in dir cfg.DataDir, not started.
 func New(cfg Config, deps Deps) (*Ingester, error) {
 	i := &Ingester{
-		cfg: cfg, log: deps.Logger, limits: deps.Limits, localLimit: deps.LocalLimit,
+		cfg: cfg, log: deps.Logger, limits: deps.Limits, place: deps.Place,
 		bucket: deps.Bucket, timing: timing{now: deps.Now}, tenants: map[tenant.ID]*tenantHead{}, streams: map[*stream]struct{}{},
 		unregister: deps.Lifecycler.UnregisterOnShutdown,
 	}
@@ -128,9 +128,6 @@ func New(cfg Config, deps Deps) (*Ingester, error) {
 		i.limits = func(tenant.ID) limits.View { return limits.View{} }
 	}
 	i.changed = deps.InstanceLimits
-	if i.localLimit == nil {
-		i.localLimit = func(_ tenant.ID, global int) int { return global }
-	}
 	i.clock = newActiveClock(i.now(), cfg.ActiveSeries.IdleTimeout)
 	reads := cfg.ReadConcurrency
 	if reads <= 0 {

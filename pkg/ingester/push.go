@@ -72,9 +72,10 @@ type push struct {
 	defRefs []head.Ref // of the definitions, once a sample of theirs is stored
 	unknown []frame.Ref
 
-	rec   record
-	buf   []byte
-	visit visit
+	rec    record
+	buf    []byte
+	visit  visit
+	active activeLimit
 	// maxt is the newest time stored.
 	maxt int64
 
@@ -98,7 +99,7 @@ func (p *push) store(ctx context.Context, s *stream, t *tenantHead, f *frame.Fra
 	if err != nil {
 		return frame.FailedWith(err)
 	}
-	p.visit = t.activity.visit(t.ing.tick())
+	p.visit, p.active = t.activity.visit(t.ing.tick()), t.activeLimit()
 	if err := p.append(app, t, f); err != nil {
 		if rerr := app.Rollback(); rerr != nil {
 			err = errors.Join(err, rerr)
@@ -178,6 +179,10 @@ func (p *push) append(app *head.Appender, t *tenantHead, f *frame.Frame) error {
 	zero := f.StartTimes != nil && limits.CreatedTimestampZeroIngestion.Of(t.ing.limits(t.id))
 	for k := range f.Refs {
 		ref, ls, d := p.target(p.refs[k], f)
+		if p.active.share > 0 && !p.active.allows(t, &p.visit, app, ref, ls) {
+			p.overActive()
+			continue
+		}
 		if zero && d >= 0 && ref == 0 && f.StartTimes[k] != 0 && f.StartTimes[k] < f.Times[k] {
 			if got, err := app.Append(0, ls, f.StartTimes[k], 0); err == nil {
 				p.rec.samples = append(p.rec.samples, sample{got, f.StartTimes[k], 0})
@@ -200,6 +205,10 @@ func (p *push) append(app *head.Appender, t *tenantHead, f *frame.Frame) error {
 	for k := range f.Histograms {
 		h := &f.Histograms[k]
 		ref, ls, d := p.target(p.hists[k], f)
+		if p.active.share > 0 && !p.active.allows(t, &p.visit, app, ref, ls) {
+			p.overActive()
+			continue
+		}
 		if zero && d >= 0 && ref == 0 && h.StartTime != 0 && h.StartTime < h.Time {
 			p.appendZeroHistogram(app, ls, h, d)
 		}
@@ -411,6 +420,9 @@ func (p *push) result(i *Ingester, t *tenantHead, f *frame.Frame) frame.Result {
 	}
 	if p.first == nil {
 		return res
+	}
+	if p.first.reason == reasonActiveSeries {
+		p.first = p.active.refusal(p.counts[reasonActiveSeries])
 	}
 	for r, n := range p.counts {
 		if n > 0 {

@@ -27,6 +27,7 @@ const (
 	reasonLabels
 	reasonSeriesPerTenant
 	reasonSeriesPerMetric
+	reasonActiveSeries
 	reasonExemplar
 	reasonExemplarTooOld
 	reasonMetadataPerTenant
@@ -59,6 +60,7 @@ func reasonRows() [numReasons]reasonRow {
 		reasonLabels:            {"labels-not-sorted", refusedSamples},
 		reasonSeriesPerTenant:   {"per_user_series_limit", refusedSamples},
 		reasonSeriesPerMetric:   {"per_metric_series_limit", refusedSamples},
+		reasonActiveSeries:      {"per_user_active_series_limit", refusedSamples},
 		reasonExemplar:          {"exemplar-series-missing", refusedExemplars},
 		reasonExemplarTooOld:    {"exemplar-out-of-order", refusedExemplars},
 		reasonMetadataPerTenant: {"per_user_metadata_limit", refusedMetadata},

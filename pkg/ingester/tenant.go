@@ -51,6 +51,7 @@ type tenantHead struct {
 
 	segments segmentTimes
 	activity activity
+	place    atomic.Pointer[Place] // by which activity knows what is owned
 	metadata metadataStore
 	stats    tenantStats
 	metrics  seriesPerMetric
@@ -142,6 +143,10 @@ func (i *Ingester) open(id tenant.ID, replaying bool) (*tenantHead, error) {
 	v := i.limits(id)
 	t.window = limits.OutOfOrderTimeWindow.Of(v)
 	t.exemplars.Store(int64(i.localExemplars(id, v)))
+	if p := i.placeOf(id); p != nil {
+		t.activity.own(p.Owned)
+		t.place.Store(p)
+	}
 	window := t.window
 	if replaying {
 		window = replayWindow
@@ -196,14 +201,14 @@ func (t *tenantHead) mayCreate(ls labels.Labels) error {
 	}
 	v := i.limits(t.id)
 	if global := limits.MaxGlobalSeriesPerUser.Of(v); global > 0 {
-		if most := i.localLimit(t.id, global); most > 0 && t.head.NumSeries() >= uint64(most) {
+		if most := t.localLimit(global); most > 0 && t.ownedSeries() >= int64(most) {
 			return &refusal{reasonSeriesPerTenant, errs.Limit(errs.Invalid, "max-series-per-user",
 				limits.MaxGlobalSeriesPerUser.Row().Flag, limits.MaxGlobalSeriesPerUser.Row().Name,
 				"per-user series limit of %d exceeded", global)}
 		}
 	}
 	if global := limits.MaxGlobalSeriesPerMetric.Of(v); global > 0 {
-		if most := i.localLimit(t.id, global); most > 0 && t.metrics.of(ls.Get(model.MetricNameLabel)) >= most {
+		if most := t.localLimit(global); most > 0 && t.metrics.of(ls.Get(model.MetricNameLabel)) >= most {
 			err := errs.Limit(errs.Invalid, "max-series-per-metric",
 				limits.MaxGlobalSeriesPerMetric.Row().Flag, limits.MaxGlobalSeriesPerMetric.Row().Name,
 				"per-metric series limit of %d exceeded", global)

@@ -179,6 +179,7 @@ func presets() []preset {
 			set(MaxMetadataLength, math.MaxInt32),
 			set(MaxNativeHistogramBuckets, 0),
 			set(MaxGlobalSeriesPerUser, 0),
+			set(MaxActiveSeriesPerUser, 0),
 			set(MaxGlobalSeriesPerMetric, 0),
 			set(MaxGlobalMetadataPerUser, 0),
 			set(MaxGlobalMetadataPerMetric, 0),

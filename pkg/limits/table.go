@@ -66,6 +66,8 @@ var (
 var (
 	MaxGlobalSeriesPerUser = define("max_global_series_per_user", "ingester.max-global-series-per-user", 150_000, "series",
 		"Series a tenant may have in memory, before replication. 0: no limit.", "ingester")
+	MaxActiveSeriesPerUser = define("max_active_series_per_user", "distributor.max-active-series-per-user", 0, "series",
+		"Series a tenant may have active, before replication; see ingester.active_series_metrics_idle_timeout. Over it new series are refused before anything of them is stored. 0: no limit.", "ingester")
 	MaxGlobalSeriesPerMetric = define("max_global_series_per_metric", "ingester.max-global-series-per-metric", 0, "series",
 		"Series one metric name may have in memory, before replication. 0: no limit.", "ingester")
 	MaxGlobalMetadataPerUser = define("max_global_metadata_per_user", "ingester.max-global-metadata-per-user", 0, "metrics",
