@@ -80,7 +80,7 @@ docs: ## Write docs/reference from the tables in the code.
 
 proto: $(TOOLS)/protoc-gen-go-$(PROTOC_GO) $(TOOLS)/protoc-gen-go-grpc-$(PROTOC_GRPC) $(TOOLS)/protoc-gen-go-vtproto-$(PROTOC_VT) ## Generate code from pkg/wire/*/*.proto.
 	@set -e; for f in pkg/wire/*/*.proto; do \
-	  protoc -I "$$(dirname $$f)" \
+	  protoc -I "$$(dirname $$f)" -I pkg/wire/ingesterpb \
 	    --plugin=protoc-gen-go=$(word 1,$^) --go_out=paths=source_relative:"$$(dirname $$f)" \
 	    --plugin=protoc-gen-go-grpc=$(word 2,$^) --go-grpc_out=paths=source_relative:"$$(dirname $$f)" \
 	    --plugin=protoc-gen-go-vtproto=$(word 3,$^) --go-vtproto_out=paths=source_relative:"$$(dirname $$f)" \

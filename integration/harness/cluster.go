@@ -46,8 +46,8 @@ func ThreeZones() []Spec {
 		{Name: "ingester-c", Target: "ingester", Zone: "c"},
 		{Name: "distributor-1", Target: "distributor", Zone: "a"},
 		{Name: "distributor-2", Target: "distributor", Zone: "b"},
-		{Name: "querier-1", Target: "querier", Zone: "b"},
-		{Name: "querier-2", Target: "querier", Zone: "c"},
+		{Name: "querier-1", Target: "querier,store-gateway", Zone: "b"},
+		{Name: "querier-2", Target: "querier,store-gateway", Zone: "c"},
 	}
 }
 

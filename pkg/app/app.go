@@ -25,12 +25,12 @@ import (
 	"github.com/thanos-io/objstore"
 
 	"github.com/amphora-metrics/amphora/pkg/api"
-	"github.com/amphora-metrics/amphora/pkg/block"
 	"github.com/amphora-metrics/amphora/pkg/config"
 	"github.com/amphora-metrics/amphora/pkg/distributor"
 	"github.com/amphora-metrics/amphora/pkg/ingester"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/querier"
+	"github.com/amphora-metrics/amphora/pkg/storegateway"
 	"github.com/amphora-metrics/amphora/pkg/telemetry"
 	"github.com/amphora-metrics/amphora/pkg/transport"
 )
@@ -68,7 +68,8 @@ type parts struct {
 	replicas        part[*transport.Replicas]
 	clients         part[*transport.Clients]
 	bucket          part[objstore.InstrumentedBucket]
-	blocks          part[*block.Reader]
+	storeRing       part[*ring.Ring]
+	storeGateway    part[*storegateway.Gateway]
 	ingester        part[*ingester.Ingester]
 	distributor     part[*distributor.Distributor]
 	querier         part[*querier.Querier]

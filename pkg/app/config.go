@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/amphora-metrics/amphora/pkg/api"
-	"github.com/amphora-metrics/amphora/pkg/block"
 	"github.com/amphora-metrics/amphora/pkg/bucket"
 	"github.com/amphora-metrics/amphora/pkg/config"
 	"github.com/amphora-metrics/amphora/pkg/distributor"
@@ -16,6 +15,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/members"
 	"github.com/amphora-metrics/amphora/pkg/querier"
+	"github.com/amphora-metrics/amphora/pkg/storegateway"
 	"github.com/amphora-metrics/amphora/pkg/telemetry"
 	"github.com/amphora-metrics/amphora/pkg/transport"
 )
@@ -36,7 +36,9 @@ type Config struct {
 	Limits          limits.Defaults
 	Runtime         limits.RuntimeConfig
 	Bucket          bucket.Config
-	Blocks          block.Config
+	StoreGateway    storegateway.Config
+	StoreRing       StoreRingConfig
+	BucketIndex     BlocksConfig
 	Distributor     distributor.Config
 	Ingester        ingester.Config
 	Querier         querier.Config
@@ -63,7 +65,9 @@ func (c *Config) Declare(s *config.Set) {
 	s.Mount("querier", &c.Querier)
 	s.Mount("querier", &c.Engine)
 	s.Mount("blocks_storage", &c.Bucket)
-	s.Mount("blocks_storage.bucket_store", &c.Blocks)
+	s.Mount("blocks_storage.bucket_store", &c.StoreGateway)
+	s.Mount("blocks_storage.bucket_store.bucket_index", &c.BucketIndex)
+	s.Mount("store_gateway.sharding_ring", &c.StoreRing)
 	s.Mount("limits", &c.Limits)
 	s.Mount("runtime_config", &c.Runtime)
 }

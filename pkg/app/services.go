@@ -7,7 +7,6 @@ import (
 	"github.com/grafana/dskit/ring"
 	"github.com/thanos-io/objstore"
 
-	"github.com/amphora-metrics/amphora/pkg/block"
 	"github.com/amphora-metrics/amphora/pkg/bucket"
 	"github.com/amphora-metrics/amphora/pkg/distributor"
 	"github.com/amphora-metrics/amphora/pkg/ingester"
@@ -26,21 +25,6 @@ func (a *App) blocksBucket() (objstore.InstrumentedBucket, error) {
 		}
 		a.closers = append(a.closers, b.Close)
 		return b, nil
-	})
-}
-
-func (a *App) blockReader() (*block.Reader, error) {
-	return a.p.blocks.get(func() (*block.Reader, error) {
-		b, err := a.blocksBucket()
-		if err != nil {
-			return nil, err
-		}
-		blocks, err := block.NewReader(a.cfg.Blocks, block.Deps{Logger: a.log, Reg: a.reg, Bucket: b})
-		if err != nil {
-			return nil, err
-		}
-		a.closers = append(a.closers, blocks.Close)
-		return blocks, nil
 	})
 }
 
@@ -189,12 +173,12 @@ func (a *App) querier() (*querier.Querier, error) {
 		if err := a.shortcut(func(addr string, ing *ingester.Ingester) error { return c.Register(addr, ing) }); err != nil {
 			return nil, err
 		}
-		blocks, err := a.blockReader()
+		stores, err := a.stores()
 		if err != nil {
 			return nil, err
 		}
 		return querier.New(a.cfg.Querier, querier.Deps{
-			Logger: a.log, Reg: a.reg, Ingesters: r, Client: c.For, Blocks: blocks, Limits: a.limits.For,
+			Logger: a.log, Reg: a.reg, Ingesters: r, Client: c.For, Stores: stores, Limits: a.limits.For,
 		})
 	})
 }

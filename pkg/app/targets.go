@@ -15,10 +15,11 @@ type target struct {
 
 // targetDocs is every name that -target accepts, in the order in which parts start.
 var targetDocs = []target{
-	{"all", []string{"ingester", "distributor", "querier"}, "Everything in one process."},
+	{"all", []string{"ingester", "store-gateway", "distributor", "querier"}, "Everything in one process."},
 	{"write", []string{"ingester", "distributor"}, "The write path."},
-	{"read", []string{"querier"}, "The read path."},
+	{"read", []string{"store-gateway", "querier"}, "The read path."},
 	{"ingester", nil, "Keeps recent samples, cuts them into blocks and ships these."},
+	{"store-gateway", nil, "Reads blocks in object storage for queriers."},
 	{"distributor", nil, "Takes samples, checks them and sends each to its ingesters."},
 	{"querier", nil, "Answers PromQL from ingesters and blocks."},
 }
@@ -26,9 +27,10 @@ var targetDocs = []target{
 // builders has what each single target needs built.
 func builders() map[string]func(*App) error {
 	return map[string]func(*App) error{
-		"ingester":    (*App).buildIngester,
-		"distributor": func(a *App) error { _, err := a.distributor(); return err },
-		"querier":     func(a *App) error { _, err := a.querier(); return err },
+		"ingester":      (*App).buildIngester,
+		"store-gateway": (*App).buildStoreGateway,
+		"distributor":   func(a *App) error { _, err := a.distributor(); return err },
+		"querier":       func(a *App) error { _, err := a.querier(); return err },
 	}
 }
 

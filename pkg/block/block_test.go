@@ -1,7 +1,6 @@
 package block
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,15 +8,12 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/oklog/ulid/v2"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
@@ -83,62 +79,23 @@ func newBucket(t testing.TB) objstore.Bucket {
 	return b
 }
 
-func newReader(t testing.TB, bkt objstore.Bucket, maxBytes int, now func() time.Time) *Reader {
+// scan lists the blocks of a tenant.
+func scan(t testing.TB, tb objstore.Bucket) *BucketIndex {
 	t.Helper()
-	r, err := NewReader(Config{SyncDir: t.TempDir(), MaxCacheBytes: maxBytes}, Deps{Logger: quiet, Reg: prometheus.NewRegistry(), Bucket: bkt, Now: now})
+	s, err := ScanBlocks(t.Context(), tb, nil, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := r.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return r
-}
-
-// count opens the range and returns how many blocks, series and samples it holds.
-func count(t testing.TB, r *Reader, mint, maxt int64) (blocks, series, samples int) {
-	t.Helper()
-	s, err := r.Open(t.Context(), "t1", mint, maxt)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
-	qs, err := s.ChunkQueriers()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, q := range qs {
-		set := q.Select(t.Context(), true, nil, labels.MustNewMatcher(labels.MatchEqual, "__name__", "m"))
-		for set.Next() {
-			series++
-			it := set.At().Iterator(nil)
-			for it.Next() {
-				samples += it.At().Chunk.NumSamples()
-			}
-			if it.Err() != nil {
-				t.Fatal(it.Err())
-			}
-		}
-		if set.Err() != nil {
-			t.Fatal(set.Err())
-		}
-	}
-	return s.Len(), series, samples
+	return s.Index
 }
 
 func TestUploadedBlocksAreListedAndRead(t *testing.T) {
 	bkt := newBucket(t)
 	a, b := upload(t, bkt, makeBlock(t, 0, 5)), upload(t, bkt, makeBlock(t, 7_200_000, 3))
 	tb := objstore.NewPrefixedBucket(bkt, "t1")
-	metas, err := ListMetas(t.Context(), tb)
-	if err != nil || len(metas) != 2 {
-		t.Fatalf("listed %d blocks, %v", len(metas), err)
+	idx := scan(t, tb)
+	if len(idx.Overlapping(0, 1<<40)) != 2 || idx.Blocks[0].SegmentsNum != 1 || idx.Blocks[0].SizeBytes == 0 {
+		t.Fatalf("listed %+v", idx)
 	}
 	m, err := ReadMeta(t.Context(), tb, a)
 	if err != nil || m.Stats.NumSeries != 5 || m.Thanos.Labels == nil || len(m.Thanos.Files) != 3 {
@@ -147,12 +104,8 @@ func TestUploadedBlocksAreListedAndRead(t *testing.T) {
 	if ids, err := Tenants(t.Context(), bkt); err != nil || len(ids) != 1 || ids[0] != "t1" {
 		t.Errorf("tenants %v, %v", ids, err)
 	}
-	r := newReader(t, bkt, 1<<30, nil)
-	if blocks, series, samples := count(t, r, 0, 1<<40); blocks != 2 || series != 8 || samples != 80 {
-		t.Errorf("read %d blocks, %d series, %d samples; want 2, 8, 80", blocks, series, samples)
-	}
-	if blocks, _, _ := count(t, r, 100_000, 7_199_999); blocks != 0 {
-		t.Errorf("%d blocks overlap the hole between %s and %s", blocks, a, b)
+	if over := idx.Overlapping(100_000, 7_199_999); len(over) != 0 {
+		t.Errorf("%d blocks overlap the hole between %s and %s", len(over), a, b)
 	}
 }
 
@@ -178,8 +131,8 @@ func TestAPartialUploadIsInvisibleAndCanBeRepeated(t *testing.T) {
 		if err := Upload(t.Context(), quiet, tb, dir); errs.KindOf(err) != errs.Unavailable {
 			t.Fatalf("cut after %d objects: %v, want Unavailable", n, err)
 		}
-		if metas, err := ListMetas(t.Context(), tb); err != nil || len(metas) != 0 {
-			t.Errorf("cut after %d objects: %d blocks are listed, %v", n, len(metas), err)
+		if idx := scan(t, tb); len(idx.Blocks) != 0 {
+			t.Errorf("cut after %d objects: %d blocks are listed", n, len(idx.Blocks))
 		}
 		cut.left.Store(100)
 		for range 2 {
@@ -190,8 +143,8 @@ func TestAPartialUploadIsInvisibleAndCanBeRepeated(t *testing.T) {
 		if done := 100 - cut.left.Load(); done != 3 {
 			t.Errorf("two uploads after the cut wrote %d objects, want 3", done)
 		}
-		if metas, err := ListMetas(t.Context(), tb); err != nil || len(metas) != 1 {
-			t.Errorf("after repeating: %d blocks, %v", len(metas), err)
+		if idx := scan(t, tb); len(idx.Blocks) != 1 {
+			t.Errorf("after repeating: %d blocks", len(idx.Blocks))
 		}
 	}
 }
@@ -229,9 +182,9 @@ func TestMarkedBlocksAreNotListed(t *testing.T) {
 	if err := MarkForDeletion(t.Context(), tb, a, time.Unix(1700000000, 0), "compacted"); err != nil {
 		t.Fatal(err)
 	}
-	metas, err := ListMetas(t.Context(), tb)
-	if err != nil || len(metas) != 1 || metas[0].ULID != b {
-		t.Errorf("listed %v, %v; want %s alone", metas, err, b)
+	idx := scan(t, tb)
+	if over := idx.Overlapping(0, 1<<40); len(over) != 1 || over[0].ID != b || len(idx.DeletionMarks) != 1 || idx.DeletionMarks[0].DeletionTime != 1700000000 {
+		t.Errorf("listed %+v; want %s alone", idx, b)
 	}
 	for _, name := range []string{a.String() + "/deletion-mark.json", "markers/" + a.String() + "-deletion-mark.json"} {
 		if ok, err := tb.Exists(t.Context(), name); !ok || err != nil {
@@ -246,151 +199,13 @@ func TestACorruptedMetaIsAnErrorNotAGap(t *testing.T) {
 	if err := bkt.Upload(t.Context(), "t1/"+id.String()+"/meta.json", strings.NewReader(`{"version":1`)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ListMetas(t.Context(), objstore.NewPrefixedBucket(bkt, "t1")); err == nil || !strings.Contains(err.Error(), id.String()) {
+	x := NewIndexes(IndexesDeps{Logger: quiet, Bucket: bkt})
+	if _, err := x.At(t.Context(), "t1", nil); err == nil || !strings.Contains(err.Error(), id.String()) {
 		t.Errorf("error %v does not name block %s", err, id)
 	}
 }
 
-func TestACorruptedDownloadNamesTheBlockAndIsTriedAgain(t *testing.T) {
-	bkt := newBucket(t)
-	id := upload(t, bkt, makeBlock(t, 0, 4))
-	name := "t1/" + id.String() + "/chunks/000001"
-	good := read(t, bkt, name)
-	bad := slices.Clone(good)
-	bad[len(bad)-3] ^= 1
-	r := newReader(t, bkt, 1<<30, nil)
-	for what, body := range map[string][]byte{"flipped bit": bad, "short": good[:len(good)-1], "long": append(slices.Clone(good), 0)} {
-		write(t, bkt, name, body)
-		if _, err := r.Open(t.Context(), "t1", 0, 1<<40); errs.KindOf(err) != errs.Internal || !strings.Contains(err.Error(), id.String()) {
-			t.Errorf("%s: %v, want Internal naming the block", what, err)
-		}
-	}
-	write(t, bkt, name, good)
-	if _, series, _ := count(t, r, 0, 1<<40); series != 4 {
-		t.Errorf("after repair: %d series", series)
-	}
-}
-
-func read(t testing.TB, b objstore.Bucket, name string) []byte {
-	t.Helper()
-	r, err := b.Get(t.Context(), name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	body, err := io.ReadAll(r)
-	if err := errors.Join(err, r.Close()); err != nil {
-		t.Fatal(err)
-	}
-	return body
-}
-
-func write(t testing.TB, b objstore.Bucket, name string, body []byte) {
-	t.Helper()
-	if err := b.Upload(t.Context(), name, bytes.NewReader(body)); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func removeBlock(t testing.TB, b objstore.Bucket, id ulid.ULID) {
-	t.Helper()
-	var names []string
-	if err := b.Iter(t.Context(), "t1/"+id.String(), func(n string) error { names = append(names, n); return nil }, objstore.WithRecursiveIter()); err != nil {
-		t.Fatal(err)
-	}
-	for _, n := range names {
-		if err := b.Delete(t.Context(), n); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-func TestAReplacedBlockIsLookedUpAgain(t *testing.T) {
-	bkt := newBucket(t)
-	old, other := upload(t, bkt, makeBlock(t, 0, 4)), upload(t, bkt, makeBlock(t, 1<<41, 1))
-	r := newReader(t, bkt, 1<<30, nil)
-	if n, _, _ := count(t, r, 1<<41, 1<<42); n != 1 { // fills the list, leaves old alone
-		t.Fatalf("%d blocks around %s", n, other)
-	}
-	removeBlock(t, bkt, old)
-	upload(t, bkt, makeBlock(t, 0, 6))
-	if n, series, _ := count(t, r, 0, 1<<40); n != 1 || series != 6 {
-		t.Errorf("%d blocks with %d series, want the new block with 6", n, series)
-	}
-}
-
-func TestABlockThatStaysAwayFailsTheQuery(t *testing.T) {
-	bkt := newBucket(t)
-	id := upload(t, bkt, makeBlock(t, 0, 4))
-	if err := bkt.Delete(t.Context(), "t1/"+id.String()+"/index"); err != nil {
-		t.Fatal(err)
-	}
-	r := newReader(t, bkt, 1<<30, nil)
-	if _, err := r.Open(t.Context(), "t1", 0, 1<<40); errs.KindOf(err) != errs.Unavailable || !strings.Contains(err.Error(), id.String()) {
-		t.Errorf("%v, want Unavailable naming the block", err)
-	}
-}
-
-func TestTheCacheKeepsItsSizeAndOpenBlocks(t *testing.T) {
-	bkt := newBucket(t)
-	const blocks = 6
-	var size int
-	for i := range blocks {
-		dir := makeBlock(t, int64(i)*7_200_000, 50)
-		upload(t, bkt, dir)
-		m, err := verify(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range m.Thanos.Files {
-			size = max(size, int(f.SizeBytes))
-		}
-	}
-	r := newReader(t, bkt, 3*size, nil) // room for two blocks of an index and less than half a size of chunks
-	at := func(i int) (int64, int64) { return int64(i) * 7_200_000, int64(i)*7_200_000 + 9000 }
-	pinned, err := r.Open(t.Context(), "t1", 0, 9000)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := pinned.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	for range 2 {
-		for i := range blocks {
-			mint, maxt := at(i)
-			if n, series, _ := count(t, r, mint, maxt); n != 1 || series != 50 {
-				t.Fatalf("block %d: %d blocks, %d series", i, n, series)
-			}
-			if used := diskUse(t, r.cache.dir); used > 4*size {
-				t.Fatalf("the cache holds %d bytes", used)
-			}
-		}
-	}
-	if _, err := r.Open(t.Context(), "t1", 0, 1<<40); errs.KindOf(err) != errs.TooLarge {
-		t.Errorf("all blocks at once: %v, want TooLarge", err)
-	}
-	if err := pinned.Close(); err != nil { // the cleanup closes it again
-		t.Error(err)
-	}
-}
-
-func diskUse(t testing.TB, dir string) int {
-	t.Helper()
-	n := 0
-	err := filepath.Walk(dir, func(p string, info os.FileInfo, err error) error {
-		if err == nil && !info.IsDir() && filepath.Base(p) != MetaFile {
-			n += int(info.Size())
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
-
-// countingBucket counts gets of indexes and can fail listings.
+// countingBucket counts reads and can be out of order.
 type countingBucket struct {
 	objstore.Bucket
 	gets, iters atomic.Int64
@@ -398,58 +213,111 @@ type countingBucket struct {
 }
 
 func (b *countingBucket) Get(ctx context.Context, name string) (io.ReadCloser, error) {
-	if strings.HasSuffix(name, "/index") {
-		b.gets.Add(1)
+	b.gets.Add(1)
+	if b.down.Load() {
+		return nil, errors.New("out of order")
 	}
 	return b.Bucket.Get(ctx, name)
 }
 
 func (b *countingBucket) Iter(ctx context.Context, dir string, f func(string) error, opts ...objstore.IterOption) error {
 	b.iters.Add(1)
-	if b.down.Load() {
-		return errors.New("storage is down")
-	}
 	return b.Bucket.Iter(ctx, dir, f, opts...)
 }
 
-func TestConcurrentQueriesShareOneDownloadAndOneListing(t *testing.T) {
+func TestABucketIndexSparesListingsAndIsReadAgainEveryMinute(t *testing.T) {
 	bkt := &countingBucket{Bucket: newBucket(t)}
-	upload(t, bkt, makeBlock(t, 0, 4))
-	r := newReader(t, bkt, 1<<30, nil)
-	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() { count(t, r, 0, 1<<40) })
-	}
-	wg.Wait()
-	if bkt.gets.Load() != 1 || bkt.iters.Load() != 2 {
-		t.Errorf("%d downloads and %d listings for 8 queries, want 1 and 2 (marks, blocks)", bkt.gets.Load(), bkt.iters.Load())
-	}
-}
-
-func TestAnOutageOfTheStorageIsBridgedForAWhile(t *testing.T) {
-	bkt := &countingBucket{Bucket: newBucket(t)}
-	upload(t, bkt, makeBlock(t, 0, 4))
+	tb := objstore.NewPrefixedBucket(bkt, "t1")
 	var clock atomic.Int64
-	r := newReader(t, bkt, 1<<30, func() time.Time { return time.Unix(1700000000+clock.Load(), 0) })
-	count(t, r, 0, 1<<40)
-	bkt.down.Store(true)
-	clock.Store(600)
-	if _, series, _ := count(t, r, 0, 1<<40); series != 4 {
-		t.Errorf("10 minutes into the outage: %d series", series)
+	now := func() time.Time { return time.Unix(1700000000+clock.Load(), 0) }
+	x := NewIndexes(IndexesDeps{Logger: quiet, Bucket: bkt, Now: now, MaxStale: time.Hour})
+	var last *BucketIndex
+	at := func(old *BucketIndex, want int) {
+		t.Helper()
+		idx, err := x.At(t.Context(), "t1", old)
+		last = idx
+		if err != nil || len(idx.Blocks) != want {
+			t.Fatalf("%+v, %v; want %d blocks", idx, err, want)
+		}
 	}
-	clock.Store(1000)
-	if _, err := r.Open(t.Context(), "t1", 0, 1<<40); errs.KindOf(err) != errs.Unavailable {
-		t.Errorf("after 16 minutes: %v, want Unavailable", err)
+	upload(t, bkt, makeBlock(t, 0, 1))
+	at(nil, 1)
+	if bkt.iters.Load() != 2 {
+		t.Errorf("%d listings stood in for the missing index, want 2 (marks, blocks)", bkt.iters.Load())
+	}
+	s, err := ScanBlocks(t.Context(), tb, nil, now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteBucketIndex(t.Context(), tb, s.Index); err != nil {
+		t.Fatal(err)
+	}
+	clock.Store(360)
+	lists, gets := bkt.iters.Load(), bkt.gets.Load()
+	at(nil, 1)
+	at(nil, 1)
+	if bkt.iters.Load() != lists || bkt.gets.Load() != gets+1 {
+		t.Errorf("%d listings and %d reads for two looks at the index, want 0 and 1", bkt.iters.Load()-lists, bkt.gets.Load()-gets)
+	}
+	dir := makeBlock(t, 0, 2)
+	id := upload(t, bkt, dir)
+	m, err := ReadMeta(t.Context(), tb, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []bool{false, true} {
+		if known, err := AddToBucketIndex(t.Context(), tb, now(), m.Indexed(now())); err != nil || known != want {
+			t.Errorf("adding, time %d: known %v, %v", i+1, known, err)
+		}
+	}
+	at(nil, 1)
+	at(last, 2) // whoever found a block gone asks for a newer index
+	bkt.down.Store(true)
+	clock.Store(960)
+	at(nil, 2)
+	clock.Store(1300)
+	if _, err := x.At(t.Context(), "t1", nil); errs.KindOf(err) != errs.Unavailable {
+		t.Errorf("after 15 minutes without the storage: %v, want Unavailable", err)
+	}
+	bkt.down.Store(false)
+	clock.Store(3700)
+	if _, err := x.At(t.Context(), "t1", nil); err == nil || !strings.Contains(err.Error(), "bucket-index-too-old") {
+		t.Errorf("an index that nobody updated for an hour: %v", err)
 	}
 }
 
-func TestACancelledQueryDoesNotWait(t *testing.T) {
-	r := newReader(t, newBucket(t), 1<<30, nil)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := r.Open(ctx, "t1", 0, 1); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v", err)
+func TestAScanTellsPartialAndCorruptedBlocksApart(t *testing.T) {
+	bkt := newBucket(t)
+	tb := objstore.NewPrefixedBucket(bkt, "t1")
+	whole, partial, bad := upload(t, bkt, makeBlock(t, 0, 1)), upload(t, bkt, makeBlock(t, 0, 1)), upload(t, bkt, makeBlock(t, 0, 1))
+	if err := tb.Delete(t.Context(), partial.String()+"/"+MetaFile); err != nil {
+		t.Fatal(err)
 	}
+	if err := tb.Upload(t.Context(), bad.String()+"/"+MetaFile, strings.NewReader("{")); err != nil {
+		t.Fatal(err)
+	}
+	s, err := ScanBlocks(t.Context(), tb, nil, time.Now())
+	if err != nil || len(s.Index.Blocks) != 1 || s.Index.Blocks[0].ID != whole || len(s.Partial) != 1 || s.Partial[0] != partial || s.Corrupted[bad] == nil {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+func FuzzBucketIndex(f *testing.F) {
+	f.Fuzz(func(t *testing.T, b []byte) {
+		idx, err := parseBucketIndex(b)
+		if err != nil {
+			return
+		}
+		bkt := objstore.NewInMemBucket()
+		idx.Version = bucketIndexVersion
+		if err := WriteBucketIndex(t.Context(), bkt, idx); err != nil {
+			t.Fatal(err)
+		}
+		again, err := ReadBucketIndex(t.Context(), bkt)
+		if err != nil || len(again.Blocks) != len(idx.Blocks) || len(again.DeletionMarks) != len(idx.DeletionMarks) {
+			t.Fatalf("%+v became %+v, %v", idx, again, err)
+		}
+	})
 }
 
 func FuzzMeta(f *testing.F) {

@@ -18,7 +18,6 @@ import (
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/thanos-io/objstore"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
@@ -154,59 +153,6 @@ func storeError(ctx context.Context, bkt objstore.BucketReader, err error, forma
 		kind = errs.NotFound
 	}
 	return errs.New(kind, "%s: %w", fmt.Sprintf(format, args...), err)
-}
-
-// ListMetas returns the complete blocks of a tenant that are not marked for deletion, in no
-// order; bkt is the tenant's. Blocks whose upload has not ended are left out. A meta file that
-// makes no sense is an error, since leaving its block out would be a silent gap.
-func ListMetas(ctx context.Context, bkt objstore.BucketReader) ([]Meta, error) {
-	return listMetas(ctx, bkt, nil)
-}
-
-// listMetas is ListMetas that takes metas it knows from known: a published block never changes.
-//
-// The marks are read before the blocks. A block is marked only after the block that replaces it
-// is complete, so whoever sees the mark sees the replacement in a listing begun afterwards.
-func listMetas(ctx context.Context, bkt objstore.BucketReader, known map[ulid.ULID]Meta) ([]Meta, error) {
-	marked, err := markedForDeletion(ctx, bkt)
-	if err != nil {
-		return nil, err
-	}
-	var ids []ulid.ULID
-	err = bkt.Iter(ctx, "", func(name string) error {
-		if id, ok := blockOf(name); ok && !marked[id] {
-			ids = append(ids, id)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, storeError(ctx, bkt, err, "list blocks")
-	}
-	found := make([]Meta, len(ids))
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(listConcurrency)
-	for i, id := range ids {
-		if m, ok := known[id]; ok {
-			found[i] = m
-			continue
-		}
-		g.Go(func() (err error) {
-			if found[i], err = ReadMeta(ctx, bkt, id); errs.KindOf(err) == errs.NotFound {
-				return nil
-			}
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	metas := found[:0]
-	for _, m := range found {
-		if m.ULID != (ulid.ULID{}) {
-			metas = append(metas, m)
-		}
-	}
-	return metas, nil
 }
 
 // blockOf returns the block that a directory of a tenant's listing belongs to.

@@ -5,31 +5,47 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
-type metrics struct {
-	loads        prometheus.Counter
-	loadFailures prometheus.Counter
-	drops        prometheus.Counter
-	bytes        prometheus.Gauge
-	blocks       prometheus.Gauge
-	listings     prometheus.Counter
-	listFailures prometheus.Counter
+type storeMetrics struct {
+	loads, loadFailures, unloads prometheus.Counter
+	loadDuration                 prometheus.Histogram
 }
 
-func newMetrics(reg prometheus.Registerer) *metrics {
+func newStoreMetrics(reg prometheus.Registerer) *storeMetrics {
 	f := promauto.With(reg)
 	counter := func(name, help string) prometheus.Counter {
-		return f.NewCounter(prometheus.CounterOpts{Name: "amphora_bucket_store_" + name, Help: help})
+		return f.NewCounter(prometheus.CounterOpts{Name: "amphora_bucket_store_indexheader_" + name, Help: help})
 	}
-	gauge := func(name, help string) prometheus.Gauge {
-		return f.NewGauge(prometheus.GaugeOpts{Name: "amphora_bucket_store_" + name, Help: help})
+	return &storeMetrics{
+		loads:        counter("lazy_load_total", "Indexes of blocks opened because a query needed them."),
+		loadFailures: counter("lazy_load_failed_total", "Indexes of blocks that could not be opened; the queries that needed them failed."),
+		unloads:      counter("lazy_unload_total", "Indexes of blocks closed because nobody used them."),
+		loadDuration: f.NewHistogram(prometheus.HistogramOpts{Name: "amphora_bucket_store_indexheader_lazy_load_duration_seconds",
+			Help: "Time to open the index of a block, with what has to be fetched for it.", Buckets: prometheus.ExponentialBuckets(0.005, 4, 8),
+			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100}),
 	}
-	return &metrics{
-		loads:        counter("block_loads_total", "Blocks copied from object storage. A steady rise means that the cache is too small for the queries."),
-		loadFailures: counter("block_load_failures_total", "Blocks that could not be copied or opened; the queries that needed them failed."),
-		drops:        counter("block_drops_total", "Local copies dropped to make room."),
-		bytes:        gauge("cache_bytes", "Bytes of local copies."),
-		blocks:       gauge("blocks_loaded", "Local copies that are open."),
-		listings:     counter("blocks_meta_syncs_total", "Listings of a tenant's blocks."),
-		listFailures: counter("blocks_meta_sync_failures_total", "Listings that failed; a list of up to 15 minutes of age is used instead."),
+}
+
+// indexMetrics are of bucket indexes in memory.
+type indexMetrics struct {
+	loads, failures, listings prometheus.Counter
+	duration                  prometheus.Histogram
+}
+
+func newIndexMetrics(reg prometheus.Registerer, x *Indexes) *indexMetrics {
+	f := promauto.With(reg)
+	counter := func(name, help string) prometheus.Counter {
+		return f.NewCounter(prometheus.CounterOpts{Name: "amphora_bucket_index_" + name, Help: help})
+	}
+	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "amphora_bucket_index_loaded", Help: "Tenants whose bucket index is in memory."}, func() float64 {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		return float64(len(x.tenants))
+	})
+	return &indexMetrics{
+		loads:    counter("loads_total", "Reads of bucket indexes."),
+		failures: counter("load_failures_total", "Reads that failed; an index of up to 15 minutes of age is used instead."),
+		listings: counter("listings_total", "Listings of a tenant's blocks because it has no bucket index. Many over a long time mean that no compactor runs."),
+		duration: f.NewHistogram(prometheus.HistogramOpts{Name: "amphora_bucket_index_load_duration_seconds", Help: "Time to read a bucket index.",
+			Buckets: prometheus.ExponentialBuckets(0.005, 4, 7), NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100}),
 	}
 }

@@ -67,12 +67,16 @@ func (t *tenantHead) ship(ctx context.Context) error {
 			continue
 		}
 		t.shipped[b.ID] = t.ing.now().UnixMilli()
+		t.unlisted = append(t.unlisted, b.ID)
 		changed = true
 	}
 	if changed {
 		if err := t.shipped.write(t.dir); err != nil {
 			out = append(out, fmt.Errorf("remember shipped blocks: %w", err))
 		}
+	}
+	if err := t.announce(ctx); err != nil {
+		out = append(out, err)
 	}
 	t.dropOld(blocks)
 	return errors.Join(out...)

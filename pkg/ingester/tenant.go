@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 
@@ -46,6 +47,7 @@ type tenantHead struct {
 	// compacting is held by the one that compacts or ships.
 	compacting sync.Mutex
 	shipped    shippedBlocks // guarded by compacting
+	unlisted   []ulid.ULID   // shipped, and not yet seen in the bucket index; guarded by compacting
 	dueSince   time.Time     // guarded by compacting
 	window     time.Duration // the applied out-of-order window; guarded by compacting
 

@@ -88,6 +88,8 @@ var (
 		"Chunks one query may fetch. 0: no limit.", "querier")
 	MaxFetchedChunkBytesPerQuery = define("max_fetched_chunk_bytes_per_query", "querier.max-fetched-chunk-bytes-per-query", 0, "bytes",
 		"Bytes of chunks one query may fetch. 0: no limit.", "querier")
+	StoreGatewayTenantShardSize = define("store_gateway_tenant_shard_size", "store-gateway.tenant-shard-size", 0, "store-gateways",
+		"Store-gateways that a tenant's blocks are spread over. 0: all of them.", "querier")
 	MaxQueryLookback = define("max_query_lookback", "querier.max-query-lookback", time.Duration(0), "",
 		"How far back a query may look; an earlier start is moved up. 0: no limit.", "querier")
 	MaxPartialQueryLength = define("max_partial_query_length", "querier.max-partial-query-length", time.Duration(0), "",

@@ -17,7 +17,6 @@ import (
 	"github.com/prometheus/prometheus/tsdb"
 	"google.golang.org/grpc"
 
-	"github.com/amphora-metrics/amphora/pkg/block"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
@@ -229,15 +228,19 @@ type cluster struct {
 	now    time.Time
 }
 
-func newCluster(t testing.TB, nodes []*node, blocks *block.Reader) *cluster {
+func newCluster(t testing.TB, nodes []*node, blocks *stores) *cluster {
 	t.Helper()
 	c := &cluster{nodes: nodes, ring: &fakeRing{}, now: time.UnixMilli(10 * time.Hour.Milliseconds())}
 	for i, n := range nodes {
 		c.ring.set.Instances = append(c.ring.set.Instances, ring.InstanceDesc{Addr: fmt.Sprint(i), Id: fmt.Sprint(i), Zone: n.zone})
 	}
 	c.ring.set.MaxErrors = len(nodes) / 2
+	var gateways *Stores
+	if blocks != nil {
+		gateways = blocks.Stores
+	}
 	q, err := New(Config{QueryIngestersWithin: 13 * time.Hour, MinimizeIngesterRequests: true}, Deps{
-		Logger: quiet, Reg: prometheus.NewRegistry(), Ingesters: c.ring, Blocks: blocks,
+		Logger: quiet, Reg: prometheus.NewRegistry(), Ingesters: c.ring, Stores: gateways,
 		Client: func(addr string) (ingesterpb.IngesterQueryClient, error) {
 			var i int
 			_, err := fmt.Sscan(addr, &i)

@@ -215,35 +215,13 @@ func (q *Querier) selectOne(ctx context.Context, c ingesterpb.IngesterQueryClien
 	var builder labels.ScratchBuilder
 	err = receive(stream.Recv, func(m *ingesterpb.QueryResponse) error {
 		out.since = max(out.since, m.CompleteSince)
-		n := 0
-		for _, s := range m.Series {
-			n += len(s.Chunks)
-		}
-		slab := make([]chunks.Meta, 0, n)
-		for _, s := range m.Series {
-			lset, err := toLabels(&builder, s.Labels)
-			if err != nil {
-				return err
-			}
-			if len(out.series) > 0 && labels.Compare(out.series[len(out.series)-1].lset, lset) >= 0 {
-				return errs.New(errs.Internal, "series %s arrived out of order", lset)
-			}
-			start := len(slab)
-			if slab, err = q.takeChunks(slab, s.Chunks, b); err != nil {
-				return fmt.Errorf("series %s: %w", lset, err)
-			}
-			if err := b.chargeSeries(lset); err != nil {
-				return err
-			}
-			out.series = append(out.series, fetchedSeries{lset, slab[start:len(slab):len(slab)]})
-		}
-		return nil
+		return q.takeSeries(out, m.Series, &builder, fromIngesters, b)
 	})
 	return out, err
 }
 
 // takeChunks appends chunks of one series to slab and charges them.
-func (q *Querier) takeChunks(slab []chunks.Meta, cs []*ingesterpb.Chunk, b *budget) ([]chunks.Meta, error) {
+func (q *Querier) takeChunks(slab []chunks.Meta, cs []*ingesterpb.Chunk, from string, b *budget) ([]chunks.Meta, error) {
 	size := 0
 	for _, c := range cs {
 		// An encoding is one byte, and the shortest chunk has a header of two.
@@ -257,8 +235,8 @@ func (q *Querier) takeChunks(slab []chunks.Meta, cs []*ingesterpb.Chunk, b *budg
 		slab = append(slab, chunks.Meta{MinTime: c.MinTime, MaxTime: c.MaxTime, Chunk: chunk})
 		size += len(c.Data)
 	}
-	q.metrics.chunks.WithLabelValues(fromIngesters).Add(float64(len(cs)))
-	q.metrics.chunkBytes.WithLabelValues(fromIngesters).Add(float64(size))
+	q.metrics.chunks.WithLabelValues(from).Add(float64(len(cs)))
+	q.metrics.chunkBytes.WithLabelValues(from).Add(float64(size))
 	return slab, b.chargeChunks(len(cs), size)
 }
 

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
+	"github.com/amphora-metrics/amphora/pkg/wire/storepb"
 )
 
 // LabelNames returns the names of the labels of the series that match, sorted, each once. hints
@@ -20,9 +21,9 @@ func (s *session) LabelNames(ctx context.Context, hints *storage.LabelHints, mat
 			r, err := c.LabelNames(ctx, &ingesterpb.LabelNamesRequest{MinTime: sc.mint, MaxTime: sc.maxt, Matchers: toWire(matchers), Limit: limit})
 			return labelStrings{r.GetNames(), r.GetCompleteSince()}, err
 		},
-		block: func(q storage.LabelQuerier) ([]string, error) {
-			names, _, err := q.LabelNames(ctx, nil, slices.Clone(matchers)...) // TSDB sorts them in place
-			return names, err
+		store: func(ctx context.Context, c storepb.StoreGatewayClient, sc scope, blocks [][]byte) ([]string, [][]byte, error) {
+			r, err := c.LabelNames(ctx, &storepb.LabelNamesRequest{MinTime: sc.mint, MaxTime: sc.blocksMaxt, Matchers: toWire(matchers), Blocks: blocks})
+			return r.GetNames(), r.GetBlocks(), err
 		},
 	})
 }
@@ -34,9 +35,9 @@ func (s *session) LabelValues(ctx context.Context, name string, hints *storage.L
 			r, err := c.LabelValues(ctx, &ingesterpb.LabelValuesRequest{Name: name, MinTime: sc.mint, MaxTime: sc.maxt, Matchers: toWire(matchers), Limit: limit})
 			return labelStrings{r.GetValues(), r.GetCompleteSince()}, err
 		},
-		block: func(q storage.LabelQuerier) ([]string, error) {
-			values, _, err := q.LabelValues(ctx, name, nil, slices.Clone(matchers)...)
-			return values, err
+		store: func(ctx context.Context, c storepb.StoreGatewayClient, sc scope, blocks [][]byte) ([]string, [][]byte, error) {
+			r, err := c.LabelValues(ctx, &storepb.LabelValuesRequest{Name: name, MinTime: sc.mint, MaxTime: sc.blocksMaxt, Matchers: toWire(matchers), Blocks: blocks})
+			return r.GetValues(), r.GetBlocks(), err
 		},
 	})
 }
@@ -44,7 +45,7 @@ func (s *session) LabelValues(ctx context.Context, name string, hints *storage.L
 // labelCall is one question to both kinds of places.
 type labelCall struct {
 	ingester func(ctx context.Context, c ingesterpb.IngesterQueryClient, sc scope, limit uint64) (labelStrings, error)
-	block    func(storage.LabelQuerier) ([]string, error)
+	store    func(ctx context.Context, c storepb.StoreGatewayClient, sc scope, blocks [][]byte) ([]string, [][]byte, error)
 }
 
 // labelStrings is one ingester's answer.
@@ -87,7 +88,12 @@ func (s *session) labels(ctx context.Context, hints *storage.LabelHints, call la
 		})
 	}
 	if sc.blocks {
-		g.Go(func() (err error) { old, err = s.q.labelsFromBlocks(gctx, sc, call.block); return err })
+		g.Go(func() (err error) {
+			old, err = askStores(gctx, s.q, sc, func(ctx context.Context, c storepb.StoreGatewayClient, blocks [][]byte) ([]string, [][]byte, error) {
+				return call.store(ctx, c, sc, blocks)
+			})
+			return err
+		})
 	}
 	if err := g.Wait(); err != nil {
 		return nil, nil, err

@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/prometheus/prometheus/model/labels"
-	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunks"
 )
 
@@ -147,51 +146,4 @@ func (f *fetched) err() error { return nil }
 func (f *fetched) at() (labels.Labels, []chunks.Meta) {
 	s := &f.series[f.i-1]
 	return s.lset, s.metas
-}
-
-// blockSource yields the series of one block and charges them.
-type blockSource struct {
-	set      storage.ChunkSeriesSet
-	budget   *budget
-	metrics  *metrics
-	noChunks bool
-
-	lset    labels.Labels
-	metas   []chunks.Meta
-	it      chunks.Iterator
-	failure error
-}
-
-func (b *blockSource) next() bool {
-	if b.failure != nil || !b.set.Next() {
-		return false
-	}
-	s := b.set.At()
-	b.lset, b.metas = s.Labels(), nil
-	if b.failure = b.budget.chargeSeries(b.lset); b.failure != nil || b.noChunks {
-		return b.failure == nil
-	}
-	size := 0
-	b.it = s.Iterator(b.it)
-	for b.it.Next() {
-		m := b.it.At()
-		size += len(m.Chunk.Bytes())
-		b.metas = append(b.metas, m)
-	}
-	if b.failure = b.it.Err(); b.failure != nil {
-		return false
-	}
-	b.metrics.chunks.WithLabelValues(fromBlocks).Add(float64(len(b.metas)))
-	b.metrics.chunkBytes.WithLabelValues(fromBlocks).Add(float64(size))
-	b.failure = b.budget.chargeChunks(len(b.metas), size)
-	return b.failure == nil
-}
-
-func (b *blockSource) at() (labels.Labels, []chunks.Meta) { return b.lset, b.metas }
-
-func (b *blockSource) err() error {
-	if b.failure != nil {
-		return b.failure
-	}
-	return b.set.Err()
 }

@@ -12,10 +12,16 @@ type metrics struct {
 	duplicates  prometheus.Counter
 	unhealed    prometheus.Counter
 	fetchesWait prometheus.Gauge
+
+	blocksAsked, refetched, inconsistent prometheus.Counter
+	storeRetries, bucketRequests         prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
 	f := promauto.With(reg)
+	counter := func(name, help string) prometheus.Counter {
+		return f.NewCounter(prometheus.CounterOpts{Name: "amphora_querier_" + name, Help: help})
+	}
 	return &metrics{
 		rejected: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "amphora_querier_queries_rejected_total",
@@ -37,6 +43,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "amphora_querier_unhealed_reads_total",
 			Help: "Reads for which an ingester that lost samples answered and another that may have them did not. Samples may be missing from such an answer if two failures came together.",
 		}),
+		blocksAsked:    counter("blocks_queried_total", "Blocks that store-gateways were asked for."),
+		refetched:      counter("blocks_index_refetched_total", "Bucket indexes read again because blocks they name are gone, mostly compacted."),
+		inconsistent:   counter("blocks_consistency_checks_failed_total", "Queries that failed because blocks of the bucket index are not in the bucket."),
+		storeRetries:   counter("storegateway_refetches_total", "Rounds of asking other store-gateways for blocks that the first ones did not answer for."),
+		bucketRequests: counter("bucket_requests_total", "Requests to object storage that store-gateways made for this querier's queries."),
 		fetchesWait: f.NewGauge(prometheus.GaugeOpts{
 			Name: "amphora_querier_fetches_waiting",
 			Help: "Fetches waiting for one of the process's slots.",

@@ -13,7 +13,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/storage"
 
-	"github.com/amphora-metrics/amphora/pkg/block"
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
@@ -30,7 +29,7 @@ type Deps struct {
 	Reg       prometheus.Registerer
 	Ingesters ring.ReadRing
 	Client    func(addr string) (ingesterpb.IngesterQueryClient, error)
-	Blocks    *block.Reader // nil: there are no blocks
+	Stores    *Stores // nil: there are no blocks
 	Limits    func(tenant.ID) limits.View
 	Now       func() time.Time // nil: time.Now
 }
@@ -123,7 +122,7 @@ func (q *Querier) scope(ctx context.Context, mint, maxt int64) (scope, error) {
 	if a := q.cfg.QueryStoreAfter; a > 0 {
 		s.blocksMaxt = min(s.maxt, now.Add(-a).UnixMilli())
 	}
-	s.blocks = !s.empty && q.deps.Blocks != nil && s.mint <= s.blocksMaxt
+	s.blocks = !s.empty && q.deps.Stores != nil && s.mint <= s.blocksMaxt
 	return s, nil
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -15,13 +14,9 @@ import (
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
-	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/tsdbutil"
-	"github.com/thanos-io/objstore"
 
-	"github.com/amphora-metrics/amphora/pkg/block"
-	"github.com/amphora-metrics/amphora/pkg/bucket"
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
@@ -359,38 +354,6 @@ func TestSecondReplicaIsSparedUntilNeeded(t *testing.T) {
 	if n := nodes[0].calls + nodes[1].calls + nodes[2].calls; n != 2 {
 		t.Errorf("%d of 3 zones were asked, want 2", n)
 	}
-}
-
-// withBlocks returns a reader of blocks cut from each of dbs.
-func withBlocks(t testing.TB, dbs ...*node) *block.Reader {
-	t.Helper()
-	bkt, err := bucket.NewFilesystem(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, n := range dbs {
-		dir := t.TempDir()
-		head := n.db.Head()
-		comp, err := tsdb.NewLeveledCompactor(t.Context(), nil, quiet, []int64{tsdb.DefaultBlockDuration}, nil, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ids, err := comp.Write(dir, head, head.MinTime(), head.MaxTime()+1, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, id := range ids {
-			if err := block.Upload(t.Context(), quiet, objstore.NewPrefixedBucket(bkt, "t1"), filepath.Join(dir, id.String())); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	r, err := block.NewReader(block.Config{SyncDir: t.TempDir(), MaxCacheBytes: 1 << 30}, block.Deps{Logger: quiet, Bucket: bkt})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { closing(t, r) })
-	return r
 }
 
 func TestBlocksAndIngestersOverlapToOneTruth(t *testing.T) {

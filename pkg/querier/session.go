@@ -2,7 +2,6 @@ package querier
 
 import (
 	"context"
-	"errors"
 	"sync"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -10,26 +9,23 @@ import (
 	"github.com/prometheus/prometheus/util/annotations"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/amphora-metrics/amphora/pkg/block"
 	"github.com/amphora-metrics/amphora/pkg/errs"
 )
 
 // sessionFetches is how many selections of one query run at the same time.
 const sessionFetches = 8
 
-// session is one query's use of the querier: a time range, what is left of the limits, and what is
-// held until the query ends.
+// session is one query's use of the querier: a time range and what is left of the limits.
 type session struct {
 	q          *Querier
 	mint, maxt int64
 	slots      chan struct{}
 	fetches    sync.WaitGroup
 
-	mu        sync.Mutex // guards what follows
-	closed    bool
-	budget    *budget
-	cancels   []context.CancelCauseFunc
-	snapshots []*block.Snapshot
+	mu      sync.Mutex // guards what follows
+	closed  bool
+	budget  *budget
+	cancels []context.CancelCauseFunc
 }
 
 var errSessionClosed = errs.New(errs.Canceled, "query has ended")
@@ -38,8 +34,7 @@ func newSession(q *Querier, mint, maxt int64) *session {
 	return &session{q: q, mint: mint, maxt: maxt, slots: make(chan struct{}, sessionFetches)}
 }
 
-// Close ends running selections and lets go of the blocks; what the session yielded must not be
-// used afterwards.
+// Close ends running selections.
 func (s *session) Close() error {
 	s.mu.Lock()
 	s.closed = true
@@ -48,12 +43,7 @@ func (s *session) Close() error {
 	}
 	s.mu.Unlock()
 	s.fetches.Wait()
-	var err error
-	for _, snap := range s.snapshots {
-		err = errors.Join(err, snap.Close())
-	}
-	s.snapshots = nil
-	return err
+	return nil
 }
 
 // selection is a Select in the making.
@@ -134,8 +124,7 @@ func (s *session) fetch(ctx context.Context, h storage.SelectHints, matchers []*
 		g.Go(func() (err error) { recent, err = s.q.selectIngesters(gctx, sc, h, matchers, b); return err })
 	}
 	if sc.blocks {
-		// The blocks are read with ctx: they are read later, when g's context has ended.
-		g.Go(func() (err error) { old, err = s.selectBlocks(ctx, gctx, sc, h, matchers); return err })
+		g.Go(func() (err error) { old, err = s.q.selectBlocks(gctx, sc, h, matchers, b); return err })
 	}
 	if err := g.Wait(); err != nil {
 		return err
@@ -151,13 +140,6 @@ func (s *session) budgetOf(sc scope) *budget {
 		s.budget = newBudget(s.q, sc.limits)
 	}
 	return s.budget
-}
-
-// hold keeps snap until the session ends.
-func (s *session) hold(snap *block.Snapshot) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.snapshots = append(s.snapshots, snap)
 }
 
 // next moves to the next series.

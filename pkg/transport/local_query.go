@@ -26,7 +26,7 @@ func unaryLocal[Req, Resp any](ctx context.Context, g guard, f func(context.Cont
 	if err := ctx.Err(); err != nil {
 		return nil, errs.Wrap(errs.KindOf(err), context.Cause(ctx))
 	}
-	defer g.recovered("local ingester query", &err)
+	defer g.recovered("local query", &err)
 	return f(ctx, in)
 }
 
@@ -83,7 +83,7 @@ func openLocal[T any](ctx context.Context, g guard, serve func(grpc.ServerStream
 	p := &localPipe[T]{ctx: ctx, messages: make(chan *T, localMessages)}
 	go func() {
 		defer close(p.messages)
-		defer g.recovered("local ingester query", &p.err)
+		defer g.recovered("local query", &p.err)
 		p.err = serve(&localServerStream[T]{p})
 	}()
 	return &localClientStream[T]{p}

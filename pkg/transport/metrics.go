@@ -99,3 +99,13 @@ func newServerMetrics(reg prometheus.Registerer) *serverMetrics {
 			Help: "Attempts to load changed certificate files; with outcome failure the ones before stay in use."}, []string{"outcome"}),
 	}
 }
+
+func newStoreClientMetrics(reg prometheus.Registerer) *clientMetrics {
+	f := promauto.With(reg)
+	return &clientMetrics{
+		duration: f.NewHistogramVec(prometheus.HistogramOpts{Name: "amphora_storegateway_client_request_duration_seconds",
+			Help: "Time of calls to store-gateways, until the end of their streams.", Buckets: instrument.DefBuckets}, []string{"operation", "status_code"}),
+		panics: f.NewCounter(prometheus.CounterOpts{Name: "amphora_storegateway_client_panics_total",
+			Help: "Panics while the store-gateway of this process answered. Each is a bug."}),
+	}
+}

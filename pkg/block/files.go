@@ -2,15 +2,8 @@ package block
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -65,54 +58,6 @@ func complete(files []File) error {
 	}
 	if len(files) == 0 {
 		return errs.New(errs.Internal, "it is corrupted: it has no files")
-	}
-	return nil
-}
-
-// download copies a block to dir and checks sizes, and checksums where the meta file has them.
-func download(ctx context.Context, bkt objstore.BucketReader, m Meta, files []File, dir string) error {
-	if err := os.MkdirAll(filepath.Join(dir, ChunksDir), 0o750); err != nil {
-		return err
-	}
-	for _, f := range files {
-		if err := downloadFile(ctx, bkt, f, filepath.Join(dir, filepath.FromSlash(f.RelPath))); err != nil {
-			return err
-		}
-	}
-	b, err := json.Marshal(m)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(dir, MetaFile), b, 0o640)
-}
-
-func downloadFile(ctx context.Context, bkt objstore.BucketReader, f File, to string) (err error) {
-	r, err := bkt.Get(ctx, f.RelPath)
-	if err != nil {
-		return storeError(ctx, bkt, err, "get its %s", f.RelPath)
-	}
-	defer func() { err = errors.Join(err, r.Close()) }()
-	w, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o640)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, w.Close()) }()
-	sum := sha256.New()
-	out := io.Writer(w)
-	if f.Hash != nil && f.Hash.Func == hashSHA256 {
-		out = io.MultiWriter(w, sum)
-	}
-	n, err := io.Copy(out, io.LimitReader(r, f.SizeBytes+1))
-	if err != nil {
-		return storeError(ctx, bkt, err, "get its %s", f.RelPath)
-	}
-	if n != f.SizeBytes {
-		return errs.New(errs.Internal, "its %s is corrupted: %d bytes or more, %d are recorded", f.RelPath, n, f.SizeBytes)
-	}
-	if f.Hash != nil && f.Hash.Func == hashSHA256 {
-		if got := hex.EncodeToString(sum.Sum(nil)); got != f.Hash.Value {
-			return errs.New(errs.Internal, "its %s is corrupted: checksum %s, %s is recorded", f.RelPath, got, f.Hash.Value)
-		}
 	}
 	return nil
 }

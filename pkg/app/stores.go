@@ -1,0 +1,194 @@
+package app
+
+import (
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/grafana/dskit/flagext"
+	"github.com/grafana/dskit/kv"
+	"github.com/grafana/dskit/ring"
+
+	"github.com/amphora-metrics/amphora/pkg/block"
+	"github.com/amphora-metrics/amphora/pkg/config"
+	"github.com/amphora-metrics/amphora/pkg/members"
+	"github.com/amphora-metrics/amphora/pkg/querier"
+	"github.com/amphora-metrics/amphora/pkg/storegateway"
+	"github.com/amphora-metrics/amphora/pkg/transport"
+	"github.com/amphora-metrics/amphora/pkg/wire/storepb"
+)
+
+// tokensPerStoreGateway spreads blocks, which are few and large, more evenly than series need.
+const tokensPerStoreGateway = 512
+
+// StoreRingConfig of the store-gateways' hash ring, mounted as store_gateway.sharding_ring. Name,
+// address and zone of a process are those of the ingesters' ring.
+type StoreRingConfig struct {
+	Heartbeats           members.Heartbeats
+	ReplicationFactor    int
+	ZoneAwareness        bool
+	UnregisterOnShutdown bool
+}
+
+// Declare names the settings.
+func (c *StoreRingConfig) Declare(s *config.Set) {
+	s.Mount("", &c.Heartbeats)
+	s.Int(&c.Heartbeats.ForgetPeriods, "auto_forget_unhealthy_periods", 10, "Heartbeat timeouts after which a silent store-gateway is removed from the ring. 0: never.").Expert()
+	s.Int(&c.ReplicationFactor, "replication_factor", 3, "Store-gateways that may be asked for a block, one after the other.").Expert()
+	s.Bool(&c.ZoneAwareness, "zone_awareness_enabled", false, "Place the replicas of a block in different zones. Every store-gateway then needs a zone.").Expert()
+	s.Bool(&c.UnregisterOnShutdown, "unregister_on_shutdown", true, "Leave the ring at shutdown; false keeps the place for a quick restart.").Expert()
+}
+
+// Validate refuses what cannot work.
+func (c *StoreRingConfig) Validate() error {
+	if c.ReplicationFactor < 1 {
+		return config.Wrong("replication_factor", "is %d; it must be 1 or more", c.ReplicationFactor)
+	}
+	return nil
+}
+
+// BlocksConfig is how queries use bucket indexes, mounted as
+// blocks_storage.bucket_store.bucket_index.
+type BlocksConfig struct{ MaxStale time.Duration }
+
+// Declare names the settings.
+func (c *BlocksConfig) Declare(s *config.Set) {
+	s.Duration(&c.MaxStale, "max_stale_period", time.Hour, "A bucket index that no compactor brought up to date for this long fails queries, because it may lack blocks. 0: never.").Expert()
+}
+
+// storeRingKV opens the store of the store-gateways' ring.
+func (a *App) storeRingKV(name string) (kv.Client, error) {
+	store, err := a.ringKV()
+	if err != nil {
+		return nil, err
+	}
+	return kv.NewClient(store, ring.GetCodec(), kv.RegistererWithKVName(a.prefixed(), name), a.kitLog(name))
+}
+
+// storeRing is the view that queriers have of the store-gateways.
+func (a *App) storeRing() (*ring.Ring, error) {
+	return a.p.storeRing.get(func() (*ring.Ring, error) {
+		client, err := a.storeRingKV("store-gateway-ring")
+		if err != nil {
+			return nil, err
+		}
+		var c ring.Config
+		flagext.DefaultValues(&c)
+		c.HeartbeatTimeout = a.cfg.StoreRing.Heartbeats.Timeout
+		c.ZoneAwarenessEnabled = a.cfg.StoreRing.ZoneAwareness
+		c.ReplicationFactor = a.cfg.StoreRing.ReplicationFactor
+		if a.cfg.alone() {
+			c.ReplicationFactor = 1
+		}
+		r, err := ring.NewWithStoreClientAndStrategy(c, storegateway.RingName, storegateway.RingKey, client,
+			ring.NewIgnoreUnhealthyInstancesReplicationStrategy(), a.prefixed(), a.kitLog("store-gateway-ring"))
+		if err != nil {
+			return nil, fmt.Errorf("store-gateway ring: %w", err)
+		}
+		return r, a.serve("store-gateway-ring", r)
+	})
+}
+
+// storeEntry is this process's place among the store-gateways.
+func (a *App) storeEntry() error {
+	client, err := a.storeRingKV("store-gateway-lifecycler")
+	if err != nil {
+		return err
+	}
+	id, err := a.cfg.Ring.ID()
+	if err != nil {
+		return err
+	}
+	addr, err := a.instanceAddr()
+	if err != nil {
+		return err
+	}
+	logger := a.kitLog("store-gateway-lifecycler")
+	var d ring.BasicLifecyclerDelegate = ring.NewInstanceRegisterDelegate(ring.ACTIVE, tokensPerStoreGateway)
+	if a.cfg.StoreRing.UnregisterOnShutdown {
+		d = ring.NewLeaveOnStoppingDelegate(d, logger)
+	}
+	d = ring.NewTokensPersistencyDelegate(filepath.Join(a.cfg.StoreGateway.SyncDir, "tokens"), ring.ACTIVE, d, logger)
+	beat := a.cfg.StoreRing.Heartbeats
+	if after := beat.ForgetAfter(); after > 0 {
+		d = ring.NewAutoForgetDelegate(after, d, logger)
+	}
+	entry, err := ring.NewBasicLifecycler(ring.BasicLifecyclerConfig{
+		ID: id, Addr: addr, Zone: a.cfg.Ring.Zone, NumTokens: tokensPerStoreGateway,
+		HeartbeatPeriod: beat.Period, HeartbeatTimeout: beat.Timeout,
+		KeepInstanceInTheRingOnShutdown: !a.cfg.StoreRing.UnregisterOnShutdown,
+	}, storegateway.RingName, storegateway.RingKey, client, d, logger, a.prefixed())
+	if err != nil {
+		return fmt.Errorf("store-gateway ring: %w", err)
+	}
+	return a.serve("store-gateway-entry", entry)
+}
+
+// storeGateway is the one of this process.
+func (a *App) storeGateway() (*storegateway.Gateway, error) {
+	return a.p.storeGateway.get(func() (*storegateway.Gateway, error) {
+		b, err := a.blocksBucket()
+		if err != nil {
+			return nil, err
+		}
+		store, err := block.NewStore(block.StoreDeps{Logger: a.log, Reg: a.reg, Bucket: b,
+			Dir: a.cfg.StoreGateway.SyncDir, LocalBytes: int64(a.cfg.StoreGateway.MaxCacheBytes)})
+		if err != nil {
+			return nil, err
+		}
+		a.closers = append(a.closers, store.Close)
+		g, err := storegateway.New(a.cfg.StoreGateway, storegateway.Deps{Logger: a.log, Reg: a.reg, Store: store, Bucket: b})
+		if err != nil {
+			return nil, err
+		}
+		return g, a.serve("store-gateway", g)
+	})
+}
+
+// buildStoreGateway builds the store-gateway with its gRPC service and its place in the ring.
+func (a *App) buildStoreGateway() error {
+	g, err := a.storeGateway()
+	if err != nil {
+		return err
+	}
+	s, err := a.server()
+	if err != nil {
+		return err
+	}
+	storepb.RegisterStoreGatewayServer(s.GRPC(), g)
+	return a.storeEntry()
+}
+
+// stores is how a querier reaches blocks. A store-gateway in the same process is called directly.
+func (a *App) stores() (*querier.Stores, error) {
+	r, err := a.storeRing()
+	if err != nil {
+		return nil, err
+	}
+	b, err := a.blocksBucket()
+	if err != nil {
+		return nil, err
+	}
+	clients, err := transport.NewStores(a.cfg.Clients, transport.ClientDeps{InRing: inRing(r), Registerer: a.reg, Log: a.log})
+	if err != nil {
+		return nil, err
+	}
+	if err := a.serve("store-gateway-clients", clients); err != nil {
+		return nil, err
+	}
+	if a.cfg.runs("store-gateway") {
+		g, err := a.storeGateway()
+		if err != nil {
+			return nil, err
+		}
+		addr, err := a.instanceAddr()
+		if err != nil {
+			return nil, err
+		}
+		if err := clients.Register(addr, g); err != nil {
+			return nil, fmt.Errorf("register the store-gateway of this process: %w", err)
+		}
+	}
+	indexes := block.NewIndexes(block.IndexesDeps{Logger: a.log, Reg: a.reg, Bucket: b, MaxStale: a.cfg.BucketIndex.MaxStale})
+	return &querier.Stores{Ring: r, Client: clients.For, Indexes: indexes}, nil
+}

@@ -1,0 +1,352 @@
+package block
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+	"github.com/prometheus/prometheus/tsdb/chunks"
+	"github.com/prometheus/prometheus/tsdb/index"
+
+	"github.com/amphora-metrics/amphora/pkg/block/paged"
+	"github.com/amphora-metrics/amphora/pkg/errs"
+)
+
+const (
+	// batchSeries is how many series are read ahead: enough that the requests for their chunks can
+	// be joined, few enough that a batch fits into memory.
+	batchSeries = 2048
+	// batchChunks ends a batch early, for series with many chunks.
+	batchChunks = 64 << 10
+
+	// seriesGuess and chunkGuess are how much is fetched of a series or chunk before its length is
+	// known.
+	seriesGuess = 512
+	chunkGuess  = 1024
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// Selection says what is read of a block.
+type Selection struct {
+	MinTime, MaxTime int64 // milliseconds, both inclusive
+	Matchers         []*labels.Matcher
+	// Only series whose labels hash (labels.StableHash) modulo ShardCount is ShardIndex; 0: all.
+	ShardIndex, ShardCount uint64
+	// LabelsOnly leaves the chunks out.
+	LabelsOnly bool
+}
+
+// Work is what reading took.
+type Work struct {
+	paged.Traffic
+	Postings, Series, Chunks int
+}
+
+// Series is one series with those of its chunks that may have samples of the selected time.
+type Series struct {
+	Labels labels.Labels
+	Chunks []chunks.Meta // their data does not depend on the block staying open
+}
+
+// SeriesSet yields the series of a selection in the order of their labels. It is for one goroutine.
+type SeriesSet struct {
+	ctx   context.Context
+	block *Block
+	sel   Selection
+	refs  []storage.SeriesRef
+	files []*paged.File // segments in use
+
+	batch []Series
+	at    int
+	work  Work
+	err   error
+
+	builder labels.ScratchBuilder
+	metas   []chunks.Meta
+}
+
+// Select begins to read. The set must be closed before the block. Errors: those of ctx, Internal if
+// the block is corrupted, TooLarge, Unavailable.
+func (b *Block) Select(ctx context.Context, sel Selection) (*SeriesSet, error) {
+	s := &SeriesSet{ctx: ctx, block: b, sel: sel, files: make([]*paged.File, len(b.opened.segments)), builder: labels.NewScratchBuilder(16)}
+	var err error
+	if s.refs, err = b.expand(ctx, sel.Matchers); err != nil {
+		return nil, fmt.Errorf("select from block %s: %w", b.opened.meta.ULID, err)
+	}
+	s.work.Postings = len(s.refs)
+	return s, nil
+}
+
+// expand returns the series that match, from the cache if they are there. The caller must not
+// change them.
+func (b *Block) expand(ctx context.Context, matchers []*labels.Matcher) (refs []storage.SeriesRef, err error) {
+	key := postingsKey{b.opened.key, keyOf(matchers)}
+	if refs, ok := b.store.postings.get(key); ok {
+		return refs, nil
+	}
+	err = faults(func() error {
+		p, err := tsdb.PostingsForMatchers(ctx, b.opened.index, slices.Clone(matchers)...) // it sorts them in place
+		if err != nil {
+			return err
+		}
+		refs, err = index.ExpandPostings(p)
+		return err
+	})
+	if err != nil {
+		return nil, corrupted(ctx, err)
+	}
+	b.store.postings.put(key, refs)
+	return refs, nil
+}
+
+// corrupted gives errors of the index reader, which have no kind, the one they deserve.
+func corrupted(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return errs.Wrap(errs.KindOf(err), err)
+}
+
+func keyOf(matchers []*labels.Matcher) string {
+	keys := make([]string, len(matchers))
+	for i, m := range matchers {
+		keys[i] = fmt.Sprintf("%d\xff%s\xff%s", m.Type, m.Name, m.Value)
+	}
+	slices.Sort(keys)
+	return strings.Join(keys, "\xfe")
+}
+
+// Next moves on to the next series; false at the end or after an error.
+func (s *SeriesSet) Next() bool {
+	s.at++
+	for s.at >= len(s.batch) {
+		if s.err != nil || len(s.refs) == 0 {
+			return false
+		}
+		if s.err = s.read(); s.err != nil {
+			s.batch = nil
+			return false
+		}
+		s.at = 0
+	}
+	return true
+}
+
+// At is the series that Next moved to.
+func (s *SeriesSet) At() Series { return s.batch[s.at] }
+
+// Err is why Next ended early.
+func (s *SeriesSet) Err() error { return s.err }
+
+// Work is what reading took so far.
+func (s *SeriesSet) Work() Work { return s.work }
+
+// Close gives up the chunks' files.
+func (s *SeriesSet) Close() error {
+	var err error
+	for i, f := range s.files {
+		if f != nil {
+			err = errors.Join(err, f.Close())
+			s.files[i] = nil
+		}
+	}
+	return err
+}
+
+// read fills the batch.
+func (s *SeriesSet) read() error {
+	if err := s.ctx.Err(); err != nil {
+		return context.Cause(s.ctx)
+	}
+	n := min(len(s.refs), batchSeries)
+	if err := s.foresee(s.refs[:n]); err != nil {
+		return err
+	}
+	s.batch = s.batch[:0:0] // the last batch belongs to the caller
+	taken, metas := 0, 0
+	err := faults(func() error {
+		for _, ref := range s.refs[:n] {
+			taken++
+			s.metas = s.metas[:0]
+			if err := s.block.opened.index.Series(ref, &s.builder, &s.metas); err != nil {
+				return err
+			}
+			s.metas = slices.DeleteFunc(s.metas, func(m chunks.Meta) bool { return !m.OverlapsClosedInterval(s.sel.MinTime, s.sel.MaxTime) })
+			if len(s.metas) == 0 {
+				continue
+			}
+			ls := s.builder.Labels()
+			if s.sel.ShardCount > 0 && labels.StableHash(ls)%s.sel.ShardCount != s.sel.ShardIndex {
+				continue
+			}
+			series := Series{Labels: ls}
+			if !s.sel.LabelsOnly {
+				series.Chunks = slices.Clone(s.metas)
+				metas += len(s.metas)
+			}
+			s.batch = append(s.batch, series)
+			if metas >= batchChunks {
+				break
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read series of block %s: %w", s.block.opened.meta.ULID, corrupted(s.ctx, err))
+	}
+	s.refs = s.refs[taken:]
+	s.work.Series += taken
+	if metas == 0 {
+		return nil
+	}
+	if err := s.readChunks(metas); err != nil {
+		return fmt.Errorf("read chunks of block %s: %w", s.block.opened.meta.ULID, err)
+	}
+	return nil
+}
+
+// foresee fetches the part of the index that holds the series refs, in few requests.
+func (s *SeriesSet) foresee(refs []storage.SeriesRef) error {
+	f := s.block.opened.file
+	align := int64(16) // of series in an index
+	if s.block.opened.index.Version() == index.FormatV1 {
+		align = 1
+	}
+	ranges := make([]paged.Range, 0, len(refs))
+	for _, ref := range refs {
+		from := int64(ref) * align
+		to := min(from+seriesGuess, int64(f.Len()))
+		if n := len(ranges); n > 0 && from <= ranges[n-1].To {
+			ranges[n-1].To = to
+			continue
+		}
+		ranges = append(ranges, paged.Range{From: from, To: to})
+	}
+	t, err := f.Load(s.ctx, ranges...)
+	s.work.Add(t)
+	return err
+}
+
+// place is where a chunk lies.
+type place struct{ segment, at int }
+
+func placeOf(ref chunks.ChunkRef) place {
+	seg, at := chunks.BlockChunkRef(ref).Unpack()
+	return place{seg, at}
+}
+
+// readChunks replaces the references of the batch's chunks by the chunks: first their beginnings
+// are fetched, which tell how long they are, then what is missing.
+func (s *SeriesSet) readChunks(n int) error {
+	s.work.Chunks += n
+	if err := s.loadChunks(func(f *paged.File, at int) (paged.Range, error) {
+		if at+chunks.MaxChunkLengthFieldSize > f.Len() {
+			return paged.Range{}, errs.New(errs.Internal, "it is corrupted: a chunk begins at byte %d of %d", at, f.Len())
+		}
+		return paged.Range{From: int64(at), To: int64(min(at+chunkGuess, f.Len()))}, nil
+	}); err != nil {
+		return err
+	}
+	size := 0
+	if err := s.loadChunks(func(f *paged.File, at int) (paged.Range, error) {
+		from, to, err := chunkAt(f, at)
+		size += to - from
+		return paged.Range{From: int64(from), To: int64(to)}, err
+	}); err != nil {
+		return err
+	}
+	slab := make([]byte, 0, size)
+	for i := range s.batch {
+		for j := range s.batch[i].Chunks {
+			m := &s.batch[i].Chunks[j]
+			p := placeOf(m.Ref)
+			f := s.files[p.segment]
+			from, to, err := chunkAt(f, p.at)
+			if err != nil {
+				return err
+			}
+			b := f.Bytes(from, to)
+			data := b[:len(b)-crc32.Size]
+			if got, want := crc32.Checksum(data, castagnoli), binary.BigEndian.Uint32(b[len(data):]); got != want {
+				return errs.New(errs.Internal, "it is corrupted: checksum %x of a chunk of series %s, %x is recorded", got, s.batch[i].Labels, want)
+			}
+			start := len(slab)
+			slab = append(slab, data[chunks.ChunkEncodingSize:]...)
+			if m.Chunk, err = chunkenc.FromData(chunkenc.Encoding(data[0]), slab[start:len(slab):len(slab)]); err != nil {
+				return errs.New(errs.Internal, "it is corrupted: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// chunkAt returns where the encoding, data and checksum of the chunk at byte at lie.
+func chunkAt(f *paged.File, at int) (from, to int, err error) {
+	length, n := binary.Uvarint(f.Bytes(at, at+chunks.MaxChunkLengthFieldSize))
+	from = at + n
+	if n <= 0 || length < 2 || length > uint64(f.Len()) || from+chunks.ChunkEncodingSize+int(length)+crc32.Size > f.Len() {
+		return 0, 0, errs.New(errs.Internal, "it is corrupted: a chunk at byte %d of %d has the length %d", at, f.Len(), length)
+	}
+	return from, from + chunks.ChunkEncodingSize + int(length) + crc32.Size, nil
+}
+
+// loadChunks fetches what want says of each chunk of the batch.
+func (s *SeriesSet) loadChunks(want func(f *paged.File, at int) (paged.Range, error)) error {
+	ranges := make([][]paged.Range, len(s.files))
+	for i := range s.batch {
+		for j := range s.batch[i].Chunks {
+			p := placeOf(s.batch[i].Chunks[j].Ref)
+			f, err := s.segment(p.segment)
+			if err != nil {
+				return err
+			}
+			r, err := want(f, p.at)
+			if err != nil {
+				return err
+			}
+			// Chunks mostly follow each other, so that few stretches are left.
+			if rs := ranges[p.segment]; len(rs) > 0 && r.From >= rs[len(rs)-1].From && r.From <= rs[len(rs)-1].To {
+				rs[len(rs)-1].To = max(rs[len(rs)-1].To, r.To)
+				continue
+			}
+			ranges[p.segment] = append(ranges[p.segment], r)
+		}
+	}
+	for i, rs := range ranges {
+		if len(rs) == 0 {
+			continue
+		}
+		t, err := s.files[i].Load(s.ctx, rs...)
+		s.work.Add(t)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// segment returns the file of segment n, which stays in use until the set is closed.
+func (s *SeriesSet) segment(n int) (*paged.File, error) {
+	if n < 0 || n >= len(s.files) {
+		return nil, errs.New(errs.Internal, "it is corrupted: a chunk is in segment %d of %d", n+1, len(s.files))
+	}
+	if s.files[n] == nil {
+		o := s.block.opened
+		f, err := s.block.store.pages.Open(path.Join(string(o.key.tenant), o.key.block.String(), o.segments[n].RelPath), o.segments[n].SizeBytes)
+		if err != nil {
+			return nil, err
+		}
+		s.files[n] = f
+	}
+	return s.files[n], nil
+}

@@ -1,0 +1,443 @@
+package block
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb"
+	"github.com/prometheus/prometheus/tsdb/chunks"
+	"github.com/thanos-io/objstore"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+)
+
+// counting counts the range requests of a bucket, and fails or cuts them if it is told to.
+type counting struct {
+	objstore.Bucket
+	ranges atomic.Int64
+	fail   atomic.Int64 // how many more requests fail
+	cut    atomic.Int64 // how many more answers end early
+}
+
+func (c *counting) GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error) {
+	c.ranges.Add(1)
+	if c.fail.Add(-1) >= 0 {
+		return nil, errors.New("the storage is out of order")
+	}
+	r, err := c.Bucket.GetRange(ctx, name, off, length)
+	if err == nil && c.cut.Add(-1) >= 0 {
+		return struct {
+			io.Reader
+			io.Closer
+		}{io.LimitReader(r, length/2), r}, nil
+	}
+	return r, err
+}
+
+// wideBlock makes a block with n series of 130 samples with chunks of many sizes.
+func wideBlock(t testing.TB, n int) string {
+	t.Helper()
+	var series []storage.Series
+	for i := range n {
+		var ss []chunks.Sample
+		for j := range 130 {
+			ss = append(ss, sample{int64(j) * 10_000, float64((i*7919 + j*j) % (1 + i%1000))})
+		}
+		series = append(series, storage.NewListSeries(labels.FromStrings("__name__", fmt.Sprintf("m%d", i%10),
+			"i", fmt.Sprintf("%05d", i), "zone", fmt.Sprintf("z%d", i%3), "pad", strings.Repeat("x", i%50)), ss))
+	}
+	dir, err := tsdb.CreateBlock(series, t.TempDir(), tsdb.DefaultBlockDuration, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func newStore(t testing.TB, bkt objstore.Bucket, dir string, most int64) *Store {
+	t.Helper()
+	s, err := NewStore(StoreDeps{Logger: quiet, Reg: prometheus.NewRegistry(), Bucket: bkt, LocalBytes: most, Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func closeStore(t testing.TB, s *Store) {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// readAll selects from a block in the bucket and words every series with its chunks.
+func readAll(ctx context.Context, s *Store, id ulid.ULID, sel Selection) (out []string, work Work, err error) {
+	b, err := s.Open(ctx, "t1", id)
+	if err != nil {
+		return nil, work, err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	set, err := b.Select(ctx, sel)
+	if err != nil {
+		return nil, work, err
+	}
+	defer func() { err = errors.Join(err, set.Close()) }()
+	for set.Next() {
+		out = append(out, word(set.At().Labels, set.At().Chunks))
+	}
+	return out, set.Work(), set.Err()
+}
+
+func word(ls labels.Labels, metas []chunks.Meta) string {
+	var b strings.Builder
+	b.WriteString(ls.String())
+	for _, m := range metas {
+		fmt.Fprintf(&b, " %d-%d %d:%x", m.MinTime, m.MaxTime, m.Chunk.Encoding(), m.Chunk.Bytes())
+	}
+	return b.String()
+}
+
+// asTSDB is readAll by the TSDB itself, on the local block.
+func asTSDB(t testing.TB, dir string, sel Selection) (out []string) {
+	t.Helper()
+	b, err := tsdb.OpenBlock(quiet, dir, nil, tsdb.DefaultPostingsDecoderFactory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	ix, err := b.Index()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ix.Close()
+	cr, err := b.Chunks()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cr.Close()
+	p, err := tsdb.PostingsForMatchers(t.Context(), ix, slices.Clone(sel.Matchers)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var builder labels.ScratchBuilder
+	for p.Next() {
+		var metas []chunks.Meta
+		if err := ix.Series(p.At(), &builder, &metas); err != nil {
+			t.Fatal(err)
+		}
+		metas = slices.DeleteFunc(metas, func(m chunks.Meta) bool { return !m.OverlapsClosedInterval(sel.MinTime, sel.MaxTime) })
+		if len(metas) == 0 || sel.ShardCount > 0 && labels.StableHash(builder.Labels())%sel.ShardCount != sel.ShardIndex {
+			continue
+		}
+		for i := range metas {
+			if metas[i].Chunk, _, err = cr.ChunkOrIterable(metas[i]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		out = append(out, word(builder.Labels(), metas))
+	}
+	return out
+}
+
+func eq(name, value string) *labels.Matcher {
+	return labels.MustNewMatcher(labels.MatchEqual, name, value)
+}
+
+func TestStoreReadsWhatTheTSDBReads(t *testing.T) {
+	dir := wideBlock(t, 700)
+	bkt := newBucket(t)
+	id := upload(t, bkt, dir)
+	s := newStore(t, bkt, t.TempDir(), 1<<30)
+	defer closeStore(t, s)
+	all := labels.MustNewMatcher(labels.MatchRegexp, "__name__", ".+")
+	for name, sel := range map[string]Selection{
+		"everything": {MaxTime: 1 << 40, Matchers: []*labels.Matcher{all}},
+		"a metric":   {MaxTime: 1 << 40, Matchers: []*labels.Matcher{eq("__name__", "m3")}},
+		"a time":     {MinTime: 300_000, MaxTime: 500_000, Matchers: []*labels.Matcher{all}},
+		"a shard":    {MaxTime: 1 << 40, Matchers: []*labels.Matcher{all}, ShardIndex: 1, ShardCount: 3},
+		"not":        {MaxTime: 1 << 40, Matchers: []*labels.Matcher{labels.MustNewMatcher(labels.MatchNotRegexp, "i", "0.*"), eq("zone", "z1")}},
+		"nothing":    {MaxTime: 1 << 40, Matchers: []*labels.Matcher{eq("__name__", "none")}},
+		"no time":    {MinTime: 1 << 40, MaxTime: 1 << 41, Matchers: []*labels.Matcher{all}},
+	} {
+		for _, round := range []string{"cold", "warm"} {
+			got, _, err := readAll(t.Context(), s, id, sel)
+			if want := asTSDB(t, dir, sel); err != nil || !slices.Equal(got, want) {
+				t.Errorf("%s, %s: %d series, want %d; %v", name, round, len(got), len(want), err)
+			}
+		}
+	}
+}
+
+func TestStoreFetchesOnceAndInFewRequests(t *testing.T) {
+	bkt := &counting{Bucket: newBucket(t)}
+	id := upload(t, bkt, wideBlock(t, 1500))
+	dir := t.TempDir()
+	s := newStore(t, bkt, dir, 1<<30)
+	sel := Selection{MaxTime: 1 << 40, Matchers: []*labels.Matcher{eq("__name__", "m3")}}
+	first, work, err := readAll(t.Context(), s, id, sel)
+	if err != nil || len(first) != 150 || work.Requests == 0 {
+		t.Fatalf("%d series, %+v, %v", len(first), work, err)
+	}
+	if n := bkt.ranges.Load(); n > 8 {
+		t.Errorf("%d requests for 150 series of one metric", n)
+	}
+	before := bkt.ranges.Load()
+	if _, work, err = readAll(t.Context(), s, id, sel); err != nil || bkt.ranges.Load() != before || work.FetchedBytes != 0 || work.CachedBytes == 0 {
+		t.Errorf("a second look made %d requests: %+v, %v", bkt.ranges.Load()-before, work, err)
+	}
+	closeStore(t, s)
+
+	s = newStore(t, bkt, dir, 1<<30)
+	defer closeStore(t, s)
+	again, _, err := readAll(t.Context(), s, id, sel)
+	if err != nil || !slices.Equal(again, first) || bkt.ranges.Load() != before {
+		t.Errorf("after a restart: %d requests, %d series, %v", bkt.ranges.Load()-before, len(again), err)
+	}
+}
+
+func TestDamagedLocalPagesAreFetchedAgain(t *testing.T) {
+	bkt := &counting{Bucket: newBucket(t)}
+	id := upload(t, bkt, wideBlock(t, 700))
+	dir := t.TempDir()
+	s := newStore(t, bkt, dir, 1<<30)
+	sel := Selection{MaxTime: 1 << 40, Matchers: []*labels.Matcher{eq("zone", "z1")}}
+	first, _, err := readAll(t.Context(), s, id, sel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeStore(t, s)
+	local, err := filepath.Glob(filepath.Join(dir, "pages", "*.pages"))
+	if err != nil || len(local) != 2 {
+		t.Fatalf("local copies: %v, %v", local, err)
+	}
+	for _, f := range local {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := 100; i < len(b); i += 5000 {
+			b[i] ^= 0xff
+		}
+		if err := os.WriteFile(f, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = newStore(t, bkt, dir, 1<<30)
+	defer closeStore(t, s)
+	before := bkt.ranges.Load()
+	again, _, err := readAll(t.Context(), s, id, sel)
+	if err != nil || !slices.Equal(again, first) || bkt.ranges.Load() == before {
+		t.Errorf("%d series, want %d; %d requests; %v", len(again), len(first), bkt.ranges.Load()-before, err)
+	}
+}
+
+func TestFaultsOfTheStorageAreRetriedAndThenReported(t *testing.T) {
+	dir := wideBlock(t, 500)
+	bkt := &counting{Bucket: newBucket(t)}
+	id := upload(t, bkt, dir)
+	sel := Selection{MaxTime: 1 << 40, Matchers: []*labels.Matcher{eq("zone", "z1")}}
+	want := asTSDB(t, dir, sel)
+
+	bkt.fail.Store(2)
+	bkt.cut.Store(1)
+	s := newStore(t, bkt, t.TempDir(), 1<<30)
+	got, _, err := readAll(t.Context(), s, id, sel)
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("after some faults: %d series, %v", len(got), err)
+	}
+	closeStore(t, s)
+
+	bkt.fail.Store(1 << 30)
+	s = newStore(t, bkt, t.TempDir(), 1<<30)
+	defer closeStore(t, s)
+	if _, _, err := readAll(t.Context(), s, id, sel); errs.KindOf(err) != errs.Unavailable {
+		t.Errorf("with a dead storage: %v", err)
+	}
+	bkt.fail.Store(0)
+	if got, _, err := readAll(t.Context(), s, id, sel); err != nil || !slices.Equal(got, want) {
+		t.Errorf("after the storage came back: %d series, %v", len(got), err)
+	}
+}
+
+func TestCorruptedBlocksAreErrors(t *testing.T) {
+	for _, file := range []string{IndexFile, ChunksDir + "/000001"} {
+		dir := wideBlock(t, 200)
+		root := t.TempDir()
+		bkt := newBucket(t)
+		id := upload(t, bkt, dir)
+		b, err := os.ReadFile(filepath.Join(dir, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := len(b) / 3; i < len(b)*2/3; i += 97 {
+			b[i] ^= 0x55
+		}
+		if err := bkt.Upload(t.Context(), "t1/"+id.String()+"/"+file, strings.NewReader(string(b))); err != nil {
+			t.Fatal(err)
+		}
+		s := newStore(t, bkt, root, 1<<30)
+		_, _, err = readAll(t.Context(), s, id, Selection{MaxTime: 1 << 40, Matchers: []*labels.Matcher{labels.MustNewMatcher(labels.MatchRegexp, "i", ".+")}})
+		if errs.KindOf(err) != errs.Internal {
+			t.Errorf("%s damaged: %v", file, err)
+		}
+		closeStore(t, s)
+	}
+}
+
+func TestTheLocalDiskIsBounded(t *testing.T) {
+	bkt := newBucket(t)
+	var ids []ulid.ULID
+	for _, n := range []int{2500, 600, 600, 600} {
+		ids = append(ids, upload(t, bkt, wideBlock(t, n)))
+	}
+	dir := t.TempDir()
+	const most = 640 << 10
+	s := newStore(t, bkt, dir, most)
+	defer closeStore(t, s)
+	sel := Selection{MaxTime: 1 << 40, Matchers: []*labels.Matcher{eq("__name__", "m3")}}
+	for round := range 2 {
+		for _, id := range ids {
+			if _, _, err := readAll(t.Context(), s, id, sel); err != nil {
+				t.Fatalf("round %d: %v", round, err)
+			}
+			s.Unload(0)
+		}
+	}
+	if got := s.pages.Bytes(); got > most {
+		t.Errorf("%d bytes on the local disk, %d are allowed", got, most)
+	}
+	// A query that needs more than there is room for is refused, and leaves nothing broken behind.
+	all := Selection{MaxTime: 1 << 40, Matchers: []*labels.Matcher{labels.MustNewMatcher(labels.MatchRegexp, "i", ".+")}}
+	if _, _, err := readAll(t.Context(), s, ids[0], all); errs.KindOf(err) != errs.TooLarge {
+		t.Errorf("everything of a large block: %v", err)
+	}
+	s.Unload(0)
+	if _, _, err := readAll(t.Context(), s, ids[1], sel); err != nil {
+		t.Errorf("after a refusal: %v", err)
+	}
+}
+
+func TestManyReadersShareOneFetch(t *testing.T) {
+	dir := wideBlock(t, 700)
+	bkt := &counting{Bucket: newBucket(t)}
+	id := upload(t, bkt, dir)
+	s := newStore(t, bkt, t.TempDir(), 1<<30)
+	defer closeStore(t, s)
+	sel := Selection{MaxTime: 1 << 40, Matchers: []*labels.Matcher{eq("zone", "z2")}}
+	want := asTSDB(t, dir, sel)
+	var wg sync.WaitGroup
+	for i := range 16 {
+		wg.Go(func() {
+			ctx, cancel := context.WithCancel(t.Context())
+			if i%4 == 0 {
+				cancel() // some give up at once, which must not hurt the others
+			}
+			defer cancel()
+			got, _, err := readAll(ctx, s, id, sel)
+			if i%4 != 0 && (err != nil || !slices.Equal(got, want)) {
+				t.Errorf("reader %d: %d series, %v", i, len(got), err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := bkt.ranges.Load(); n > 40 {
+		t.Errorf("%d requests for 12 equal reads", n)
+	}
+}
+
+func TestLabelsAndStatsOfAStoredBlock(t *testing.T) {
+	bkt := newBucket(t)
+	id := upload(t, bkt, wideBlock(t, 300))
+	s := newStore(t, bkt, t.TempDir(), 1<<30)
+	defer closeStore(t, s)
+	b, err := s.Open(t.Context(), "t1", id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	names, err := b.LabelNames(t.Context(), nil)
+	if want := []string{"__name__", "i", "pad", "zone"}; err != nil || !slices.Equal(names, want) {
+		t.Errorf("names %v, %v", names, err)
+	}
+	if names, err = b.LabelNames(t.Context(), []*labels.Matcher{eq("i", "00000")}); err != nil || !slices.Equal(names, []string{"__name__", "i", "zone"}) {
+		t.Errorf("names of one series %v, %v", names, err)
+	}
+	values, err := b.LabelValues(t.Context(), "zone", nil)
+	if want := []string{"z0", "z1", "z2"}; err != nil || !slices.Equal(values, want) {
+		t.Errorf("values %v, %v", values, err)
+	}
+	if values, err = b.LabelValues(t.Context(), "zone", []*labels.Matcher{eq("i", "00001")}); err != nil || !slices.Equal(values, []string{"z1"}) {
+		t.Errorf("values of one series %v, %v", values, err)
+	}
+	st, err := b.Stats(t.Context(), 2)
+	if err != nil || st.Series != 300 || len(st.SeriesByMetric) != 2 || st.SeriesByMetric[0] != (Count{"m0", 30}) || st.ValuesByLabel[0] != (Count{"i", 300}) {
+		t.Errorf("%+v, %v", st, err)
+	}
+}
+
+func TestForgottenBlocksLeaveTheDisk(t *testing.T) {
+	bkt := newBucket(t)
+	id := upload(t, bkt, wideBlock(t, 100))
+	dir := t.TempDir()
+	s := newStore(t, bkt, dir, 1<<30)
+	defer closeStore(t, s)
+	sel := Selection{MaxTime: 1 << 40, Matchers: []*labels.Matcher{eq("zone", "z2")}}
+	if _, _, err := readAll(t.Context(), s, id, sel); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Forget("t2", func(ulid.ULID) bool { return true }); err != nil || s.pages.Bytes() == 0 {
+		t.Fatalf("another tenant's blocks went: %d bytes, %v", s.pages.Bytes(), err)
+	}
+	if err := s.Forget("t1", func(u ulid.ULID) bool { return u == id }); err != nil || s.pages.Bytes() != 0 || s.Loaded() != 0 {
+		t.Errorf("%d bytes, %d open, %v", s.pages.Bytes(), s.Loaded(), err)
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, "pages", "*")); err != nil || len(left) != 0 {
+		t.Errorf("left on disk: %v, %v", left, err)
+	}
+}
+
+func BenchmarkStoreSelectWarm(b *testing.B) {
+	bkt := newBucket(b)
+	id := upload(b, bkt, wideBlock(b, 10_000))
+	s := newStore(b, bkt, b.TempDir(), 1<<30)
+	defer closeStore(b, s)
+	blk, err := s.Open(b.Context(), "t1", id)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer blk.Close()
+	sel := Selection{MaxTime: 1 << 40, Matchers: []*labels.Matcher{labels.MustNewMatcher(labels.MatchRegexp, "i", ".+")}}
+	b.ReportAllocs()
+	start := time.Now()
+	series := 0
+	for b.Loop() {
+		set, err := blk.Select(b.Context(), sel)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for set.Next() {
+			series++
+		}
+		if err := errors.Join(set.Err(), set.Close()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(time.Since(start).Nanoseconds())/float64(series), "ns/series")
+}

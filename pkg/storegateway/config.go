@@ -1,0 +1,43 @@
+package storegateway
+
+import (
+	"time"
+
+	"github.com/amphora-metrics/amphora/pkg/config"
+)
+
+// Config is the settings of a Gateway and its local copies, mounted as bucket_store below
+// blocks_storage.
+type Config struct {
+	SyncDir       string
+	MaxCacheBytes int
+	SyncInterval  time.Duration
+	IdleTimeout   time.Duration
+	MaxConcurrent int
+	QueueTimeout  time.Duration
+}
+
+// Declare names each setting once.
+func (c *Config) Declare(s *config.Set) {
+	s.String(&c.SyncDir, "sync-dir", "./data/blocks-cache", "Directory of the local copies of what queries read of blocks. Its content is disposable.")
+	s.Int(&c.MaxCacheBytes, "max-cache-bytes", 10<<30, "Bytes of local copies. A query that needs more at once is refused.")
+	s.Duration(&c.SyncInterval, "sync-interval", 15*time.Minute, "How often copies of deleted blocks are looked for.").Expert()
+	s.Duration(&c.IdleTimeout, "index-header.lazy-loading-idle-timeout", time.Hour, "The index of a block that no query needed for this long is closed.").Expert()
+	s.Int(&c.MaxConcurrent, "max-concurrent", 200, "Calls that a store-gateway answers at the same time.").Expert()
+	s.Duration(&c.QueueTimeout, "max-concurrent-queue-timeout", 5*time.Second, "How long a call waits for its turn; then the querier asks another store-gateway.").Expert()
+}
+
+// Validate refuses what cannot work.
+func (c *Config) Validate() error {
+	switch {
+	case c.SyncDir == "":
+		return config.Wrong("sync-dir", "is empty; it names a directory")
+	case c.MaxCacheBytes <= 0:
+		return config.Wrong("max-cache-bytes", "is %d; it must be positive", c.MaxCacheBytes)
+	case c.SyncInterval <= 0:
+		return config.Wrong("sync-interval", "is %s; it must be positive", c.SyncInterval)
+	case c.MaxConcurrent <= 0:
+		return config.Wrong("max-concurrent", "is %d; it must be 1 or more", c.MaxConcurrent)
+	}
+	return nil
+}
