@@ -16,6 +16,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/api/ingest"
 	"github.com/amphora-metrics/amphora/pkg/api/prom"
 	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/memory"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 )
 
@@ -34,6 +35,9 @@ type Deps struct {
 	Limits func(tenant.ID) limits.View
 	// Federation says that Read can read for several tenants at once.
 	Federation bool
+
+	// Memory is the budget of the process; nil: none.
+	Memory *memory.Ledger
 
 	Pusher ingest.Pusher
 	// MaxPushBytes bounds a push, packed and unpacked. 0: 100 MiB.
@@ -96,6 +100,7 @@ func New(cfg Config, deps Deps) (*API, error) {
 	}
 	if deps.Pusher != nil {
 		cfg.Ingest.MaxRecvBytes = cmp.Or(deps.MaxPushBytes, defaultMaxPushBytes)
+		cfg.Ingest.Memory = deps.Memory.Account(memory.Bodies)
 		a.ingest = ingest.New(cfg.Ingest, deps.Pusher, deps.Registerer, rand.Float64)
 	}
 	if deps.Read != nil {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -201,6 +202,9 @@ func (a *API) fail(w *countingWriter, r *http.Request, rt *Route, err error) {
 	if kind == errs.Internal {
 		a.log.Error("request failed", "path", r.URL.Path, "err", err)
 	}
+	if kind == errs.Unavailable {
+		w.Header().Set("Retry-After", strconv.Itoa(retryAfterSeconds)) // the write path says it better
+	}
 	switch {
 	case rt.Style == Write:
 		a.ingest.WriteError(w, r, err)
@@ -210,6 +214,9 @@ func (a *API) fail(w *countingWriter, r *http.Request, rt *Route, err error) {
 		plain(w, kind.HTTPStatus(), err.Error())
 	}
 }
+
+// retryAfterSeconds is when a read that could not be answered is worth another try.
+const retryAfterSeconds = 5
 
 func plain(w http.ResponseWriter, status int, text string) {
 	h := w.Header()

@@ -29,6 +29,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/distributor"
 	"github.com/amphora-metrics/amphora/pkg/ingester"
 	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/memory"
 	"github.com/amphora-metrics/amphora/pkg/querier"
 	"github.com/amphora-metrics/amphora/pkg/storegateway"
 	"github.com/amphora-metrics/amphora/pkg/telemetry"
@@ -37,9 +38,6 @@ import (
 
 const (
 	metricsPrefix = "amphora_"
-	// goMemoryFraction of the cgroup's limit is for the Go heap; the rest for stacks, mapped
-	// files and what the kernel keeps for the process.
-	goMemoryFraction = 0.9
 	// stopWait bounds how long one part may take to stop; a flush of everything may take long.
 	stopWait = 10 * time.Minute
 )
@@ -51,6 +49,7 @@ type App struct {
 	log    *slog.Logger
 	reg    *telemetry.Registry
 	limits *limits.Overrides
+	memory *memory.Ledger
 
 	p        parts
 	api      *api.API
@@ -102,7 +101,9 @@ func Main(args []string, out, logs io.Writer) error {
 		return err
 	}
 	cfg.derive(set)
-	telemetry.SetMemoryLimit(goMemoryFraction).Derive(set)
+	most := cfg.Memory.Limits()
+	most.Tell()
+	most.Derive(set)
 	if req.Print != "" {
 		return set.Print(out, req.Print)
 	}
@@ -135,6 +136,10 @@ func New(cfg Config, set *config.Set, log *slog.Logger) (*App, error) {
 		Name: "amphora_config_hash",
 		Help: "Always 1; the label is a hash of the configuration in force. Processes of one kind should agree.",
 	}, []string{"sha256"}).WithLabelValues(set.Hash()).Set(1)
+	a.memory = memory.New(cfg.Memory.Limits(), memory.Deps{Logger: log, Reg: a.reg})
+	if err := a.serve("memory", a.memory); err != nil {
+		return nil, err
+	}
 	a.limits = limits.NewOverrides(&a.cfg.Limits, a.cfg.Runtime, limits.Deps{Log: log, Reg: a.reg, Env: os.Getenv})
 	if err := a.serve("runtime-config", a.limits); err != nil {
 		return nil, err

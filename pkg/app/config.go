@@ -14,6 +14,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/ingester"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/members"
+	"github.com/amphora-metrics/amphora/pkg/memory"
 	"github.com/amphora-metrics/amphora/pkg/querier"
 	"github.com/amphora-metrics/amphora/pkg/storegateway"
 	"github.com/amphora-metrics/amphora/pkg/telemetry"
@@ -26,6 +27,7 @@ type Config struct {
 	ShutdownDelay time.Duration
 
 	Telemetry       telemetry.Config
+	Memory          memory.Config
 	Server          transport.Config
 	Exposure        transport.Exposure
 	Clients         transport.ClientConfig
@@ -51,6 +53,7 @@ func (c *Config) Declare(s *config.Set) {
 	s.Strings(&c.Target, "target", []string{"all"}, "What this process runs: a list of "+targetNames()+".")
 	s.Duration(&c.ShutdownDelay, "shutdown-delay", 0, "How long the process goes on serving, saying that it is not ready, after it was told to stop, so that load balancers look away first.")
 	s.Mount("", &c.Telemetry)
+	s.Mount("memory", &c.Memory)
 	s.Mount("", &c.API.Tenancy)
 	s.Mount("auth", &c.Exposure)
 	s.Mount("server", &c.Server)

@@ -31,7 +31,7 @@ func (a *App) mount() error {
 		return err
 	}
 	d := api.Deps{
-		Log: a.log, Registerer: a.reg, Metrics: a.reg.Handler(a.log), Limits: a.limits.For, Build: build(),
+		Log: a.log, Registerer: a.reg, Metrics: a.reg.Handler(a.log), Limits: a.limits.For, Memory: a.memory, Build: build(),
 		Ready: a.ready, Services: a.states,
 		Config: func(mode string) ([]byte, error) {
 			return printed(func(b *bytes.Buffer) error { return a.set.Print(b, mode) })

@@ -84,7 +84,7 @@ func (a *App) ingester() (*ingester.Ingester, error) {
 		where := newPlaces(r, lc.ID, a.cfg.Ring.ZoneAwareness, func(id tenant.ID) int { return limits.IngestionTenantShardSize.Of(a.limits.For(id)) })
 		ing, err := ingester.New(a.cfg.Ingester, ingester.Deps{
 			Logger: a.log, Reg: a.reg, Limits: a.limits.For, Place: where.of, Bucket: b, Lifecycler: lc,
-			InstanceLimits: a.ingesterLimits,
+			InstanceLimits: a.ingesterLimits, Memory: a.memory,
 		})
 		if err != nil {
 			return nil, err
@@ -150,7 +150,7 @@ func (a *App) distributor() (*distributor.Distributor, error) {
 		}
 		d, err := distributor.New(a.cfg.Distributor, distributor.Deps{
 			Logger: a.log, Reg: a.reg, Limits: a.limits.For, Ring: r, Replica: reps.For,
-			HealthyDistributors: peers.healthy, InstanceLimits: a.distributorLimits,
+			HealthyDistributors: peers.healthy, InstanceLimits: a.distributorLimits, Memory: a.memory,
 		})
 		if err != nil {
 			return nil, err
@@ -178,7 +178,7 @@ func (a *App) querier() (*querier.Querier, error) {
 			return nil, err
 		}
 		return querier.New(a.cfg.Querier, querier.Deps{
-			Logger: a.log, Reg: a.reg, Ingesters: r, Client: c.For, Stores: stores, Limits: a.limits.For,
+			Logger: a.log, Reg: a.reg, Ingesters: r, Client: c.For, Stores: stores, Limits: a.limits.For, Memory: a.memory,
 		})
 	})
 }

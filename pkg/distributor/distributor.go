@@ -20,6 +20,7 @@ import (
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/memory"
 	"github.com/amphora-metrics/amphora/pkg/remotewrite"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/wire/frame"
@@ -41,6 +42,8 @@ type Deps struct {
 	// InstanceLimits returns the configured instance limits as changed while running. nil: as
 	// configured.
 	InstanceLimits func(InstanceLimits) InstanceLimits
+	// Memory is the budget of the process; nil: as much as the settings say.
+	Memory *memory.Ledger
 	// Now is the clock. nil: time.Now.
 	Now func() time.Time
 }
@@ -56,6 +59,7 @@ type Distributor struct {
 	keys    *remotewrite.Keys
 	steps   []step
 	budget  *budget
+	memory  *memory.Account // of the work on pushes
 	tenants *tenants
 	watch   *ringWatch
 	pushes  sync.Pool // *push
@@ -91,7 +95,8 @@ func New(cfg Config, deps Deps) (*Distributor, error) {
 	cfg = cfg.derive()
 	d := &Distributor{
 		cfg: cfg, deps: deps, keys: remotewrite.NewKeys(), steps: steps(), watch: newRingWatch(deps.Ring),
-		budget: &budget{limit: int64(max(cfg.SeriesCacheBytes/entryBytes, 1))},
+		budget: &budget{limit: int64(max(cfg.SeriesCacheBytes/entryBytes, 1)), memory: deps.Memory.Account(memory.Table)},
+		memory: deps.Memory.Account(memory.Bodies),
 		// Ticks begin well above zero, so that "long ago" is a tick, too.
 		epoch: deps.Now().Add(-24 * time.Hour),
 	}
@@ -153,9 +158,11 @@ func (d *Distributor) admit(bytes int) (leave func(), err error) {
 		return nil, errs.New(errs.Unavailable, "the distributor is shutting down")
 	}
 	n, b := d.inflight.Add(1), d.inflightBytes.Add(int64(bytes))
+	taken := int64(0) // what a push makes of a body is about as large
 	leave = func() {
 		d.inflight.Add(-1)
 		d.inflightBytes.Add(-int64(bytes))
+		d.memory.Release(taken)
 	}
 	l := d.instanceLimits()
 	switch {
@@ -171,6 +178,12 @@ func (d *Distributor) admit(bytes int) (leave func(), err error) {
 		leave()
 		return nil, d.tooFast(l.MaxIngestionRate)
 	}
+	if err := d.memory.Reserve(int64(bytes)); err != nil {
+		leave()
+		d.metrics.rejected.WithLabelValues("distributor_memory").Inc()
+		return nil, err
+	}
+	taken = int64(bytes)
 	d.underWay.Add(1)
 	return leave, nil
 }

@@ -3,7 +3,6 @@ package distributor
 import (
 	"sync/atomic"
 	"time"
-	"unsafe"
 )
 
 const (
@@ -54,6 +53,8 @@ func (b *budget) idleTicks() uint32 {
 	used, limit := b.used.Load(), max(b.limit, 1)
 	left := (limit - used) * 10 / limit // tenths
 	switch {
+	case b.memory.Short():
+		return pressureIdleTicks
 	case left >= 2:
 		return long
 	case left >= 1:
@@ -64,12 +65,23 @@ func (b *budget) idleTicks() uint32 {
 	return pressureIdleTicks
 }
 
+// give returns the memory of t, which nobody uses any more, to the process.
+func (b *budget) give(t *table) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	bytes := int64(len(t.slots)) * slotBytes
+	for _, p := range t.pages {
+		bytes += int64(len(p) * rowBytes)
+	}
+	b.memory.Release(bytes)
+}
+
 // size returns the series remembered and the bytes of the table.
 func (t *table) size() (series, bytes int) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	for _, p := range t.pages {
-		bytes += len(p) * int(unsafe.Sizeof(entry{}))
+		bytes += len(p) * rowBytes
 	}
-	return t.indexed, bytes + len(t.slots)*8 + cap(t.free)*4 + cap(t.pages)*24
+	return t.indexed, bytes + len(t.slots)*slotBytes + cap(t.free)*4 + cap(t.pages)*24
 }

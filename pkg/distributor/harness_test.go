@@ -24,6 +24,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/config"
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/memory"
 	"github.com/amphora-metrics/amphora/pkg/remotewrite"
 	"github.com/amphora-metrics/amphora/pkg/remotewrite/remotewritetest"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
@@ -164,6 +165,7 @@ type clusterOptions struct {
 	zones               bool
 	cacheBytes          int
 	maxInflight         int
+	memory              *memory.Ledger
 }
 
 func newCluster(t testing.TB, o clusterOptions) *cluster {
@@ -203,8 +205,8 @@ func newCluster(t testing.TB, o clusterOptions) *cluster {
 	cfg.RemoteTimeout = time.Minute
 	c.Distributor, err = New(cfg, Deps{Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Reg: c.reg,
 		Limits: func(tenant.ID) limits.View { return *c.view.Load() }, Ring: c.ring, Replica: c.replica,
-		HealthyDistributors: func() int { return int(c.share.Load()) },
-		Now:                 func() time.Time { return time.UnixMilli(c.clock.Load()) }})
+		HealthyDistributors: func() int { return int(c.share.Load()) }, Memory: o.memory,
+		Now: func() time.Time { return time.UnixMilli(c.clock.Load()) }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -195,7 +195,9 @@ func (p *push) stored() {
 		}
 		for _, at := range set.replicas {
 			if r := &s.replicas[at]; r.stored && r.err != nil {
-				if lost = max(lost, r.lost); p.first == nil {
+				lost = max(lost, r.lost)
+				// What may succeed later counts more: told of the other, the sender would not come back.
+				if p.first == nil || errs.KindOf(r.err).Retry() && !errs.KindOf(p.first).Retry() {
 					p.first = r.err
 				}
 			}

@@ -4,7 +4,9 @@ import (
 	"math/bits"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 
+	"github.com/amphora-metrics/amphora/pkg/memory"
 	"github.com/amphora-metrics/amphora/pkg/remotewrite"
 	"github.com/amphora-metrics/amphora/pkg/wire/frame"
 )
@@ -15,7 +17,9 @@ const (
 	boundSlots = 3
 
 	// entryBytes is what one remembered series costs, with its share of the index.
-	entryBytes = 64 + 19
+	entryBytes = rowBytes + 19
+	rowBytes   = int(unsafe.Sizeof(entry{}))
+	slotBytes  = 8 // of the index
 
 	pageBits    = 8
 	pageEntries = 1 << pageBits
@@ -60,9 +64,13 @@ const (
 
 // budget bounds the entries of all tables of a process.
 type budget struct {
-	limit int64
-	used  atomic.Int64
+	limit  int64
+	used   atomic.Int64
+	memory *memory.Account // of the process; holds what the tables take, idle entries included
 }
+
+// full says whether no entry may be added for good.
+func (b *budget) full() bool { return b.used.Load() >= b.limit || b.memory.Short() }
 
 // table remembers the series of one tenant: an open-addressing index over numbered entries. The
 // number of an entry is the index of the frame.Ref of its series.
@@ -106,6 +114,7 @@ func tagOf(h remotewrite.Hash) uint32 { return uint32(h.Hi >> 32) }
 func (t *table) resize(n int) {
 	old := t.slots
 	t.slots = make([]uint64, n)
+	t.budget.memory.Take(int64(n-len(old)) * slotBytes)
 	t.shift = uint8(32 - bits.TrailingZeros(uint(n)))
 	for _, s := range old {
 		if s != 0 {
@@ -290,10 +299,10 @@ func (t *table) index(n uint32) {
 // allocate returns a free entry, transient if asked for. Past the budget it makes room from idle
 // entries of this table, and if there are none the entry is transient, too.
 func (t *table) allocate(tick uint32, wanted bool) (n uint32, transient, ok bool) {
-	full := t.budget.used.Load() >= t.budget.limit || t.next >= maxTableEntries-transientEntries && len(t.free) == 0
+	full := t.budget.full() || t.next >= maxTableEntries-transientEntries && len(t.free) == 0
 	if full && !wanted {
 		t.advance(tick, pressureIdleTicks, pressureScan)
-		full = t.budget.used.Load() >= t.budget.limit || len(t.free) == 0
+		full = t.budget.full() || len(t.free) == 0
 	}
 	if transient = full || wanted; !transient {
 		t.budget.used.Add(1)
@@ -323,9 +332,11 @@ func (t *table) extend(n uint32) {
 			size = 16
 		}
 		t.pages = append(t.pages, make([]entry, size))
+		t.budget.memory.Take(int64(size * rowBytes))
 	}
 	if i := int(n & (pageEntries - 1)); i >= len(t.pages[p]) {
 		grown := make([]entry, min(pageEntries, 2*len(t.pages[p])))
+		t.budget.memory.Take(int64((len(grown) - len(t.pages[p])) * rowBytes))
 		copy(grown, t.pages[p])
 		t.pages[p] = grown
 	}

@@ -264,6 +264,7 @@ func (ts *tenants) drop(t *tenantState, tick uint32) {
 	delete(ts.byID, t.id)
 	series, _ := t.table.size()
 	ts.budget.used.Add(-int64(series))
+	ts.budget.give(t.table)
 	ts.metrics.seriesForgotten.Add(float64(series))
 	ts.metrics.forget(string(t.id))
 }

@@ -25,6 +25,7 @@ import (
 
 	"github.com/amphora-metrics/amphora/pkg/config"
 	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/memory"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/wire/frame"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
@@ -57,6 +58,7 @@ type siteOptions struct {
 	change func(*Config)
 	logger *slog.Logger
 	deps   func(*Deps)
+	memory *memory.Ledger
 }
 
 // newSite starts an ingester; it is stopped with the test unless that was done before.
@@ -92,9 +94,9 @@ func newSite(t testing.TB, o siteOptions) *site {
 	}
 	deps := Deps{
 		Logger: logger, Reg: s.reg, Bucket: s.bucket, Lifecycler: lc,
-		Limits: func(tenant.ID) limits.View { return *s.view.Load() },
-		Place:  func(tenant.ID) *Place { return s.at.Load() },
-		Now:    func() time.Time { return time.UnixMilli(s.now.Load()) },
+		Limits: func(tenant.ID) limits.View { return *s.view.Load() }, Memory: o.memory,
+		Place: func(tenant.ID) *Place { return s.at.Load() },
+		Now:   func() time.Time { return time.UnixMilli(s.now.Load()) },
 	}
 	if o.deps != nil {
 		o.deps(&deps)

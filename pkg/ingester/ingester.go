@@ -24,6 +24,7 @@ import (
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/memory"
 	"github.com/amphora-metrics/amphora/pkg/telemetry"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/wal"
@@ -51,6 +52,7 @@ type Deps struct {
 	// InstanceLimits returns the configured instance limits as changed while running. nil: as
 	// configured.
 	InstanceLimits func(InstanceLimits) InstanceLimits
+	Memory         *memory.Ledger                      // nil: bounded by InstanceLimits alone
 	Now            func() time.Time                    // nil: time.Now
 	DiskSpace      func(dir string) (DiskSpace, error) // nil: that of the file system
 	Usage          func() (Usage, error)               // nil: that of the process
@@ -134,6 +136,7 @@ func New(cfg Config, deps Deps) (*Ingester, error) {
 		reads = 8 * runtime.GOMAXPROCS(0)
 	}
 	i.reads = make(chan struct{}, reads)
+	i.memory = accountsOf(deps.Memory)
 	var seed [8]byte
 	if _, err := rand.Read(seed[:]); err != nil {
 		return nil, fmt.Errorf("draw a session: %w", err)

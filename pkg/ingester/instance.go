@@ -53,6 +53,7 @@ const (
 	rejectedReads    = "ingester_max_inflight_read_requests"
 	rejectedDiskLow  = "ingester_disk_low"
 	rejectedDiskFull = "ingester_disk_full"
+	rejectedMemory   = "ingester_memory"
 )
 
 // guards refuse work that the process had better not take on.
@@ -61,6 +62,7 @@ type guards struct {
 	readable  atomic.Bool // queries are answered
 	samples   rate        // stored, of all tenants; ticked every guardTick
 	inReads   atomic.Int64
+	memory    accounts
 	space     space
 	load      load
 }
@@ -75,9 +77,13 @@ var errStopping = errs.New(errs.Unavailable, "the ingester is not taking samples
 func (i *Ingester) admit(size int64) error {
 	n, bytes := i.pushes.inflight.Add(1), i.pushes.bytes.Add(size)
 	err := i.refusesPush(n, bytes)
-	if err != nil {
-		i.release(size)
+	if err == nil {
+		if err = i.memory.frames.Reserve(size); err == nil {
+			return nil
+		}
+		i.metrics.rejected.WithLabelValues(rejectedMemory).Inc()
 	}
+	i.pushes.gone(size)
 	return err
 }
 
@@ -107,8 +113,8 @@ func (i *Ingester) refusesPush(n, bytes int64) error {
 }
 
 func (i *Ingester) release(size int64) {
-	i.pushes.inflight.Add(-1)
-	i.pushes.bytes.Add(-size)
+	i.pushes.gone(size)
+	i.memory.frames.Release(size)
 }
 
 // refusesNewSeries says why no series may be created, whatever the tenant is allowed. The error
@@ -133,6 +139,9 @@ var errInstanceSeries = instanceLimit("ingester-max-series", "max-series", "the 
 func (i *Ingester) admitRead() error {
 	n := i.inReads.Add(1)
 	err := i.load.busy()
+	if err == nil {
+		err = i.memory.queries.Room()
+	}
 	if most := i.instanceLimits().MaxInflightReadRequests; err == nil && most > 0 && n > int64(most) {
 		i.metrics.rejected.WithLabelValues(rejectedReads).Inc()
 		err = instanceLimit("ingester-max-inflight-read-requests", "max-inflight-read-requests", "too many queries at the same time")

@@ -32,7 +32,7 @@ func (i *Ingester) givePush(p *push) {
 	}
 	p.rec.reset()
 	clear(p.defs)
-	p.bound, p.frame, p.visit, p.first, p.rejected = nil, nil, visit{}, nil, 0
+	p.bound, p.frame, p.visit, p.first, p.short, p.rejected = nil, nil, visit{}, nil, nil, 0
 	p.unknown = p.unknown[:0]
 	clear(p.counts[:])
 	i.pool.Put(p)
@@ -50,6 +50,12 @@ func resized(s []head.Ref, n int) []head.Ref {
 type pushes struct {
 	phases
 	inflight, bytes atomic.Int64
+}
+
+// gone is the end of a push of size bytes.
+func (p *pushes) gone(size int64) {
+	p.inflight.Add(-1)
+	p.bytes.Add(-size)
 }
 
 // phases counts pushes so that one can wait for all that began before a moment, without holding

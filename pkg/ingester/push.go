@@ -81,6 +81,7 @@ type push struct {
 
 	rejected int // samples
 	first    *refusal
+	short    error // why new series were refused that may be sent again
 	counts   [numReasons]int
 }
 
@@ -319,6 +320,10 @@ func (p *push) refuse(err error, t *tenantHead, r frame.Ref, s named, at int64) 
 	case errors.Is(err, head.ErrUnknownRef):
 		p.unknown = append(p.unknown, r)
 		return nil
+	case isShortOfMemory(err): // the rest goes on
+		p.rejected++
+		p.short = err
+		return nil
 	case errs.KindOf(err) == errs.Unavailable: // no series may be created at all
 		return err
 	}
@@ -418,19 +423,21 @@ func (p *push) result(i *Ingester, t *tenantHead, f *frame.Frame) frame.Result {
 			res.Unknown = append(res.Unknown, r)
 		}
 	}
-	if p.first == nil {
-		return res
-	}
-	if p.first.reason == reasonActiveSeries {
-		p.first = p.active.refusal(p.counts[reasonActiveSeries])
-	}
-	for r, n := range p.counts {
-		if n > 0 {
-			t.stats.refused[r].Add(int64(n))
+	if p.first != nil {
+		if p.first.reason == reasonActiveSeries {
+			p.first = p.active.refusal(p.counts[reasonActiveSeries])
 		}
+		for r, n := range p.counts {
+			if n > 0 {
+				t.stats.refused[r].Add(int64(n))
+			}
+		}
+		res.Kind, res.Message = errs.KindOf(p.first), ofTenant(f.Tenant, p.first)
+		i.logRefusal(t.id, p.first, p.rejected)
 	}
-	res.Kind, res.Message = errs.KindOf(p.first), ofTenant(f.Tenant, p.first)
-	i.logRefusal(t.id, p.first, p.rejected)
+	if p.short != nil { // the sender is to come back, whatever else is wrong
+		res.Kind, res.Message = errs.KindOf(p.short), ofTenant(f.Tenant, p.short)
+	}
 	return res
 }
 

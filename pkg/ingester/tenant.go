@@ -201,6 +201,9 @@ func (t *tenantHead) mayCreate(ls labels.Labels) error {
 	if err := i.refusesNewSeries(); err != nil {
 		return err
 	}
+	if err := i.memory.series.Room(); err != nil {
+		return &shortOfMemory{err}
+	}
 	v := i.limits(t.id)
 	if global := limits.MaxGlobalSeriesPerUser.Of(v); global > 0 {
 		if most := t.localLimit(global); most > 0 && t.ownedSeries() >= int64(most) {
@@ -222,6 +225,7 @@ func (t *tenantHead) mayCreate(ls labels.Labels) error {
 
 func (t *tenantHead) created(ls labels.Labels) {
 	t.ing.series.Add(1)
+	t.ing.memory.series.Take(seriesBytes(ls))
 	t.stats.seriesCreated.Add(1)
 	t.metrics.add(ls.Get(model.MetricNameLabel), 1)
 }
@@ -229,6 +233,7 @@ func (t *tenantHead) created(ls labels.Labels) {
 func (t *tenantHead) deleted(ref head.Ref, ls labels.Labels) {
 	t.activity.forget(ref)
 	t.ing.series.Add(-1)
+	t.ing.memory.series.Release(seriesBytes(ls))
 	t.stats.seriesRemoved.Add(1)
 	t.metrics.add(ls.Get(model.MetricNameLabel), -1)
 }

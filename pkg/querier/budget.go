@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/memory"
 )
 
 // budget is what one query may still fetch. All selections of the query charge it while their
@@ -19,7 +20,14 @@ type budget struct {
 	series map[uint64]struct{}
 	chunks int
 	bytes  int
+	loan   memory.Loan // of the process's memory for queries
 }
+
+// What a query holds in memory of a series and of a chunk beside their text and data.
+const (
+	seriesOverheadBytes = 120
+	chunkOverheadBytes  = 96
+)
 
 func newBudget(q *Querier, v limits.View) *budget {
 	return &budget{
@@ -28,11 +36,16 @@ func newBudget(q *Querier, v limits.View) *budget {
 		maxChunks: limits.MaxFetchedChunksPerQuery.Of(v),
 		maxLen:    limits.MaxFetchedChunkBytesPerQuery.Of(v),
 		series:    map[uint64]struct{}{},
+		loan:      q.memory.Loan(),
 	}
 }
 
-// chargeSeries charges a series, once however many replicas send it.
+// chargeSeries charges a series, once however many replicas send it; the memory of it is charged
+// for each.
 func (b *budget) chargeSeries(l labels.Labels) error {
+	if err := b.use(int64(l.ByteSize()) + seriesOverheadBytes); err != nil {
+		return err
+	}
 	if b.maxSeries <= 0 {
 		return nil
 	}
@@ -48,13 +61,32 @@ func (b *budget) chargeSeries(l labels.Labels) error {
 	return nil
 }
 
-// chargeChunks charges n chunks of size bytes in all.
+// use charges memory. Errors: Unavailable.
+func (b *budget) use(bytes int64) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.loan.Use(bytes)
+}
+
+// release gives back what was charged to the process; the query has ended.
+func (b *budget) release() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.loan.Return()
+}
+
+// chargeChunks charges n chunks of size bytes in all. Whoever holds the bytes on the heap, and not in
+// mapped files, charges them by use as well.
 func (b *budget) chargeChunks(n, size int) error {
 	b.mu.Lock()
 	b.chunks += n
 	b.bytes += size
+	err := b.loan.Use(int64(n) * chunkOverheadBytes)
 	n, size = b.chunks, b.bytes
 	b.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	if b.maxChunks > 0 && n > b.maxChunks {
 		return b.q.reject("max-chunks-per-query", limits.MaxFetchedChunksPerQuery.Row(),
 			"the query exceeded the maximum number of chunks (limit: %d chunks)", b.maxChunks)

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/memory"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
 )
@@ -225,12 +226,15 @@ type cluster struct {
 	ring   *fakeRing
 	q      *Querier
 	limits limits.View
+	memory *memory.Ledger
 	now    time.Time
 }
 
 func newCluster(t testing.TB, nodes []*node, blocks *stores) *cluster {
 	t.Helper()
-	c := &cluster{nodes: nodes, ring: &fakeRing{}, now: time.UnixMilli(10 * time.Hour.Milliseconds())}
+	// Beside so large a budget the memory of the test itself does not count.
+	c := &cluster{nodes: nodes, ring: &fakeRing{}, memory: memory.New(memory.Limits{Process: 1 << 50, Go: 1 << 50}, memory.Deps{}),
+		now: time.UnixMilli(10 * time.Hour.Milliseconds())}
 	for i, n := range nodes {
 		c.ring.set.Instances = append(c.ring.set.Instances, ring.InstanceDesc{Addr: fmt.Sprint(i), Id: fmt.Sprint(i), Zone: n.zone})
 	}
@@ -246,8 +250,8 @@ func newCluster(t testing.TB, nodes []*node, blocks *stores) *cluster {
 			_, err := fmt.Sscan(addr, &i)
 			return nodes[i], err
 		},
-		Limits: func(tenant.ID) limits.View { return c.limits },
-		Now:    func() time.Time { return c.now },
+		Limits: func(tenant.ID) limits.View { return c.limits }, Memory: c.memory,
+		Now: func() time.Time { return c.now },
 	})
 	if err != nil {
 		t.Fatal(err)

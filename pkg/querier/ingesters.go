@@ -237,6 +237,9 @@ func (q *Querier) takeChunks(slab []chunks.Meta, cs []*ingesterpb.Chunk, from st
 	}
 	q.metrics.chunks.WithLabelValues(from).Add(float64(len(cs)))
 	q.metrics.chunkBytes.WithLabelValues(from).Add(float64(size))
+	if err := b.use(int64(size)); err != nil {
+		return nil, err
+	}
 	return slab, b.chargeChunks(len(cs), size)
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/memory"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
 )
@@ -31,6 +32,7 @@ type Deps struct {
 	Client    func(addr string) (ingesterpb.IngesterQueryClient, error)
 	Stores    *Stores // nil: there are no blocks
 	Limits    func(tenant.ID) limits.View
+	Memory    *memory.Ledger   // nil: not bounded
 	Now       func() time.Time // nil: time.Now
 }
 
@@ -41,6 +43,7 @@ type Querier struct {
 	deps    Deps
 	metrics *metrics
 	slots   chan struct{}
+	memory  *memory.Account
 }
 
 var (
@@ -61,7 +64,7 @@ func New(cfg Config, deps Deps) (*Querier, error) {
 	if deps.Now == nil {
 		deps.Now = time.Now
 	}
-	return &Querier{cfg: cfg, deps: deps, metrics: newMetrics(deps.Reg), slots: make(chan struct{}, maxFetches)}, nil
+	return &Querier{cfg: cfg, deps: deps, metrics: newMetrics(deps.Reg), slots: make(chan struct{}, maxFetches), memory: deps.Memory.Account(memory.Queries)}, nil
 }
 
 // Querier returns the samples with mint <= t <= maxt, in milliseconds.
@@ -74,8 +77,12 @@ func (q *Querier) ChunkQuerier(mint, maxt int64) (storage.ChunkQuerier, error) {
 	return chunkQuerier{newSession(q, mint, maxt)}, nil
 }
 
-// acquire takes one of the process's slots; the caller calls the function it returns.
+// acquire takes one of the process's slots; the caller calls the function it returns. Errors:
+// Unavailable if the process is short of memory, the cause of ctx.
 func (q *Querier) acquire(ctx context.Context) (func(), error) {
+	if err := q.memory.Room(); err != nil {
+		return nil, err
+	}
 	select {
 	case q.slots <- struct{}{}:
 		return func() { <-q.slots }, nil

@@ -3,6 +3,7 @@ package querier
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
@@ -43,6 +44,9 @@ func (s *session) Close() error {
 	}
 	s.mu.Unlock()
 	s.fetches.Wait()
+	if s.budget != nil {
+		s.budget.release()
+	}
 	return nil
 }
 
@@ -56,6 +60,37 @@ type selection struct {
 	limit     int // series; 0: none
 	n         int
 	err       error
+
+	budget *budget
+	points points // charged for each series
+}
+
+// points is what the engine makes of each series of a selection: a value for each step at which the
+// series has one. It holds those of all series at once.
+type points struct {
+	step, reach millis // reach is how long after a sample the series still has a value
+}
+
+// pointBytes is what the engine holds for one value at one step.
+const pointBytes = 16
+
+// pointsOf returns what follows from the hints of the engine; nothing without steps.
+func pointsOf(h storage.SelectHints) points {
+	return points{step: h.Step, reach: max(h.Range, lookback.Milliseconds())}
+}
+
+// lookback is the engine's default; a longer one makes the charge somewhat too low.
+const lookback = 5 * time.Minute
+
+// bytes is what a series with samples in mint <= t <= maxt makes of steps in start <= t <= end.
+func (p points) bytes(mint, maxt, start, end millis) int64 {
+	from, to := max(mint, start), min(maxt, end)
+	if p.step <= 0 || to < from {
+		return pointBytes
+	}
+	// In floating point the ends of a range cannot be too far apart.
+	steps := min((float64(to)-float64(from)+float64(p.reach))/float64(p.step), (float64(end)-float64(start))/float64(p.step)) + 1
+	return pointBytes * int64(min(steps, 1<<40))
 }
 
 // sel starts to fetch. Selections of one query so run beside each other although the engine asks
@@ -69,7 +104,7 @@ func (s *session) sel(ctx context.Context, hints *storage.SelectHints, matchers 
 		h.Start, h.End = s.mint, s.maxt
 	}
 	h.Start, h.End = max(h.Start, s.mint), min(h.End, s.maxt)
-	out.limit, out.untrimmed = h.Limit, h.DisableTrimming
+	out.limit, out.untrimmed, out.points = h.Limit, h.DisableTrimming, pointsOf(h)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -118,6 +153,7 @@ func (s *session) fetch(ctx context.Context, h storage.SelectHints, matchers []*
 	out.mint, out.maxt = sc.mint, sc.maxt
 
 	b := s.budgetOf(sc)
+	out.budget = b
 	var recent, old []source
 	g, gctx := errgroup.WithContext(ctx)
 	if sc.ingesters {
@@ -153,6 +189,11 @@ func (s *selection) next() bool {
 		return false
 	}
 	s.n++
+	if ms := s.merger.metas; len(ms) > 0 && s.points.step > 0 {
+		if s.err = s.budget.use(s.points.bytes(ms[0].MinTime, ms[len(ms)-1].MaxTime, s.mint, s.maxt)); s.err != nil {
+			return false
+		}
+	}
 	return true
 }
 

@@ -1,6 +1,6 @@
 // Package telemetry is how a process tells about itself: the log, the metrics and their namespace,
-// traces, the build it is, and the memory it may use. Nothing here sends anything anywhere unless
-// the environment names a receiver.
+// traces, and the build it is. Nothing here sends anything anywhere unless the environment names a
+// receiver.
 package telemetry
 
 import (

@@ -37,7 +37,7 @@ func homelessCalls() []homeless {
 			"log lines are structured", "log a constant message with attributes through the *slog.Logger the room was given"},
 		{"os", []string{"Exit"}, []string{"pkg/"}, nil,
 			"a room that ends the process skips everybody's Stop", "return the error"},
-		{"os", []string{"Getenv", "LookupEnv"}, []string{"pkg/"}, []string{"pkg/config", "pkg/telemetry", "pkg/app"},
+		{"os", []string{"Getenv", "LookupEnv"}, []string{"pkg/"}, []string{"pkg/config", "pkg/telemetry", "pkg/memory", "pkg/app"},
 			"a setting is declared once", "declare a field on the room's Config; its environment variable follows"},
 		{"flag", []string{"Bool*", "Int*", "Uint*", "Float*", "String*", "Duration*", "Text*", "Func*", "Var", "Parse"}, product,
 			[]string{"pkg/config"},

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/amphora-metrics/amphora/pkg/config"
+	"github.com/amphora-metrics/amphora/pkg/memory"
 )
 
 const (
@@ -29,6 +30,9 @@ type Config struct {
 	InflightBytes int
 	// Retry is mounted by whoever assembles the settings: its place is the distributor's section.
 	Retry RetryConfig
+	// Memory is what bodies may take of the memory of the process; its owner sets it. nil: as much as
+	// InflightBytes says.
+	Memory *memory.Account
 }
 
 // Declare adds the settings to s.

@@ -60,7 +60,7 @@ func TestAnAnswerHeldBackHoldsNoBody(t *testing.T) {
 		answered := make(chan *httptest.ResponseRecorder)
 		go func() { answered <- do(a, request(s2.EncodeSnappy(nil, make([]byte, 1<<16))).WithContext(ctx)) }()
 		synctest.Wait()
-		if left := a.memory.now.Load(); left != 0 {
+		if left := a.bodies.now.Load(); left != 0 {
 			t.Errorf("%d bytes of body are held while the answer waits", left)
 		}
 		time.Sleep(time.Second)

@@ -19,7 +19,7 @@ func FuzzAnyBodyIsAnsweredAndLeavesNothing(f *testing.F) {
 		if rec := do(a, r); rec.Code != 200 && (rec.Code < 400 || rec.Code >= 500) {
 			t.Errorf("status %d %s", rec.Code, rec.Body)
 		}
-		if left := a.memory.now.Load(); left != 0 {
+		if left := a.bodies.now.Load(); left != 0 {
 			t.Errorf("%d bytes stay reserved", left)
 		}
 	})

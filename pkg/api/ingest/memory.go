@@ -8,23 +8,25 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/memory"
 )
 
-// memory bounds the bytes of all bodies under way. It refuses instead of waiting: a queue of
+// inflight bounds the bytes of all bodies under way. It refuses instead of waiting: a queue of
 // pushes would be memory too, and the sender has one already.
-type memory struct {
-	most int64
-	used prometheus.Gauge
-	now  atomic.Int64
+type inflight struct {
+	most    int64
+	used    prometheus.Gauge
+	now     atomic.Int64
+	process *memory.Account // of all that the process does
 }
 
 // share is the part of one request.
 type share struct {
-	m *memory
+	m *inflight
 	n int64
 }
 
-func (m *memory) share() *share { return &share{m: m} }
+func (m *inflight) share() *share { return &share{m: m} }
 
 // grow reserves n more bytes. Errors: Unavailable.
 func (s *share) grow(n int) error {
@@ -35,6 +37,10 @@ func (s *share) grow(n int) error {
 		return errs.WithID(errs.Unavailable, "distributor-max-inflight-push-requests-bytes", "",
 			"the push requests in memory reached %d bytes", s.m.most)
 	}
+	if err := s.m.process.Reserve(int64(n)); err != nil {
+		s.m.now.Add(-int64(n))
+		return err
+	}
 	s.n += int64(n)
 	s.m.used.Add(float64(n))
 	return nil
@@ -42,6 +48,7 @@ func (s *share) grow(n int) error {
 
 func (s *share) shrink(n int) {
 	s.m.now.Add(-int64(n))
+	s.m.process.Release(int64(n))
 	s.n -= int64(n)
 	s.m.used.Sub(float64(n))
 }

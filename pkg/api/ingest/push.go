@@ -37,7 +37,7 @@ type Pusher interface {
 type API struct {
 	cfg     Config
 	pusher  Pusher
-	memory  *memory
+	bodies  *inflight
 	buffers *buffers
 	metrics *metrics
 	random  func() float64 // in [0, 1), spreads the retries of many clients
@@ -52,7 +52,7 @@ func New(cfg Config, pusher Pusher, reg prometheus.Registerer, random func() flo
 	return &API{
 		cfg:     cfg,
 		pusher:  pusher,
-		memory:  &memory{most: cfg.inflightBytes(), used: m.inflightBytes},
+		bodies:  &inflight{most: cfg.inflightBytes(), used: m.inflightBytes, process: cfg.Memory},
 		buffers: newBuffers(),
 		metrics: m,
 		random:  random,
@@ -88,7 +88,7 @@ func (a *API) push(w http.ResponseWriter, r *http.Request, version remotewrite.V
 	if encoding == "" {
 		encoding = "snappy" // the only encoding of version 1.0; early senders do not name it
 	}
-	share := a.memory.share()
+	share := a.bodies.share()
 	defer share.release()
 	// One byte more than announced, so that the end is found without growing; and only a start of
 	// what is announced, because announcing costs a client nothing.

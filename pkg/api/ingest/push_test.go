@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/memory"
 	"github.com/amphora-metrics/amphora/pkg/remotewrite"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 )
@@ -108,7 +109,7 @@ func TestBodiesAreUnpackedByTheirEncoding(t *testing.T) {
 			if rec := do(a, r); rec.Code != 200 || !bytes.Equal(s.body, plain) {
 				t.Errorf("%q, %s: status %d %s, %d bytes", encoding, name, rec.Code, rec.Body, len(s.body))
 			}
-			if left := a.memory.now.Load(); left != 0 {
+			if left := a.bodies.now.Load(); left != 0 {
 				t.Errorf("%q, %s: %d bytes stay reserved", encoding, name, left)
 			}
 		}
@@ -200,7 +201,7 @@ func TestTooLargeBodiesAreRefusedWithoutMemory(t *testing.T) {
 		if grown := after.TotalAlloc - before.TotalAlloc; grown > 24<<20 {
 			t.Errorf("%s: allocated %d bytes", name, grown)
 		}
-		if left := a.memory.now.Load(); left != 0 {
+		if left := a.bodies.now.Load(); left != 0 {
 			t.Errorf("%s: %d bytes stay reserved", name, left)
 		}
 	}
@@ -262,6 +263,21 @@ func TestBodiesInMemoryAreBoundedForTheWholeProcess(t *testing.T) {
 	<-b.in
 	if code := <-first; code != 200 {
 		t.Errorf("one alone that is larger than the bound: %d", code)
+	}
+}
+
+func TestBodiesAreRefusedWhenTheProcessIsShortOfMemory(t *testing.T) {
+	const budget = 1 << 50 // beside which the memory of the test itself does not count
+	l := memory.New(memory.Limits{Process: budget, Go: budget}, memory.Deps{})
+	a := New(Config{MaxRecvBytes: 1 << 20, Memory: l.Account(memory.Bodies)}, &sink{}, nil, func() float64 { return 0 })
+	body := s2.EncodeSnappy(nil, make([]byte, 1000))
+	l.Account(memory.Chunks).Take(budget * 96 / 100)
+	if rec := do(a, request(body)); rec.Code != 503 || rec.Header().Get("Retry-After") == "" || !strings.Contains(rec.Body.String(), "-memory.limit") {
+		t.Errorf("short: %d %s", rec.Code, rec.Body)
+	}
+	l.Account(memory.Chunks).Release(budget * 96 / 100)
+	if rec := do(a, request(body)); rec.Code != 200 || l.Account(memory.Bodies).Held() != 0 {
+		t.Errorf("no longer short: %d %s; %d bytes held", rec.Code, rec.Body, l.Account(memory.Bodies).Held())
 	}
 }
 

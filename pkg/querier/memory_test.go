@@ -1,0 +1,85 @@
+package querier
+
+import (
+	"math"
+	"testing"
+
+	"github.com/prometheus/prometheus/storage"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/memory"
+)
+
+func TestAQueryBorrowsWhatItHoldsAndReturnsIt(t *testing.T) {
+	c := full(t)
+	account := c.memory.Account(memory.Queries)
+	q, err := c.q.Querier(0, math.MaxInt32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A million steps of 16 bytes for each series, of which those count at which it has a value.
+	set := q.Select(asTenant(t), true, &storage.SelectHints{Start: 0, End: math.MaxInt32, Step: 10}, all)
+	n := int64(0)
+	for set.Next() {
+		n++
+	}
+	if set.Err() != nil || n != 40 {
+		t.Fatalf("%d series, %v", n, set.Err())
+	}
+	const each = (200*15_000 + 5*60_000) / 10 * pointBytes
+	if held := account.Held(); held < n*each*9/10 || held > n*each*12/10 {
+		t.Errorf("%d bytes held, want about %d", held, n*each)
+	}
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if held := account.Held(); held != 0 {
+		t.Errorf("%d bytes held by no query", held)
+	}
+}
+
+// full is a querier over three nodes with 40 series of 200 samples.
+func full(t *testing.T) *cluster {
+	var nodes []*node
+	for _, zone := range []string{"a", "b", "c"} {
+		n := newNode(t, zone)
+		add(t, n, reference(40, 200))
+		nodes = append(nodes, n)
+	}
+	return newCluster(t, nodes, nil)
+}
+
+func TestReadsAreRefusedWhenMemoryIsShort(t *testing.T) {
+	c := full(t)
+	account := c.memory.Account(memory.Queries)
+	taken := int64(0)
+	for _, step := range []int64{1 << 40, 1 << 30, 1 << 20, 1 << 10} {
+		for account.Reserve(step) == nil {
+			taken += step
+		}
+	}
+	give := func(n int64) { account.Release(n); taken -= n }
+	if err := c.tryRead(asTenant(t), t); errs.KindOf(err) != errs.Unavailable {
+		t.Errorf("without room: %v", err)
+	}
+	give(50 << 10)
+	if err := c.tryRead(asTenant(t), t); errs.KindOf(err) != errs.Unavailable {
+		t.Errorf("without room for all of it: %v", err)
+	}
+	give(1 << 20)
+	if err := c.tryRead(asTenant(t), t); err != nil {
+		t.Errorf("with room: %v", err)
+	}
+	c.memory.Account(memory.Chunks).Take(2 << 20)
+	q, err := c.q.Querier(0, math.MaxInt32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	if _, _, err := q.LabelNames(asTenant(t), nil); errs.KindOf(err) != errs.Unavailable {
+		t.Errorf("label names over the line: %v", err)
+	}
+	if held := account.Held(); held != taken {
+		t.Errorf("%d bytes held by no query", held-taken)
+	}
+}
