@@ -101,7 +101,7 @@ func New(cfg Config, deps Deps) (*API, error) {
 	if deps.Pusher != nil {
 		cfg.Ingest.MaxRecvBytes = cmp.Or(deps.MaxPushBytes, defaultMaxPushBytes)
 		cfg.Ingest.Memory = deps.Memory.Account(memory.Bodies)
-		a.ingest = ingest.New(cfg.Ingest, deps.Pusher, deps.Registerer, rand.Float64)
+		a.ingest = ingest.New(cfg.Ingest, ingest.Deps{Pusher: deps.Pusher, Registerer: deps.Registerer, Limits: deps.Limits, Random: rand.Float64})
 	}
 	if deps.Read != nil {
 		b := *deps.Read

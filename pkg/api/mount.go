@@ -208,6 +208,8 @@ func (a *API) fail(w *countingWriter, r *http.Request, rt *Route, err error) {
 	switch {
 	case rt.Style == Write:
 		a.ingest.WriteError(w, r, err)
+	case rt.Style == OTLP:
+		a.ingest.WriteOTLPError(w, r, err)
 	case rt.Style == JSON && kind != errs.Unauthenticated:
 		prom.WriteError(w, err)
 	default:

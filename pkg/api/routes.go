@@ -56,6 +56,7 @@ const (
 	Plain Style = iota // text
 	JSON               // Prometheus's JSON
 	Write              // text, with Retry-After
+	OTLP               // a status in the encoding of the request
 )
 
 // Handler answers a request or returns why it cannot, and leaves it to the mount to render that.
@@ -140,6 +141,12 @@ var Routes = []Route{
 
 	{Methods: "POST", Path: "/api/v1/push", Action: RemoteWrite, Service: Distributor, Tenancy: OneTenant, Style: Write, Doc: "Remote write 1.0 and 2.0.",
 		bind: func(a *API) Handler { return a.ingest.Push }},
+	{Methods: "POST", Path: "/otlp/v1/metrics", Action: RemoteWrite, Service: Distributor, Tenancy: OneTenant, Style: OTLP, Doc: "Metrics of the OpenTelemetry protocol, in protobuf or JSON.",
+		bind: func(a *API) Handler { return a.ingest.OTLP }},
+	{Methods: "POST", Path: "/api/v1/otlp/v1/metrics", Action: RemoteWrite, Service: Distributor, Tenancy: OneTenant, Style: OTLP, Doc: "The same as /otlp/v1/metrics, where Cortex has it.",
+		bind: func(a *API) Handler { return a.ingest.OTLP }},
+	{Methods: "POST", Path: "/opentelemetry/v1/metrics", Action: RemoteWrite, Service: Distributor, Tenancy: OneTenant, Style: OTLP, Doc: "The same as /otlp/v1/metrics, where VictoriaMetrics has it.",
+		bind: func(a *API) Handler { return a.ingest.OTLP }},
 	{Methods: "GET", Path: "/distributor/all_user_stats", Action: Admin, Service: Distributor, Link: "Tenants", Doc: "Series and rates of all tenants. JSON with `Accept: application/json`.",
 		bind: (*API).allUserStats},
 

@@ -62,6 +62,7 @@ func (c *Config) Declare(s *config.Set) {
 	s.Mount("distributor", &c.Distributor)
 	s.Mount("distributor.ring", &c.DistributorRing)
 	s.Mount("distributor.retry_after_header", &c.API.Ingest.Retry)
+	s.Mount("distributor", &c.API.Ingest.Protocols)
 	s.Mount("ingester.ring", &c.Ring)
 	s.Mount("ingester", &c.Ingester)
 	s.Mount("ingester_client", &c.Clients)

@@ -60,6 +60,9 @@ func (p *push) addHistogram(i, first int, h remotewrite.Histogram) {
 		p.refuseDuplicate(i, h.Time)
 		return
 	}
+	if !p.lim.startTimes[p.req.Origin] {
+		h.StartTime = 0
+	}
 	p.hists = append(p.hists, seriesHistogram{uint32(i),
 		frame.Histogram{Time: h.Time, StartTime: h.StartTime, H: h.H, FH: h.FH}})
 }

@@ -12,6 +12,7 @@ import (
 // metrics are the counters of a distributor. They are added to once per push.
 type metrics struct {
 	requestsIn, samplesIn, exemplarsIn, metadataIn             *prometheus.CounterVec
+	otlpRequests, influxRequests                               *prometheus.CounterVec
 	received, receivedSamples, receivedExemplars, receivedMeta *prometheus.CounterVec
 	latest                                                     *prometheus.GaugeVec
 
@@ -39,6 +40,9 @@ func newMetrics(reg prometheus.Registerer, d *Distributor) *metrics {
 		samplesIn:   counters("amphora_distributor_samples_in_total", "Samples as they arrived, before anything is refused.", "user"),
 		exemplarsIn: counters("amphora_distributor_exemplars_in_total", "Exemplars as they arrived, before anything is refused.", "user"),
 		metadataIn:  counters("amphora_distributor_metadata_in_total", "Metadata as it arrived, before anything is refused.", "user"),
+
+		otlpRequests:   counters("amphora_distributor_otlp_requests_total", "OTLP pushes as they arrived.", "user"),
+		influxRequests: counters("amphora_distributor_influx_requests_total", "Pushes of the Influx line protocol as they arrived.", "user"),
 
 		received:          counters("amphora_distributor_received_requests_total", "Pushes that passed validation and rate limits.", "user"),
 		receivedSamples:   counters("amphora_distributor_received_samples_total", "Samples that passed validation and rate limits.", "user"),
@@ -129,7 +133,7 @@ func (m *metrics) tenant(user string) *tenantMetrics {
 // forget deletes what names user.
 func (m *metrics) forget(user string) {
 	l := prometheus.Labels{"user": user}
-	for _, v := range []*prometheus.CounterVec{m.requestsIn, m.samplesIn, m.exemplarsIn, m.metadataIn, m.received, m.receivedSamples,
+	for _, v := range []*prometheus.CounterVec{m.requestsIn, m.otlpRequests, m.influxRequests, m.samplesIn, m.exemplarsIn, m.metadataIn, m.received, m.receivedSamples,
 		m.receivedExemplars, m.receivedMeta, m.discardedSamples, m.discardedExemplars, m.discardedMetadata, m.discardedRequests} {
 		v.DeletePartialMatch(l)
 	}

@@ -183,20 +183,58 @@ func TestMetadataOfBothVersions(t *testing.T) {
 	}
 }
 
+// TestStartTimesTravel: as far as the tenant wants them for the protocol that brought them.
 func TestStartTimesTravel(t *testing.T) {
-	c := newCluster(t, clusterOptions{replicas: 1, instances: 1})
-	var got []int64
-	symbols := writev2.NewSymbolTable()
-	req := writev2.Request{Timeseries: []writev2.TimeSeries{{LabelsRefs: symbols.SymbolizeLabels(labels.FromStrings("__name__", "up"), nil),
-		Samples: []writev2.Sample{{Value: 1, Timestamp: c.clock.Load(), StartTimestamp: 5}, {Value: 1, Timestamp: c.clock.Load() + 1}}}}}
-	req.Symbols = symbols.Symbols()
-	spy := &spyReplica{push: func(f *frame.Frame) { got = slices.Clone(f.StartTimes) }}
-	c.deps.Replica = func(string) (frame.Replica, error) { return spy, nil }
-	if _, err := c.push(&remotewrite.Request{Version: remotewrite.V2, Body: remotewritetest.MustMarshal(&req)}); err != nil {
-		t.Fatal(err)
+	for name, c := range map[string]struct {
+		view   limits.View
+		origin remotewrite.Origin
+		want   []int64
+	}{
+		"remote write":             {limits.CreatedTimestampZeroIngestion.With(limits.View{}, true), remotewrite.RemoteWrite, []int64{5, 0}},
+		"OTLP":                     {limits.OTelCreatedTimestampZeroIngestion.With(limits.View{}, true), remotewrite.OTLP, []int64{5, 0}},
+		"nobody wants them":        {limits.View{}, remotewrite.RemoteWrite, nil},
+		"wanted from OTLP alone":   {limits.OTelCreatedTimestampZeroIngestion.With(limits.View{}, true), remotewrite.RemoteWrite, nil},
+		"wanted from others alone": {limits.CreatedTimestampZeroIngestion.With(limits.View{}, true), remotewrite.OTLP, nil},
+	} {
+		cl := newCluster(t, clusterOptions{replicas: 1, instances: 1})
+		cl.limit(func(limits.View) limits.View { return c.view })
+		var got []int64
+		symbols := writev2.NewSymbolTable()
+		h := writev2.FromIntHistogram(5, cl.clock.Load(), &histogram.Histogram{Count: 1, ZeroCount: 1})
+		req := writev2.Request{Timeseries: []writev2.TimeSeries{{LabelsRefs: symbols.SymbolizeLabels(labels.FromStrings("__name__", "up"), nil),
+			Samples:    []writev2.Sample{{Value: 1, Timestamp: cl.clock.Load(), StartTimestamp: 5}, {Value: 1, Timestamp: cl.clock.Load() + 1}},
+			Histograms: []writev2.Histogram{h}}}}
+		req.Symbols = symbols.Symbols()
+		var inHistogram int64
+		spy := &spyReplica{push: func(f *frame.Frame) { got, inHistogram = slices.Clone(f.StartTimes), f.Histograms[0].StartTime }}
+		cl.deps.Replica = func(string) (frame.Replica, error) { return spy, nil }
+		if _, err := cl.push(&remotewrite.Request{Version: remotewrite.V2, Body: remotewritetest.MustMarshal(&req), Origin: c.origin}); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(got, c.want) || (inHistogram == 5) != (c.want != nil) {
+			t.Errorf("%s: start times %v and %d, want %v", name, got, inHistogram, c.want)
+		}
 	}
-	if !slices.Equal(got, []int64{5, 0}) {
-		t.Errorf("start times = %v, want [5 0]", got)
+}
+
+func TestPushesAreCountedByTheirProtocol(t *testing.T) {
+	c := newCluster(t, clusterOptions{replicas: 1, instances: 1})
+	body := remotewritetest.V2(remotewritetest.Series(2), 1, c.clock.Load())
+	for _, origin := range []remotewrite.Origin{remotewrite.OTLP, remotewrite.Influx, remotewrite.RemoteWrite} {
+		if _, err := c.push(&remotewrite.Request{Version: remotewrite.V2, Body: body, Origin: origin, Refused: 3}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, counter := range [][]string{
+		{"amphora_distributor_otlp_requests_total"}, {"amphora_distributor_influx_requests_total"}, {"amphora_distributor_requests_in_total", "2.0"},
+		{"amphora_distributor_requests_in_total", "otlp"}, {"amphora_distributor_requests_in_total", "influx"},
+	} {
+		if got := c.metric(counter[0], counter[1:]...); got != 1 {
+			t.Errorf("%q: %g requests, want 1", counter, got)
+		}
+	}
+	if got := c.metric("amphora_discarded_samples_total", "otlp_parse_error"); got != 9 {
+		t.Errorf("%g samples not translated, want 9", got)
 	}
 }
 

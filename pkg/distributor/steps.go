@@ -40,7 +40,7 @@ func steps() []step {
 func (p *push) checkRequestRate(context.Context) error {
 	p.lim = p.t.limitsOf(p.d.deps.Limits(p.t.id))
 	p.t.setRates(p.lim, p.d.deps.HealthyDistributors(), p.now)
-	p.t.metrics.requestsIn[p.req.Version].Inc()
+	p.countRequest()
 	if p.t.rates.requests.AllowN(p.now, 1) {
 		return nil
 	}
@@ -53,6 +53,9 @@ func (p *push) checkRequestRate(context.Context) error {
 func (p *push) scan(context.Context) error {
 	if err := p.batch.Scan(p.d.keys, p.req); err != nil {
 		return err
+	}
+	if !p.lim.startTimes[p.req.Origin] {
+		p.batch.StartTimes = nil
 	}
 	m := p.t.metrics
 	m.samplesIn.Add(float64(len(p.batch.Times) + p.batch.HistogramCount()))

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/remotewrite"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 )
 
@@ -62,6 +63,7 @@ type tenantLimits struct {
 	metadataBytes    int
 	metadataNames    bool // metadata without a metric name is refused
 	histograms       bool
+	startTimes       [remotewrite.Influx + 1]bool // by origin of a push
 	buckets          int
 	reduce           bool
 	exemplars        bool
@@ -138,6 +140,8 @@ func readLimits(v limits.View) *tenantLimits {
 		ingestionBurst: limits.IngestionBurstSize.Of(v),
 		delay:          limits.IngestionArtificialDelay.Of(v),
 	}
+	l.startTimes[remotewrite.RemoteWrite] = limits.CreatedTimestampZeroIngestion.Of(v)
+	l.startTimes[remotewrite.OTLP] = limits.OTelCreatedTimestampZeroIngestion.Of(v)
 	l.seriesExemplars = limits.MaxExemplarsPerSeriesPerRequest.Of(v)
 	if factor := limits.IngestionBurstFactor.Of(v); factor > 0 && l.ingestionRate > 0 {
 		l.ingestionBurst = int(math.Ceil(min(factor*l.ingestionRate, most)))

@@ -128,7 +128,7 @@ func (p *push) unknownRefs() frame.Result {
 
 // resolve finds the series of every reference in f, and lists the unknown ones.
 func (p *push) resolve(f *frame.Frame) error {
-	if len(f.Times) != len(f.Refs) || len(f.Values) != len(f.Refs) || f.StartTimes != nil && len(f.StartTimes) != len(f.Refs) {
+	if len(f.Times) != len(f.Refs) || len(f.Values) != len(f.Refs) || len(f.StartTimes) != 0 && len(f.StartTimes) != len(f.Refs) {
 		return errs.New(errs.Invalid, "columns of a frame differ in length")
 	}
 	for d := range f.Defs {
@@ -177,7 +177,8 @@ func (p *push) find(r frame.Ref) head.Ref {
 // append adds the samples of f to app. It returns an error if the whole push must fail, and
 // leaves references the head does not know any more in p.unknown.
 func (p *push) append(app *head.Appender, t *tenantHead, f *frame.Frame) error {
-	zero := f.StartTimes != nil && limits.CreatedTimestampZeroIngestion.Of(t.ing.limits(t.id))
+	wanted := zeroAtStart(t.ing.limits(t.id))
+	zero := wanted && len(f.StartTimes) > 0
 	for k := range f.Refs {
 		ref, ls, d := p.target(p.refs[k], f)
 		if p.active.share > 0 && !p.active.allows(t, &p.visit, app, ref, ls) {
@@ -202,7 +203,6 @@ func (p *push) append(app *head.Appender, t *tenantHead, f *frame.Frame) error {
 			return err
 		}
 	}
-	zero = limits.CreatedTimestampZeroIngestion.Of(t.ing.limits(t.id))
 	for k := range f.Histograms {
 		h := &f.Histograms[k]
 		ref, ls, d := p.target(p.hists[k], f)
@@ -210,7 +210,7 @@ func (p *push) append(app *head.Appender, t *tenantHead, f *frame.Frame) error {
 			p.overActive()
 			continue
 		}
-		if zero && d >= 0 && ref == 0 && h.StartTime != 0 && h.StartTime < h.Time {
+		if wanted && d >= 0 && ref == 0 && h.StartTime != 0 && h.StartTime < h.Time {
 			p.appendZeroHistogram(app, ls, h, d)
 		}
 		x := histogramSample{t: h.Time}
@@ -239,6 +239,12 @@ func (p *push) append(app *head.Appender, t *tenantHead, f *frame.Frame) error {
 		p.appendExemplar(app, f, k)
 	}
 	return nil
+}
+
+// zeroAtStart says whether a zero marks where a series started. The distributor leaves the start out
+// where the protocol of the push does not want one.
+func zeroAtStart(v limits.View) bool {
+	return limits.CreatedTimestampZeroIngestion.Of(v) || limits.OTelCreatedTimestampZeroIngestion.Of(v)
 }
 
 // target splits an entry of refs: the series if it is known, else the labels to find it by; d is

@@ -169,6 +169,22 @@ func TestCreatedTimestampsMakeZeroSamples(t *testing.T) {
 	equal(t, s.crashed(t, siteOptions{}).dump(t, "t1"), want)
 }
 
+// TestEmptyStartTimesAreNone: a sender that used start times before keeps the memory of the column.
+func TestEmptyStartTimesAreNone(t *testing.T) {
+	view := limits.OTelCreatedTimestampZeroIngestion.With(limits.View{}, true)
+	s := newSite(t, siteOptions{view: view})
+	a := newSender(s.Ingester)
+	f := a.frame("t1", point{metric("c"), base + 1000, 5})
+	f.StartTimes = []int64{}
+	if res := a.push(t.Context(), f); res.Outcome != frame.Stored || res.Message != "" {
+		t.Fatalf("%+v", res)
+	}
+	f = a.frame("t1", point{metric("d"), base + 1000, 6})
+	f.StartTimes = []int64{base}
+	a.push(t.Context(), f)
+	equal(t, s.dump(t, "t1"), map[string]string{metric("c").String(): "1000:5", metric("d").String(): "0:0 1000:6"})
+}
+
 func TestMetadataIsLimitedAndForgotten(t *testing.T) {
 	view := limits.MaxGlobalMetadataPerUser.With(limits.View{}, 2)
 	view = limits.MaxGlobalMetadataPerMetric.With(view, 1)

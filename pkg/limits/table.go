@@ -62,6 +62,31 @@ var (
 		"Write a zero sample at the start time of a counter when that lies before its first sample.", "ingester")
 )
 
+// Metrics of the OpenTelemetry protocol.
+var (
+	OTelMetricSuffixes = define("otel_metric_suffixes_enabled", "distributor.otel-metric-suffixes-enabled", false, "",
+		"Add unit and type to the names of OTLP metrics, as in _seconds and _total, unless otel_translation_strategy says otherwise.", "otlp")
+	OTelTranslationStrategy = define("otel_translation_strategy", "distributor.otel-translation-strategy", "", "",
+		"How names of OTLP metrics and attributes become those of series. Empty: names are escaped unless name_validation_scheme is utf8, with suffixes if otel_metric_suffixes_enabled.", "otlp").
+		oneOf("", "UnderscoreEscapingWithSuffixes", "UnderscoreEscapingWithoutSuffixes", "NoUTF8EscapingWithSuffixes", "NoTranslation")
+	OTelLabelNameUnderscoreSanitization = define("otel_label_name_underscore_sanitization", "distributor.otel-label-name-underscore-sanitization", true, "",
+		"Put key in front of a label whose name would begin with one underscore, if names are escaped.", "otlp")
+	OTelLabelNamePreserveMultipleUnderscores = define("otel_label_name_preserve_multiple_underscores", "distributor.otel-label-name-preserve-underscores", true, "",
+		"Keep runs of underscores in the names of labels, if names are escaped.", "otlp")
+	PromoteOTelResourceAttributes = define("promote_otel_resource_attributes", "distributor.otel-promote-resource-attributes", []string(nil), "",
+		"Resource attributes that become labels of every series of the resource. A change makes new series.", "otlp")
+	OTelKeepIdentifyingResourceAttributes = define("otel_keep_identifying_resource_attributes", "distributor.otel-keep-identifying-resource-attributes", false, "",
+		"Leave service.name, service.namespace and service.instance.id among the labels of target_info.", "otlp")
+	OTelPromoteScopeMetadata = define("otel_promote_scope_metadata", "distributor.otel-promote-scope-metadata", false, "",
+		"Make name, version, schema and attributes of the instrumentation scope labels, as otel_scope_*.", "otlp")
+	OTelConvertHistogramsToNHCB = define("otel_convert_histograms_to_nhcb", "distributor.otel-convert-histograms-to-nhcb", false, "",
+		"Store explicit histograms as native histograms with custom buckets.", "otlp")
+	OTelCreatedTimestampZeroIngestion = define("otel_created_timestamp_zero_ingestion_enabled", "distributor.otel-created-timestamp-zero-ingestion-enabled", false, "",
+		"Write a zero sample at the start time of an OTLP series when that lies before its first sample.", "otlp", "ingester")
+	OTelNativeDeltaIngestion = define("otel_native_delta_ingestion", "distributor.otel-native-delta-ingestion", false, "",
+		"Store OTLP points of delta temporality as they are; if not, they are refused.", "otlp")
+)
+
 // Recent data.
 var (
 	MaxGlobalSeriesPerUser = define("max_global_series_per_user", "ingester.max-global-series-per-user", 150_000, "series",

@@ -17,7 +17,7 @@ func benchmarkScan(b *testing.B, v Version, encode func([]labels.Labels, float64
 	series := remotewritetest.Series(benchSeries)
 	var reqs []Request
 	for lo := 0; lo < benchSeries; lo += benchRequest {
-		reqs = append(reqs, Request{v, encode(series[lo:lo+benchRequest], 42, 1763700000000)})
+		reqs = append(reqs, Request{Version: v, Body: encode(series[lo:lo+benchRequest], 42, 1763700000000)})
 	}
 	k := NewKeys()
 	var batch Batch

@@ -8,6 +8,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/s2"
 	"github.com/klauspost/compress/zstd"
+	"github.com/pierrec/lz4/v4"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
 )
@@ -20,7 +21,7 @@ const snappyRatio = 22
 const maxZstdWindowBytes = 8 << 20
 
 // Decompress undoes the encoding of src, as named by a Content-Encoding header: snappy (the block
-// format), zstd or gzip. It uses the memory of dst if it suffices. The result has at most
+// format), zstd, gzip or lz4 (frames). It uses the memory of dst if it suffices. The result has at most
 // maxBytes. Errors: Unsupported, BodyTooLarge, Invalid.
 func Decompress(dst, src []byte, encoding string, maxBytes int) ([]byte, error) {
 	switch encoding {
@@ -40,8 +41,10 @@ func Decompress(dst, src []byte, encoding string, maxBytes int) ([]byte, error) 
 			return nil, errs.New(errs.Invalid, "decompress gzip: %w", err)
 		}
 		return readAll(dst, r, maxBytes, encoding)
+	case "lz4":
+		return readAll(dst, lz4.NewReader(bytes.NewReader(src)), maxBytes, encoding)
 	}
-	return nil, errs.New(errs.Unsupported, "content encoding %q is not supported; use snappy, zstd or gzip", encoding)
+	return nil, errs.New(errs.Unsupported, "content encoding %q is not supported; use snappy, zstd, gzip or lz4", encoding)
 }
 
 func unsnappy(dst, src []byte, maxBytes int) ([]byte, error) {

@@ -105,7 +105,7 @@ func FuzzScanV1(f *testing.F) {
 	k := NewKeys()
 	f.Fuzz(func(t *testing.T, body []byte) {
 		b := new(Batch)
-		err := b.Scan(k, &Request{V1, body})
+		err := b.Scan(k, &Request{Version: V1, Body: body})
 		var req prompb.WriteRequest
 		if err != nil || req.Unmarshal(body) != nil {
 			return
@@ -142,7 +142,7 @@ func FuzzScanV2(f *testing.F) {
 	k := NewKeys()
 	f.Fuzz(func(t *testing.T, body []byte) {
 		b := new(Batch)
-		err := b.Scan(k, &Request{V2, body})
+		err := b.Scan(k, &Request{Version: V2, Body: body})
 		var req writev2.Request
 		if err != nil || req.Unmarshal(body) != nil {
 			return

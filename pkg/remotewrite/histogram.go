@@ -8,9 +8,9 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/errs"
 )
 
-// maxBuckets bounds the buckets, spans and bounds of one histogram. It is far above what any
+// MaxBuckets bounds the buckets, spans and bounds of one histogram. It is far above what any
 // client library keeps (160 by default) and keeps a small body from growing eightfold unchecked.
-const maxBuckets = 1 << 16
+const MaxBuckets = 1 << 16
 
 // Histogram is one native histogram sample; exactly one of H and FH is set.
 type Histogram struct {
@@ -178,7 +178,7 @@ func (r *rawHistogram) float(p []byte, at int, field uint32, wire uint8) int {
 // more says whether n more buckets, spans or bounds are allowed.
 func (r *rawHistogram) more(n int) bool {
 	r.parts += n
-	return r.parts <= maxBuckets
+	return r.parts <= MaxBuckets
 }
 
 func (r *rawHistogram) span(p []byte, at int, wire uint8, dst *[]histogram.Span) int {

@@ -19,7 +19,21 @@ const (
 type Request struct {
 	Version Version
 	Body    []byte
+	// Origin is the protocol that clients sent the push by.
+	Origin Origin
+	// Refused is how many data points could not be translated from that protocol.
+	Refused int
 }
+
+// Origin is the protocol that a push came by.
+type Origin uint8
+
+// The origins.
+const (
+	RemoteWrite Origin = iota
+	OTLP
+	Influx
+)
 
 // Written counts what a push stored, for the X-Prometheus-Remote-Write-*-Written headers.
 type Written struct {

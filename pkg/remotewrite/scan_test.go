@@ -31,7 +31,7 @@ func label(name, value string) []byte {
 func scanned(t testing.TB, k *Keys, v Version, body []byte) *Batch {
 	t.Helper()
 	b := new(Batch)
-	if err := b.Scan(k, &Request{v, body}); err != nil {
+	if err := b.Scan(k, &Request{Version: v, Body: body}); err != nil {
 		t.Fatalf("scan %x: %v", body, err)
 	}
 	return b
@@ -197,7 +197,7 @@ func TestMalformedBodiesAreInvalid(t *testing.T) {
 		"no symbols":         {V2, field(5, field(2, []byte{0x10, 1})), "symbol 0"},
 		"help out of range":  {V2, append(symbols, field(5, field(5, []byte{0x18, 9}))...), "metadata"},
 	} {
-		err := new(Batch).Scan(NewKeys(), &Request{c.v, c.body})
+		err := new(Batch).Scan(NewKeys(), &Request{Version: c.v, Body: c.body})
 		if errs.KindOf(err) != errs.Invalid || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want Invalid naming %q", name, err, c.want)
 		}
@@ -206,7 +206,7 @@ func TestMalformedBodiesAreInvalid(t *testing.T) {
 
 func TestABodyOfVersion1IsNotTakenForVersion2(t *testing.T) {
 	b := new(Batch)
-	err := b.Scan(NewKeys(), &Request{V2, bodyV1()})
+	err := b.Scan(NewKeys(), &Request{Version: V2, Body: bodyV1()})
 	if errs.KindOf(err) != errs.Invalid || !strings.Contains(err.Error(), "remote write 1.0") {
 		t.Errorf("a 1.0 body sent as 2.0: %v", err)
 	}
@@ -214,7 +214,7 @@ func TestABodyOfVersion1IsNotTakenForVersion2(t *testing.T) {
 
 func TestExpansionIsBounded(t *testing.T) {
 	samples := field(1, label("__name__", "up"), bytes.Repeat([]byte{0x12, 0x00}, maxItems+1))
-	if err := new(Batch).Scan(NewKeys(), &Request{V1, samples}); errs.KindOf(err) != errs.BodyTooLarge {
+	if err := new(Batch).Scan(NewKeys(), &Request{Version: V1, Body: samples}); errs.KindOf(err) != errs.BodyTooLarge {
 		t.Errorf("samples of two bytes: got %v, want BodyTooLarge", err)
 	}
 	// One long symbol named by very many labels is resolved only up to the limit.
@@ -224,7 +224,7 @@ func TestExpansionIsBounded(t *testing.T) {
 	if ls, n, err := b.Labels(0, nil, 30); len(ls) != 30 || n != 100_000 || err != nil {
 		t.Errorf("labels = %d of %d, %v; want 30 of 100000", len(ls), n, err)
 	}
-	hist := field(1, label("__name__", "up"), field(4, field(12, make([]byte, maxBuckets+1))))
+	hist := field(1, label("__name__", "up"), field(4, field(12, make([]byte, MaxBuckets+1))))
 	if _, err := scanned(t, NewKeys(), V1, hist).Histogram(0); errs.KindOf(err) != errs.Invalid {
 		t.Errorf("histogram with too many buckets: got %v, want Invalid", err)
 	}

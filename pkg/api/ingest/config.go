@@ -18,6 +18,8 @@ const (
 	// inflightShare is the part of the memory limit that bodies may take: the rest belongs to what
 	// the distributor makes of them.
 	inflightShare = 4
+	// defaultBodyBytes is what senders expect to be accepted.
+	defaultBodyBytes = 100 << 20
 )
 
 // Config is the settings of the write path.
@@ -25,6 +27,7 @@ type Config struct {
 	// MaxRecvBytes bounds a body, packed and unpacked. It is a setting of the distributor, which
 	// its owner copies here.
 	MaxRecvBytes int
+	Protocols    Protocols
 	ReadTimeout  time.Duration
 	// InflightBytes bounds the bodies in memory, packed and unpacked. 0 derives it.
 	InflightBytes int
@@ -39,6 +42,26 @@ type Config struct {
 func (c *Config) Declare(s *config.Set) {
 	s.Duration(&c.ReadTimeout, "push_read_timeout", 30*time.Second, "How long a client may take to send a push request. 0: no limit.").Expert()
 	s.Int(&c.InflightBytes, "max_inflight_push_body_bytes", 0, "Bytes of push requests in memory, packed and unpacked; more is answered 503. 0: a quarter of the memory limit.").Expert()
+}
+
+// Protocols are the settings of protocols other than remote write. They stand in the section of the
+// distributor, where whoever assembles the settings declares them.
+type Protocols struct {
+	// MaxOTLPBytes bounds an OTLP request, packed and unpacked.
+	MaxOTLPBytes int
+}
+
+// Declare adds the settings to s.
+func (p *Protocols) Declare(s *config.Set) {
+	s.Int(&p.MaxOTLPBytes, "max_otlp_request_size", defaultBodyBytes, "Largest OTLP request in bytes, compressed and decompressed.").Expert()
+}
+
+// Validate checks the sizes.
+func (p *Protocols) Validate() error {
+	if p.MaxOTLPBytes <= 0 {
+		return errors.New("setting distributor.max_otlp_request_size must be positive")
+	}
+	return nil
 }
 
 // Validate checks what no single setting can know.

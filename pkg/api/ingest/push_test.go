@@ -31,18 +31,20 @@ type sink struct {
 
 	id      tenant.ID
 	version remotewrite.Version
+	origin  remotewrite.Origin
 	body    []byte
 	calls   int
 }
 
 func (s *sink) Push(_ context.Context, id tenant.ID, req *remotewrite.Request) (remotewrite.Written, error) {
-	s.id, s.version, s.body = id, req.Version, bytes.Clone(req.Body)
+	s.id, s.version, s.origin, s.body = id, req.Version, req.Origin, bytes.Clone(req.Body)
 	s.calls++
 	return s.written, s.err
 }
 
 func newAPI(s Pusher) *API {
-	return New(Config{MaxRecvBytes: 1 << 20, ReadTimeout: time.Minute, InflightBytes: 16 << 20}, s, prometheus.NewRegistry(), func() float64 { return 0.5 })
+	return New(Config{MaxRecvBytes: 1 << 20, Protocols: Protocols{MaxOTLPBytes: 1 << 20}, ReadTimeout: time.Minute, InflightBytes: 16 << 20},
+		Deps{Pusher: s, Registerer: prometheus.NewRegistry(), Random: func() float64 { return 0.5 }})
 }
 
 func do(a *API, r *http.Request) *httptest.ResponseRecorder {
@@ -216,7 +218,7 @@ func TestAStreamAtTheLimitIsNotCopiedForItsEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	bomb := enc.EncodeAll(make([]byte, most+1<<20), nil)
-	a := New(Config{MaxRecvBytes: most, InflightBytes: 2 * most}, &sink{}, prometheus.NewRegistry(), func() float64 { return 0.5 })
+	a := New(Config{MaxRecvBytes: most, InflightBytes: 2 * most}, Deps{Pusher: &sink{}, Registerer: prometheus.NewRegistry(), Random: func() float64 { return 0.5 }})
 	r := request(bomb, "Content-Encoding", "zstd")
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -246,7 +248,7 @@ func (b blocked) Push(context.Context, tenant.ID, *remotewrite.Request) (remotew
 
 func TestBodiesInMemoryAreBoundedForTheWholeProcess(t *testing.T) {
 	b := blocked{make(chan struct{}), make(chan struct{})}
-	a := New(Config{MaxRecvBytes: 8 << 20, InflightBytes: 6 << 20}, b, nil, func() float64 { return 0 })
+	a := New(Config{MaxRecvBytes: 8 << 20, InflightBytes: 6 << 20}, Deps{Pusher: b, Random: func() float64 { return 0 }})
 	body := s2.EncodeSnappy(nil, make([]byte, 4<<20))
 	first := make(chan int)
 	go func() { first <- do(a, request(body)).Code }()
@@ -269,7 +271,7 @@ func TestBodiesInMemoryAreBoundedForTheWholeProcess(t *testing.T) {
 func TestBodiesAreRefusedWhenTheProcessIsShortOfMemory(t *testing.T) {
 	const budget = 1 << 50 // beside which the memory of the test itself does not count
 	l := memory.New(memory.Limits{Process: budget, Go: budget}, memory.Deps{})
-	a := New(Config{MaxRecvBytes: 1 << 20, Memory: l.Account(memory.Bodies)}, &sink{}, nil, func() float64 { return 0 })
+	a := New(Config{MaxRecvBytes: 1 << 20, Memory: l.Account(memory.Bodies)}, Deps{Pusher: &sink{}, Random: func() float64 { return 0 }})
 	body := s2.EncodeSnappy(nil, make([]byte, 1000))
 	l.Account(memory.Chunks).Take(budget * 96 / 100)
 	if rec := do(a, request(body)); rec.Code != 503 || rec.Header().Get("Retry-After") == "" || !strings.Contains(rec.Body.String(), "-memory.limit") {
@@ -282,7 +284,7 @@ func TestBodiesAreRefusedWhenTheProcessIsShortOfMemory(t *testing.T) {
 }
 
 func TestSlowSendersAreCutOff(t *testing.T) {
-	a := New(Config{MaxRecvBytes: 1 << 20, ReadTimeout: 50 * time.Millisecond}, &sink{}, nil, func() float64 { return 0 })
+	a := New(Config{MaxRecvBytes: 1 << 20, ReadTimeout: 50 * time.Millisecond}, Deps{Pusher: &sink{}, Random: func() float64 { return 0 }})
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r = r.WithContext(tenant.Inject(r.Context(), "t1"))
 		if err := a.Push(w, r); err != nil {

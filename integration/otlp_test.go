@@ -1,0 +1,189 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"go.opentelemetry.io/collector/pdata/pcommon"
+	"go.opentelemetry.io/collector/pdata/pmetric"
+	"go.opentelemetry.io/collector/pdata/pmetric/pmetricotlp"
+)
+
+// shopMetrics is one metric of each kind, as an instrumented process has them at the time at.
+func shopMetrics(at time.Time) pmetric.Metrics {
+	ts, start := pcommon.NewTimestampFromTime(at), pcommon.NewTimestampFromTime(at.Add(-time.Minute))
+	md := pmetric.NewMetrics()
+	rm := md.ResourceMetrics().AppendEmpty()
+	for k, v := range map[string]string{"service.name": "checkout", "service.namespace": "shop", "service.instance.id": "pod-1", "deployment.environment": "prod"} {
+		rm.Resource().Attributes().PutStr(k, v)
+	}
+	ms := rm.ScopeMetrics().AppendEmpty().Metrics()
+	add := func(name, unit string) pmetric.Metric {
+		m := ms.AppendEmpty()
+		m.SetName(name)
+		m.SetUnit(unit)
+		m.SetDescription("About " + name + ".")
+		return m
+	}
+	g := add("room.temperature", "Cel").SetEmptyGauge().DataPoints().AppendEmpty()
+	g.SetTimestamp(ts)
+	g.SetDoubleValue(21.5)
+	g.Attributes().PutStr("room.name", "kitchen")
+
+	s := add("http.requests", "1").SetEmptySum()
+	s.SetIsMonotonic(true)
+	s.SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	p := s.DataPoints().AppendEmpty()
+	p.SetTimestamp(ts)
+	p.SetStartTimestamp(start)
+	p.SetIntValue(42)
+	exemplar(p.Exemplars().AppendEmpty(), ts, 1)
+
+	h := add("http.duration", "s").SetEmptyHistogram()
+	h.SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	x := h.DataPoints().AppendEmpty()
+	x.SetTimestamp(ts)
+	x.SetStartTimestamp(start)
+	x.ExplicitBounds().FromRaw([]float64{0.1, 1})
+	x.BucketCounts().FromRaw([]uint64{3, 2, 1})
+	x.SetCount(6)
+	x.SetSum(4.5)
+	exemplar(x.Exemplars().AppendEmpty(), ts, 0.5)
+
+	e := add("queue.wait", "s").SetEmptyExponentialHistogram()
+	e.SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	y := e.DataPoints().AppendEmpty()
+	y.SetTimestamp(ts)
+	y.SetStartTimestamp(start)
+	y.SetScale(2)
+	y.SetZeroCount(1)
+	y.Positive().SetOffset(-2)
+	y.Positive().BucketCounts().FromRaw([]uint64{2, 0, 0, 0, 4})
+	y.SetCount(7)
+	y.SetSum(5)
+	return md
+}
+
+func exemplar(x pmetric.Exemplar, ts pcommon.Timestamp, v float64) {
+	x.SetTimestamp(ts)
+	x.SetDoubleValue(v)
+	x.SetTraceID([16]byte{1, 2, 3})
+	x.SetSpanID([8]byte{4})
+}
+
+// otlpBody encodes md as an export request.
+func otlpBody(t *testing.T, md pmetric.Metrics) []byte {
+	t.Helper()
+	b, err := pmetricotlp.NewExportRequestFromMetrics(md).MarshalProto()
+	must(t, err)
+	return b
+}
+
+// partial is what a 200 says was refused.
+func partial(t *testing.T, r reply) pmetricotlp.ExportPartialSuccess {
+	t.Helper()
+	if r.status != http.StatusOK {
+		t.Fatalf("export answered %s", r)
+	}
+	out := pmetricotlp.NewExportResponse()
+	must(t, out.UnmarshalProto([]byte(r.body)))
+	return out.PartialSuccess()
+}
+
+// scalar asks for the value of an expression that has one series.
+func scalar(ctx context.Context, base, tenant, expr string, at time.Time) (float64, error) {
+	series, err := matrix(ctx, base, tenant, expr, at.UnixMilli())
+	if err != nil {
+		return 0, err
+	}
+	if len(series) != 1 || len(series[0].Value) != 2 {
+		return 0, fmt.Errorf("%s has %d series", expr, len(series))
+	}
+	return strconv.ParseFloat(fmt.Sprint(series[0].Value[1]), 64)
+}
+
+// isShop checks that the metrics of shopMetrics are stored as Prometheus names them.
+func isShop(ctx context.Context, base, tenant string, at time.Time) error {
+	for expr, want := range map[string]float64{
+		`room_temperature_celsius{room_name="kitchen",job="shop/checkout",instance="pod-1"}`: 21.5,
+		`http_requests_total{job="shop/checkout"}`:                                           42,
+		`http_duration_seconds_bucket{le="0.1"}`:                                             3,
+		`http_duration_seconds_bucket{le="1"}`:                                               5,
+		`http_duration_seconds_bucket{le="+Inf"}`:                                            6,
+		`http_duration_seconds_count`:                                                        6,
+		`http_duration_seconds_sum`:                                                          4.5,
+		`histogram_count(queue_wait_seconds)`:                                                7,
+		`histogram_sum(queue_wait_seconds)`:                                                  5,
+		// Of scale 2, the buckets -2 and 2: 2^(-2/4) to 2^(-1/4) and 2^(2/4) to 2^(3/4).
+		fmt.Sprintf(`histogram_fraction(%g, %g, queue_wait_seconds) * 7`, math.Exp2(-2.0/4), math.Exp2(-1.0/4)):                   2,
+		fmt.Sprintf(`histogram_fraction(%g, %g, queue_wait_seconds) * 7`, math.Exp2(2.0/4), math.Exp2(3.0/4)):                     4,
+		`http_requests_total * on (job, instance) group_left (deployment_environment) target_info{deployment_environment="prod"}`: 42,
+	} {
+		got, err := scalar(ctx, base, tenant, expr, at)
+		if err != nil {
+			return err
+		}
+		if math.Abs(got-want) > 1e-9 {
+			return fmt.Errorf("%s is %g, want %g", expr, got, want)
+		}
+	}
+	return nil
+}
+
+// hasExemplars checks that the exemplars of shopMetrics are stored.
+func hasExemplars(ctx context.Context, base, tenant string, at time.Time) error {
+	for _, expr := range []string{"http_requests_total", `http_duration_seconds_bucket{le="1"}`} {
+		r, err := try(ctx, http.MethodGet, base+"/prometheus/api/v1/query_exemplars?"+url.Values{"query": {expr},
+			"start": {seconds(at.Add(-time.Hour).UnixMilli())}, "end": {seconds(at.Add(time.Hour).UnixMilli())}}.Encode(), nil, "X-Scope-OrgID", tenant)
+		if err != nil {
+			return err
+		}
+		if !strings.Contains(r.body, `"trace_id":"01020300000000000000000000000000"`) {
+			return fmt.Errorf("exemplars of %s: %s", expr, r)
+		}
+	}
+	return nil
+}
+
+// TestOTLPIsStored pushes each kind of metric by OTLP over HTTP and asks for it.
+func TestOTLPIsStored(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t, time.Minute)
+	n := everything(ctx, t, "-distributor.otel-metric-suffixes-enabled=true", "-ingester.max-global-exemplars-per-user=100",
+		"-distributor.otel-created-timestamp-zero-ingestion-enabled=true")
+	at := time.Now()
+	for tenant, path := range map[string]string{"a": "/otlp/v1/metrics", "b": "/api/v1/otlp/v1/metrics", "c": "/opentelemetry/v1/metrics"} {
+		r := call(ctx, t, http.MethodPost, n.URL(path), otlpBody(t, shopMetrics(at)), "X-Scope-OrgID", tenant, "Content-Type", "application/x-protobuf")
+		if p := partial(t, r); p.RejectedDataPoints() != 0 || p.ErrorMessage() != "" {
+			t.Errorf("%s: %d points rejected: %s", path, p.RejectedDataPoints(), p.ErrorMessage())
+		}
+		must(t, isShop(ctx, n.URL(""), tenant, at))
+		must(t, hasExemplars(ctx, n.URL(""), tenant, at))
+	}
+	// The start of a series is a zero, so that its first increase is seen.
+	got, err := scalar(ctx, n.URL(""), "a", `increase(http_requests_total[2m]) > bool 30`, at)
+	if err != nil || got != 1 {
+		t.Errorf("increase from the start: %g, %v", got, err)
+	}
+	if n := scrape(ctx, t, n.URL("/metrics"), "amphora_distributor_otlp_requests_total", "user", "a"); n != 1 {
+		t.Errorf("%g requests counted, want 1", n)
+	}
+
+	// A part that is refused does not cost the rest.
+	md := shopMetrics(at.Add(time.Second))
+	md.ResourceMetrics().At(0).ScopeMetrics().At(0).Metrics().At(1).Sum().SetAggregationTemporality(pmetric.AggregationTemporalityDelta)
+	r := call(ctx, t, http.MethodPost, n.URL("/otlp/v1/metrics"), otlpBody(t, md), "X-Scope-OrgID", "a", "Content-Type", "application/x-protobuf")
+	if p := partial(t, r); p.RejectedDataPoints() != 1 || !strings.Contains(p.ErrorMessage(), "delta temporality") {
+		t.Errorf("%d points rejected: %s", p.RejectedDataPoints(), p.ErrorMessage())
+	}
+	if r := call(ctx, t, http.MethodPost, n.URL("/otlp/v1/metrics"), otlpBody(t, md), "Content-Type", "application/x-protobuf"); r.status != http.StatusUnauthorized {
+		t.Errorf("without tenant: %s", r)
+	}
+}

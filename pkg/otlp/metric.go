@@ -1,0 +1,258 @@
+package otlp
+
+import (
+	"strings"
+
+	"github.com/prometheus/otlptranslator"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/remotewrite"
+)
+
+// The fields of Metric that hold points, by which a metric says what it is.
+const (
+	dataGauge       = 5
+	dataSum         = 7
+	dataHistogram   = 9
+	dataExponential = 10
+	dataSummary     = 11
+)
+
+// The temporalities.
+const (
+	temporalityDelta      = 1
+	temporalityCumulative = 2
+)
+
+// metric is the metric whose points are being read.
+type metric struct {
+	name, help, unit string // as sent
+	data             uint32 // one of the constants above; 0: none
+	body             []byte // the message that holds the points
+	temporality      uint64
+	monotonic        bool
+
+	family           string // what Prometheus calls it
+	kind             remotewrite.Kind
+	helpRef, unitRef uint32
+	familyRef        uint32
+	sumRef, countRef uint32 // of the series of histograms and summaries
+	bucketRef        uint32
+}
+
+// metricKey is what the name of a metric depends on.
+type metricKey struct {
+	name, unit     string
+	kind           otlptranslator.MetricType
+	suffixes, utf8 bool
+}
+
+// metric reads a Metric and writes the series of its points.
+func (t *Translator) metric(b []byte) error {
+	m, err := readMetric(b)
+	if err != nil || m.data == 0 {
+		return err
+	}
+	points, err := countPoints(m.body)
+	if err != nil || points == 0 {
+		return err
+	}
+	t.res.Points += points
+	if err := t.acceptable(&m); err != nil {
+		// The times still count: the resource was alive.
+		t.refuse(points, func() error { return err })
+		return nil
+	}
+	t.metadata(&m)
+	var f field
+	for rest := m.body; len(rest) > 0; {
+		rest, _ = f.next(rest)
+		if !f.is(1, wireBytes) {
+			continue
+		}
+		if err := t.point(&m, f.data); err != nil {
+			return err
+		}
+		if err := t.failed(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readMetric reads a Metric without its points. Of several kinds of points, the last counts.
+func readMetric(b []byte) (m metric, err error) {
+	var f field
+	for len(b) > 0 {
+		var ok bool
+		if b, ok = f.next(b); !ok {
+			return m, malformed("metric")
+		}
+		switch f.number {
+		case 1, 2, 3, dataGauge, dataSum, dataHistogram, dataExponential, dataSummary:
+			if f.wire != wireBytes {
+				return m, malformed("field of a metric")
+			}
+		}
+		switch f.number {
+		case 1:
+			m.name = view(f.data)
+		case 2:
+			m.help = view(f.data)
+		case 3:
+			m.unit = view(f.data)
+		case dataGauge, dataSum, dataHistogram, dataExponential, dataSummary:
+			m.data, m.body = f.number, f.data
+		}
+	}
+	for rest := m.body; len(rest) > 0; {
+		var ok bool
+		if rest, ok = f.next(rest); !ok {
+			return m, malformed("data of a metric")
+		}
+		switch {
+		case f.is(2, wireVarint) && m.data != dataGauge && m.data != dataSummary:
+			m.temporality = f.num
+		case f.is(3, wireVarint) && m.data == dataSum:
+			m.monotonic = f.num != 0
+		}
+	}
+	return m, nil
+}
+
+// countPoints counts the points in the data of a metric.
+func countPoints(b []byte) (n int, err error) {
+	var f field
+	for len(b) > 0 {
+		var ok bool
+		if b, ok = f.next(b); !ok {
+			return 0, malformed("data of a metric")
+		}
+		if f.number == 1 {
+			if f.wire != wireBytes {
+				return 0, malformed("data point")
+			}
+			n++
+		}
+	}
+	return n, nil
+}
+
+// acceptable says why no point of m can be stored, and else finds its name.
+func (t *Translator) acceptable(m *metric) error {
+	if t.resource.bad != nil {
+		return t.resource.bad
+	}
+	if m.data == dataSum || m.data == dataHistogram || m.data == dataExponential {
+		switch {
+		case m.temporality == temporalityCumulative:
+		case m.temporality == temporalityDelta && t.set.Deltas:
+		case m.temporality == temporalityDelta:
+			return errs.New(errs.Invalid, "metric %q has delta temporality, which is not stored: let the sender export cumulative values, "+
+				"or put a deltatocumulative processor into its collector, or let your administrator set the limit otel_native_delta_ingestion", clip(m.name))
+		default:
+			return errs.New(errs.Invalid, "metric %q has neither cumulative nor delta temporality", clip(m.name))
+		}
+	}
+	name, err := t.nameOf(m)
+	if err != nil {
+		return errs.New(errs.Invalid, "metric %q cannot be named: its name has no letter or digit", clip(m.name))
+	}
+	m.family = name
+	return nil
+}
+
+// nameOf returns what Prometheus calls m. Names are remembered across requests: they depend on
+// nothing secret, and making one costs as much as storing a few points.
+func (t *Translator) nameOf(m *metric) (string, error) {
+	key := metricKey{m.name, m.unit, typeOf(m), t.set.Suffixes, t.set.UTF8}
+	if name, ok := t.names[key]; ok {
+		return name, nil
+	}
+	namer := otlptranslator.MetricNamer{WithMetricSuffixes: t.set.Suffixes, UTF8Allowed: t.set.UTF8}
+	name, err := namer.Build(otlptranslator.Metric{Name: m.name, Unit: m.unit, Type: key.kind})
+	if err != nil || name == "" {
+		return "", errs.New(errs.Invalid, "no name: %w", err)
+	}
+	// The texts belong to the request.
+	key.name, key.unit, name = strings.Clone(m.name), strings.Clone(m.unit), strings.Clone(name)
+	t.names[key] = name
+	return name, nil
+}
+
+func typeOf(m *metric) otlptranslator.MetricType {
+	switch m.data {
+	case dataGauge:
+		return otlptranslator.MetricTypeGauge
+	case dataSum:
+		if m.monotonic {
+			return otlptranslator.MetricTypeMonotonicCounter
+		}
+		return otlptranslator.MetricTypeNonMonotonicCounter
+	case dataHistogram:
+		return otlptranslator.MetricTypeHistogram
+	case dataExponential:
+		return otlptranslator.MetricTypeExponentialHistogram
+	}
+	return otlptranslator.MetricTypeSummary
+}
+
+// metadata readies what is said about the family with each of its series.
+func (t *Translator) metadata(m *metric) {
+	m.helpRef = t.enc.Symbol(m.help)
+	units := otlptranslator.UnitNamer{}
+	m.unitRef = t.enc.Symbol(units.Build(m.unit))
+	m.familyRef = t.enc.Symbol(m.family)
+	switch {
+	case m.temporality == temporalityDelta:
+		m.kind = remotewrite.Unknown // it is not what Prometheus calls by the name of its type
+	case m.data == dataSum && m.monotonic:
+		m.kind = remotewrite.Counter
+	case m.data == dataGauge, m.data == dataSum:
+		m.kind = remotewrite.Gauge
+	case m.data == dataSummary:
+		m.kind = remotewrite.Summary
+	default:
+		m.kind = remotewrite.HistogramKind
+	}
+	if m.data == dataSummary || m.data == dataHistogram && !t.set.CustomBuckets {
+		m.sumRef, m.countRef = t.enc.Symbol(t.join(m.family, "_sum")), t.enc.Symbol(t.join(m.family, "_count"))
+		if m.data == dataHistogram {
+			m.bucketRef = t.enc.Symbol(t.join(m.family, "_bucket"))
+		}
+	}
+}
+
+// point writes the series of one data point. A point that cannot be stored is refused, which is no
+// error. Errors: Invalid (malformed).
+func (t *Translator) point(m *metric, b []byte) error {
+	t.attrs, t.exemplars = t.attrs[:0], t.exemplars[:0]
+	switch m.data {
+	case dataGauge, dataSum:
+		return t.number(m, b)
+	case dataSummary:
+		return t.summary(m, b)
+	case dataHistogram:
+		return t.histogram(m, b)
+	}
+	return t.exponential(m, b)
+}
+
+// endSeries closes a series of m.
+func (t *Translator) endSeries(m *metric) {
+	t.enc.Metadata(m.kind, m.helpRef, m.unitRef)
+	_ = t.enc.EndSeries() // the error stays in the encoder
+}
+
+// refusePoint refuses the point being read.
+func (t *Translator) refusePoint(m *metric, why error) {
+	t.refuse(1, func() error { return errs.New(errs.Invalid, "data point of metric %q: %w", clip(m.name), why) })
+}
+
+// start is when the series of a point started, if that is of interest.
+func (t *Translator) start(ns uint64) int64 {
+	if !t.set.StartTimes {
+		return 0
+	}
+	return milliseconds(ns)
+}
