@@ -24,6 +24,7 @@ const farTime = int64(1) << 53
 // with Commit or Rollback, and is not safe for concurrent use.
 type Appender struct {
 	h    *Head
+	min  int64 // earliest time taken
 	app  storage.AppenderV2
 	exs  storage.Appender // made when the first exemplar comes
 	last lastSample
@@ -54,24 +55,31 @@ func (l *lastSample) fault(t int64, v float64, hist *histogram.Histogram, fhist 
 	return nil
 }
 
-// Appender starts a batch. It waits while everything is being cut.
+// Appender starts a batch. While everything is being cut it takes no sample as old as what is cut.
 func (h *Head) Appender() *Appender {
 	h.flush.RLock()
 	return h.appender()
 }
 
-// TryAppender is Appender that does not wait but returns nil: a cut of everything takes as long as
-// the disk and the slowest query.
-func (h *Head) TryAppender() *Appender {
+// TryAppender starts a batch of samples no older than oldest. It does not wait: nil says that such
+// samples are being cut, which takes as long as the disk and the slowest query.
+func (h *Head) TryAppender(oldest int64) *Appender {
 	if !h.flush.TryRLock() {
+		return nil
+	}
+	if h.cutting.Load() > oldest {
+		h.flush.RUnlock()
 		return nil
 	}
 	return h.appender()
 }
 
+// Cutting says whether everything is being cut, so that older samples have to wait.
+func (h *Head) Cutting() bool { return h.cutting.Load() != noCut }
+
 // appender needs h.flush.
 func (h *Head) appender() *Appender {
-	return &Appender{h: h, app: h.db.Head().AppenderV2(context.Background())}
+	return &Appender{h: h, min: max(-farTime, h.cutting.Load()), app: h.db.Head().AppenderV2(context.Background())}
 }
 
 // Append adds one float sample, t in milliseconds, and returns the reference of its series. With
@@ -89,7 +97,7 @@ func (a *Appender) AppendHistogram(ref Ref, ls labels.Labels, t int64, hist *his
 }
 
 func (a *Appender) append(ref Ref, ls labels.Labels, t int64, v float64, hist *histogram.Histogram, fhist *histogram.FloatHistogram) (Ref, error) {
-	if t < -farTime || t > farTime {
+	if t < a.min || t > farTime {
 		return 0, storage.ErrOutOfBounds
 	}
 	if ref != 0 {

@@ -7,6 +7,7 @@ import (
 	"math"
 
 	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
 )
 
@@ -27,7 +28,7 @@ func (h *Head) CompactDue() bool {
 }
 
 // Compact cuts what is due into blocks, and late samples with it, and drops it from memory; with
-// force it cuts everything, while appends wait. It returns the number of new blocks, which are on
+// force it cuts everything that is in memory now, while appends of newer samples go on. It returns the number of new blocks, which are on
 // disk, fsynced, when it returns. Calls must not overlap.
 func (h *Head) Compact(ctx context.Context, force bool) (int, error) {
 	before := len(h.db.Blocks())
@@ -63,11 +64,17 @@ func (h *Head) Compact(ctx context.Context, force bool) (int, error) {
 	return len(h.db.Blocks()) - before, nil
 }
 
-// cutAll empties the in-order part of the head, one block range after the other.
+// noCut is before the time of any sample.
+const noCut = math.MinInt64
+
+// cutAll cuts the in-order part of the head as it is now, one block range after the other.
 func (h *Head) cutAll(ctx context.Context) error {
+	// Nothing as old as what is cut may land from here on: what the blocks miss would be dropped.
 	h.flush.Lock()
-	defer h.flush.Unlock()
 	maxt := h.MaxTime() // each cut moves it on, also when only late samples are left
+	h.cutting.Store(min(maxt, math.MaxInt64-1) + 1)
+	h.flush.Unlock()
+	defer h.cutting.Store(noCut)
 	for mint := h.MinTime(); h.NumSeries() > 0 && mint <= maxt; mint = h.MinTime() {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -81,6 +88,28 @@ func (h *Head) cutAll(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// CutSeries cuts the named series into blocks and drops them from memory, while appends to these
+// and others go on: those that are appended to meanwhile stay. It returns how many series left
+// memory. Calls must not overlap with those of Compact or each other.
+func (h *Head) CutSeries(ctx context.Context, refs []Ref) (int, error) {
+	// Series with late samples could not leave.
+	if err := h.db.CompactOOOHead(ctx); err != nil {
+		return 0, fmt.Errorf("cut late samples: %w", err)
+	}
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	gone := h.gone.Load()
+	list := make([]storage.SeriesRef, len(refs))
+	for k, r := range refs {
+		list[k] = storage.SeriesRef(r)
+	}
+	if err := h.db.CompactSelectedSeries(list); err != nil {
+		return 0, fmt.Errorf("cut %d series: %w", len(refs), err)
+	}
+	return int(h.gone.Load() - gone), nil
 }
 
 // blockEnd is the end of the aligned block range that holds t.

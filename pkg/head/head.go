@@ -60,7 +60,11 @@ type Head struct {
 
 	// flush is held for reading by open appenders, so that a cut of everything can wait for them.
 	flush sync.RWMutex
-	late  atomic.Bool // late samples are taken
+	// cutting is after the times being cut: no sample may be appended before it. noCut if nothing
+	// is being cut. It is set under flush.
+	cutting atomic.Int64
+	late    atomic.Bool  // late samples are taken
+	gone    atomic.Int64 // series that left memory
 
 	mu   sync.Mutex             // guards drop
 	drop map[ulid.ULID]struct{} // blocks to delete at the next reload
@@ -83,6 +87,7 @@ func Open(o Options) (*Head, error) {
 		return nil, fmt.Errorf("open head in %s: %w", o.Dir, err)
 	}
 	h.db = db
+	h.cutting.Store(noCut)
 	h.late.Store(o.OutOfOrderWindow > 0)
 	db.DisableCompactions()
 	return h, nil
@@ -212,6 +217,7 @@ func (l lifecycle) PostCreation(ls labels.Labels) {
 }
 
 func (l lifecycle) PostDeletion(gone map[chunks.HeadSeriesRef]labels.Labels) {
+	l.h.gone.Add(int64(len(gone)))
 	if f := l.h.o.PostDelete; f != nil {
 		for ref, ls := range gone {
 			f(Ref(ref), ls)

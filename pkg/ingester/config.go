@@ -15,6 +15,7 @@ type Config struct {
 	ReadConcurrency       int // 0: derived
 	ErrorSampleRate       int
 	ActiveSeries          ActiveSeriesConfig
+	EarlyCompaction       EarlyCompactionConfig
 	WAL                   wal.Config
 	InstanceLimits        InstanceLimits
 	Disk                  DiskConfig
@@ -34,6 +35,7 @@ func (c *Config) Declare(s *config.Set) {
 	s.Int(&c.ErrorSampleRate, "error-sample-rate", 10,
 		"Of the errors that refuse single samples, one in this many is logged; all are counted. 0: all are logged.").Expert()
 	s.Mount("", &c.ActiveSeries)
+	s.Mount("", &c.EarlyCompaction)
 	s.Mount("wal", &c.WAL)
 	s.Mount("instance_limits", &c.InstanceLimits)
 	s.Mount("", &c.Disk)
@@ -57,6 +59,30 @@ func (c *ActiveSeriesConfig) Declare(s *config.Set) {
 func (c *ActiveSeriesConfig) Validate() error {
 	if c.IdleTimeout <= 0 {
 		return config.Wrong("active_series_metrics_idle_timeout", "is %s; it must be longer than 0", config.FormatDuration(c.IdleTimeout))
+	}
+	return nil
+}
+
+// EarlyCompactionConfig says when series that are not active any more are cut before their time.
+type EarlyCompactionConfig struct {
+	MinSeries           int // 0: never
+	MinReductionPercent int
+}
+
+// Declare names each setting once.
+func (c *EarlyCompactionConfig) Declare(s *config.Set) {
+	s.Int(&c.MinSeries, "early-head-compaction-min-in-memory-series", 0,
+		"Series in memory, of all tenants, from which on those that are not active any more are cut into blocks early, to free their memory. 0: never.").
+		Named("blocks-storage.tsdb.early-head-compaction-min-in-memory-series").Expert()
+	s.Int(&c.MinReductionPercent, "early-head-compaction-min-estimated-series-reduction-percentage", 15,
+		"Part of its series in memory that a tenant must save by an early cut, in percent.").
+		Named("blocks-storage.tsdb.early-head-compaction-min-estimated-series-reduction-percentage").Expert()
+}
+
+// Validate refuses what cannot work.
+func (c *EarlyCompactionConfig) Validate() error {
+	if p := c.MinReductionPercent; p < 0 || p > 100 {
+		return config.Wrong("early_head_compaction_min_estimated_series_reduction_percentage", "is %d; it must be 0 to 100", p)
 	}
 	return nil
 }

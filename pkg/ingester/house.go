@@ -48,6 +48,9 @@ func (i *Ingester) keepHouse(ctx context.Context) {
 			i.log.Error("heads not cut, will retry; memory and write-ahead log grow meanwhile", "err", err)
 		}
 	}
+	if err := i.cutEarly(ctx, now); err != nil && ctx.Err() == nil {
+		i.log.Error("idle series not cut early, will retry; memory grows meanwhile", "err", err)
+	}
 	i.ship(ctx, tenants)
 	i.reportBlocks(tenants)
 	if i.truncated.due(now, truncateEvery) {

@@ -21,6 +21,7 @@ type metrics struct {
 	compactions, compactionsFailed prometheus.Counter
 	compactionDuration             prometheus.Histogram
 	forcedCompactions              prometheus.Gauge
+	earlyCompactions, earlySeries  prometheus.Counter
 
 	uploads, uploadFailures     prometheus.Counter
 	lastUpload, oldestUnshipped prometheus.Gauge
@@ -57,6 +58,8 @@ func newMetrics(reg prometheus.Registerer, i *Ingester) *metrics {
 		compactionsFailed:  counter("tsdb_compactions_failed_total", "Cuts of heads that failed; memory grows until one succeeds."),
 		compactionDuration: histogram("tsdb_compaction_duration_seconds", "Duration of one cut of a head.", 0.01, 4, 9),
 		forcedCompactions:  gauge("tsdb_forced_compactions_in_progress", "Heads being cut entirely, because of a flush or an idle tenant."),
+		earlyCompactions:   counter("tsdb_early_compactions_total", "Cuts of series that were not active any more, before their time."),
+		earlySeries:        counter("tsdb_early_compaction_series_removed_total", "Series that left memory by an early cut."),
 
 		uploads:         counter("shipper_uploads_total", "Tries to upload a block."),
 		uploadFailures:  counter("shipper_upload_failures_total", "Uploads of blocks that failed; they are tried again."),

@@ -96,7 +96,7 @@ func (p *push) store(ctx context.Context, s *stream, t *tenantHead, f *frame.Fra
 		return p.unknownRefs()
 	}
 	p.rec.tenant, p.rec.session, p.maxt = string(t.id), t.session, math.MinInt64
-	app, err := t.appender(ctx)
+	app, err := t.appender(ctx, f)
 	if err != nil {
 		return frame.FailedWith(err)
 	}

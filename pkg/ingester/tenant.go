@@ -17,6 +17,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/head"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
+	"github.com/amphora-metrics/amphora/pkg/wire/frame"
 )
 
 // replayWindow is how late a sample of the log may be: it was acknowledged once, under whatever
@@ -49,6 +50,7 @@ type tenantHead struct {
 	shipped    shippedBlocks // guarded by compacting
 	unlisted   []ulid.ULID   // shipped, and not yet seen in the bucket index; guarded by compacting
 	dueSince   time.Time     // guarded by compacting
+	cutEarlyAt time.Time     // guarded by compacting
 	window     time.Duration // the applied out-of-order window; guarded by compacting
 
 	segments segmentTimes
@@ -72,24 +74,31 @@ func (t *tenantHead) enter() bool {
 func (t *tenantHead) leave() { t.gate.RUnlock() }
 
 const (
-	// cutWait is how long a push waits for a flush of its tenant, which mostly takes less. Longer,
-	// and the pushes of one tenant would take all workers of a stream from the others.
+	// cutWait is how long a push of samples older than what a flush of its tenant cuts waits for that,
+	// which mostly takes less. Longer, and the pushes of one tenant would take all workers of a
+	// stream from the others.
 	cutWait = 500 * time.Millisecond
 	cutPoll = 2 * time.Millisecond
 )
 
-// appender starts a batch. Errors: Unavailable if the head is being cut entirely; the cause of ctx.
-func (t *tenantHead) appender(ctx context.Context) (*head.Appender, error) {
-	if app := t.head.TryAppender(); app != nil {
+// appender starts a batch for f. Errors: Unavailable if samples as old as those of f are being
+// cut; the cause of ctx.
+func (t *tenantHead) appender(ctx context.Context, f *frame.Frame) (*head.Appender, error) {
+	oldest := int64(math.MinInt64) // not looked at unless it matters
+	if t.head.Cutting() {
+		oldest = oldestOf(f)
+	}
+	if app := t.head.TryAppender(oldest); app != nil {
 		return app, nil
 	}
+	oldest = oldestOf(f)
 	limit, tick := time.NewTimer(cutWait), time.NewTicker(cutPoll)
 	defer limit.Stop()
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			if app := t.head.TryAppender(); app != nil {
+			if app := t.head.TryAppender(oldest); app != nil {
 				return app, nil
 			}
 		case <-limit.C:
@@ -98,6 +107,19 @@ func (t *tenantHead) appender(ctx context.Context) (*head.Appender, error) {
 			return nil, fmt.Errorf("wait for a flush of tenant %s: %w", t.id, context.Cause(ctx))
 		}
 	}
+}
+
+// oldestOf is the earliest time of a sample in f. Start times do not count: a zero sample that a cut
+// refuses is left out.
+func oldestOf(f *frame.Frame) int64 {
+	oldest := int64(math.MaxInt64)
+	for _, t := range f.Times {
+		oldest = min(oldest, t)
+	}
+	for k := range f.Histograms {
+		oldest = min(oldest, f.Histograms[k].Time)
+	}
+	return oldest
 }
 
 // tenantDir is where the tenant's blocks and state lie.

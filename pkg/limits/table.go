@@ -93,6 +93,11 @@ var (
 		"Series a tenant may have in memory, before replication. 0: no limit.", "ingester")
 	MaxActiveSeriesPerUser = define("max_active_series_per_user", "distributor.max-active-series-per-user", 0, "series",
 		"Series a tenant may have active, before replication; see ingester.active_series_metrics_idle_timeout. Over it new series are refused before anything of them is stored. 0: no limit.", "ingester")
+	EarlyHeadCompactionOwnedSeriesThreshold = define("early_head_compaction_owned_series_threshold", "ingester.early-head-compaction-owned-series-threshold", 0, "series",
+		"Series of a tenant on one ingester from which on those that are not active any more are cut into blocks early, to free their memory. 0: never.", "ingester")
+	EarlyHeadCompactionMinReduction = define("early_head_compaction_min_estimated_series_reduction_percentage",
+		"ingester.early-head-compaction-min-estimated-series-reduction-percentage", 15, "percent",
+		"Part of a tenant's series that an early cut by early_head_compaction_owned_series_threshold must save.", "ingester")
 	MaxGlobalSeriesPerMetric = define("max_global_series_per_metric", "ingester.max-global-series-per-metric", 0, "series",
 		"Series one metric name may have in memory, before replication. 0: no limit.", "ingester")
 	MaxGlobalMetadataPerUser = define("max_global_metadata_per_user", "ingester.max-global-metadata-per-user", 0, "metrics",
