@@ -29,9 +29,6 @@ const BlockRange = 2 * time.Hour
 
 const (
 	rangeMillis = int64(BlockRange / time.Millisecond)
-	// stripes is the number of lock stripes of the series maps. A tenant costs memory per stripe
-	// even when idle, and lock waits with few of them have not been seen.
-	stripes = 128
 	// chunkBufferBytes is the write buffer of closed chunks, the least the TSDB allows.
 	chunkBufferBytes = 64 << 10
 	// reloadEvery is when the TSDB looks at its directory by itself: dropped blocks go then.
@@ -47,6 +44,9 @@ type Options struct {
 	Logger           *slog.Logger
 	OutOfOrderWindow time.Duration
 	MaxExemplars     int // newest exemplars kept; 0: none
+	// Series is about how many series will be held; 0: few or unknown. Too small a number makes
+	// appends slower, too large a one wastes memory.
+	Series uint64
 
 	PreCreate  func(labels.Labels) error // may refuse a new series; the error comes back from Append
 	PostCreate func(labels.Labels)
@@ -97,7 +97,7 @@ func (h *Head) open() (*tsdb.DB, error) {
 	t := tsdb.DefaultOptions()
 	t.WALSegmentSize = -1
 	t.NoLockfile = true // the process-wide log holds the lock of the data directory
-	t.StripeSize = stripes
+	t.StripeSize = StripesFor(h.o.Series)
 	t.HeadChunksWriteBufferSize = chunkBufferBytes
 	t.HeadChunksWriteQueueSize = 0
 	t.MinBlockDuration = rangeMillis

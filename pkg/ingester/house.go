@@ -39,6 +39,7 @@ func (i *Ingester) keepHouse(ctx context.Context) {
 	for _, t := range tenants {
 		t.metadata.purge(now)
 		t.applyLimits()
+		t.noteSize()
 		if t.compactionDue(now) {
 			due = append(due, t)
 		}

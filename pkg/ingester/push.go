@@ -333,7 +333,14 @@ func (p *push) refuse(err error, t *tenantHead, r frame.Ref, s named, at int64) 
 	case errs.KindOf(err) == errs.Unavailable: // no series may be created at all
 		return err
 	}
-	if p.first == nil && s.ls.IsEmpty() {
+	if p.first != nil {
+		if r, ok := reasonOf(err); ok { // counted, but not put into words: that costs more than to store the sample
+			p.rejected++
+			p.counts[r]++
+			return nil
+		}
+	}
+	if s.ls.IsEmpty() {
 		s.ls, _ = t.head.Labels(s.ref)
 	}
 	soft := refusalOf(err, s.ls, at)

@@ -84,30 +84,55 @@ func refusalOf(err error, ls labels.Labels, t int64) *refusal {
 	if r, ok := errors.AsType[*refusal](err); ok {
 		return r
 	}
+	why, ok := reasonOf(err)
+	if !ok {
+		return nil
+	}
 	window := limits.OutOfOrderTimeWindow.Row()
 	at := time.UnixMilli(t).UTC().Format(time.RFC3339Nano) + inSeries(ls)
+	switch why {
+	case reasonOutOfOrder:
+		err = errs.Limit(errs.Invalid, "sample-out-of-order", window.Flag, window.Name,
+			"the sample at %s is older than the newest sample of its series, and out-of-order samples are not accepted", at)
+	case reasonTooOld:
+		err = errs.Limit(errs.Invalid, "sample-timestamp-too-old", window.Flag, window.Name,
+			"the sample at %s is older than the out-of-order time window", at)
+	case reasonOutOfBounds:
+		err = errs.Limit(errs.Invalid, "sample-timestamp-too-old", window.Flag, window.Name,
+			"the sample at %s is too old: its time is in a block already or far behind the newest sample", at)
+	case reasonDuplicate:
+		err = errs.WithID(errs.Invalid, "sample-duplicate-timestamp", "", "there is another value for the sample at %s", at)
+	case reasonLabels:
+		err = errs.WithID(errs.Invalid, "labels-not-sorted", "", "the labels of the sample at %s are not valid: %w", at, err)
+	case reasonHistogram:
+		err = errs.WithID(errs.Invalid, histogramFault(err), "", "the native histogram at %s is not valid: %w", at, err)
+	default:
+		return nil
+	}
+	return &refusal{why, err}
+}
+
+// reasonOf says for which reason the error err of a head refuses a sample; false if err is no fault
+// of the sample.
+func reasonOf(err error) (reason, bool) {
+	if r, ok := errors.AsType[*refusal](err); ok {
+		return r.reason, true
+	}
 	switch {
 	case errors.Is(err, storage.ErrOutOfOrderSample):
-		return &refusal{reasonOutOfOrder, errs.Limit(errs.Invalid, "sample-out-of-order", window.Flag, window.Name,
-			"the sample at %s is older than the newest sample of its series, and out-of-order samples are not accepted", at)}
+		return reasonOutOfOrder, true
 	case errors.Is(err, storage.ErrTooOldSample):
-		return &refusal{reasonTooOld, errs.Limit(errs.Invalid, "sample-timestamp-too-old", window.Flag, window.Name,
-			"the sample at %s is older than the out-of-order time window", at)}
+		return reasonTooOld, true
 	case errors.Is(err, storage.ErrOutOfBounds):
-		return &refusal{reasonOutOfBounds, errs.Limit(errs.Invalid, "sample-timestamp-too-old", window.Flag, window.Name,
-			"the sample at %s is too old: its time is in a block already or far behind the newest sample", at)}
+		return reasonOutOfBounds, true
 	case errors.Is(err, storage.ErrDuplicateSampleForTimestamp):
-		return &refusal{reasonDuplicate, errs.WithID(errs.Invalid, "sample-duplicate-timestamp", "",
-			"there is another value for the sample at %s", at)}
+		return reasonDuplicate, true
 	case errors.Is(err, tsdb.ErrInvalidSample):
-		return &refusal{reasonLabels, errs.WithID(errs.Invalid, "labels-not-sorted", "",
-			"the labels of the sample at %s are not valid: %w", at, err)}
+		return reasonLabels, true
+	case histogramFault(err) != "":
+		return reasonHistogram, true
 	}
-	if id := histogramFault(err); id != "" {
-		return &refusal{reasonHistogram, errs.WithID(errs.Invalid, id, "",
-			"the native histogram at %s is not valid: %w", at, err)}
-	}
-	return nil
+	return 0, false
 }
 
 func inSeries(ls labels.Labels) string {

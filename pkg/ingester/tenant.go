@@ -36,6 +36,8 @@ type tenantHead struct {
 	// defined holds the references whose definition is on disk in the log.
 	defined bits
 
+	sized uint64 // the series it is laid out for, or written down since; used at open and by house rounds
+
 	// gate is held for reading while head is in use and for writing to close it.
 	gate   sync.RWMutex
 	closed bool // guarded by gate
@@ -175,13 +177,14 @@ func (i *Ingester) open(id tenant.ID, replaying bool) (*tenantHead, error) {
 	if replaying {
 		window = replayWindow
 	}
+	t.sized = i.expectedSeries(t.dir, i.numTenants())
 	var err error
 	if t.shipped, err = readShipped(t.dir); err != nil {
 		i.log.Warn("list of shipped blocks not readable, blocks are compared with the bucket again", "tenant", id, "err", err)
 	}
 	t.head, err = head.Open(head.Options{
 		Dir: t.dir, Logger: i.log.With("tenant", id), OutOfOrderWindow: window, MaxExemplars: int(t.exemplars.Load()),
-		PreCreate: t.mayCreate, PostCreate: t.created, PostDelete: t.deleted,
+		Series: t.sized, PreCreate: t.mayCreate, PostCreate: t.created, PostDelete: t.deleted,
 	})
 	if err != nil {
 		return nil, errs.New(errs.Unavailable, "open tenant %s: %w", id, err)

@@ -36,6 +36,7 @@ type bench struct {
 	out    io.Writer
 	dir    string
 	binary string
+	base   string   // the amphora to compare with instead of a Prometheus; "": none
 	flags  []string // for our processes
 	short  bool
 	goals  []goal
@@ -47,6 +48,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	f.SetOutput(out)
 	f.StringVar(&b.dir, "dir", "data/bench-write", "where the servers keep their data; emptied before and removed after. Fsync costs what this file system makes it cost")
 	f.StringVar(&b.binary, "binary", "", "the amphora to measure; empty: build it")
+	f.StringVar(&b.base, "baseline", "", "an amphora of another version to compare with instead of a Prometheus")
 	f.BoolVar(&b.short, "short", false, "a tenth of the series, about a minute")
 	only := f.String("only", "", "scenarios to run, by comma; empty: all of "+strings.Join(scenarioNames(), ","))
 	flags := f.String("flags", "", "further flags for our processes, by space")
@@ -136,6 +138,9 @@ func (b *bench) want(name string, got, most float64) {
 }
 
 func (b *bench) verdict() {
+	if len(b.goals) == 0 {
+		return
+	}
 	b.printf("\nverdict\n")
 	for _, g := range b.goals {
 		word := "met"

@@ -141,7 +141,7 @@ func (b *bench) against(ctx context.Context, c contest) (ours, theirs result, er
 	if err != nil {
 		return ours, theirs, err
 	}
-	p, err := b.startPrometheus(ctx)
+	p, err := b.startOther(ctx)
 	if err != nil {
 		return ours, theirs, errors.Join(err, a.close())
 	}

@@ -135,6 +135,16 @@ func (b *bench) startOurs(ctx context.Context, name string, nodes []harness.Spec
 	return s, nil
 }
 
+// startOther starts what ours is compared with.
+func (b *bench) startOther(ctx context.Context) (*server, error) {
+	if b.base == "" {
+		return b.startPrometheus(ctx)
+	}
+	other := *b
+	other.binary = b.base
+	return other.startOurs(ctx, "baseline", harness.OneProcess(), 1)
+}
+
 // startPrometheus starts a Prometheus that receives, as it comes.
 func (b *bench) startPrometheus(ctx context.Context) (*server, error) {
 	path, err := harness.Tool("prometheus")
