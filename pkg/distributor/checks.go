@@ -32,6 +32,7 @@ const (
 	invalidHistogram
 	rateLimited
 	relabelled
+	tenantNotAllowed
 	numChecks
 )
 
@@ -67,6 +68,7 @@ func (c check) row() checkRow {
 			"validation.max-native-histogram-buckets", "max_native_histogram_buckets"},
 		invalidSchema:    {"invalid-native-histogram-schema", "invalid_native_histogram_schema", "", ""},
 		invalidHistogram: {"", "invalid_native_histogram", "", ""}, // has several ids, see histograms.go
+		tenantNotAllowed: {"tenant-not-allowed", "tenant_not_allowed", "distributor.tenant-from-label.allowed", "tenant_from_label_allowed"},
 		rateLimited:      {"tenant-max-ingestion-rate", "rate_limited", "distributor.ingestion-rate-limit", "ingestion_rate"},
 		relabelled:       {"", "relabel_configuration", "", ""}, // is never told
 	}[c]

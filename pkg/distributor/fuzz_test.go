@@ -9,15 +9,18 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/remotewrite"
 	"github.com/amphora-metrics/amphora/pkg/remotewrite/remotewritetest"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
 )
 
-// FuzzPush pushes hostile bodies, twice each, so that both new and known series are met.
+// FuzzPush pushes hostile bodies, twice each, so that both new and known series are met, for a tenant
+// whose series are its own and one whose series name their tenant.
 func FuzzPush(f *testing.F) {
 	c := newCluster(f, clusterOptions{replicas: 3, instances: 5, cacheBytes: 1000 * entryBytes})
 	c.limit(func(v limits.View) limits.View {
 		v = limits.MaxGlobalExemplarsPerUser.With(v, 10)
 		return limits.MaxNativeHistogramBuckets.With(v, 20)
 	})
+	c.views = map[tenant.ID]limits.View{"t2": rules(*c.view.Load(), []string{"a=b:t3", "a", "__name__"}, []string{"*"}, true)}
 	for _, g := range c.ingesters {
 		g.keep = false
 	}
@@ -29,11 +32,13 @@ func FuzzPush(f *testing.F) {
 	f.Add(uint8(2), remotewritetest.V2(remotewritetest.Series(2), 1, c.clock.Load()))
 	f.Fuzz(func(t *testing.T, version uint8, body []byte) {
 		for range 2 {
-			_, err := c.push(&remotewrite.Request{Version: remotewrite.Version(version), Body: body})
-			switch k := errs.KindOf(err); {
-			case err == nil, k == errs.Invalid, k == errs.Unsupported, k == errs.BodyTooLarge:
-			default:
-				t.Fatalf("got %v %v", k, err)
+			for _, id := range []tenant.ID{"t1", "t2"} {
+				_, err := c.Push(t.Context(), id, &remotewrite.Request{Version: remotewrite.Version(version), Body: body})
+				switch k := errs.KindOf(err); {
+				case err == nil, k == errs.Invalid, k == errs.Unsupported, k == errs.BodyTooLarge:
+				default:
+					t.Fatalf("%s: got %v %v", id, k, err)
+				}
 			}
 		}
 	})

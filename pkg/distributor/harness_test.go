@@ -39,9 +39,9 @@ type ingester struct {
 	addr        string
 	incarnation atomic.Uint32
 
-	mu      sync.Mutex // guards all below
-	bound   map[frame.Ref]labels.Labels
-	stored  map[string][]string // "time:value" by series
+	mu      sync.Mutex                             // guards all below
+	bound   map[string]map[frame.Ref]labels.Labels // by tenant
+	stored  map[string][]string                    // "time:value" by series
 	frames  int
 	defs    int
 	meta    []frame.Metadata
@@ -83,9 +83,12 @@ func (g *ingester) store(f *frame.Frame) frame.Result {
 	if g.encoded, err = g.encoder.AppendFrame(g.encoded[:0], 1, f); err != nil {
 		return frame.FailedWith(err)
 	}
+	if g.bound[f.Tenant] == nil {
+		g.bound[f.Tenant] = map[frame.Ref]labels.Labels{}
+	}
 	for _, d := range f.Defs {
-		maps.DeleteFunc(g.bound, func(r frame.Ref, _ labels.Labels) bool { return r.Index() == d.Ref.Index() && r != d.Ref })
-		g.bound[d.Ref] = d.Labels
+		maps.DeleteFunc(g.bound[f.Tenant], func(r frame.Ref, _ labels.Labels) bool { return r.Index() == d.Ref.Index() && r != d.Ref })
+		g.bound[f.Tenant][d.Ref] = d.Labels
 	}
 	return g.take(f)
 }
@@ -100,7 +103,7 @@ func (g *ingester) take(f *frame.Frame) frame.Result {
 	}
 	var unknown []frame.Ref
 	for _, r := range refs {
-		if _, ok := g.bound[r]; !ok {
+		if _, ok := g.bound[f.Tenant][r]; !ok {
 			unknown = append(unknown, r)
 		}
 	}
@@ -111,7 +114,7 @@ func (g *ingester) take(f *frame.Frame) frame.Result {
 		return frame.Result{}
 	}
 	add := func(r frame.Ref, what string) {
-		s := f.Tenant + " " + g.bound[r].String()
+		s := f.Tenant + " " + g.bound[f.Tenant][r].String()
 		g.stored[s] = append(g.stored[s], what)
 	}
 	for i, r := range f.Refs {
@@ -156,6 +159,7 @@ type cluster struct {
 	ingesters map[string]*ingester
 	clock     atomic.Int64 // milliseconds
 	view      atomic.Pointer[limits.View]
+	views     map[tenant.ID]limits.View // of tenants with limits of their own; not changed while pushing
 	share     atomic.Int64
 	mu        sync.Mutex // guards ingesters
 }
@@ -204,7 +208,7 @@ func newCluster(t testing.TB, o clusterOptions) *cluster {
 	}
 	cfg.RemoteTimeout = time.Minute
 	c.Distributor, err = New(cfg, Deps{Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Reg: c.reg,
-		Limits: func(tenant.ID) limits.View { return *c.view.Load() }, Ring: c.ring, Replica: c.replica,
+		Limits: c.limitsOf, Ring: c.ring, Replica: c.replica,
 		HealthyDistributors: func() int { return int(c.share.Load()) }, Memory: o.memory,
 		Now: func() time.Time { return time.UnixMilli(c.clock.Load()) }})
 	if err != nil {
@@ -226,7 +230,7 @@ func (c *cluster) addTo(desc *ring.Desc, i int, zones bool) {
 	desc.Ingesters[addr] = d
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	g := &ingester{addr: addr, bound: map[frame.Ref]labels.Labels{}, stored: map[string][]string{}, keep: true}
+	g := &ingester{addr: addr, bound: map[string]map[frame.Ref]labels.Labels{}, stored: map[string][]string{}, keep: true}
 	g.incarnation.Store(uint32(i) + 1)
 	c.ingesters[addr] = g
 }
@@ -272,6 +276,13 @@ func (c *cluster) await(ok func() bool) {
 }
 
 func (c *cluster) advance(d time.Duration) { c.clock.Add(d.Milliseconds()) }
+
+func (c *cluster) limitsOf(id tenant.ID) limits.View {
+	if v, ok := c.views[id]; ok {
+		return v
+	}
+	return *c.view.Load()
+}
 
 // limit changes the tenants' limits.
 func (c *cluster) limit(f func(limits.View) limits.View) {

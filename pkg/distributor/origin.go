@@ -18,7 +18,7 @@ func (p *push) countRequest() {
 	default:
 		p.t.metrics.requestsIn[p.req.Version].Inc()
 	}
-	if p.req.Refused > 0 {
+	if p.req.Refused > 0 && p.split.part == nil {
 		p.d.metrics.discardedSamples.WithLabelValues(notTranslated, user, "").Add(float64(p.req.Refused))
 	}
 }

@@ -38,13 +38,11 @@ type push struct {
 	workOf []uint32    // position in work plus one, by series; empty if no work
 	drops  []bool      // float samples that are refused; empty if none
 
-	hists      []seriesHistogram
-	exemplars  []seriesExemplar
-	metadata   []familyMetadata
-	families   map[uint64]struct{} // metadata of this request already in the list
-	seen       map[int64]int       // samples of one series by time
-	transient  []uint32            // entries to be freed when the push is done
-	labelBytes int                 // text copied out of the body
+	decoded
+	transient  []uint32 // entries to be freed when the push is done
+	labelBytes int      // text copied out of the body
+	split      splitState
+	parts      partList
 
 	places placesState
 
@@ -63,6 +61,15 @@ type outcome struct {
 	refused [numChecks]int
 	counts  remotewrite.Written // what passed validation
 	spared  remotewrite.Written // what is left out on purpose
+}
+
+// decoded is what has been decoded of the request, beside labels.
+type decoded struct {
+	hists     []seriesHistogram
+	exemplars []seriesExemplar
+	metadata  []familyMetadata
+	families  map[uint64]struct{} // metadata of this request already in the list
+	seen      map[int64]int       // samples of one series by time
 }
 
 // replies is the state of replication.
@@ -110,7 +117,7 @@ type familyMetadata struct {
 func newPush(d *Distributor) *push {
 	t := time.NewTimer(time.Hour)
 	t.Stop()
-	return &push{d: d, families: map[uint64]struct{}{}, seen: map[int64]int{}, builder: labels.NewScratchBuilder(32),
+	return &push{d: d, decoded: decoded{families: map[uint64]struct{}{}, seen: map[int64]int{}}, builder: labels.NewScratchBuilder(32),
 		shaping: shaping{relabel: labels.NewBuilder(labels.EmptyLabels())},
 		replies: replies{wake: make(chan struct{}, 1), timer: t}}
 }
@@ -129,6 +136,9 @@ func (p *push) run(ctx context.Context) (remotewrite.Written, error) {
 	for i := range p.d.steps {
 		if err := p.d.steps[i].run(p, ctx); err != nil {
 			return remotewrite.Written{}, err
+		}
+		if p.split.done {
+			break
 		}
 	}
 	// To a client that counts what was written, what is left out on purpose is no loss.
@@ -167,7 +177,7 @@ func (p *push) letGo() {
 }
 
 func (p *push) reset() {
-	p.t, p.lim, p.topo = nil, nil, nil
+	p.t, p.lim, p.topo, p.split = nil, nil, nil, splitState{}
 	p.series, p.refs, p.workOf, p.drops = p.series[:0], p.refs[:0], p.workOf[:0], p.drops[:0]
 	clear(p.work)
 	clear(p.hists)
@@ -181,6 +191,7 @@ func (p *push) reset() {
 	p.transient, p.labelBytes = p.transient[:0], 0
 	p.outcome = outcome{}
 	p.shaping.reset()
+	p.parts.reset()
 	p.places.reset()
 	clear(p.answers)
 	clear(p.taken)

@@ -125,11 +125,15 @@ func (p *push) decode(i int) ([]remotewrite.Label, int, error) {
 	if p.lim.shaped() {
 		most = mostLabels // rules may leave fewer
 	}
+	if p.split.part != nil {
+		most++ // one may be cut
+	}
 	ls, n, err := p.batch.Labels(i, p.labels[:0], most)
 	if err != nil {
 		return nil, 0, err
 	}
 	p.labels = ls
+	ls, n = p.cutLabel(i, ls, n)
 	byName := func(a, b remotewrite.Label) int { return bytes.Compare(a.Name, b.Name) }
 	if !slices.IsSortedFunc(ls, byName) {
 		slices.SortStableFunc(ls, byName)

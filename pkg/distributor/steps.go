@@ -20,6 +20,8 @@ func steps() []step {
 	return []step{
 		{"request rate", (*push).checkRequestRate},
 		{"scan", (*push).scan},
+		{"tenant by label", (*push).splitByLabel},
+		{"count what came", (*push).countArrived},
 		{"look up series", (*push).lookUp},
 		{"validate new series", (*push).validate},
 		{"check times", (*push).checkTimes},
@@ -40,6 +42,9 @@ func steps() []step {
 func (p *push) checkRequestRate(context.Context) error {
 	p.lim = p.t.limitsOf(p.d.deps.Limits(p.t.id))
 	p.t.setRates(p.lim, p.d.deps.HealthyDistributors(), p.now)
+	if p.split.same {
+		return nil
+	}
 	p.countRequest()
 	if p.t.rates.requests.AllowN(p.now, 1) {
 		return nil
@@ -51,9 +56,13 @@ func (p *push) checkRequestRate(context.Context) error {
 }
 
 func (p *push) scan(context.Context) error {
-	if err := p.batch.Scan(p.d.keys, p.req); err != nil {
-		return err
+	if p.split.part != nil {
+		return nil // it was given its series
 	}
+	return p.batch.Scan(p.d.keys, p.req)
+}
+
+func (p *push) countArrived(context.Context) error {
 	if !p.lim.startTimes[p.req.Origin] {
 		p.batch.StartTimes = nil
 	}
@@ -64,14 +73,19 @@ func (p *push) scan(context.Context) error {
 	return nil
 }
 
+// countRefused counts the samples that were refused.
+func (p *push) countRefused() {
+	for c, n := range p.refused {
+		if n > 0 {
+			p.d.metrics.discardedSamples.WithLabelValues(check(c).row().reason, string(p.t.id), p.group()).Add(float64(n))
+		}
+	}
+}
+
 // checkIngestionRate takes the whole push or nothing. Samples refused before do not count.
 func (p *push) checkIngestionRate(context.Context) error {
 	user := string(p.t.id)
-	for c, n := range p.refused {
-		if n > 0 {
-			p.d.metrics.discardedSamples.WithLabelValues(check(c).row().reason, user, p.group()).Add(float64(n))
-		}
-	}
+	p.countRefused()
 	samples := p.counts.Samples + p.counts.Histograms
 	total := samples + p.counts.Exemplars + len(p.metadata)
 	if total == 0 {

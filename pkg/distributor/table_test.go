@@ -74,7 +74,7 @@ func TestIdleSeriesAreForgottenAndTheirReferencesChange(t *testing.T) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	index := map[uint32][]frame.Ref{}
-	for r := range g.bound {
+	for r := range g.bound["t1"] {
 		index[r.Index()] = append(index[r.Index()], r)
 	}
 	if len(index) != 2 {

@@ -74,6 +74,7 @@ type tenantLimits struct {
 	ingestionRate    float64
 	ingestionBurst   int
 	delay            time.Duration // until a push is answered
+	split            *splitter     // nil: all series are of the tenant that sends them
 }
 
 // most stands for no limit.
@@ -103,6 +104,7 @@ func (t *tenantState) limitsOf(v limits.View) *tenantLimits {
 	}
 	l := readLimits(v)
 	l.verdict, l.shape = 1, 1
+	l.split = newSplitter(t.id, v)
 	if old != nil {
 		l.verdict, l.shape = old.verdict, old.shape
 		if l.verdictLimits != old.verdictLimits {

@@ -21,6 +21,18 @@ var (
 	IngestionArtificialDelay = define("ingestion_artificial_delay", "distributor.ingestion-artificial-delay", time.Duration(0), "",
 		"How long a push that is stored takes at least, give or take a tenth; its answer says how long it was held back. 0: no longer than it needs.", "distributor").
 		must(atMostAMinute)
+	TenantFromLabelRules = define("tenant_from_label_rules", "distributor.tenant-from-label.rules", []string(nil), "",
+		"Rules, tried in order, that say which tenant a series of a request belongs to: `label` takes the value of that label for the tenant, "+
+			"`label=value:tenant` gives the series with that value to that tenant. Empty: all series belong to the tenant of the request.", "distributor").
+		must(validTenantRules)
+	TenantFromLabelDefault = define("tenant_from_label_default", "distributor.tenant-from-label.default", "", "",
+		"Tenant of series that no rule of tenant_from_label_rules is about. Empty: the tenant of the request.", "distributor").
+		must(validTenantOrNone)
+	TenantFromLabelAllowed = define("tenant_from_label_allowed", "distributor.tenant-from-label.allowed", []string(nil), "",
+		"Tenants that the value of a label may name, beside the tenant of the request. An entry that ends in * stands for all that begin so.", "distributor").
+		must(validTenantList)
+	TenantFromLabelRemove = define("tenant_from_label_remove", "distributor.tenant-from-label.remove", false, "",
+		"Whether the label that said whose a series is is removed.", "distributor")
 	IngestionTenantShardSize = define("ingestion_tenant_shard_size", "distributor.ingestion-tenant-shard-size", 0, "ingesters",
 		"Ingesters that a tenant's series are spread over. 0: all of them.", "distributor", "querier")
 

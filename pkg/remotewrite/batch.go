@@ -66,6 +66,7 @@ type Batch struct {
 	symbols   []span // of RW 2.0
 	symHashes []Hash
 	rows      []span // series messages of RW 2.0, found before the symbols are complete
+	borrowed  bool   // extra, symbols and symHashes belong to another batch
 }
 
 // Scan walks req and replaces what b holds. Labels are hashed, but looked into only by Labels,
@@ -87,9 +88,15 @@ func (b *Batch) Scan(k *Keys, req *Request) error {
 }
 
 // Release forgets the body. Columns and hashes stay valid until the next Scan.
-func (b *Batch) Release() { b.body = nil }
+func (b *Batch) Release() {
+	b.body = nil
+	if b.borrowed {
+		b.extra, b.symbols, b.symHashes, b.borrowed = nil, nil, nil, false
+	}
+}
 
 func (b *Batch) reset() {
+	b.Release()
 	b.body, b.Several = nil, false
 	b.Hashes, b.Times, b.Values, b.StartTimes = trim(b.Hashes), trim(b.Times), trim(b.Values), trim(b.StartTimes)
 	b.series, b.metas, b.hists, b.exemplars = trim(b.series), trim(b.metas), trim(b.hists), trim(b.exemplars)

@@ -2,6 +2,7 @@ package remotewrite
 
 import (
 	"bytes"
+	"slices"
 	"testing"
 
 	"github.com/prometheus/prometheus/model/histogram"
@@ -20,8 +21,26 @@ type decoded struct {
 	exemplars []prompb.Exemplar
 }
 
-// compare checks that b reports exactly want, where its decoders accept.
+// compare checks that b, and a selection of all its series in reverse, report exactly want, where
+// their decoders accept.
 func compare(t *testing.T, b *Batch, want []decoded) {
+	t.Helper()
+	compareBatch(t, b, want)
+	var rows []uint32
+	var reverse []decoded
+	for i := range want {
+		rows, reverse = append(rows, uint32(len(want)-1-i)), append(reverse, want[len(want)-1-i])
+	}
+	selected := new(Batch)
+	selected.Select(b, rows, true)
+	compareBatch(t, selected, reverse)
+	if selected.MetadataCount() != b.MetadataCount() {
+		t.Fatalf("metadata selected = %d, want %d", selected.MetadataCount(), b.MetadataCount())
+	}
+	selected.Release()
+}
+
+func compareBatch(t *testing.T, b *Batch, want []decoded) {
 	t.Helper()
 	if b.Len() != len(want) {
 		t.Fatalf("series = %d, want %d", b.Len(), len(want))
@@ -35,6 +54,7 @@ func compare(t *testing.T, b *Batch, want []decoded) {
 			if !labels.Equal(sortedLabels(got), w.labels) {
 				t.Fatalf("labels of series %d = %v, want %v", i, got, w.labels)
 			}
+			compareFound(t, b, i, ls)
 		}
 		from, to := b.Samples(i)
 		if to-from != len(w.samples) {
@@ -50,6 +70,18 @@ func compare(t *testing.T, b *Batch, want []decoded) {
 			}
 		}
 		compareRest(t, b, i, w)
+	}
+}
+
+// compareFound checks what is found by name. A label with two names may be missed.
+func compareFound(t *testing.T, b *Batch, i int, ls []Label) {
+	t.Helper()
+	for _, l := range ls {
+		f := b.Find(string(l.Name))
+		v := f.Value(i)
+		if v != nil && !slices.ContainsFunc(ls, func(m Label) bool { return bytes.Equal(m.Name, l.Name) && bytes.Equal(m.Value, v) }) {
+			t.Fatalf("value of label %q of series %d = %q, but has %q", l.Name, i, v, ls)
+		}
 	}
 }
 

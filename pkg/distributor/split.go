@@ -1,0 +1,350 @@
+package distributor
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/remotewrite"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+)
+
+const (
+	// maxTenantsPerPush bounds the tenants that one request is split into.
+	maxTenantsPerPush = 1000
+
+	// partsAtOnce is how many of them are pushed at the same time.
+	partsAtOnce = 64
+
+	// keptTargets bounds the values of labels whose tenant is remembered.
+	keptTargets = 10_000
+)
+
+// splitter says which tenant a series that one tenant sends belongs to, by the labels it has. It is
+// made anew when the tenant's limits change.
+type splitter struct {
+	rules    []limits.TenantRule
+	allowed  []string
+	fallback target // of series that no rule is about
+	remove   bool
+
+	mu     sync.RWMutex      // guards byName
+	byName map[string]target // by the value of a label that names a tenant
+}
+
+// target is where a series goes.
+type target struct {
+	tenant tenant.ID // empty: nowhere, its tenant is not allowed
+	cut    uint8     // number plus one of the rule whose label is removed; 0: none
+}
+
+// newSplitter returns nil for a tenant whose series are all its own.
+func newSplitter(own tenant.ID, v limits.View) *splitter {
+	rules, err := limits.ParseTenantRules(limits.TenantFromLabelRules.Of(v))
+	if err != nil || len(rules) == 0 { // the table takes no rules that cannot be parsed
+		return nil
+	}
+	s := &splitter{rules: rules, allowed: append([]string{string(own)}, limits.TenantFromLabelAllowed.Of(v)...),
+		fallback: target{tenant: own}, remove: limits.TenantFromLabelRemove.Of(v), byName: map[string]target{}}
+	if name := limits.TenantFromLabelDefault.Of(v); name != "" {
+		s.fallback.tenant = tenant.ID(name)
+	}
+	return s
+}
+
+// find returns what finds the labels of the rules in b.
+func (s *splitter) find(b *remotewrite.Batch) []remotewrite.Finder {
+	out := make([]remotewrite.Finder, len(s.rules))
+	for k := range s.rules {
+		out[k] = b.Find(s.rules[k].Label)
+	}
+	return out
+}
+
+// of returns where series i goes. The first rule that is about it decides. last is what the
+// series before said, which is mostly what this one says, too.
+func (s *splitter) of(find []remotewrite.Finder, i int, last *lastName) target {
+	value := []byte(nil)
+	for k := range s.rules {
+		r := &s.rules[k]
+		if k == 0 || r.Label != s.rules[k-1].Label {
+			value = find[k].Value(i)
+		}
+		if value == nil || r.Value != "" && r.Value != string(value) {
+			continue
+		}
+		cut := uint8(0)
+		if s.remove {
+			cut = uint8(k + 1)
+		}
+		if r.Tenant != "" {
+			return target{r.Tenant, cut}
+		}
+		if last.rule != k+1 || !bytes.Equal(last.value, value) {
+			last.rule, last.value, last.target = k+1, value, s.named(value, cut)
+		}
+		return last.target
+	}
+	return s.fallback
+}
+
+// lastName is the last value of a label that named a tenant.
+type lastName struct {
+	rule   int // plus one
+	value  []byte
+	target target
+}
+
+// named returns the tenant that value names, if it is allowed.
+func (s *splitter) named(value []byte, cut uint8) target {
+	s.mu.RLock()
+	t, ok := s.byName[string(value)]
+	s.mu.RUnlock()
+	if !ok {
+		t = target{}
+		if id, err := tenant.Parse(string(value)); err == nil && s.allows(id) {
+			t.tenant = id
+		}
+		s.mu.Lock()
+		if len(s.byName) >= keptTargets {
+			clear(s.byName)
+		}
+		s.byName[string(value)] = t
+		s.mu.Unlock()
+	}
+	if t.tenant != "" {
+		t.cut = cut
+	}
+	return t
+}
+
+// allows says whether the list has id. An entry that ends in * stands for all that begin so.
+func (s *splitter) allows(id tenant.ID) bool {
+	return slices.ContainsFunc(s.allowed, func(entry string) bool {
+		if prefix, ok := strings.CutSuffix(entry, "*"); ok {
+			return strings.HasPrefix(string(id), prefix)
+		}
+		return entry == string(id)
+	})
+}
+
+// splitState says what part of a request a push is.
+type splitState struct {
+	part  *part // nil: all of it
+	rules []limits.TenantRule
+	same  bool // it is of the tenant that sent the request, which is counted already
+	done  bool // this push went on as parts
+}
+
+// part is what one tenant gets of a push.
+type part struct {
+	tenant tenant.ID
+	rows   []uint32
+	cuts   []uint8 // rule of the label to remove, by row; empty: none
+
+	written remotewrite.Written
+	err     error
+	panic   any
+}
+
+// partList is the parts of one push; it keeps their memory for the next one.
+type partList struct {
+	list  []*part
+	spare []*part
+}
+
+func (l *partList) add(id tenant.ID) *part {
+	pt := &part{}
+	if n := len(l.spare); n > 0 {
+		pt, l.spare = l.spare[n-1], l.spare[:n-1]
+	}
+	pt.tenant = id
+	l.list = append(l.list, pt)
+	return pt
+}
+
+// reset forgets the parts.
+func (l *partList) reset() {
+	for _, pt := range l.list {
+		if cap(pt.rows) <= keptSeries && len(l.spare) < partsAtOnce {
+			*pt = part{rows: pt.rows[:0], cuts: pt.cuts[:0]}
+			l.spare = append(l.spare, pt)
+		}
+	}
+	clear(l.list)
+	l.list = l.list[:0]
+}
+
+// splitByLabel pushes the series of this request for the tenants that their labels say, if its
+// tenant has rules for that. Each part is a push of its own, under the limits of its tenant.
+func (p *push) splitByLabel(ctx context.Context) error {
+	s := p.lim.split
+	if s == nil || p.split.part != nil {
+		return nil
+	}
+	parts := p.partition(s)
+	if len(parts) == 1 && parts[0].tenant == p.t.id && len(parts[0].cuts) == 0 && p.first == nil {
+		return nil // nothing to split
+	}
+	p.split.done = true
+	p.t.metrics.samplesIn.Add(float64(p.refused[tenantNotAllowed]))
+	p.countRefused()
+	if len(parts) == 1 && p.first == nil {
+		p.runPart(ctx, parts[0], true)
+	} else {
+		p.runParts(ctx, parts)
+	}
+	return p.combine(parts)
+}
+
+// partition finds the tenant of every series. What belongs to no series goes to the fallback.
+func (p *push) partition(s *splitter) []*part {
+	at := make(map[tenant.ID]*part)
+	enter := func(id tenant.ID) *part {
+		pt := at[id]
+		if pt == nil && len(at) < maxTenantsPerPush {
+			pt = p.parts.add(id)
+			at[id] = pt
+		}
+		return pt
+	}
+	if p.batch.MetadataCount() > 0 || p.batch.Len() == 0 {
+		enter(s.fallback.tenant)
+	}
+	find := s.find(&p.batch)
+	var last lastName
+	var to tenant.ID
+	var pt *part
+	for i := range p.batch.Len() {
+		t := s.of(find, i, &last)
+		if t.tenant == "" {
+			p.refuseTenant(i, "names a tenant that tenant "+string(p.t.id)+" may not write for")
+			continue
+		}
+		if pt == nil || t.tenant != to {
+			if to, pt = t.tenant, enter(t.tenant); pt == nil {
+				p.refuseTenant(i, "is of one more tenant than a request may have series for")
+				continue
+			}
+		}
+		pt.rows = append(pt.rows, uint32(i))
+		if t.cut > 0 || len(pt.cuts) > 0 {
+			for len(pt.cuts) < len(pt.rows)-1 {
+				pt.cuts = append(pt.cuts, 0)
+			}
+			pt.cuts = append(pt.cuts, t.cut)
+		}
+	}
+	return p.parts.list
+}
+
+func (p *push) refuseTenant(i int, why string) {
+	p.refuse(tenantNotAllowed, p.samplesOf(i), func() error {
+		return tenantNotAllowed.errorf("series %s %s", p.seriesText(i), why)
+	})
+}
+
+// runParts pushes parts, several at once.
+func (p *push) runParts(ctx context.Context, parts []*part) {
+	var wg sync.WaitGroup
+	free := make(chan struct{}, partsAtOnce)
+	for _, pt := range parts {
+		free <- struct{}{}
+		wg.Go(func() {
+			defer func() {
+				pt.panic = recover() // where the server can catch it
+				<-free
+			}()
+			p.runPart(ctx, pt, false)
+		})
+	}
+	wg.Wait()
+	for _, pt := range parts {
+		if pt.panic != nil {
+			panic(pt.panic)
+		}
+	}
+}
+
+// runPart pushes one part. The only one takes the batch over as it is.
+func (p *push) runPart(ctx context.Context, pt *part, only bool) {
+	d := p.d
+	c := d.pushes.Get().(*push)
+	d.underWay.Add(1)
+	c.start(d.tenants.enter(pt.tenant, p.tick), p.source, p.req)
+	defer c.finish()
+	c.split = splitState{part: pt, rules: p.lim.split.rules, same: pt.tenant == p.t.id}
+	if only {
+		c.batch, p.batch = p.batch, c.batch
+	} else {
+		c.batch.Select(&p.batch, pt.rows, pt.tenant == p.lim.split.fallback.tenant)
+	}
+	c.hashCut()
+	pt.written, pt.err = c.run(ctx)
+}
+
+// hashCut sets apart the hashes of series that lose a label.
+func (p *push) hashCut() {
+	rule, name := uint8(0), remotewrite.Hash{}
+	for i, cut := range p.split.part.cuts {
+		if cut == 0 {
+			continue
+		}
+		if cut != rule {
+			rule, name = cut, p.d.keys.Name(p.split.rules[cut-1].Label)
+		}
+		p.batch.Hashes[i] = p.d.keys.Without(p.batch.Hashes[i], name)
+	}
+}
+
+// cutLabel returns the n labels of series i, of which ls are the first, without the one that said
+// whose the series is. A label that occurs twice stays, for which the series is refused.
+func (p *push) cutLabel(i int, ls []remotewrite.Label, n int) ([]remotewrite.Label, int) {
+	pt := p.split.part
+	if pt == nil || len(pt.cuts) == 0 || pt.cuts[i] == 0 {
+		return ls, n
+	}
+	name := p.split.rules[pt.cuts[i]-1].Label
+	is := func(l remotewrite.Label) bool { return string(l.Name) == name }
+	at := slices.IndexFunc(ls, is)
+	if at < 0 || slices.ContainsFunc(ls[at+1:], is) {
+		return ls, n
+	}
+	return slices.Delete(ls, at, at+1), n - 1
+}
+
+// combine adds up what became of the parts. The client is told the failure that matters most to
+// what it does next.
+func (p *push) combine(parts []*part) error {
+	worst := p.first
+	for k, pt := range parts {
+		p.counts.Samples += pt.written.Samples
+		p.counts.Histograms += pt.written.Histograms
+		p.counts.Exemplars += pt.written.Exemplars
+		if k == 0 && worst == nil || severity(pt.err) > severity(worst) {
+			worst = pt.err
+		}
+	}
+	p.first = worst
+	return nil
+}
+
+// severity orders the answers of parts: what must be sent again comes before what can never be
+// stored, since the sender must not drop the former for the latter.
+func severity(err error) int {
+	switch {
+	case err == nil:
+		return 1
+	case errs.KindOf(err) == errs.Accepted:
+		return 0 // nothing of this part had to be stored; what became of the others counts
+	case errs.KindOf(err) == errs.RateLimited:
+		return 3
+	case errs.KindOf(err).Retry(), errs.KindOf(err) == errs.Canceled:
+		return 4
+	}
+	return 2
+}
