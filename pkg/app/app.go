@@ -25,6 +25,7 @@ import (
 	"github.com/thanos-io/objstore"
 
 	"github.com/amphora-metrics/amphora/pkg/api"
+	"github.com/amphora-metrics/amphora/pkg/compactor"
 	"github.com/amphora-metrics/amphora/pkg/config"
 	"github.com/amphora-metrics/amphora/pkg/distributor"
 	"github.com/amphora-metrics/amphora/pkg/ingester"
@@ -69,6 +70,8 @@ type parts struct {
 	bucket          part[objstore.InstrumentedBucket]
 	storeRing       part[*ring.Ring]
 	storeGateway    part[*storegateway.Gateway]
+	compactorRing   part[*ring.Ring]
+	compactor       part[*compactor.Compactor]
 	ingester        part[*ingester.Ingester]
 	distributor     part[*distributor.Distributor]
 	querier         part[*querier.Querier]

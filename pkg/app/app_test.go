@@ -79,7 +79,7 @@ func TestSpreadMinimizingNeedsNumbersAndZones(t *testing.T) {
 
 func TestTargetsResolve(t *testing.T) {
 	for names, want := range map[string]string{
-		"all": "ingester store-gateway distributor querier", "write": "ingester distributor", "read": "store-gateway querier",
+		"all": "ingester store-gateway distributor querier compactor", "backend": "store-gateway compactor", "write": "ingester distributor", "read": "store-gateway querier",
 		"querier,ingester": "ingester querier", "write,distributor": "ingester distributor",
 	} {
 		ts, err := resolve(strings.Split(names, ","))
@@ -101,7 +101,7 @@ func TestTargetsResolve(t *testing.T) {
 func TestAloneMeansOneReplica(t *testing.T) {
 	for args, want := range map[string]int{
 		"": 1, "-memberlist.join=127.0.0.1:1": 3, "-target=ingester": 3,
-		"-target=ingester,distributor,read": 1, "-target=querier -ingester.ring.replication-factor=2": 2,
+		"-target=ingester,distributor,read,compactor": 1, "-target=querier -ingester.ring.replication-factor=2": 2,
 	} {
 		c, _, err := load(t, strings.Fields(args)...)
 		if err != nil || c.replicationFactor() != want {

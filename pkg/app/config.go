@@ -8,6 +8,7 @@ import (
 
 	"github.com/amphora-metrics/amphora/pkg/api"
 	"github.com/amphora-metrics/amphora/pkg/bucket"
+	"github.com/amphora-metrics/amphora/pkg/compactor"
 	"github.com/amphora-metrics/amphora/pkg/config"
 	"github.com/amphora-metrics/amphora/pkg/distributor"
 	"github.com/amphora-metrics/amphora/pkg/engine"
@@ -41,6 +42,8 @@ type Config struct {
 	StoreGateway    storegateway.Config
 	StoreRing       StoreRingConfig
 	BucketIndex     BlocksConfig
+	Compactor       compactor.Config
+	CompactorRing   CompactorRingConfig
 	Distributor     distributor.Config
 	Ingester        ingester.Config
 	Querier         querier.Config
@@ -72,6 +75,8 @@ func (c *Config) Declare(s *config.Set) {
 	s.Mount("blocks_storage.bucket_store", &c.StoreGateway)
 	s.Mount("blocks_storage.bucket_store.bucket_index", &c.BucketIndex)
 	s.Mount("store_gateway.sharding_ring", &c.StoreRing)
+	s.Mount("compactor", &c.Compactor)
+	s.Mount("compactor.sharding_ring", &c.CompactorRing)
 	s.Mount("limits", &c.Limits)
 	s.Mount("runtime_config", &c.Runtime)
 }

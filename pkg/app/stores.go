@@ -5,8 +5,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/grafana/dskit/flagext"
-	"github.com/grafana/dskit/kv"
 	"github.com/grafana/dskit/ring"
 
 	"github.com/amphora-metrics/amphora/pkg/block"
@@ -56,72 +54,26 @@ func (c *BlocksConfig) Declare(s *config.Set) {
 	s.Duration(&c.MaxStale, "max_stale_period", time.Hour, "A bucket index that no compactor brought up to date for this long fails queries, because it may lack blocks. 0: never.").Expert()
 }
 
-// storeRingKV opens the store of the store-gateways' ring.
-func (a *App) storeRingKV(name string) (kv.Client, error) {
-	store, err := a.ringKV()
-	if err != nil {
-		return nil, err
-	}
-	return kv.NewClient(store, ring.GetCodec(), kv.RegistererWithKVName(a.prefixed(), name), a.kitLog(name))
-}
-
 // storeRing is the view that queriers have of the store-gateways.
 func (a *App) storeRing() (*ring.Ring, error) {
 	return a.p.storeRing.get(func() (*ring.Ring, error) {
-		client, err := a.storeRingKV("store-gateway-ring")
-		if err != nil {
-			return nil, err
-		}
-		var c ring.Config
-		flagext.DefaultValues(&c)
-		c.HeartbeatTimeout = a.cfg.StoreRing.Heartbeats.Timeout
-		c.ZoneAwarenessEnabled = a.cfg.StoreRing.ZoneAwareness
-		c.ReplicationFactor = a.cfg.StoreRing.ReplicationFactor
+		c := a.cfg.StoreRing
+		rf := c.ReplicationFactor
 		if a.cfg.alone() {
-			c.ReplicationFactor = 1
+			rf = 1
 		}
-		r, err := ring.NewWithStoreClientAndStrategy(c, storegateway.RingName, storegateway.RingKey, client,
-			ring.NewIgnoreUnhealthyInstancesReplicationStrategy(), a.prefixed(), a.kitLog("store-gateway-ring"))
-		if err != nil {
-			return nil, fmt.Errorf("store-gateway ring: %w", err)
-		}
-		return r, a.serve("store-gateway-ring", r)
+		return a.workersRing(storegateway.RingName, storegateway.RingKey, ring.Config{
+			HeartbeatTimeout: c.Heartbeats.Timeout, ZoneAwarenessEnabled: c.ZoneAwareness, ReplicationFactor: rf,
+		})
 	})
 }
 
 // storeEntry is this process's place among the store-gateways.
 func (a *App) storeEntry() error {
-	client, err := a.storeRingKV("store-gateway-lifecycler")
-	if err != nil {
-		return err
-	}
-	id, err := a.cfg.Ring.ID()
-	if err != nil {
-		return err
-	}
-	addr, err := a.instanceAddr()
-	if err != nil {
-		return err
-	}
-	logger := a.kitLog("store-gateway-lifecycler")
-	var d ring.BasicLifecyclerDelegate = ring.NewInstanceRegisterDelegate(ring.ACTIVE, tokensPerStoreGateway)
-	if a.cfg.StoreRing.UnregisterOnShutdown {
-		d = ring.NewLeaveOnStoppingDelegate(d, logger)
-	}
-	d = ring.NewTokensPersistencyDelegate(filepath.Join(a.cfg.StoreGateway.SyncDir, "tokens"), ring.ACTIVE, d, logger)
-	beat := a.cfg.StoreRing.Heartbeats
-	if after := beat.ForgetAfter(); after > 0 {
-		d = ring.NewAutoForgetDelegate(after, d, logger)
-	}
-	entry, err := ring.NewBasicLifecycler(ring.BasicLifecyclerConfig{
-		ID: id, Addr: addr, Zone: a.cfg.Ring.Zone, NumTokens: tokensPerStoreGateway,
-		HeartbeatPeriod: beat.Period, HeartbeatTimeout: beat.Timeout,
-		KeepInstanceInTheRingOnShutdown: !a.cfg.StoreRing.UnregisterOnShutdown,
-	}, storegateway.RingName, storegateway.RingKey, client, d, logger, a.prefixed())
-	if err != nil {
-		return fmt.Errorf("store-gateway ring: %w", err)
-	}
-	return a.serve("store-gateway-entry", entry)
+	c := a.cfg.StoreRing
+	return a.workersEntry(storegateway.RingName, storegateway.RingKey, worker{
+		beats: c.Heartbeats, tokens: tokensPerStoreGateway, tokensFile: filepath.Join(a.cfg.StoreGateway.SyncDir, "tokens"), leave: c.UnregisterOnShutdown,
+	})
 }
 
 // storeGateway is the one of this process.

@@ -185,7 +185,7 @@ func ScanBlocks(ctx context.Context, bkt objstore.BucketReader, old *BucketIndex
 			marks[m.ID] = m
 		}
 	}
-	marked, err := markedForDeletion(ctx, bkt)
+	marked, err := marked(ctx, bkt, DeletionMarkFile)
 	if err != nil {
 		return nil, err
 	}

@@ -2,8 +2,15 @@ package block
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -58,6 +65,68 @@ func complete(files []File) error {
 	}
 	if len(files) == 0 {
 		return errs.New(errs.Internal, "it is corrupted: it has no files")
+	}
+	return nil
+}
+
+// Download copies block m to dir, which must be empty or missing, and checks sizes, and checksums
+// where the meta file has them; bkt is the tenant's. Errors: Internal if the block is damaged,
+// NotFound if it is gone, Unavailable.
+func Download(ctx context.Context, bkt objstore.Bucket, m Meta, dir string) error {
+	own := objstore.NewPrefixedBucket(bkt, m.ULID.String())
+	files, err := filesOf(ctx, own, m)
+	if err != nil {
+		return fmt.Errorf("download block %s: %w", m.ULID, err)
+	}
+	if err := download(ctx, own, m, files, dir); err != nil {
+		return fmt.Errorf("download block %s: %w", m.ULID, err)
+	}
+	return nil
+}
+
+func download(ctx context.Context, bkt objstore.BucketReader, m Meta, files []File, dir string) error {
+	if err := os.MkdirAll(filepath.Join(dir, ChunksDir), 0o750); err != nil {
+		return err
+	}
+	for _, f := range files {
+		if err := downloadFile(ctx, bkt, f, filepath.Join(dir, filepath.FromSlash(f.RelPath))); err != nil {
+			return err
+		}
+	}
+	b, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, MetaFile), b, 0o640)
+}
+
+func downloadFile(ctx context.Context, bkt objstore.BucketReader, f File, to string) (err error) {
+	r, err := bkt.Get(ctx, f.RelPath)
+	if err != nil {
+		return storeError(ctx, bkt, err, "get its %s", f.RelPath)
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	w, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o640)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.Close()) }()
+	sum := sha256.New()
+	out := io.Writer(w)
+	if f.Hash != nil && f.Hash.Func == hashSHA256 {
+		out = io.MultiWriter(w, sum)
+	}
+	n, err := io.Copy(out, io.LimitReader(r, f.SizeBytes+1))
+	if err != nil {
+		return storeError(ctx, bkt, err, "get its %s", f.RelPath)
+	}
+	if n != f.SizeBytes {
+		return errs.New(errs.Internal, "its %s is corrupted: %d bytes or more, %d are recorded", f.RelPath, n, f.SizeBytes)
+	}
+	if f.Hash != nil && f.Hash.Func == hashSHA256 {
+		if got := hex.EncodeToString(sum.Sum(nil)); got != f.Hash.Value {
+			return errs.New(errs.Internal, "its %s is corrupted: checksum %s, %s is recorded", f.RelPath, got, f.Hash.Value)
+		}
 	}
 	return nil
 }

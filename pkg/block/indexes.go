@@ -167,7 +167,8 @@ func (i *BucketIndex) Overlapping(mint, maxt int64) []IndexedBlock {
 	}
 	var out []IndexedBlock
 	for _, b := range i.Blocks {
-		if b.Overlaps(mint, maxt) && !marked[b.ID] {
+		// Chunks of downsampled blocks are of another format.
+		if b.Overlaps(mint, maxt) && !marked[b.ID] && b.Resolution == 0 {
 			out = append(out, b)
 		}
 	}

@@ -4,7 +4,6 @@
 package block
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -162,22 +161,6 @@ func blockOf(dir string) (ulid.ULID, bool) {
 	return id, isDir && err == nil && id.String() == name
 }
 
-func markedForDeletion(ctx context.Context, bkt objstore.BucketReader) (map[ulid.ULID]bool, error) {
-	marked := map[ulid.ULID]bool{}
-	err := bkt.Iter(ctx, MarkersDir+"/", func(name string) error {
-		if s, ok := strings.CutSuffix(path.Base(name), "-"+DeletionMarkFile); ok {
-			if id, err := ulid.ParseStrict(s); err == nil {
-				marked[id] = true
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, storeError(ctx, bkt, err, "list marks")
-	}
-	return marked, nil
-}
-
 type deletionMark struct {
 	ID           ulid.ULID `json:"id"`
 	Version      int       `json:"version"`
@@ -186,22 +169,9 @@ type deletionMark struct {
 }
 
 // MarkForDeletion marks block id as replaced or expired at time now, for the reason why; bkt is
-// the tenant's. The mark beside the block is written first: a reader that sees the one among the
-// tenant's marks then finds both.
+// the tenant's.
 func MarkForDeletion(ctx context.Context, bkt objstore.Bucket, id ulid.ULID, now time.Time, why string) error {
-	b, err := json.Marshal(deletionMark{ID: id, Version: markVersion, Details: why, DeletionTime: now.Unix()})
-	if err != nil {
-		return err
-	}
-	for _, name := range []string{
-		path.Join(id.String(), DeletionMarkFile),
-		path.Join(MarkersDir, id.String()+"-"+DeletionMarkFile),
-	} {
-		if err := bkt.Upload(ctx, name, bytes.NewReader(b)); err != nil {
-			return storeError(ctx, bkt, err, "mark block %s for deletion", id)
-		}
-	}
-	return nil
+	return writeMark(ctx, bkt, id, DeletionMarkFile, deletionMark{ID: id, Version: markVersion, Details: why, DeletionTime: now.Unix()})
 }
 
 // Tenants returns the tenants that have something in bkt, sorted.

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -25,13 +26,14 @@ import (
 // Upload publishes the block in directory dir; bkt is the tenant's. It checks the block first and
 // refuses one that is damaged. The meta file goes last, so the block is invisible until it is
 // complete; calling again after an error, or after success, is safe. Nothing is deleted locally.
-// Errors: Internal for a block that must not be published, Unavailable for the storage.
-func Upload(ctx context.Context, logger *slog.Logger, bkt objstore.Bucket, dir string) error {
+// The block gets the external labels given, by which compactors tell kinds of blocks apart. Errors: Internal for a block that must not be published, Unavailable for the storage.
+func Upload(ctx context.Context, logger *slog.Logger, bkt objstore.Bucket, dir string, external map[string]string) error {
 	start := time.Now()
 	meta, err := verify(dir)
 	if err != nil {
 		return fmt.Errorf("check block %s before upload: %w", dir, err)
 	}
+	maps.Copy(meta.Thanos.Labels, external)
 	id := meta.ULID.String()
 	remote, err := ReadMeta(ctx, bkt, meta.ULID)
 	switch {

@@ -89,7 +89,7 @@ func (t *tenantHead) upload(ctx context.Context, b head.Block) error {
 	var err error
 	for tries.Ongoing() {
 		i.metrics.uploads.Inc()
-		err = block.Upload(ctx, i.log.With("tenant", t.id), objstore.NewPrefixedBucket(i.bucket, string(t.id)), b.Dir)
+		err = block.Upload(ctx, i.log.With("tenant", t.id), objstore.NewPrefixedBucket(i.bucket, string(t.id)), b.Dir, nil)
 		if err == nil {
 			i.metrics.lastUpload.Set(float64(i.now().Unix()))
 			return nil

@@ -163,3 +163,19 @@ func atMostAMinute(x time.Duration) error {
 	}
 	return nil
 }
+
+// Blocks in object storage.
+var (
+	CompactorBlocksRetentionPeriod = define("compactor_blocks_retention_period", "compactor.blocks-retention-period", time.Duration(0), "",
+		"Blocks whose newest sample is older are deleted. 0: they are kept for ever.", "compactor")
+	CompactorSplitAndMergeShards = define("compactor_split_and_merge_shards", "compactor.split-and-merge-shards", 0, "shards",
+		"Blocks that a tenant's series are split into: about one for 8 million active series. 0: blocks are not split.", "compactor")
+	CompactorSplitGroups = define("compactor_split_groups", "compactor.split-groups", 1, "groups",
+		"Groups of blocks that are split by one job each, so that several compactors can split.", "compactor")
+	CompactorTenantShardSize = define("compactor_tenant_shard_size", "compactor.compactor-tenant-shard-size", 0, "compactors",
+		"Compactors that a tenant's jobs are spread over. 0: all of them.", "compactor")
+	CompactorPartialBlockDeletionDelay = define("compactor_partial_block_deletion_delay", "compactor.partial-block-deletion-delay", 24*time.Hour, "",
+		"Blocks without a meta file to which nothing was added for this long are deleted; at least 4h. 0: never.", "compactor")
+	CompactorMaxLookback = define("compactor_max_lookback", "compactor.max-lookback", time.Duration(0), "",
+		"Blocks whose newest sample is older are not compacted. 0: all are.", "compactor")
+)

@@ -1,0 +1,158 @@
+package app
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/cespare/xxhash/v2"
+	"github.com/grafana/dskit/flagext"
+	"github.com/grafana/dskit/kv"
+	"github.com/grafana/dskit/ring"
+
+	"github.com/amphora-metrics/amphora/pkg/compactor"
+	"github.com/amphora-metrics/amphora/pkg/config"
+	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/members"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+)
+
+// worker is a process's place in a ring of those that share work and keep no data of their own.
+type worker struct {
+	beats      members.Heartbeats
+	tokens     int
+	tokensFile string
+	leave      bool // at shutdown
+}
+
+// workersKV opens the store of a ring.
+func (a *App) workersKV(name string) (kv.Client, error) {
+	store, err := a.ringKV()
+	if err != nil {
+		return nil, err
+	}
+	return kv.NewClient(store, ring.GetCodec(), kv.RegistererWithKVName(a.prefixed(), name), a.kitLog(name))
+}
+
+// workersRing is the view of a ring in which one healthy replica is enough.
+func (a *App) workersRing(name, key string, with ring.Config) (*ring.Ring, error) {
+	client, err := a.workersKV(name + "-ring")
+	if err != nil {
+		return nil, err
+	}
+	var c ring.Config
+	flagext.DefaultValues(&c)
+	c.HeartbeatTimeout, c.ZoneAwarenessEnabled, c.ReplicationFactor = with.HeartbeatTimeout, with.ZoneAwarenessEnabled, with.ReplicationFactor
+	r, err := ring.NewWithStoreClientAndStrategy(c, name, key, client, ring.NewIgnoreUnhealthyInstancesReplicationStrategy(), a.prefixed(), a.kitLog(name+"-ring"))
+	if err != nil {
+		return nil, fmt.Errorf("%s ring: %w", name, err)
+	}
+	return r, a.serve(name+"-ring", r)
+}
+
+// workersEntry puts this process into a ring.
+func (a *App) workersEntry(name, key string, w worker) error {
+	client, err := a.workersKV(name + "-lifecycler")
+	if err != nil {
+		return err
+	}
+	id, err := a.cfg.Ring.ID()
+	if err != nil {
+		return err
+	}
+	addr, err := a.instanceAddr()
+	if err != nil {
+		return err
+	}
+	logger := a.kitLog(name + "-lifecycler")
+	var d ring.BasicLifecyclerDelegate = ring.NewInstanceRegisterDelegate(ring.ACTIVE, w.tokens)
+	if w.leave {
+		d = ring.NewLeaveOnStoppingDelegate(d, logger)
+	}
+	if w.tokensFile != "" {
+		d = ring.NewTokensPersistencyDelegate(w.tokensFile, ring.ACTIVE, d, logger)
+	}
+	if after := w.beats.ForgetAfter(); after > 0 {
+		d = ring.NewAutoForgetDelegate(after, d, logger)
+	}
+	entry, err := ring.NewBasicLifecycler(ring.BasicLifecyclerConfig{
+		ID: id, Addr: addr, Zone: a.cfg.Ring.Zone, NumTokens: w.tokens, HeartbeatPeriod: w.beats.Period, HeartbeatTimeout: w.beats.Timeout,
+		KeepInstanceInTheRingOnShutdown: !w.leave,
+	}, name, key, client, d, logger, a.prefixed())
+	if err != nil {
+		return fmt.Errorf("%s ring: %w", name, err)
+	}
+	return a.serve(name+"-entry", entry)
+}
+
+// tokensPerCompactor spreads jobs evenly.
+const tokensPerCompactor = 512
+
+// CompactorRingConfig of the compactors' hash ring, mounted as compactor.sharding_ring.
+type CompactorRingConfig struct{ Heartbeats members.Heartbeats }
+
+// Declare names the settings.
+func (c *CompactorRingConfig) Declare(s *config.Set) {
+	s.Mount("", &c.Heartbeats)
+	s.Int(&c.Heartbeats.ForgetPeriods, "auto_forget_unhealthy_periods", 10, "Heartbeat timeouts after which a silent compactor is removed from the ring. 0: never.").Expert()
+}
+
+// compactorRing is the view of the compactors of each other.
+func (a *App) compactorRing() (*ring.Ring, error) {
+	return a.p.compactorRing.get(func() (*ring.Ring, error) {
+		return a.workersRing(compactor.RingName, compactor.RingKey, ring.Config{HeartbeatTimeout: a.cfg.CompactorRing.Heartbeats.Timeout, ReplicationFactor: 1})
+	})
+}
+
+// compactor is the one of this process.
+func (a *App) compactor() (*compactor.Compactor, error) {
+	return a.p.compactor.get(func() (*compactor.Compactor, error) {
+		b, err := a.blocksBucket()
+		if err != nil {
+			return nil, err
+		}
+		deps := compactor.Deps{Logger: a.log, Reg: a.reg, Bucket: b, Limits: a.limits.For}
+		if !a.cfg.alone() {
+			if deps.Owns, err = a.ownsCompaction(); err != nil {
+				return nil, err
+			}
+		}
+		c, err := compactor.New(a.cfg.Compactor, deps)
+		if err != nil {
+			return nil, err
+		}
+		return c, a.serve("compactor", c)
+	})
+}
+
+// ownsCompaction joins the ring of compactors and returns whose work is this process's.
+func (a *App) ownsCompaction() (func(tenant.ID, string) (bool, error), error) {
+	r, err := a.compactorRing()
+	if err != nil {
+		return nil, err
+	}
+	addr, err := a.instanceAddr()
+	if err != nil {
+		return nil, err
+	}
+	err = a.workersEntry(compactor.RingName, compactor.RingKey, worker{
+		beats: a.cfg.CompactorRing.Heartbeats, tokens: tokensPerCompactor, tokensFile: filepath.Join(a.cfg.Compactor.DataDir, "tokens"), leave: true,
+	})
+	if err != nil {
+		return nil, err
+	}
+	op := ring.NewOp([]ring.InstanceState{ring.ACTIVE}, nil)
+	return func(id tenant.ID, key string) (bool, error) {
+		var shard ring.ReadRing = r
+		if size := limits.CompactorTenantShardSize.Of(a.limits.For(id)); size > 0 {
+			shard = r.ShuffleShard(string(id), size)
+		}
+		var set ring.ReplicationSet
+		var err error
+		if key == "" {
+			set, err = shard.GetAllHealthy(op)
+		} else {
+			set, err = shard.Get(uint32(xxhash.Sum64String(string(id)+"/"+key)), op, nil, nil, nil)
+		}
+		return set.Includes(addr), err
+	}, nil
+}

@@ -1,0 +1,288 @@
+package compactor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"sync"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/thanos-io/objstore"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/amphora-metrics/amphora/pkg/block"
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+)
+
+// cleaning is the piece of work of a tenant that is its cleanup.
+const cleaning = "cleanup"
+
+// minPartialDelay is the least age at which a block without a meta file is taken for one that
+// nobody uploads any more.
+const minPartialDelay = 4 * time.Hour
+
+// CleanUp brings the bucket index of every tenant of this process up to date, marks what retention
+// ends, deletes what was marked long enough ago, and goes on with tenants being deleted.
+func (c *Compactor) CleanUp(ctx context.Context) error {
+	c.metrics.cleanStarted.Inc()
+	tenants, err := c.tenants(ctx, cleaning)
+	if err == nil {
+		var mu sync.Mutex // guards problems
+		var problems []error
+		g := errgroup.Group{}
+		g.SetLimit(c.cfg.CleanupConcurrency)
+		for _, id := range tenants {
+			g.Go(func() error {
+				if ctx.Err() != nil {
+					return nil
+				}
+				if err := c.cleanTenant(ctx, id); err != nil && ctx.Err() == nil {
+					c.deps.Logger.Error("tenant's blocks not cleaned up, it is tried again in the next round", "tenant", id, "err", err)
+					mu.Lock()
+					defer mu.Unlock()
+					problems = append(problems, fmt.Errorf("tenant %s: %w", id, err))
+				}
+				return nil
+			})
+		}
+		_ = g.Wait() // what failed is among the problems
+		c.metrics.keepTenants(tenants)
+		err = errors.Join(problems...)
+	} else if ctx.Err() == nil {
+		c.deps.Logger.Error("tenants not found, cleaning up is tried again in the next round", "err", err)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
+		c.metrics.cleanFailed.Inc()
+		return err
+	}
+	c.metrics.cleanCompleted.Inc()
+	c.metrics.lastClean.Set(float64(c.deps.Now().Unix()))
+	return nil
+}
+
+func (c *Compactor) cleanTenant(ctx context.Context, id tenant.ID) error {
+	bkt := c.bucket(id)
+	if d, err := block.ReadTenantDeletion(ctx, bkt); err != nil {
+		return err
+	} else if d != nil {
+		return c.deleteTenant(ctx, id, *d)
+	}
+	now := c.deps.Now()
+	old, err := block.ReadBucketIndex(ctx, bkt)
+	if err != nil && errs.KindOf(err) == errs.Internal {
+		c.deps.Logger.Warn("bucket index made anew", "tenant", id, "err", err)
+	} else if err != nil && errs.KindOf(err) != errs.NotFound {
+		return err
+	}
+	scan, err := block.ScanBlocks(ctx, bkt, old, now)
+	if err != nil {
+		return err
+	}
+	for block, err := range scan.Corrupted {
+		c.deps.Logger.Error("block has a corrupted meta file and is in no index, so queries lack its samples", "tenant", id, "block", block, "err", err)
+	}
+	problems := []error{c.retire(ctx, id, scan.Index), c.deleteMarked(ctx, id, scan.Index), c.deletePartial(ctx, id, scan)}
+	if err := block.WriteBucketIndex(ctx, bkt, scan.Index); err != nil {
+		return errors.Join(append(problems, err)...)
+	}
+	return errors.Join(append(problems, c.report(ctx, id, scan))...)
+}
+
+// report sets the tenant's metrics.
+func (c *Compactor) report(ctx context.Context, id tenant.ID, scan *block.Scan) error {
+	aside, err := block.NoCompacts(ctx, c.bucket(id))
+	if err != nil {
+		c.metrics.estimateFailures.Inc()
+		return err
+	}
+	jobs := plan(eligible(scan.Index, aside), c.planning(id))
+	c.metrics.tenant(id, scan, len(aside), jobs, c.deps.Now())
+	return nil
+}
+
+// retire marks the blocks that are older than the tenant's retention.
+func (c *Compactor) retire(ctx context.Context, id tenant.ID, idx *block.BucketIndex) error {
+	keep := limits.CompactorBlocksRetentionPeriod.Of(c.deps.Limits(id))
+	if keep <= 0 {
+		return nil
+	}
+	now := c.deps.Now()
+	marked := map[ulid.ULID]bool{}
+	for _, m := range idx.DeletionMarks {
+		marked[m.ID] = true
+	}
+	for _, b := range idx.Blocks {
+		if marked[b.ID] || b.MaxTime >= now.Add(-keep).UnixMilli() {
+			continue
+		}
+		if err := block.MarkForDeletion(ctx, c.bucket(id), b.ID, now, fmt.Sprintf("older than the retention of %s", keep)); err != nil {
+			return err
+		}
+		idx.DeletionMarks = append(idx.DeletionMarks, block.IndexedMark{ID: b.ID, DeletionTime: now.Unix()})
+		c.metrics.marked.WithLabelValues("retention").Inc()
+		c.deps.Logger.Info("block is older than the tenant's retention and marked for deletion", "tenant", id, "block", b.ID, "retention", keep)
+	}
+	return nil
+}
+
+// deleteMarked deletes the blocks whose marks are old enough, and takes them out of the index.
+func (c *Compactor) deleteMarked(ctx context.Context, id tenant.ID, idx *block.BucketIndex) error {
+	gone := map[ulid.ULID]bool{}
+	var problems []error
+	for _, m := range idx.DeletionMarks {
+		if c.deps.Now().Sub(time.Unix(m.DeletionTime, 0)) < c.cfg.DeletionDelay {
+			continue
+		}
+		if _, err := block.Delete(ctx, c.bucket(id), m.ID); err != nil {
+			c.metrics.deletionFailures.Inc()
+			problems = append(problems, err)
+			continue
+		}
+		gone[m.ID] = true
+		c.metrics.deleted.Inc()
+		c.deps.Logger.Info("marked block deleted", "tenant", id, "block", m.ID)
+	}
+	if len(gone) > 0 {
+		idx.Blocks = without(idx.Blocks, func(b block.IndexedBlock) bool { return gone[b.ID] })
+		idx.DeletionMarks = without(idx.DeletionMarks, func(m block.IndexedMark) bool { return gone[m.ID] })
+	}
+	return errors.Join(problems...)
+}
+
+// without returns a copy of list that lacks the elements for which drop says so.
+func without[T any](list []T, drop func(T) bool) []T {
+	out := make([]T, 0, len(list))
+	for _, x := range list {
+		if !drop(x) {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+// deletePartial deletes what an upload that was cut off left, if nothing was added for long enough,
+// and blocks whose deletion was cut off.
+func (c *Compactor) deletePartial(ctx context.Context, id tenant.ID, scan *block.Scan) error {
+	delay := limits.CompactorPartialBlockDeletionDelay.Of(c.deps.Limits(id))
+	if delay <= 0 {
+		return nil
+	}
+	delay = max(delay, minPartialDelay)
+	marked := map[ulid.ULID]bool{}
+	for _, m := range scan.Index.DeletionMarks {
+		marked[m.ID] = true // deleteMarked goes on with it
+	}
+	var problems []error
+	for _, u := range scan.Partial {
+		if marked[u] {
+			continue
+		}
+		last, err := lastModified(ctx, c.bucket(id), u)
+		switch {
+		case err != nil:
+			problems = append(problems, err)
+		case c.deps.Now().Sub(last) < delay:
+		default:
+			if _, err := block.Delete(ctx, c.bucket(id), u); err != nil {
+				c.metrics.deletionFailures.Inc()
+				problems = append(problems, err)
+				continue
+			}
+			c.metrics.deleted.Inc()
+			c.deps.Logger.Info("partial block deleted, its upload was never finished", "tenant", id, "block", u, "last_change", last)
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// lastModified is when an object of a block was written last.
+func lastModified(ctx context.Context, bkt objstore.Bucket, id ulid.ULID) (time.Time, error) {
+	var last time.Time
+	err := bkt.Iter(ctx, id.String()+"/", func(name string) error {
+		a, err := bkt.Attributes(ctx, name)
+		if err != nil {
+			if bkt.IsObjNotFoundErr(err) {
+				return nil
+			}
+			return err
+		}
+		if a.LastModified.After(last) {
+			last = a.LastModified
+		}
+		return nil
+	}, objstore.WithRecursiveIter())
+	if err != nil {
+		return last, errs.New(errs.Unavailable, "look at partial block %s: %w", id, err)
+	}
+	return last, nil
+}
+
+// deleteTenant goes on with a tenant that is marked for deletion: first its blocks go, and after a
+// delay, in which it can be seen that they did, the rest.
+func (c *Compactor) deleteTenant(ctx context.Context, id tenant.ID, d block.TenantDeletion) error {
+	bkt := c.bucket(id)
+	now := c.deps.Now()
+	c.metrics.forget(id)
+	// Without the index no querier finds the blocks that are about to go.
+	if err := bkt.Delete(ctx, block.BucketIndexFile); err != nil && !bkt.IsObjNotFoundErr(err) {
+		return errs.New(errs.Unavailable, "delete the bucket index: %w", err)
+	}
+	scan, err := block.ScanBlocks(ctx, bkt, nil, now)
+	if err != nil {
+		return err
+	}
+	ids := append([]ulid.ULID{}, scan.Partial...)
+	for _, b := range scan.Index.Blocks {
+		ids = append(ids, b.ID)
+	}
+	for u := range scan.Corrupted {
+		ids = append(ids, u)
+	}
+	for _, u := range ids {
+		if _, err := block.Delete(ctx, bkt, u); err != nil {
+			c.metrics.deletionFailures.Inc()
+			return err
+		}
+		c.metrics.deleted.Inc()
+	}
+	if len(ids) > 0 {
+		c.deps.Logger.Info("blocks of a deleted tenant removed", "tenant", id, "blocks", len(ids))
+	}
+	if d.FinishedTime == 0 {
+		d.FinishedTime = now.Unix()
+		return block.WriteTenantDeletion(ctx, bkt, d)
+	}
+	if now.Sub(time.Unix(d.FinishedTime, 0)) < c.cfg.TenantCleanupDelay {
+		return nil
+	}
+	return c.deleteRest(ctx, id)
+}
+
+// deleteRest removes every object that is left of a tenant, the mark last.
+func (c *Compactor) deleteRest(ctx context.Context, id tenant.ID) error {
+	bkt := c.bucket(id)
+	var names []string
+	err := bkt.Iter(ctx, "", func(name string) error {
+		if name != path.Join(block.MarkersDir, block.TenantDeletionMark) {
+			names = append(names, name)
+		}
+		return nil
+	}, objstore.WithRecursiveIter())
+	if err != nil {
+		return errs.New(errs.Unavailable, "list what is left of the tenant: %w", err)
+	}
+	for _, name := range append(names, path.Join(block.MarkersDir, block.TenantDeletionMark)) {
+		if err := bkt.Delete(ctx, name); err != nil && !bkt.IsObjNotFoundErr(err) {
+			return errs.New(errs.Unavailable, "delete %s: %w", name, err)
+		}
+	}
+	c.deps.Logger.Info("tenant deleted", "tenant", id, "objects", len(names))
+	return nil
+}

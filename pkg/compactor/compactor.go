@@ -1,0 +1,275 @@
+// Package compactor owns the blocks in object storage after ingesters uploaded them: it merges those
+// of replicas and of longer and longer ranges, splits large tenants by series, deletes what retention
+// or a replacement made due, and keeps the bucket indexes that queries find blocks by. A crash at any
+// moment leaves every sample in the bucket: sources are marked only after the results are complete,
+// and deleted long after that.
+package compactor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/grafana/dskit/services"
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/thanos-io/objstore"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/amphora-metrics/amphora/pkg/block"
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+)
+
+// RingName and RingKey are where compactors register.
+const (
+	RingName = "compactor"
+	RingKey  = "compactor"
+)
+
+// startDelay lets a process that has just started see the others before it takes on work.
+const startDelay = 5 * time.Second
+
+// Deps are what a Compactor works with.
+type Deps struct {
+	Logger *slog.Logger
+	Reg    prometheus.Registerer
+	Bucket objstore.Bucket // of all tenants
+	Limits func(tenant.ID) limits.View
+	// Owns says whether a piece of work of a tenant is this process's. nil: all is.
+	Owns func(id tenant.ID, key string) (bool, error)
+	Now  func() time.Time // nil: time.Now
+}
+
+// Compactor works on the bucket while it runs. It is a services.Service.
+type Compactor struct {
+	services.Service
+	cfg     Config
+	ranges  []int64
+	deps    Deps
+	metrics *metrics
+}
+
+// New returns a compactor. Errors: Invalid.
+func New(cfg Config, deps Deps) (*Compactor, error) {
+	if deps.Now == nil {
+		deps.Now = time.Now
+	}
+	if deps.Owns == nil {
+		deps.Owns = func(tenant.ID, string) (bool, error) { return true, nil }
+	}
+	ranges, err := cfg.ranges()
+	if err != nil {
+		return nil, errs.New(errs.Invalid, "compactor.block_ranges %w", err)
+	}
+	c := &Compactor{cfg: cfg, ranges: ranges, deps: deps, metrics: newMetrics(deps.Reg)}
+	c.Service = services.NewBasicService(c.starting, c.running, nil).WithName("compactor")
+	return c, nil
+}
+
+func (c *Compactor) bucket(id tenant.ID) objstore.Bucket {
+	return objstore.NewPrefixedBucket(c.deps.Bucket, string(id))
+}
+
+// scratch is the directory of the jobs.
+func (c *Compactor) scratch() string { return filepath.Join(c.cfg.DataDir, "compact") }
+
+// starting empties the scratch directory: a crash may have left parts of blocks there.
+func (c *Compactor) starting(context.Context) error {
+	if err := errors.Join(os.RemoveAll(c.scratch()), os.MkdirAll(c.scratch(), 0o750)); err != nil {
+		return errs.New(errs.Unavailable, "prepare the compactor's directory: %w", err)
+	}
+	return nil
+}
+
+// running cleans up and compacts, each in its own rhythm.
+func (c *Compactor) running(ctx context.Context) error {
+	var wg sync.WaitGroup
+	wg.Go(func() { c.repeat(ctx, c.cfg.CleanupInterval, c.CleanUp) })
+	wg.Go(func() { c.repeat(ctx, c.cfg.Interval, c.Compact) })
+	wg.Wait()
+	return nil
+}
+
+// repeat calls do at once and then at every interval. What failed is logged by do itself.
+func (c *Compactor) repeat(ctx context.Context, interval time.Duration, do func(context.Context) error) {
+	next := time.NewTimer(startDelay)
+	defer next.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-next.C:
+			_ = do(ctx)
+			next.Reset(interval)
+		}
+	}
+}
+
+// tenants returns the tenants of the bucket in which this process has work named key.
+func (c *Compactor) tenants(ctx context.Context, key string) ([]tenant.ID, error) {
+	all, err := block.Tenants(ctx, c.deps.Bucket)
+	if err != nil {
+		return nil, err
+	}
+	var out []tenant.ID
+	for _, id := range all {
+		mine, err := c.deps.Owns(id, key)
+		if err != nil {
+			return nil, fmt.Errorf("ask the ring whose tenant %s is: %w", id, err)
+		}
+		if mine {
+			out = append(out, id)
+		}
+	}
+	return out, nil
+}
+
+// anyJob is asked for to find the tenants of which this process may have jobs.
+const anyJob = ""
+
+// Compact does the jobs of this process that are due, once through all tenants. What fails is logged
+// and counted, and does not keep the rest from being done.
+func (c *Compactor) Compact(ctx context.Context) error {
+	c.metrics.runsStarted.Inc()
+	began := c.deps.Now()
+	tenants, err := c.tenants(ctx, anyJob)
+	if err == nil {
+		var problems []error
+		for _, id := range tenants {
+			if ctx.Err() != nil {
+				break
+			}
+			if err := c.compactTenant(ctx, id); err != nil && ctx.Err() == nil {
+				c.deps.Logger.Error("tenant not compacted, it is tried again in the next round", "tenant", id, "err", err)
+				problems = append(problems, fmt.Errorf("tenant %s: %w", id, err))
+			}
+		}
+		err = errors.Join(problems...)
+	} else if ctx.Err() == nil {
+		c.deps.Logger.Error("tenants not found, compaction is tried again in the next round", "err", err)
+	}
+	switch {
+	case ctx.Err() != nil:
+		c.metrics.runsStopped.Inc()
+		return context.Cause(ctx)
+	case err != nil:
+		c.metrics.runsFailed.Inc()
+		return err
+	}
+	c.metrics.runsCompleted.Inc()
+	c.metrics.lastRun.Set(float64(c.deps.Now().Unix()))
+	c.metrics.runDuration.Observe(c.deps.Now().Sub(began).Seconds())
+	return nil
+}
+
+// compactTenant does the tenant's jobs that are this process's until none is due or its time is up.
+func (c *Compactor) compactTenant(ctx context.Context, id tenant.ID) error {
+	began := c.deps.Now()
+	failed := map[string]bool{}
+	for ctx.Err() == nil {
+		if c.cfg.MaxTenantTime > 0 && c.deps.Now().Sub(began) > c.cfg.MaxTenantTime {
+			return nil
+		}
+		if d, err := block.ReadTenantDeletion(ctx, c.bucket(id)); err != nil || d != nil {
+			return err
+		}
+		jobs, err := c.Plan(ctx, id)
+		if err != nil {
+			return err
+		}
+		var mine []Job
+		for _, j := range jobs {
+			ok, err := c.deps.Owns(id, j.Key)
+			if err != nil {
+				return fmt.Errorf("ask the ring whose job it is: %w", err)
+			}
+			if ok && !failed[j.Key] {
+				mine = append(mine, j)
+			}
+		}
+		if len(mine) == 0 {
+			if len(failed) > 0 {
+				return errs.New(errs.Internal, "%d jobs failed", len(failed))
+			}
+			return nil
+		}
+		mine = mine[:min(len(mine), c.cfg.Concurrency)]
+		var mu sync.Mutex // guards failed
+		g := errgroup.Group{}
+		for _, j := range mine {
+			g.Go(func() error {
+				if err := c.try(ctx, id, j); err != nil && !errors.Is(err, errSetAside) {
+					mu.Lock()
+					failed[j.Key] = true
+					mu.Unlock()
+				}
+				return nil
+			})
+		}
+		_ = g.Wait() // what failed is logged and remembered
+	}
+	return context.Cause(ctx)
+}
+
+// try does a job, with retries if the storage or the disk is at fault.
+func (c *Compactor) try(ctx context.Context, id tenant.ID, j Job) error {
+	var err error
+	for range c.cfg.Retries {
+		c.metrics.groupRuns.Inc()
+		began := time.Now()
+		err = c.do(ctx, id, j)
+		c.metrics.jobDuration.Observe(time.Since(began).Seconds())
+		if err == nil || ctx.Err() != nil || errors.Is(err, errSetAside) {
+			return err
+		}
+		c.metrics.groupFailures.Inc()
+		c.deps.Logger.Warn("compaction job failed", "tenant", id, "job", j.Key, "blocks", len(j.Blocks), "err", err)
+	}
+	return err
+}
+
+// Plan returns the tenant's jobs that are due, the first to be done first, whoever does them.
+func (c *Compactor) Plan(ctx context.Context, id tenant.ID) ([]Job, error) {
+	bkt := c.bucket(id)
+	old, err := block.ReadBucketIndex(ctx, bkt)
+	if err != nil && errs.KindOf(err) != errs.NotFound && errs.KindOf(err) != errs.Internal {
+		return nil, err
+	}
+	scan, err := block.ScanBlocks(ctx, bkt, old, c.deps.Now())
+	if err != nil {
+		return nil, err
+	}
+	aside, err := block.NoCompacts(ctx, bkt)
+	if err != nil {
+		return nil, err
+	}
+	return plan(eligible(scan.Index, aside), c.planning(id)), nil
+}
+
+// eligible returns the blocks that may be compacted.
+func eligible(idx *block.BucketIndex, aside []block.NoCompact) []block.IndexedBlock {
+	not := map[ulid.ULID]bool{}
+	for _, m := range idx.DeletionMarks {
+		not[m.ID] = true
+	}
+	for _, m := range aside {
+		not[m.ID] = true
+	}
+	return slices.DeleteFunc(slices.Clone(idx.Blocks), func(b block.IndexedBlock) bool { return not[b.ID] })
+}
+
+func (c *Compactor) planning(id tenant.ID) planning {
+	v := c.deps.Limits(id)
+	return planning{
+		ranges: c.ranges, shards: limits.CompactorSplitAndMergeShards.Of(v), groups: limits.CompactorSplitGroups.Of(v),
+		wait: c.cfg.FirstLevelWait, lookback: limits.CompactorMaxLookback.Of(v), order: c.cfg.JobsOrder, now: c.deps.Now(),
+	}
+}

@@ -1,0 +1,334 @@
+package compactor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/tsdb"
+	"github.com/thanos-io/objstore"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/amphora-metrics/amphora/pkg/block"
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+)
+
+// transferConcurrency is how many blocks of a job are copied at the same time.
+const transferConcurrency = 8
+
+// Reasons why blocks are set aside.
+const (
+	reasonCorrupted = "corrupted"
+)
+
+// work is a job being done.
+type work struct {
+	c   *Compactor
+	id  tenant.ID
+	bkt objstore.Bucket // the tenant's
+	job Job
+	dir string
+	// sources are the blocks to be compacted, and dirs where they lie.
+	sources []block.Meta
+	dirs    []string
+}
+
+// do does one job: sources are copied here, made into new blocks, these are uploaded, and then the
+// sources are marked for deletion. Errors: Unavailable for the storage and the disk; Internal if a
+// block is damaged, which is set aside before do returns, so that the next try goes without it.
+func (c *Compactor) do(ctx context.Context, id tenant.ID, j Job) (err error) {
+	w := &work{c: c, id: id, bkt: c.bucket(id), job: j,
+		dir: filepath.Join(c.scratch(), fmt.Sprintf("%016x", xxhash.Sum64String(string(id)+"/"+j.Key)))}
+	if err := errors.Join(os.RemoveAll(w.dir), os.MkdirAll(w.dir, 0o750)); err != nil {
+		return errs.New(errs.Unavailable, "prepare the job's directory: %w", err)
+	}
+	defer func() {
+		if rerr := os.RemoveAll(w.dir); rerr != nil {
+			c.deps.Logger.Warn("directory of a job not removed, it fills the disk until the next start", "dir", w.dir, "err", rerr)
+		}
+	}()
+	if err := w.choose(ctx); err != nil {
+		return err
+	}
+	if len(w.sources) == 0 || j.Stage == Merge && len(w.sources) < 2 {
+		return nil
+	}
+	if err := w.download(ctx); err != nil {
+		return err
+	}
+	began := time.Now()
+	made, err := w.compact(ctx)
+	if err != nil {
+		return err
+	}
+	if err := w.upload(ctx, made); err != nil {
+		return err
+	}
+	if err := w.mark(ctx, w.sources, "compacted"); err != nil {
+		return err
+	}
+	c.metrics.compacted(j.Stage, len(w.sources))
+	c.deps.Logger.Info("blocks compacted", "tenant", id, "stage", string(j.Stage), "shard", j.Shard, "from", j.MinTime, "to", j.MaxTime,
+		"sources", len(w.sources), "results", len(made), "took", time.Since(began))
+	return nil
+}
+
+// choose reads the meta files of the job's blocks and leaves out those that were compacted already:
+// a crash between an upload and the marks leaves both. Those are marked now.
+func (w *work) choose(ctx context.Context) error {
+	metas := make([]block.Meta, len(w.job.Blocks))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(transferConcurrency)
+	for i, b := range w.job.Blocks {
+		g.Go(func() (err error) { metas[i], err = block.ReadMeta(gctx, w.bkt, b.ID); return err })
+	}
+	if err := g.Wait(); err != nil {
+		return fmt.Errorf("read the job's blocks: %w", err)
+	}
+	done := obsolete(metas)
+	if w.job.Stage == Split {
+		more, err := w.splitAlready(ctx, metas)
+		if err != nil {
+			return err
+		}
+		for id := range more {
+			done[id] = true
+		}
+	}
+	var gone []block.Meta
+	for _, m := range metas {
+		if done[m.ULID] {
+			gone = append(gone, m)
+		} else {
+			w.sources = append(w.sources, m)
+		}
+	}
+	slices.SortFunc(w.sources, func(a, b block.Meta) int {
+		if a.MinTime != b.MinTime {
+			if a.MinTime < b.MinTime {
+				return -1
+			}
+			return 1
+		}
+		return a.ULID.Compare(b.ULID)
+	})
+	return w.mark(ctx, gone, "its samples are in another block, too")
+}
+
+// obsolete returns those blocks of one shard whose sources another one has as well.
+func obsolete(metas []block.Meta) map[ulid.ULID]bool {
+	out := map[ulid.ULID]bool{}
+	for i := range metas {
+		for j := range metas {
+			a, b := &metas[i], &metas[j]
+			if i == j || out[a.ULID] || out[b.ULID] || !within(a.Compaction.Sources, b.Compaction.Sources) {
+				continue
+			}
+			// Of two blocks of the same sources the one that was compacted more often stays, then the newer one.
+			same := len(a.Compaction.Sources) == len(b.Compaction.Sources)
+			if !same || a.Compaction.Level < b.Compaction.Level || a.Compaction.Level == b.Compaction.Level && a.ULID.Compare(b.ULID) < 0 {
+				out[a.ULID] = true
+			}
+		}
+	}
+	return out
+}
+
+// within says whether all of a is in b.
+func within(a, b []ulid.ULID) bool {
+	return len(a) > 0 && !slices.ContainsFunc(a, func(u ulid.ULID) bool { return !slices.Contains(b, u) })
+}
+
+// splitAlready returns those blocks of a split whose sources are in all shards of another one.
+func (w *work) splitAlready(ctx context.Context, metas []block.Meta) (map[ulid.ULID]bool, error) {
+	scan, err := block.ScanBlocks(ctx, w.bkt, nil, w.c.deps.Now())
+	if err != nil {
+		return nil, err
+	}
+	marked := map[ulid.ULID]bool{}
+	for _, m := range scan.Index.DeletionMarks {
+		marked[m.ID] = true
+	}
+	var shards []block.Meta
+	for _, b := range scan.Index.Blocks {
+		if b.CompactorShard != "" && !marked[b.ID] && b.Overlaps(w.job.MinTime, w.job.MaxTime-1) {
+			m, err := block.ReadMeta(ctx, w.bkt, b.ID)
+			if err != nil {
+				return nil, err
+			}
+			shards = append(shards, m)
+		}
+	}
+	out := map[ulid.ULID]bool{}
+	for _, m := range metas {
+		have := map[string]bool{}
+		for _, s := range shards {
+			if within(m.Compaction.Sources, s.Compaction.Sources) {
+				have[s.Thanos.Labels[block.ShardLabel]] = true
+			}
+		}
+		if complete(have, w.job.Shards) {
+			out[m.ULID] = true
+		}
+	}
+	return out, nil
+}
+
+// complete says whether all of n shards are there. A shard without series makes no block, so after
+// a crash a split whose shards are not all there is done again, which is no harm.
+func complete(have map[string]bool, n int) bool {
+	for i := range n {
+		if !have[shardName(i, n)] {
+			return false
+		}
+	}
+	return true
+}
+
+// shardName is the value of block.ShardLabel.
+func shardName(i, n int) string { return fmt.Sprintf("%d_of_%d", i+1, n) }
+
+// download copies the sources. One that is damaged is set aside.
+func (w *work) download(ctx context.Context) error {
+	w.dirs = make([]string, len(w.sources))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(transferConcurrency)
+	for i, m := range w.sources {
+		w.dirs[i] = filepath.Join(w.dir, "sources", m.ULID.String())
+		g.Go(func() error {
+			err := block.Download(gctx, w.bkt, m, w.dirs[i])
+			if err == nil {
+				err = check(gctx, w.dirs[i])
+			}
+			if err != nil && errs.KindOf(err) == errs.Internal && gctx.Err() == nil {
+				return w.setAside(ctx, m.ULID, err)
+			}
+			return err
+		})
+	}
+	return g.Wait()
+}
+
+// errSetAside says that a block of the job was set aside: the jobs are to be planned anew.
+var errSetAside = errors.New("a block was set aside")
+
+// setAside marks a block so that it is not compacted, and returns why.
+func (w *work) setAside(ctx context.Context, id ulid.ULID, why error) error {
+	w.c.metrics.setAside.WithLabelValues(reasonCorrupted).Inc()
+	w.c.deps.Logger.Error("damaged block set aside, the others are compacted without it", "tenant", w.id, "block", id, "err", why)
+	if err := block.MarkNoCompact(ctx, w.bkt, id, w.c.deps.Now(), reasonCorrupted, why.Error()); err != nil {
+		return errors.Join(why, err)
+	}
+	return fmt.Errorf("%w: %w", errSetAside, why)
+}
+
+// made is a new block.
+type made struct {
+	id    ulid.ULID
+	dir   string
+	shard string
+}
+
+// compact writes the new blocks: one, or one for each shard that has series.
+func (w *work) compact(ctx context.Context) ([]made, error) {
+	dest := filepath.Join(w.dir, "results")
+	if err := os.MkdirAll(dest, 0o750); err != nil {
+		return nil, errs.New(errs.Unavailable, "prepare the job's directory: %w", err)
+	}
+	parts := []part{{}}
+	if w.job.Stage == Split {
+		parts = parts[:0]
+		for i := range w.job.Shards {
+			parts = append(parts, part{shard: uint64(i), shards: uint64(w.job.Shards)})
+		}
+	}
+	tc, err := newTSDBCompactor(ctx, quiet(w.c.deps.Logger))
+	if err != nil {
+		return nil, err
+	}
+	var out []made
+	for i, p := range parts {
+		ids, err := tc.CompactWithBlockPopulator(dest, w.dirs, nil, p)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			return nil, errs.New(diskKind(err), "compact: %w", err)
+		}
+		for _, id := range ids {
+			m := made{id: id, dir: filepath.Join(dest, id.String()), shard: w.job.Shard}
+			if w.job.Stage == Split {
+				m.shard = shardName(i, w.job.Shards)
+			}
+			out = append(out, m)
+		}
+	}
+	return out, nil
+}
+
+// diskKind tells a full disk from other errors.
+func diskKind(err error) errs.Kind {
+	if strings.Contains(err.Error(), "no space left") {
+		return errs.Unavailable
+	}
+	return errs.Internal
+}
+
+// upload publishes the new blocks.
+func (w *work) upload(ctx context.Context, blocks []made) error {
+	external := map[string]string{}
+	for k, v := range w.sources[0].Thanos.Labels {
+		if k != block.ShardLabel && k != block.OutOfOrderLabel {
+			external[k] = v
+		}
+	}
+	for _, m := range blocks {
+		labels := map[string]string{}
+		for k, v := range external {
+			labels[k] = v
+		}
+		if m.shard != "" {
+			labels[block.ShardLabel] = m.shard
+		}
+		if err := block.Upload(ctx, w.c.deps.Logger, w.bkt, m.dir, labels); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mark marks blocks for deletion.
+func (w *work) mark(ctx context.Context, blocks []block.Meta, why string) error {
+	for _, m := range blocks {
+		if err := block.MarkForDeletion(ctx, w.bkt, m.ULID, w.c.deps.Now(), why); err != nil {
+			return err
+		}
+		w.c.metrics.marked.WithLabelValues("compaction").Inc()
+	}
+	return nil
+}
+
+// check reads a block from beginning to end: series must be sorted and each once, their chunks in
+// order and whole. The TSDB's compactor would carry a damage on, or fail without naming the block.
+func check(ctx context.Context, dir string) (err error) {
+	b, err := tsdb.OpenBlock(nil, dir, nil, tsdb.DefaultPostingsDecoderFactory)
+	if err != nil {
+		return errs.New(errs.Internal, "open block %s: %w", filepath.Base(dir), err)
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	if err := checkSeries(ctx, b); err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return errs.New(errs.Internal, "block %s is corrupted: %w", filepath.Base(dir), err)
+	}
+	return nil
+}

@@ -1,0 +1,185 @@
+package compactor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+	"github.com/prometheus/prometheus/tsdb/chunks"
+	"github.com/prometheus/prometheus/tsdb/index"
+	"github.com/prometheus/prometheus/tsdb/tombstones"
+)
+
+// Deletion is samples that a new block is to lack: those with MinTime <= t <= MaxTime
+// (milliseconds) of the series that match all matchers.
+type Deletion struct {
+	Matchers         []*labels.Matcher
+	MinTime, MaxTime int64
+}
+
+// part says which series of the source blocks a new block gets, and without which samples.
+type part struct {
+	shard, shards uint64 // of shards, if there are any, only the series of shard
+	deletions     []Deletion
+}
+
+// PopulateBlock lets the TSDB fill a block with p's part of the source blocks.
+func (p part) PopulateBlock(ctx context.Context, m *tsdb.CompactorMetrics, log *slog.Logger, pool chunkenc.Pool,
+	merge storage.VerticalChunkSeriesMergeFunc, blocks []tsdb.BlockReader, meta *tsdb.BlockMeta, iw tsdb.IndexWriter, cw tsdb.ChunkWriter, postings tsdb.IndexReaderPostingsFunc) error {
+	views := make([]tsdb.BlockReader, len(blocks))
+	for i, b := range blocks {
+		v, err := newView(ctx, b, p, postings)
+		if err != nil {
+			return fmt.Errorf("look through block %s: %w", b.Meta().ULID, err)
+		}
+		views[i] = v
+	}
+	ofView := func(ctx context.Context, ix tsdb.IndexReader) index.Postings {
+		if v, ok := ix.(viewIndex); ok {
+			return index.NewListPostings(v.view.refs)
+		}
+		return postings(ctx, ix)
+	}
+	return tsdb.DefaultBlockPopulator{}.PopulateBlock(ctx, m, log, pool, merge, views, meta, iw, cw, ofView)
+}
+
+// view is a block as a part sees it.
+type view struct {
+	tsdb.BlockReader
+	refs    []storage.SeriesRef // in the order of their labels
+	symbols []string            // of these series, sorted; nil: all of the block
+	gone    *tombstones.MemTombstones
+}
+
+func newView(ctx context.Context, b tsdb.BlockReader, p part, postings tsdb.IndexReaderPostingsFunc) (_ *view, err error) {
+	v := &view{BlockReader: b, gone: tombstones.NewMemTombstones()}
+	ix, err := b.Index()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, ix.Close()) }()
+	deleted, err := v.applyDeletions(ctx, ix, p.deletions)
+	if err != nil {
+		return nil, err
+	}
+	symbols := map[string]struct{}{}
+	var builder labels.ScratchBuilder
+	all := postings(ctx, ix)
+	for all.Next() {
+		ref := all.At()
+		if deleted[ref] {
+			continue
+		}
+		if p.shards > 0 {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			if err := ix.Series(ref, &builder, nil); err != nil {
+				return nil, err
+			}
+			ls := builder.Labels()
+			if labels.StableHash(ls)%p.shards != p.shard {
+				continue
+			}
+			ls.Range(func(l labels.Label) {
+				note(symbols, l.Name)
+				note(symbols, l.Value)
+			})
+		}
+		v.refs = append(v.refs, ref)
+	}
+	if p.shards > 0 {
+		v.symbols = make([]string, 0, len(symbols))
+		for s := range symbols {
+			v.symbols = append(v.symbols, s)
+		}
+		slices.Sort(v.symbols)
+	}
+	return v, all.Err()
+}
+
+// note remembers a symbol. Labels of a series share one string, which must not be kept for it.
+func note(symbols map[string]struct{}, s string) {
+	if _, ok := symbols[s]; !ok {
+		symbols[string([]byte(s))] = struct{}{}
+	}
+}
+
+// applyDeletions notes which samples to leave out, and returns the series of which nothing is left.
+func (v *view) applyDeletions(ctx context.Context, ix tsdb.IndexReader, deletions []Deletion) (map[storage.SeriesRef]bool, error) {
+	gone := map[storage.SeriesRef]bool{}
+	m := v.Meta()
+	for _, d := range deletions {
+		if d.MaxTime < m.MinTime || d.MinTime >= m.MaxTime {
+			continue
+		}
+		p, err := tsdb.PostingsForMatchers(ctx, ix, slices.Clone(d.Matchers)...) // it sorts them in place
+		if err != nil {
+			return nil, err
+		}
+		for p.Next() {
+			if d.MinTime <= m.MinTime && d.MaxTime >= m.MaxTime-1 {
+				gone[p.At()] = true
+			} else {
+				v.gone.AddInterval(p.At(), tombstones.Interval{Mint: d.MinTime, Maxt: d.MaxTime})
+			}
+		}
+		if err := p.Err(); err != nil {
+			return nil, err
+		}
+	}
+	return gone, nil
+}
+
+// Index returns the block's index with the symbols of the view.
+func (v *view) Index() (tsdb.IndexReader, error) {
+	ix, err := v.BlockReader.Index()
+	return viewIndex{ix, v}, err
+}
+
+// Tombstones returns what is left out of series of which something stays.
+func (v *view) Tombstones() (tombstones.Reader, error) { return v.gone, nil }
+
+// viewIndex is the index of a view.
+type viewIndex struct {
+	tsdb.IndexReader
+	view *view
+}
+
+// Symbols returns those of the view, so that a shard does not carry the names of all others.
+func (v viewIndex) Symbols() index.StringIter {
+	if v.view.symbols == nil {
+		return v.IndexReader.Symbols()
+	}
+	return &stringIter{left: v.view.symbols}
+}
+
+type stringIter struct {
+	left []string
+	at   string
+}
+
+func (s *stringIter) Next() bool {
+	if len(s.left) == 0 {
+		return false
+	}
+	s.at, s.left = s.left[0], s.left[1:]
+	return true
+}
+
+func (s *stringIter) At() string { return s.at }
+func (s *stringIter) Err() error { return nil }
+
+// newTSDBCompactor returns the TSDB's compactor, which merges overlapping blocks sample by sample.
+func newTSDBCompactor(ctx context.Context, log *slog.Logger) (*tsdb.LeveledCompactor, error) {
+	return tsdb.NewLeveledCompactorWithOptions(ctx, nil, log, []int64{tsdb.DefaultBlockDuration}, nil, tsdb.LeveledCompactorOptions{
+		MaxBlockChunkSegmentSize:    chunks.DefaultChunkSegmentSize,
+		EnableOverlappingCompaction: true,
+	})
+}
