@@ -14,6 +14,8 @@ import (
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/collector/pdata/pmetric/pmetricotlp"
+
+	"github.com/amphora-metrics/amphora/integration/harness"
 )
 
 // shopMetrics is one metric of each kind, as an instrumented process has them at the time at.
@@ -186,4 +188,60 @@ func TestOTLPIsStored(t *testing.T) {
 	if r := call(ctx, t, http.MethodPost, n.URL("/otlp/v1/metrics"), otlpBody(t, md), "Content-Type", "application/x-protobuf"); r.status != http.StatusUnauthorized {
 		t.Errorf("without tenant: %s", r)
 	}
+}
+
+// TestACollectorSendsByEveryProtocol: a real OpenTelemetry collector takes metrics and sends them on by
+// OTLP over gRPC, plain and packed, OTLP over HTTP, and remote write, each for a tenant of its own.
+func TestACollectorSendsByEveryProtocol(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t, 2*time.Minute)
+	grpcPort := freePort(t)
+	n := everything(ctx, t, "-distributor.otel-metric-suffixes-enabled=true", "-ingester.max-global-exemplars-per-user=100",
+		"-server.otlp-grpc-listen-address=127.0.0.1", "-server.otlp-grpc-listen-port="+strconv.Itoa(grpcPort))
+	main := strings.TrimPrefix(n.URL(""), "http://")
+	type object = map[string]any
+	as := func(tenant string) object { return object{"X-Scope-OrgID": tenant} }
+	tls := object{"insecure": true}
+	c, err := harness.StartCollector(ctx, harness.TestLog(t), harness.CollectorOptions{Dir: t.TempDir(), Exporters: object{
+		"otlp/own":              object{"endpoint": fmt.Sprintf("127.0.0.1:%d", grpcPort), "tls": tls, "headers": as("own")},
+		"otlp/main":             object{"endpoint": main, "tls": tls, "headers": as("main"), "compression": "none"},
+		"otlp/zstd":             object{"endpoint": main, "tls": tls, "headers": as("zstd"), "compression": "zstd"},
+		"otlp/snappy":           object{"endpoint": main, "tls": tls, "headers": as("snappy"), "compression": "snappy"},
+		"otlphttp/gzip":         object{"metrics_endpoint": n.URL("/otlp/v1/metrics"), "headers": as("http")},
+		"otlphttp/json":         object{"metrics_endpoint": n.URL("/otlp/v1/metrics"), "headers": as("json"), "encoding": "json", "compression": "zstd"},
+		"otlphttp/lz4":          object{"metrics_endpoint": n.URL("/otlp/v1/metrics"), "headers": as("lz4"), "compression": "lz4"},
+		"otlphttp/snappy":       object{"metrics_endpoint": n.URL("/otlp/v1/metrics"), "headers": as("snappyhttp"), "compression": "x-snappy-framed"},
+		"prometheusremotewrite": object{"endpoint": n.URL("/api/v1/push"), "headers": as("write")},
+	}})
+	if c != nil {
+		t.Cleanup(func() {
+			if err := c.Stop(); err != nil {
+				t.Error(err)
+			}
+			if t.Failed() {
+				t.Logf("log of the collector ends:\n%s", c.Tail())
+			}
+		})
+	}
+	harness.Need(t, err)
+	at := time.Now()
+	r := call(ctx, t, http.MethodPost, c.Metrics, otlpBody(t, shopMetrics(at)), "Content-Type", "application/x-protobuf")
+	if r.status != http.StatusOK {
+		t.Fatalf("the collector answers %s", r)
+	}
+	for _, tenant := range []string{"own", "main", "zstd", "snappy", "http", "json", "lz4", "snappyhttp", "write"} {
+		eventually(ctx, t, "tenant "+tenant+" has everything", func() error {
+			if err := isShop(ctx, n.URL(""), tenant, at); err != nil {
+				return err
+			}
+			return hasExemplars(ctx, n.URL(""), tenant, at)
+		})
+	}
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	ports, err := new(harness.Ports).Free(1)
+	must(t, err)
+	return ports[0]
 }

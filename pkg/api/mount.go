@@ -210,6 +210,8 @@ func (a *API) fail(w *countingWriter, r *http.Request, rt *Route, err error) {
 		a.ingest.WriteError(w, r, err)
 	case rt.Style == OTLP:
 		a.ingest.WriteOTLPError(w, r, err)
+	case rt.Style == GRPC:
+		w.status = a.ingest.WriteGRPCError(w, r, err)
 	case rt.Style == JSON && kind != errs.Unauthenticated:
 		prom.WriteError(w, err)
 	default:

@@ -57,6 +57,7 @@ const (
 	JSON               // Prometheus's JSON
 	Write              // text, with Retry-After
 	OTLP               // a status in the encoding of the request
+	GRPC               // a status in trailers
 )
 
 // Handler answers a request or returns why it cannot, and leaves it to the mount to render that.
@@ -71,6 +72,7 @@ type Route struct {
 	Tenancy Tenancy
 	Style   Style
 	Link    string // text on the index page; empty: not there
+	Metric  string // value of the label route; empty: made of the path
 	Doc     string
 
 	// bind returns the handler, nil if the process has nothing to serve it with.
@@ -82,6 +84,9 @@ const defaultPrefix = "/prometheus"
 
 // Label returns the value of the metric label route, the same whatever the prefix is.
 func (rt *Route) Label() string {
+	if rt.Metric != "" {
+		return rt.Metric
+	}
 	label := strings.Map(func(c rune) rune {
 		switch {
 		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
@@ -143,10 +148,13 @@ var Routes = []Route{
 		bind: func(a *API) Handler { return a.ingest.Push }},
 	{Methods: "POST", Path: "/otlp/v1/metrics", Action: RemoteWrite, Service: Distributor, Tenancy: OneTenant, Style: OTLP, Doc: "Metrics of the OpenTelemetry protocol, in protobuf or JSON.",
 		bind: func(a *API) Handler { return a.ingest.OTLP }},
-	{Methods: "POST", Path: "/api/v1/otlp/v1/metrics", Action: RemoteWrite, Service: Distributor, Tenancy: OneTenant, Style: OTLP, Doc: "The same as /otlp/v1/metrics, where Cortex has it.",
+	{Methods: "POST", Path: "/api/v1/otlp/v1/metrics", Metric: "otlp_v1_metrics", Action: RemoteWrite, Service: Distributor, Tenancy: OneTenant, Style: OTLP, Doc: "The same as /otlp/v1/metrics, where Cortex has it.",
 		bind: func(a *API) Handler { return a.ingest.OTLP }},
-	{Methods: "POST", Path: "/opentelemetry/v1/metrics", Action: RemoteWrite, Service: Distributor, Tenancy: OneTenant, Style: OTLP, Doc: "The same as /otlp/v1/metrics, where VictoriaMetrics has it.",
+	{Methods: "POST", Path: "/opentelemetry/v1/metrics", Metric: "otlp_v1_metrics", Action: RemoteWrite, Service: Distributor, Tenancy: OneTenant, Style: OTLP, Doc: "The same as /otlp/v1/metrics, where VictoriaMetrics has it.",
 		bind: func(a *API) Handler { return a.ingest.OTLP }},
+	{Methods: "POST", Path: "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export", Metric: "otlp_v1_metrics", Action: RemoteWrite, Service: Distributor, Tenancy: OneTenant, Style: GRPC,
+		Doc:  "OTLP over gRPC, also on the listener `server.otlp_grpc_listen_address`. The tenant stands in the metadata `x-scope-orgid`.",
+		bind: func(a *API) Handler { return a.ingest.ExportGRPC }},
 	{Methods: "GET", Path: "/distributor/all_user_stats", Action: Admin, Service: Distributor, Link: "Tenants", Doc: "Series and rates of all tenants. JSON with `Accept: application/json`.",
 		bind: (*API).allUserStats},
 

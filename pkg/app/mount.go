@@ -22,6 +22,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/telemetry"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
+	"github.com/amphora-metrics/amphora/pkg/transport"
 )
 
 // mount puts the API of what was built on the server.
@@ -48,6 +49,20 @@ func (a *App) mount() error {
 		return err
 	}
 	s.Handle(a.api)
+	return a.listenOTLP(s)
+}
+
+// listenOTLP opens the listener for OTLP over gRPC, in processes that take pushes and are told to.
+func (a *App) listenOTLP(s *transport.Server) error {
+	calls := a.api.GRPC()
+	if a.cfg.Server.OTLPAddress == "" || calls == nil {
+		return nil
+	}
+	at, err := s.Also(a.cfg.Server.OTLPAddress, a.cfg.Server.OTLPPort, calls)
+	if err != nil {
+		return err
+	}
+	a.log.Info("OTLP over gRPC has a listener", "address", at.String())
 	return nil
 }
 

@@ -17,11 +17,14 @@ import (
 // that announces more is corrupt, and nothing is allocated for it.
 const snappyRatio = 22
 
+// maxSnappyBlockBytes is the largest block that the frames of snappy have.
+const maxSnappyBlockBytes = 64 << 10
+
 // maxZstdWindowBytes is the window decoders must support by RFC 8878.
 const maxZstdWindowBytes = 8 << 20
 
 // Decompress undoes the encoding of src, as named by a Content-Encoding header: snappy (the block
-// format), zstd, gzip or lz4 (frames). It uses the memory of dst if it suffices. The result has at most
+// format), x-snappy-framed (its frames), zstd, gzip or lz4 (frames). It uses the memory of dst if it suffices. The result has at most
 // maxBytes. Errors: Unsupported, BodyTooLarge, Invalid.
 func Decompress(dst, src []byte, encoding string, maxBytes int) ([]byte, error) {
 	switch encoding {
@@ -41,6 +44,8 @@ func Decompress(dst, src []byte, encoding string, maxBytes int) ([]byte, error) 
 			return nil, errs.New(errs.Invalid, "decompress gzip: %w", err)
 		}
 		return readAll(dst, r, maxBytes, encoding)
+	case "x-snappy-framed":
+		return readAll(dst, s2.NewReader(bytes.NewReader(src), s2.ReaderMaxBlockSize(maxSnappyBlockBytes)), maxBytes, encoding)
 	case "lz4":
 		return readAll(dst, lz4.NewReader(bytes.NewReader(src)), maxBytes, encoding)
 	}

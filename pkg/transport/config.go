@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"net"
 	"net/netip"
 	"time"
@@ -20,6 +21,8 @@ type Config struct {
 	GRPCAddress     string
 	GRPCPort        int
 	GRPCTLS         TLSConfig
+	OTLPAddress     string // empty: no such listener
+	OTLPPort        int
 	ShutdownTimeout time.Duration
 }
 
@@ -34,6 +37,8 @@ func (c *Config) Declare(s *config.Set) {
 	s.String(&c.GRPCAddress, "grpc-listen-address", "127.0.0.1", "Address of the gRPC listener for other processes of the cluster.")
 	s.Int(&c.GRPCPort, "grpc-listen-port", 9095, "Port of the gRPC listener. 0: any free one.")
 	s.Mount("grpc_tls_config", &tlsRows{&c.GRPCTLS, "server.grpc-tls-"})
+	s.String(&c.OTLPAddress, "otlp-grpc-listen-address", "", "Address of a listener for OTLP over gRPC alone, with the TLS of the HTTP listener. Empty: none; the HTTP listener takes it, too.")
+	s.Int(&c.OTLPPort, "otlp-grpc-listen-port", 4317, "Port of the listener for OTLP over gRPC. 0: any free one.").Expert()
 	s.Duration(&c.ShutdownTimeout, "graceful-shutdown-timeout", 30*time.Second, "Time that requests under way have to end when the process stops.").Expert()
 }
 
@@ -85,6 +90,7 @@ func CheckExposure(cfg Config, exposure Exposure, authEnabled bool) error {
 	}{
 		{"server.http_listen_address", cfg.HTTPAddress, &cfg.HTTPTLS},
 		{"server.grpc_listen_address", cfg.GRPCAddress, &cfg.GRPCTLS},
+		{"server.otlp_grpc_listen_address", cmp.Or(cfg.OTLPAddress, "127.0.0.1"), &cfg.HTTPTLS},
 	} {
 		if !Loopback(l.address) && !l.tls.authenticates() {
 			return errs.New(errs.Invalid, "%s is %q, which other machines can reach, but nothing authenticates callers: turn authentication on, "+

@@ -46,6 +46,8 @@ type Server struct {
 	services.Service
 	inner   *server.Server
 	metrics *server.Metrics
+	own     *serverMetrics
+	also    []also
 	cfg     Config
 	log     *slog.Logger
 	stop    chan struct{} // closed to end inner.Run
@@ -67,7 +69,7 @@ func NewServer(cfg Config, deps ServerDeps) (*Server, error) {
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "server.grpc_tls_config: %w", err)
 	}
-	s := &Server{cfg: cfg, log: deps.Log, stop: make(chan struct{})}
+	s := &Server{cfg: cfg, own: m, log: deps.Log, stop: make(chan struct{})}
 	inner := server.Config{
 		MetricsNamespace:                      "amphora",
 		ReportGRPCCodesInInstrumentationLabel: true,
@@ -112,12 +114,7 @@ func NewServer(cfg Config, deps ServerDeps) (*Server, error) {
 	}
 	h := s.inner.HTTPServer
 	h.TLSConfig = httpTLS
-	h.MaxHeaderBytes = maxHeaderBytes
-	h.ErrorLog = slog.NewLogLogger(deps.Log.Handler(), slog.LevelDebug)
-	h.Protocols = new(http.Protocols)
-	h.Protocols.SetHTTP1(true)
-	h.Protocols.SetHTTP2(true)
-	h.Protocols.SetUnencryptedHTTP2(true)
+	harden(h, deps.Log)
 	s.Service = services.NewBasicService(nil, s.run, s.stopping)
 	return s, nil
 }
@@ -171,8 +168,11 @@ func (s *Server) GRPCAddr() net.Addr { return s.inner.GRPCListenAddr() }
 
 func (s *Server) run(ctx context.Context) error {
 	s.log.Info("server is listening", "http", s.HTTPAddr().String(), "grpc", s.GRPCAddr().String())
-	failed := make(chan error, 1)
+	failed := make(chan error, 1+len(s.also))
 	go func() { failed <- s.inner.Run() }()
+	for _, l := range s.also {
+		go func() { failed <- l.serve() }()
+	}
 	select {
 	case err := <-failed:
 		if err == nil {
@@ -198,6 +198,9 @@ func (s *Server) stopping(error) error {
 			_ = s.inner.HTTPServer.Close()
 		}
 	})
+	for _, l := range s.also {
+		wg.Go(func() { l.stop(ctx) })
+	}
 	problems := make([]error, len(drains))
 	for i, drain := range drains {
 		wg.Go(func() { problems[i] = drain(ctx) })

@@ -56,12 +56,6 @@ func (o outcome) write(w http.ResponseWriter, contentType string) error {
 // sending again has one of the few statuses that exporters take for that, and a Retry-After.
 func (a *API) WriteOTLPError(w http.ResponseWriter, r *http.Request, err error) {
 	kind := errs.KindOf(err)
-	code := kind.HTTPStatus()
-	switch {
-	case code < http.StatusInternalServerError, code == http.StatusBadGateway, code == http.StatusGatewayTimeout:
-	default:
-		code = http.StatusServiceUnavailable
-	}
 	h := w.Header()
 	if kind.Retry() && a.cfg.Retry.Enabled {
 		h.Set("Retry-After", strconv.Itoa(a.cfg.Retry.after(r.Header.Get("Retry-Attempt"), a.random())))
@@ -75,8 +69,17 @@ func (a *API) WriteOTLPError(w http.ResponseWriter, r *http.Request, err error) 
 		h.Set("Content-Type", typeProtobuf)
 		body, _ = proto.Marshal(&status.Status{Code: int32(kind.GRPCCode()), Message: valid(err)})
 	}
-	w.WriteHeader(code)
+	w.WriteHeader(otlpStatus(kind))
 	_, _ = w.Write(body) // the client is gone if this fails
+}
+
+// otlpStatus is the status of an error of kind. Exporters send again after few of the statuses from
+// 500 on, so all of these become the one that says what is meant.
+func otlpStatus(kind errs.Kind) int {
+	if code := kind.HTTPStatus(); code < http.StatusInternalServerError {
+		return code
+	}
+	return http.StatusServiceUnavailable
 }
 
 // valid is the text of err as protobuf and JSON take it.

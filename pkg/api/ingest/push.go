@@ -4,6 +4,7 @@
 package ingest
 
 import (
+	"cmp"
 	"context"
 	"mime"
 	"net/http"
@@ -54,6 +55,7 @@ func New(cfg Config, deps Deps) *API {
 	if cfg.Retry == (RetryConfig{}) {
 		cfg.Retry = usualRetry()
 	}
+	cfg.Protocols.MaxOTLPBytes = cmp.Or(cfg.Protocols.MaxOTLPBytes, defaultBodyBytes)
 	if deps.Limits == nil {
 		deps.Limits = func(tenant.ID) limits.View { return limits.View{} }
 	}
