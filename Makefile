@@ -29,10 +29,10 @@ REVISION ?= $(shell git rev-parse --verify -q HEAD)
 LDFLAGS  := -s -w $(if $(VERSION),-X $(BUILD).version=$(VERSION)) $(if $(REVISION),-X $(BUILD).revision=$(REVISION))
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test race lint lint-tool bench bench-write fuzz cluster docs proto images clean tools
+.PHONY: help run build test race lint lint-tool bench bench-write bench-tenants fuzz cluster docs proto images clean tools
 
 help: ## Say what each verb does.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {sub(/:.*/, "", $$1); printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {sub(/:.*/, "", $$1); printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: build ## Build and start one process with development/single/amphora.yaml (127.0.0.1:8080, data in ./data).
 	bin/amphora -config.file=development/single/amphora.yaml
@@ -65,6 +65,9 @@ bench: ## Run the benchmarks that match BENCH in PKG; COUNT=10 for benchstat.
 
 bench-write: tools ## Compare what a write costs with a Prometheus that receives the same; SHORT=1 takes a minute.
 	go run ./tools/benchwrite $(if $(SHORT),-short)
+
+bench-tenants: ## Measure what tenants cost: memory, goroutines, files, idle time, restart. TENANTS=1000 SERIES=100.
+	go run ./tools/benchtenants -tenants $(or $(TENANTS),1000) -series $(or $(SERIES),100)
 
 fuzz: ## Fuzz every decoder for FUZZ (10s) each.
 	@set -e; for f in $$(git grep --untracked -lE '^func Fuzz[A-Z]' -- '*_test.go'); do \

@@ -47,6 +47,7 @@ type Options struct {
 	// Series is about how many series will be held; 0: few or unknown. Too small a number makes
 	// appends slower, too large a one wastes memory.
 	Series uint64
+	Shared *Shared // of all heads of the process; nil: this one has everything of its own
 
 	PreCreate  func(labels.Labels) error // may refuse a new series; the error comes back from Append
 	PostCreate func(labels.Labels)
@@ -115,6 +116,7 @@ func (h *Head) open() (*tsdb.DB, error) {
 	if err != nil {
 		return nil, err
 	}
+	h.o.Shared.slim(db)
 	if h.o.OutOfOrderWindow <= 0 {
 		db.Head().SetOutOfOrderTimeWindow(0, nil)
 	}

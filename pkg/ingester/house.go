@@ -192,10 +192,12 @@ func (t *tenantHead) closeIdle(now time.Time) error {
 		return nil
 	}
 	// A push that comes now finds the gate shut and opens the tenant again, after the removal.
-	t.ing.opening.Lock()
-	defer t.ing.opening.Unlock()
+	opening := t.ing.opening.of(t.id)
+	opening.Lock()
+	defer opening.Unlock()
 	t.closed = true
 	err := t.head.Close()
+	t.ing.memory.series.Release(headBytes)
 	t.ing.mu.Lock()
 	delete(t.ing.tenants, t.id)
 	t.ing.mu.Unlock()

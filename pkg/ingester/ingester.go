@@ -23,6 +23,7 @@ import (
 	"github.com/thanos-io/objstore"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/head"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/memory"
 	"github.com/amphora-metrics/amphora/pkg/telemetry"
@@ -90,7 +91,7 @@ type Ingester struct {
 	pushes pushes
 	pool   sync.Pool // of *push
 
-	opening sync.Mutex   // one head is opened at a time
+	opening opener
 	mu      sync.RWMutex // guards tenants
 	tenants map[tenant.ID]*tenantHead
 
@@ -170,6 +171,10 @@ func (i *Ingester) nextSession() uint64 { return i.session.Add(1) }
 func (i *Ingester) starting(ctx context.Context) error {
 	if err := os.MkdirAll(i.tenantsDir(), 0o750); err != nil {
 		return errs.New(errs.Unavailable, "create data directory: %w", err)
+	}
+	var err error
+	if i.opening.shared, err = head.NewShared(i.cfg.DataDir); err != nil {
+		return errs.New(errs.Unavailable, "prepare heads: %w", err)
 	}
 	log, err := wal.Open(filepath.Join(i.cfg.DataDir, "wal"), wal.Options{Config: i.cfg.WAL, Logger: i.log, Reg: i.metrics.reg})
 	if err != nil {
@@ -285,14 +290,16 @@ func (i *Ingester) closeAll() error {
 	if i.wal != nil {
 		out = append(out, i.wal.Close())
 	}
-	i.opening.Lock()
-	defer i.opening.Unlock()
+	defer i.opening.stop()()
 	deadline := time.Now().Add(closeWait)
-	for _, t := range i.all() {
+	var mu sync.Mutex // guards out
+	each(i.all(), closeConcurrency, func(t *tenantHead) {
 		if err := t.shut(deadline); err != nil {
+			mu.Lock()
+			defer mu.Unlock()
 			out = append(out, err)
 		}
-	}
+	})
 	i.mu.Lock()
 	clear(i.tenants)
 	i.mu.Unlock()
@@ -300,6 +307,9 @@ func (i *Ingester) closeAll() error {
 }
 
 const (
+	// closeConcurrency is how many heads are closed at a time; each waits for its disk.
+	closeConcurrency = 16
+
 	closeWait = 30 * time.Second
 	closePoll = 5 * time.Millisecond
 )

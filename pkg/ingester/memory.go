@@ -15,6 +15,9 @@ func accountsOf(l *memory.Ledger) accounts {
 	return accounts{series: l.Account(memory.Series), frames: l.Account(memory.Frames), queries: l.Account(memory.Queries)}
 }
 
+// headBytes is what a head takes without series.
+const headBytes = 40_000
+
 // headSeriesBytes is what a series takes in the head beside its labels: its state, an open chunk, its
 // places in the index. It is somewhat low on purpose: what is really used counts as well, and what is
 // reserved for nothing is lost to others.

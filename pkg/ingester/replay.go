@@ -67,16 +67,22 @@ func (i *Ingester) openTenantsOnDisk() error {
 	if err != nil {
 		return errs.New(errs.Unavailable, "list tenants on disk: %w", err)
 	}
-	for _, e := range entries {
+	var (
+		mu  sync.Mutex // guards out
+		out error
+	)
+	each(entries, 2*runtime.GOMAXPROCS(0), func(e os.DirEntry) { // half of them wait for the disk
 		id, err := tenant.Parse(e.Name())
 		if err != nil || !e.IsDir() {
-			continue
+			return
 		}
 		if _, err := i.open(id, true); err != nil {
-			return err
+			mu.Lock()
+			defer mu.Unlock()
+			out = errors.Join(out, err)
 		}
-	}
-	return nil
+	})
+	return out
 }
 
 // replay distributes records to workers, each of which owns some of the tenants.

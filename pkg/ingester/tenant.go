@@ -144,8 +144,9 @@ func (i *Ingester) open(id tenant.ID, replaying bool) (*tenantHead, error) {
 	if t := i.lookup(id); t != nil {
 		return t, nil
 	}
-	i.opening.Lock()
-	defer i.opening.Unlock()
+	opening := i.opening.of(id)
+	opening.Lock()
+	defer opening.Unlock()
 	if t := i.lookup(id); t != nil {
 		return t, nil
 	}
@@ -156,8 +157,12 @@ func (i *Ingester) open(id tenant.ID, replaying bool) (*tenantHead, error) {
 		i.metrics.rejected.WithLabelValues(rejectedTenants).Inc()
 		return nil, instanceLimit("ingester-max-tenants", "max-tenants", "the ingester holds as many tenants as it may")
 	}
-	if !replaying {
-		if err := i.space.low(); err != nil { // a tenant is opened for its first series
+	if !replaying { // a tenant is opened for its first series
+		if err := i.memory.series.Room(); err != nil {
+			i.metrics.rejected.WithLabelValues(rejectedMemory).Inc()
+			return nil, err
+		}
+		if err := i.space.low(); err != nil {
 			i.metrics.rejected.WithLabelValues(rejectedDiskLow).Inc()
 			return nil, err
 		}
@@ -184,11 +189,12 @@ func (i *Ingester) open(id tenant.ID, replaying bool) (*tenantHead, error) {
 	}
 	t.head, err = head.Open(head.Options{
 		Dir: t.dir, Logger: i.log.With("tenant", id), OutOfOrderWindow: window, MaxExemplars: int(t.exemplars.Load()),
-		Series: t.sized, PreCreate: t.mayCreate, PostCreate: t.created, PostDelete: t.deleted,
+		Series: t.sized, Shared: i.opening.shared, PreCreate: t.mayCreate, PostCreate: t.created, PostDelete: t.deleted,
 	})
 	if err != nil {
 		return nil, errs.New(errs.Unavailable, "open tenant %s: %w", id, err)
 	}
+	i.memory.series.Take(headBytes)
 	i.mu.Lock()
 	i.tenants[id] = t
 	i.mu.Unlock()

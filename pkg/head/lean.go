@@ -1,0 +1,71 @@
+package head
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"reflect"
+	"unsafe"
+
+	"github.com/prometheus/prometheus/tsdb"
+)
+
+// Shared is what the heads of a process have in common, so that a tenant with few series costs
+// little. The TSDB is made for one large tenant: however small a head is, it lays out its index for
+// 512 label names, which is 75 kB, and makes 40 kB of counters, which here nobody reads. It has no
+// options for that, so both are replaced in an open head by reflection. If a later version names its
+// parts differently nothing is replaced, and a test says so.
+type Shared struct {
+	headMetrics, dbMetrics reflect.Value // pointers
+}
+
+// NewShared opens an empty head in a directory of its own within dir, for its counters, and removes
+// it again.
+func NewShared(dir string) (_ *Shared, err error) {
+	dir, err = os.MkdirTemp(dir, "shared-*")
+	if err != nil {
+		return nil, fmt.Errorf("make a directory: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	h, err := Open(Options{Dir: dir})
+	if err != nil {
+		return nil, err
+	}
+	s := &Shared{headMetrics: part(h.db.Head(), "metrics"), dbMetrics: part(h.db, "metrics")}
+	return s, h.Close()
+}
+
+// slim replaces the parts of a head that was just opened and that nobody uses yet.
+func (s *Shared) slim(db *tsdb.DB) {
+	if s == nil {
+		return
+	}
+	replace(part(db.Head(), "metrics"), s.headMetrics)
+	replace(part(db, "metrics"), s.dbMetrics)
+	postings := part(db.Head(), "postings")
+	if !postings.IsValid() || postings.Kind() != reflect.Pointer || postings.IsNil() {
+		return
+	}
+	for _, name := range []string{"m", "lvs"} {
+		if m := part(postings.Interface(), name); m.IsValid() && m.Kind() == reflect.Map && m.Len() == 0 {
+			m.Set(reflect.MakeMap(m.Type()))
+		}
+	}
+}
+
+// part returns the field name of the struct that of points to, settable although it is not exported;
+// the zero Value if there is no such field.
+func part(of any, name string) reflect.Value {
+	f := reflect.ValueOf(of).Elem().FieldByName(name)
+	if !f.IsValid() {
+		return f
+	}
+	return reflect.NewAt(f.Type(), unsafe.Pointer(f.UnsafeAddr())).Elem()
+}
+
+// replace makes the pointer in old point where with does.
+func replace(old, with reflect.Value) {
+	if old.IsValid() && with.IsValid() && old.Kind() == reflect.Pointer && old.Type() == with.Type() {
+		old.Set(with)
+	}
+}
