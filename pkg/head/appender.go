@@ -28,6 +28,10 @@ type Appender struct {
 	app  storage.AppenderV2
 	exs  storage.Appender // made when the first exemplar comes
 	last lastSample
+
+	refs  []Ref // of the samples
+	times []int64
+	late  bool // one of the samples comes late
 }
 
 // lastSample is what a batch took last.
@@ -58,12 +62,13 @@ func (l *lastSample) fault(t int64, v float64, hist *histogram.Histogram, fhist 
 // Appender starts a batch. While everything is being cut it takes no sample as old as what is cut.
 func (h *Head) Appender() *Appender {
 	h.flush.RLock()
-	return h.appender()
+	return h.begin(new(Appender))
 }
 
 // TryAppender starts a batch of samples no older than oldest. It does not wait: nil says that such
-// samples are being cut, which takes as long as the disk and the slowest query.
-func (h *Head) TryAppender(oldest int64) *Appender {
+// samples are being cut, which takes as long as the disk and the slowest query. The batch takes
+// over the memory of again, one that has ended, perhaps of another head; nil: it takes its own.
+func (h *Head) TryAppender(oldest int64, again *Appender) *Appender {
 	if !h.flush.TryRLock() {
 		return nil
 	}
@@ -71,15 +76,20 @@ func (h *Head) TryAppender(oldest int64) *Appender {
 		h.flush.RUnlock()
 		return nil
 	}
-	return h.appender()
+	if again == nil {
+		again = new(Appender)
+	}
+	return h.begin(again)
 }
 
 // Cutting says whether everything is being cut, so that older samples have to wait.
 func (h *Head) Cutting() bool { return h.cutting.Load() != noCut }
 
-// appender needs h.flush.
-func (h *Head) appender() *Appender {
-	return &Appender{h: h, min: max(-farTime, h.cutting.Load()), app: h.db.Head().AppenderV2(context.Background())}
+// begin needs h.flush.
+func (h *Head) begin(a *Appender) *Appender {
+	*a = Appender{h: h, min: max(-farTime, h.cutting.Load()), app: h.db.Head().AppenderV2(context.Background()),
+		refs: a.refs[:0], times: a.times[:0]}
+	return a
 }
 
 // Append adds one float sample, t in milliseconds, and returns the reference of its series. With
@@ -108,13 +118,19 @@ func (a *Appender) append(ref Ref, ls labels.Labels, t int64, v float64, hist *h
 		}
 		ls = labels.EmptyLabels()
 	}
-	got, err := a.app.Append(storage.SeriesRef(ref), ls, 0, t, v, hist, fhist, storage.AOptions{})
+	got, err := a.app.Append(storage.SeriesRef(ref), ls, 0, t, v, hist, fhist, storage.AOptions{RejectOutOfOrder: true})
+	late := err != nil && errors.Is(err, storage.ErrOutOfOrderSample) && a.h.late.Load()
+	if late {
+		got, err = a.app.Append(storage.SeriesRef(ref), ls, 0, t, v, hist, fhist, storage.AOptions{})
+	}
 	if err != nil && ref != 0 && errors.Is(err, tsdb.ErrInvalidSample) {
 		// The series is gone, and without labels the TSDB cannot create it.
 		return 0, ErrUnknownRef
 	}
 	if err == nil {
 		a.last = lastSample{Ref(got), t, v, hist, fhist}
+		a.refs, a.times = append(a.refs, Ref(got)), append(a.times, t)
+		a.late = a.late || late
 	}
 	return Ref(got), err
 }
@@ -138,9 +154,15 @@ func (a *Appender) AppendExemplar(ref Ref, e exemplar.Exemplar) error {
 	return err
 }
 
-// Commit makes the batch visible.
+// Commit makes the batch visible, all of it at once. Late samples wait for the queries that look
+// up series at this moment.
 func (a *Appender) Commit() error {
 	defer a.h.flush.RUnlock()
+	return a.h.commit(a)
+}
+
+// flush hands the batch to the TSDB.
+func (a *Appender) flush() error {
 	err := a.app.Commit()
 	if a.exs != nil {
 		if err != nil {

@@ -57,7 +57,7 @@ func (h *Head) Compact(ctx context.Context, force bool) (int, error) {
 		}
 	}
 	if cut || force {
-		if err := h.db.CompactOOOHead(ctx); err != nil {
+		if err := h.cutLate(ctx); err != nil {
 			return len(h.db.Blocks()) - before, fmt.Errorf("cut late samples: %w", err)
 		}
 	}
@@ -95,7 +95,7 @@ func (h *Head) cutAll(ctx context.Context) error {
 // memory. Calls must not overlap with those of Compact or each other.
 func (h *Head) CutSeries(ctx context.Context, refs []Ref) (int, error) {
 	// Series with late samples could not leave.
-	if err := h.db.CompactOOOHead(ctx); err != nil {
+	if err := h.cutLate(ctx); err != nil {
 		return 0, fmt.Errorf("cut late samples: %w", err)
 	}
 	if err := ctx.Err(); err != nil {
@@ -113,13 +113,7 @@ func (h *Head) CutSeries(ctx context.Context, refs []Ref) (int, error) {
 }
 
 // blockEnd is the end of the aligned block range that holds t.
-func blockEnd(t int64) int64 {
-	start := t - t%rangeMillis
-	if t < 0 && t%rangeMillis != 0 {
-		start -= rangeMillis
-	}
-	return start + rangeMillis
-}
+func blockEnd(t int64) int64 { return blockStart(t, rangeMillis) + rangeMillis }
 
 // Blocks returns the local blocks, oldest first.
 func (h *Head) Blocks() []Block {
@@ -138,8 +132,7 @@ func (h *Head) Blocks() []Block {
 	return out
 }
 
-// DropBlocks deletes local blocks. They leave Blocks at once and the disk, with the queries that
-// still read them done, within minutes.
+// DropBlocks deletes local blocks. They leave Blocks at once and the disk at the next Sweep or cut.
 func (h *Head) DropBlocks(ids ...ulid.ULID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

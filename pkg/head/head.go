@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -22,6 +23,8 @@ import (
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/tsdb/chunks"
 	"github.com/prometheus/prometheus/tsdb/index"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
 )
 
 // BlockRange is the time range of one block; the bucket's compactor merges them into larger ones.
@@ -31,8 +34,9 @@ const (
 	rangeMillis = int64(BlockRange / time.Millisecond)
 	// chunkBufferBytes is the write buffer of closed chunks, the least the TSDB allows.
 	chunkBufferBytes = 64 << 10
-	// reloadEvery is when the TSDB looks at its directory by itself: dropped blocks go then.
-	reloadEvery = 10 * time.Minute
+	// reloadEvery is when the TSDB looks at its directory and writes closed chunks by itself, which
+	// is never: it ends the process if the disk is full then.
+	reloadEvery = 100 * 365 * 24 * time.Hour
 )
 
 // Ref names a series within one Head; another Head, also of the same tenant, has other Refs.
@@ -48,6 +52,10 @@ type Options struct {
 	// appends slower, too large a one wastes memory.
 	Series uint64
 	Shared *Shared // of all heads of the process; nil: this one has everything of its own
+
+	// LargeLateBlocks puts late samples of days before today (UTC) in blocks of a day.
+	LargeLateBlocks bool
+	Now             func() time.Time // nil: time.Now
 
 	PreCreate  func(labels.Labels) error // may refuse a new series; the error comes back from Append
 	PostCreate func(labels.Labels)
@@ -65,7 +73,11 @@ type Head struct {
 	// is being cut. It is set under flush.
 	cutting atomic.Int64
 	late    atomic.Bool  // late samples are taken
+	sawLate atomic.Bool  // late samples came since they were cut last
 	gone    atomic.Int64 // series that left memory
+	order   order
+	views   views
+	lateCut lateCut
 
 	mu   sync.Mutex             // guards drop
 	drop map[ulid.ULID]struct{} // blocks to delete at the next reload
@@ -76,6 +88,9 @@ type Head struct {
 func Open(o Options) (*Head, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
 	}
 	h := &Head{o: o, drop: map[ulid.ULID]struct{}{}}
 	db, err := h.open()
@@ -109,6 +124,7 @@ func (h *Head) open() (*tsdb.DB, error) {
 	t.BlockReloadInterval = reloadEvery
 	t.SeriesLifecycleCallback = lifecycle{h}
 	t.BlocksToDelete = h.blocksToDelete
+	t.NewCompactorFunc = h.newCompactor
 	// The TSDB fixes at open whether late samples can be cut to blocks, so a window is always
 	// opened; SetLimits gives the true one.
 	t.OutOfOrderTimeWindow = max(1, h.o.OutOfOrderWindow.Milliseconds())
@@ -141,13 +157,9 @@ func (h *Head) MinTime() int64 { return h.db.Head().MinTime() }
 // MaxTime is the newest time in memory, in milliseconds; math.MinInt64 if there is none.
 func (h *Head) MaxTime() int64 { return h.db.Head().MaxTime() }
 
-// Querier reads what is in memory and in local blocks, mint <= t <= maxt.
+// Querier reads what is in memory and in local blocks, mint <= t <= maxt. Of a batch with late
+// samples it may show a part; ChunkQuerier does not.
 func (h *Head) Querier(mint, maxt int64) (storage.Querier, error) { return h.db.Querier(mint, maxt) }
-
-// ChunkQuerier is Querier for encoded chunks.
-func (h *Head) ChunkQuerier(mint, maxt int64) (storage.ChunkQuerier, error) {
-	return h.db.ChunkQuerier(mint, maxt)
-}
 
 // ExemplarQuerier reads the kept exemplars.
 func (h *Head) ExemplarQuerier(ctx context.Context) (storage.ExemplarQuerier, error) {
@@ -196,11 +208,33 @@ func (h *Head) ForEachSeries(fn func(ref Ref, ls labels.Labels) error) error {
 	return p.Err()
 }
 
-// ReleaseChunks moves closed chunks from the heap to the disk cache.
+// ReleaseChunks moves closed chunks from the heap to the disk cache. The process ends if the disk
+// has no room for them, so that must be known before.
 func (h *Head) ReleaseChunks() { h.db.ForceHeadMMap() }
 
-// Close closes the head. What is in memory only is gone unless the caller logged it.
-func (h *Head) Close() error { return h.db.Close() }
+// Close closes the head. What is in memory only is gone unless the caller logged it. Errors:
+// Unavailable if the disk is full, and then not everything was closed.
+func (h *Head) Close() (err error) {
+	defer recoverDisk(&err)
+	return h.db.Close()
+}
+
+// recoverDisk turns the panic by which the TSDB reports that it cannot write chunks into an error.
+func recoverDisk(err *error) {
+	switch r := recover().(type) {
+	case nil:
+	case syscall.Errno:
+		*err = errs.New(errs.Unavailable, "write chunks: %w", r)
+	case error:
+		if errors.Is(r, syscall.ENOSPC) || errors.Is(r, syscall.EDQUOT) || errors.Is(r, syscall.EIO) {
+			*err = errs.New(errs.Unavailable, "write chunks: %w", r)
+			return
+		}
+		panic(r)
+	default:
+		panic(r)
+	}
+}
 
 // lifecycle hands the TSDB's callbacks to the hooks.
 type lifecycle struct{ h *Head }

@@ -258,7 +258,7 @@ func TestReopenKeepsBlocksAndSetsDamagedOnesAside(t *testing.T) {
 	}
 }
 
-func TestDroppedBlocksLeaveAtTheNextLook(t *testing.T) {
+func TestDroppedBlocksLeaveAtTheNextSweep(t *testing.T) {
 	h := open(t, Options{OutOfOrderWindow: time.Minute})
 	put(t, h, labels.FromStrings("__name__", "m"), 5000, 1)
 	if _, err := h.Compact(context.Background(), true); err != nil {
@@ -269,7 +269,7 @@ func TestDroppedBlocksLeaveAtTheNextLook(t *testing.T) {
 	if len(h.Blocks()) != 0 {
 		t.Error("a dropped block is still listed")
 	}
-	if err := h.db.CompactOOOHead(context.Background()); err != nil { // the TSDB looks at its directory
+	if err := h.Sweep(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(b.Dir); !errors.Is(err, os.ErrNotExist) {
@@ -435,11 +435,12 @@ func BenchmarkAppendByReference(b *testing.B) {
 	b.Run("series=200k/batch=2000", func(b *testing.B) {
 		b.ReportAllocs()
 		at, ts := 0, int64(0)
+		var again Appender
 		for b.Loop() {
 			if at == 0 {
 				ts += 15_000
 			}
-			a := h.Appender()
+			a := h.TryAppender(math.MinInt64, &again)
 			for i := range 2000 {
 				if _, err := a.Append(refs[at+i], labels.EmptyLabels(), ts, float64(ts)); err != nil {
 					b.Fatal(err)

@@ -59,10 +59,10 @@ func TestCutsLoseNoConcurrentAppend(t *testing.T) {
 			ls := labels.FromStrings("__name__", "m", "n", fmt.Sprint(n))
 			for k := range int64(rounds) {
 				at := 2*hour + k*1000
-				app := h.TryAppender(at)
+				app := h.TryAppender(at, nil)
 				for app == nil {
 					runtime.Gosched()
-					app = h.TryAppender(at)
+					app = h.TryAppender(at, nil)
 				}
 				if _, err := app.Append(0, ls, at, float64(k)); err != nil {
 					lost.Store(ls.String(), err)

@@ -12,6 +12,7 @@ type Config struct {
 	DataDir               string
 	BlockRetention        time.Duration // counted from the upload
 	FlushBlocksOnShutdown bool
+	LargeLateBlocks       bool
 	ReadConcurrency       int // 0: derived
 	ErrorSampleRate       int
 	ActiveSeries          ActiveSeriesConfig
@@ -31,6 +32,9 @@ func (c *Config) Declare(s *config.Set) {
 	s.Bool(&c.FlushBlocksOnShutdown, "flush-blocks-on-shutdown", false,
 		"Cut everything in memory into blocks and ship them before a planned stop. Off: the write-ahead log is read back at the next start.").
 		Named("blocks-storage.tsdb.flush-blocks-on-shutdown")
+	s.Bool(&c.LargeLateBlocks, "large-late-blocks", false,
+		"Put out-of-order samples of days before today (UTC) in blocks of a day rather than of two hours. Fewer blocks for who loads much of the past.").
+		Named("blocks-storage.tsdb.bigger-out-of-order-blocks-for-old-samples").Expert()
 	s.Int(&c.ReadConcurrency, "read-concurrency", 0, "Queries answered at the same time; others wait. 0: 8 for each CPU.").Expert()
 	s.Int(&c.ErrorSampleRate, "error-sample-rate", 10,
 		"Of the errors that refuse single samples, one in this many is logged; all are counted. 0: all are logged.").Expert()

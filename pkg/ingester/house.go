@@ -36,12 +36,19 @@ func (i *Ingester) keepHouse(ctx context.Context) {
 	tenants := i.all()
 	now := i.now()
 	var due []*tenantHead
+	// What the TSDB writes on a full disk may end the process, and what it writes is larger than
+	// the room that is left.
+	full := i.space.full() != nil
 	for _, t := range tenants {
 		t.metadata.purge(now)
 		t.applyLimits()
 		t.noteSize()
-		if t.compactionDue(now) {
+		if !full && t.compactionDue(now) {
 			due = append(due, t)
+		}
+		if !full && t.enter() {
+			t.head.ReleaseChunks()
+			t.leave()
 		}
 	}
 	if len(due) > 0 {
@@ -90,7 +97,9 @@ func (t *tenantHead) compactionDue(now time.Time) bool {
 		t.dueSince = now
 	}
 	h := fnv.New32a()
+	// The ingesters of a tenant take turns: pushes find a quorum of them that does not cut.
 	_, _ = h.Write([]byte(t.id)) // never fails
+	_, _ = h.Write([]byte(t.ing.lifecycler.ID))
 	return now.Sub(t.dueSince) >= time.Duration(h.Sum32()%uint32(compactSpread/time.Second))*time.Second
 }
 

@@ -76,6 +76,7 @@ type push struct {
 	buf    []byte
 	visit  visit
 	active activeLimit
+	app    head.Appender // between uses only its memory counts
 	// maxt is the newest time stored.
 	maxt int64
 
@@ -96,7 +97,7 @@ func (p *push) store(ctx context.Context, s *stream, t *tenantHead, f *frame.Fra
 		return p.unknownRefs()
 	}
 	p.rec.tenant, p.rec.session, p.maxt = string(t.id), t.session, math.MinInt64
-	app, err := t.appender(ctx, f)
+	app, err := t.appender(ctx, f, &p.app)
 	if err != nil {
 		return frame.FailedWith(err)
 	}

@@ -259,6 +259,7 @@ type replayWorker struct {
 	sessions map[sessionKey]*session
 	rec      record
 	visit    visit
+	app      head.Appender // between uses only its memory counts
 	counts   replayCounts
 	err      error
 	failed   chan struct{} // closed once err is set
@@ -324,7 +325,10 @@ func (w *replayWorker) apply(segment int, b []byte) error {
 			s.waiting[d.ref] = d.labels
 		}
 	}
-	app := s.t.head.Appender()
+	app := s.t.head.TryAppender(math.MinInt64, &w.app)
+	if app == nil { // nobody cuts yet
+		return errs.New(errs.Internal, "tenant %s: the head takes no samples", key.tenant)
+	}
 	maxt := w.append(app, s, segment)
 	if err := app.Commit(); err != nil {
 		return fmt.Errorf("tenant %s: commit: %w", key.tenant, err)

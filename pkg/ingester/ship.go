@@ -13,6 +13,7 @@ import (
 
 	"github.com/amphora-metrics/amphora/pkg/block"
 	"github.com/amphora-metrics/amphora/pkg/head"
+	"github.com/amphora-metrics/amphora/pkg/limits"
 )
 
 const (
@@ -89,7 +90,7 @@ func (t *tenantHead) upload(ctx context.Context, b head.Block) error {
 	var err error
 	for tries.Ongoing() {
 		i.metrics.uploads.Inc()
-		err = block.Upload(ctx, i.log.With("tenant", t.id), objstore.NewPrefixedBucket(i.bucket, string(t.id)), b.Dir, nil)
+		err = block.Upload(ctx, i.log.With("tenant", t.id), objstore.NewPrefixedBucket(i.bucket, string(t.id)), b.Dir, t.externalLabels(b))
 		if err == nil {
 			i.metrics.lastUpload.Set(float64(i.now().Unix()))
 			return nil
@@ -103,6 +104,17 @@ func (t *tenantHead) upload(ctx context.Context, b head.Block) error {
 	return err
 }
 
+// lateLabel marks blocks of late samples, as compactors of the field know it.
+const lateLabel = "__out_of_order__"
+
+// externalLabels are those that b is published with.
+func (t *tenantHead) externalLabels(b head.Block) map[string]string {
+	if b.OutOfOrder && limits.OutOfOrderBlocksExternalLabelEnabled.Of(t.ing.limits(t.id)) {
+		return map[string]string{lateLabel: "true"}
+	}
+	return nil
+}
+
 // dropOld deletes the blocks that were shipped long enough ago for queriers to know them from the
 // bucket. It needs t.compacting.
 func (t *tenantHead) dropOld(blocks []head.Block) {
@@ -113,8 +125,24 @@ func (t *tenantHead) dropOld(blocks []head.Block) {
 			old = append(old, b.ID)
 		}
 	}
-	if len(old) > 0 {
-		t.head.DropBlocks(old...)
+	if len(old) == 0 {
+		return
+	}
+	t.head.DropBlocks(old...)
+	// Queries that still read the blocks may take long.
+	t.ing.background.start(t.sweep)
+}
+
+// sweep takes dropped blocks off the disk.
+func (t *tenantHead) sweep() {
+	t.compacting.Lock()
+	defer t.compacting.Unlock()
+	if !t.enter() {
+		return
+	}
+	defer t.leave()
+	if err := t.head.Sweep(context.Background()); err != nil {
+		t.ing.log.Warn("blocks whose retention is over stay on disk until the next cut", "tenant", t.id, "err", err)
 	}
 }
 

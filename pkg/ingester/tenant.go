@@ -83,14 +83,14 @@ const (
 	cutPoll = 2 * time.Millisecond
 )
 
-// appender starts a batch for f. Errors: Unavailable if samples as old as those of f are being
-// cut; the cause of ctx.
-func (t *tenantHead) appender(ctx context.Context, f *frame.Frame) (*head.Appender, error) {
+// appender starts a batch for f, in the memory of again. Errors: Unavailable if samples as old as
+// those of f are being cut; the cause of ctx.
+func (t *tenantHead) appender(ctx context.Context, f *frame.Frame, again *head.Appender) (*head.Appender, error) {
 	oldest := int64(math.MinInt64) // not looked at unless it matters
 	if t.head.Cutting() {
 		oldest = oldestOf(f)
 	}
-	if app := t.head.TryAppender(oldest); app != nil {
+	if app := t.head.TryAppender(oldest, again); app != nil {
 		return app, nil
 	}
 	oldest = oldestOf(f)
@@ -100,7 +100,7 @@ func (t *tenantHead) appender(ctx context.Context, f *frame.Frame) (*head.Append
 	for {
 		select {
 		case <-tick.C:
-			if app := t.head.TryAppender(oldest); app != nil {
+			if app := t.head.TryAppender(oldest, again); app != nil {
 				return app, nil
 			}
 		case <-limit.C:
@@ -189,7 +189,8 @@ func (i *Ingester) open(id tenant.ID, replaying bool) (*tenantHead, error) {
 	}
 	t.head, err = head.Open(head.Options{
 		Dir: t.dir, Logger: i.log.With("tenant", id), OutOfOrderWindow: window, MaxExemplars: int(t.exemplars.Load()),
-		Series: t.sized, Shared: i.opening.shared, PreCreate: t.mayCreate, PostCreate: t.created, PostDelete: t.deleted,
+		LargeLateBlocks: i.cfg.LargeLateBlocks, Now: i.now, Series: t.sized, Shared: i.opening.shared,
+		PreCreate: t.mayCreate, PostCreate: t.created, PostDelete: t.deleted,
 	})
 	if err != nil {
 		return nil, errs.New(errs.Unavailable, "open tenant %s: %w", id, err)

@@ -120,6 +120,8 @@ var (
 		"Exemplars kept per tenant, the newest, before replication. 0: exemplars are not stored.", "distributor", "ingester")
 	OutOfOrderTimeWindow = define("out_of_order_time_window", "ingester.out-of-order-time-window", 10*time.Minute, "",
 		"How much older than the newest sample of its tenant a sample may be. 0: samples of a series must come in order.", "ingester", "distributor")
+	OutOfOrderBlocksExternalLabelEnabled = define("out_of_order_blocks_external_label_enabled", "ingester.out-of-order-blocks-external-label-enabled", false, "",
+		"Whether blocks of out-of-order samples carry the external label __out_of_order__=true, so that they are compacted apart from others.", "ingester")
 )
 
 // The read path.
