@@ -26,6 +26,9 @@ type Deps struct {
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
 	Metrics    http.Handler // of /metrics
+	// Costs serves the metrics of usage by values of labels, at the path CostsPath.
+	Costs     http.Handler
+	CostsPath string
 
 	// Allow says whether the caller may do action; its error is sent as it is. The context of the
 	// request carries the tenant where the route needs one. Nil allows everything: then something

@@ -66,7 +66,7 @@ func everything(t testing.TB, f *fakes) Deps {
 	}
 	t.Cleanup(func() { _ = eng.Close() })
 	return Deps{
-		Registerer: reg, Metrics: promhttp.HandlerFor(reg, promhttp.HandlerOpts{}),
+		Registerer: reg, Costs: http.NotFoundHandler(), CostsPath: "/costs", Metrics: promhttp.HandlerFor(reg, promhttp.HandlerOpts{}),
 		Limits: func(tenant.ID) limits.View { return limits.View{} },
 		Pusher: f, Usage: f,
 		Read:     &prom.Backends{Engine: eng, Storage: db, Exemplars: db.DB},

@@ -31,6 +31,9 @@ func (a *API) path(rt *Route) string {
 	if rest, ok := strings.CutPrefix(rt.Path, defaultPrefix+"/"); ok {
 		return a.cfg.PrometheusPrefix + "/" + rest
 	}
+	if rt.Path == costsPath {
+		return a.deps.CostsPath
+	}
 	return rt.Path
 }
 

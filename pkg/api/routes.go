@@ -82,6 +82,9 @@ type Route struct {
 // defaultPrefix stands for the configured prefix in the table.
 const defaultPrefix = "/prometheus"
 
+// costsPath stands for the configured path in the table.
+const costsPath = "/cost-attribution"
+
 // Label returns the value of the metric label route, the same whatever the prefix is.
 func (rt *Route) Label() string {
 	if rt.Metric != "" {
@@ -117,6 +120,8 @@ var Routes = []Route{
 		bind: func(*API) Handler { return admin.Healthy() }},
 	{Methods: "GET", Path: "/metrics", Action: Scrape, Service: Any, Link: "Metrics", Doc: "Metrics of the process, in the text format, OpenMetrics or protobuf.",
 		bind: (*API).scrape},
+	{Methods: "GET", Path: costsPath, Action: Scrape, Service: Any, Link: "Usage by labels", Doc: "Usage by the values of tenants' `cost_attribution_labels`, as metrics. The path is `cost_attribution_registry_path`; without that setting there is none.",
+		bind: (*API).costs},
 	{Methods: "GET", Path: "/config", Action: Admin, Service: Any, Link: "Configuration", Doc: "Settings as YAML, secrets masked. `mode=diff`: those that differ from the defaults; `mode=defaults`: the defaults.",
 		bind: (*API).config},
 	{Methods: "GET", Path: "/runtime_config", Action: Admin, Service: Any, Link: "Runtime configuration", Doc: "Overrides file as loaded, with defaults. `mode=diff`: what differs from the defaults.",
@@ -226,6 +231,13 @@ func (a *API) scrape() Handler {
 		return nil
 	}
 	return admin.Page(a.deps.Metrics)
+}
+
+func (a *API) costs() Handler {
+	if a.deps.Costs == nil {
+		return nil
+	}
+	return admin.Page(a.deps.Costs)
 }
 
 func (a *API) config() Handler {

@@ -49,6 +49,7 @@ type App struct {
 	set    *config.Set
 	log    *slog.Logger
 	reg    *telemetry.Registry
+	costs  *telemetry.Registry // of usage by values of labels; nil: it is not served
 	limits *limits.Overrides
 	memory *memory.Ledger
 
@@ -135,6 +136,9 @@ func Main(args []string, out, logs io.Writer) error {
 // runs yet.
 func New(cfg Config, set *config.Set, log *slog.Logger) (*App, error) {
 	a := &App{cfg: cfg, set: set, log: log, reg: telemetry.NewRegistry(cfg.Telemetry)}
+	if cfg.Costs.Path != "" {
+		a.costs = a.reg.Beside()
+	}
 	promauto.With(a.reg).NewGaugeVec(prometheus.GaugeOpts{
 		Name: "amphora_config_hash",
 		Help: "Always 1; the label is a hash of the configuration in force. Processes of one kind should agree.",

@@ -33,6 +33,7 @@ type Config struct {
 	Exposure        transport.Exposure
 	Clients         transport.ClientConfig
 	API             api.Config
+	Costs           CostsConfig
 	Memberlist      MemberlistConfig
 	Ring            members.Config
 	DistributorRing members.DistributorConfig
@@ -58,6 +59,7 @@ func (c *Config) Declare(s *config.Set) {
 	s.Mount("", &c.Telemetry)
 	s.Mount("memory", &c.Memory)
 	s.Mount("", &c.API.Tenancy)
+	s.Mount("", &c.Costs)
 	s.Mount("auth", &c.Exposure)
 	s.Mount("server", &c.Server)
 	s.Mount("api", &c.API)

@@ -45,6 +45,9 @@ func (a *App) mount() error {
 	if err := a.mountBackends(&d); err != nil {
 		return err
 	}
+	if a.costs != nil {
+		d.Costs, d.CostsPath = a.costs.Handler(a.log), a.cfg.Costs.Path
+	}
 	if a.api, err = api.New(a.cfg.API, d); err != nil {
 		return err
 	}

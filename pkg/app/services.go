@@ -85,6 +85,7 @@ func (a *App) ingester() (*ingester.Ingester, error) {
 		ing, err := ingester.New(a.cfg.Ingester, ingester.Deps{
 			Logger: a.log, Reg: a.reg, Limits: a.limits.For, Place: where.of, Bucket: b, Lifecycler: lc,
 			InstanceLimits: a.ingesterLimits, Memory: a.memory,
+			Attribution: ingester.Attribution{Reg: a.costsRegisterer(), CleanupInterval: a.cfg.Costs.CleanupInterval},
 		})
 		if err != nil {
 			return nil, err

@@ -1,6 +1,7 @@
 package ingester
 
 import (
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,6 +20,10 @@ const (
 type timing struct {
 	now   func() time.Time
 	clock activeClock
+	// untangle is the least time between two tries to tell tuples apart after there were too many.
+	untangle time.Duration
+
+	refreshing sync.Mutex // held by refreshActivity
 }
 
 func (i *Ingester) activityPeriod() time.Duration {
@@ -30,9 +35,12 @@ func (i *Ingester) tick() uint32 { return max(1, i.clock.tick(i.now().UnixMilli(
 
 // refreshActivity ends the activity of the series that have been idle for long enough.
 func (i *Ingester) refreshActivity() {
+	i.refreshing.Lock()
+	defer i.refreshing.Unlock()
 	now := i.tick()
 	for _, t := range i.all() {
 		t.replace()
+		t.refreshGroups(i.now())
 		t.activity.expire(now, i.clock.oldest(now))
 	}
 }
@@ -41,7 +49,9 @@ func (i *Ingester) refreshActivity() {
 type activeCollector struct {
 	ing *Ingester
 
-	series, histograms, buckets, owned, local *prometheus.Desc
+	series, histograms, buckets, owned, local, loading *prometheus.Desc
+	tracker, trackerHistograms, trackerBuckets         *prometheus.Desc
+	setUsage, setLimit                                 *prometheus.Desc
 }
 
 func newActiveCollector(i *Ingester) *activeCollector {
@@ -54,7 +64,14 @@ func newActiveCollector(i *Ingester) *activeCollector {
 		histograms: desc("active_native_histogram_series", "Active series whose newest sample is a native histogram."),
 		buckets:    desc("active_native_histogram_buckets", "Buckets of the newest samples of active native histogram series."),
 		owned:      desc("owned_series", "Series in memory that the ring places on this ingester. Less than all: series moved away, and leave with the next cut."),
-		local:      desc("local_limits", "This ingester's share of a limit of the tenant. It falls as ingesters are added.", "limit"),
+		loading:    desc("active_series_loading", "1 while the series in memory are sorted by changed trackers and label sets; their counts are too low meanwhile."),
+		tracker:    desc("active_series_custom_tracker", "Active series that the tracker of this name matches.", "name"),
+		trackerHistograms: desc("active_native_histogram_series_custom_tracker",
+			"Active series of native histograms that the tracker of this name matches.", "name"),
+		trackerBuckets: desc("active_native_histogram_buckets_custom_tracker", "Buckets of the active native histograms that the tracker of this name matches.", "name"),
+		setUsage:       desc("usage_per_labelset", "Series in memory that count for a label set.", "limit", "labelset"),
+		setLimit:       desc("limits_per_labelset", "Limit of a label set, over all ingesters; 0: none.", "limit", "labelset"),
+		local:          desc("local_limits", "This ingester's share of a limit of the tenant. It falls as ingesters are added.", "limit"),
 	}
 }
 
@@ -75,8 +92,22 @@ func (c *activeCollector) Collect(ch chan<- prometheus.Metric) {
 				gauge(c.local, int64(t.localLimit(global)), limit.String())
 			}
 		}
+		for _, s := range t.activity.bySet() {
+			gauge(c.setUsage, s.owned, "max_series", s.limit.Labels.String())
+			gauge(c.setLimit, int64(s.limit.MaxSeries), "max_series", s.limit.Labels.String())
+		}
 		if !c.ing.cfg.ActiveSeries.Metrics {
 			continue
+		}
+		if t.activity.sorting.Load() {
+			gauge(c.loading, 1)
+		}
+		for _, x := range t.activity.byTracker() {
+			gauge(c.tracker, x.active, x.name)
+			if x.histograms > 0 {
+				gauge(c.trackerHistograms, x.histograms, x.name)
+				gauge(c.trackerBuckets, x.buckets, x.name)
+			}
 		}
 		gauge(c.series, n.active)
 		if n.histograms > 0 {

@@ -123,7 +123,7 @@ func TestActivityDropsPagesOfGoneSeries(t *testing.T) {
 	var a activity
 	v := a.visit(7)
 	for ref := range 3 * pageSeries {
-		v.adopt(head.Ref(ref), 0)
+		v.adopt(head.Ref(ref), 0, metric("m"))
 		v.float(head.Ref(ref))
 	}
 	for ref := range 2 * pageSeries {
@@ -136,7 +136,7 @@ func TestActivityDropsPagesOfGoneSeries(t *testing.T) {
 	if got, want := a.counts(), (tally{series: pageSeries, owned: pageSeries, active: pageSeries, activeOwned: pageSeries}); got != want {
 		t.Errorf("counts = %+v, want %+v", got, want)
 	}
-	v.adopt(3, 0)
+	v.adopt(3, 0, metric("m"))
 	v.float(3)
 	if got := a.counts().active; got != pageSeries+1 {
 		t.Errorf("active = %d after a row was made again, want %d", got, pageSeries+1)

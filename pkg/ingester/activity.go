@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/grafana/dskit/ring"
+	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/amphora-metrics/amphora/pkg/head"
 )
@@ -22,11 +23,14 @@ type activity struct {
 	// dir grows as references do. A page whose series are all gone is dropped.
 	dir atomic.Pointer[[]atomic.Pointer[seriesPage]]
 
+	sorting atomic.Bool // known series are finding their cohorts
+
 	mu    sync.Mutex // guards what follows, the growth of dir, and a series' way into and out of the counts
 	total tally
 	owned ring.TokenRanges // nil: all
-	high  uint64           // largest reference seen
-	last  uint32           // tick of the last expiry
+	cohorts
+	high uint64 // largest reference seen
+	last uint32 // tick of the last expiry
 }
 
 // seriesPage is the rows of neighbouring references, by columns. What is guarded is so by
@@ -36,6 +40,9 @@ type seriesPage struct {
 	// buckets of the newest sample plus one, 0 if that is no histogram. Written under the lock.
 	buckets atomic.Pointer[[pageSeries]atomic.Uint32]
 	known   int // guarded: series in the counts
+	// cohorts is nil until a series is in one; numbers of another generation are none. Guarded.
+	cohorts    *[pageSeries]uint32
+	generation uint32
 
 	// stamps are ticks of the last append; 0: not active. The lock is held to write from and to 0.
 	stamps [pageSeries]atomic.Uint32
@@ -128,10 +135,10 @@ func (a *activity) room(at uint64) *seriesPage {
 	return p
 }
 
-// adopt takes a series into the counts, owned by this ingester; one that is known stays as it is.
-// It must be called between the append of a sample and its commit, so that the series cannot leave
-// memory at the same time.
-func (a *activity) adopt(ref head.Ref, token uint32) {
+// adopt takes the series ls into the counts, owned by this ingester; one that is known stays as it
+// is. It must be called between the append of a sample and its commit, so that the series cannot
+// leave memory at the same time.
+func (a *activity) adopt(ref head.Ref, token uint32, ls labels.Labels) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	p, k := a.room(uint64(ref)/pageSeries), uint64(ref)%pageSeries
@@ -142,6 +149,60 @@ func (a *activity) adopt(ref head.Ref, token uint32) {
 	p.flags[k], p.tokens[k] = seriesKnown|seriesOwned|seriesFresh, token
 	p.known++
 	a.total.add(p.tally(k))
+	a.sort(p, k, ls)
+}
+
+// sort puts a known series that has no cohort into one. It needs the lock.
+func (a *activity) sort(p *seriesPage, k uint64, ls labels.Labels) {
+	if a.rules == nil || a.cohortOf(p, k) != 0 {
+		return
+	}
+	var scratch [256]byte
+	key, tuple := a.rules.key(scratch[:0], ls)
+	n := a.number(key, tuple)
+	switch {
+	case p.cohorts == nil:
+		p.cohorts = new([pageSeries]uint32)
+	case p.generation != a.generation:
+		clear(p.cohorts[:])
+	}
+	p.generation, p.cohorts[k] = a.generation, n
+	a.cohorts.shift(n, p.tally(k))
+}
+
+// cohortOf returns the number of the cohort of row k, 0 if it is in none. It needs the lock.
+func (a *activity) cohortOf(p *seriesPage, k uint64) uint32 {
+	if p.cohorts == nil || p.generation != a.generation {
+		return 0
+	}
+	return p.cohorts[k]
+}
+
+// shift counts what row k counts for now instead of before. It needs the lock.
+func (a *activity) shift(p *seriesPage, k uint64, before tally) {
+	d := p.tally(k)
+	d.sub(before)
+	a.total.add(d)
+	if n := a.cohortOf(p, k); n != 0 {
+		a.cohorts.shift(n, d)
+	}
+}
+
+// regroup makes the counts follow other rules; the series that are known already are in no cohort
+// until sortAgain has found them.
+func (a *activity) regroup(r *cohortRules) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.cohorts = newCohorts(r, a.generation+1)
+}
+
+// sortAgain puts the series ls into its cohort if it is known and in none.
+func (a *activity) sortAgain(ref head.Ref, ls labels.Labels) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if p, k := a.page(uint64(ref)/pageSeries), uint64(ref)%pageSeries; p != nil && p.flags[k]&seriesKnown != 0 {
+		a.sort(p, k, ls)
+	}
 }
 
 // forget takes a series that left memory out of the counts.
@@ -152,7 +213,7 @@ func (a *activity) forget(ref head.Ref) {
 	if p == nil {
 		return
 	}
-	a.total.sub(p.tally(k))
+	before := p.tally(k)
 	if p.flags[k]&seriesKnown != 0 {
 		p.known--
 	}
@@ -160,6 +221,10 @@ func (a *activity) forget(ref head.Ref) {
 	p.stamps[k].Store(0)
 	if b := p.buckets.Load(); b != nil {
 		b[k].Store(0)
+	}
+	a.shift(p, k, before)
+	if p.cohorts != nil {
+		p.cohorts[k] = 0
 	}
 }
 
@@ -198,8 +263,7 @@ func (a *activity) ownRow(p *seriesPage, k uint64) {
 	}
 	before := p.tally(k)
 	p.flags[k] = flags
-	a.total.sub(before)
-	a.total.add(p.tally(k))
+	a.shift(p, k, before)
 }
 
 // expire ends the activity of the series that were last appended to before the tick oldest, and
@@ -246,8 +310,7 @@ func (a *activity) expirePage(at uint64, oldest uint32) {
 		}
 		before := p.tally(k)
 		if p.stamps[k].CompareAndSwap(was, 0) { // else it was just appended to
-			a.total.sub(before)
-			a.total.add(p.tally(k))
+			a.shift(p, k, before)
 		}
 	}
 	// A series that is in memory but not known has had no sample taken; its row is made again if
@@ -329,8 +392,8 @@ func (v *visit) replayed(ref head.Ref, tick, buckets uint32) {
 }
 
 // adopt is activity.adopt. The row may be in a page that was just made.
-func (v *visit) adopt(ref head.Ref, token uint32) {
-	v.of.adopt(ref, token)
+func (v *visit) adopt(ref head.Ref, token uint32, ls labels.Labels) {
+	v.of.adopt(ref, token, ls)
 	v.turn(uint64(ref) / pageSeries)
 }
 
@@ -363,8 +426,7 @@ func (v *visit) stamp(k uint64, old, buckets uint32) {
 		}
 		b[k].Store(buckets)
 	}
-	v.of.total.sub(before)
-	v.of.total.add(p.tally(k))
+	v.of.shift(p, k, before)
 }
 
 // activeClock turns times into the ticks of an activity. The idle timeout is idleTicks of them.

@@ -45,6 +45,7 @@ type site struct {
 	dir    string
 	bucket objstore.Bucket
 	reg    *prometheus.Registry
+	costs  *prometheus.Registry
 	now    atomic.Int64 // Unix milliseconds
 	view   atomic.Pointer[limits.View]
 	at     atomic.Pointer[Place]
@@ -64,7 +65,7 @@ type siteOptions struct {
 // newSite starts an ingester; it is stopped with the test unless that was done before.
 func newSite(t testing.TB, o siteOptions) *site {
 	t.Helper()
-	s := &site{dir: o.dir, bucket: o.bucket, reg: prometheus.NewPedanticRegistry()}
+	s := &site{dir: o.dir, bucket: o.bucket, reg: prometheus.NewPedanticRegistry(), costs: prometheus.NewRegistry()}
 	if s.dir == "" {
 		s.dir = t.TempDir()
 	}
@@ -95,8 +96,9 @@ func newSite(t testing.TB, o siteOptions) *site {
 	deps := Deps{
 		Logger: logger, Reg: s.reg, Bucket: s.bucket, Lifecycler: lc,
 		Limits: func(tenant.ID) limits.View { return *s.view.Load() }, Memory: o.memory,
-		Place: func(tenant.ID) *Place { return s.at.Load() },
-		Now:   func() time.Time { return time.UnixMilli(s.now.Load()) },
+		Attribution: Attribution{Reg: s.costs, CleanupInterval: time.Minute},
+		Place:       func(tenant.ID) *Place { return s.at.Load() },
+		Now:         func() time.Time { return time.UnixMilli(s.now.Load()) },
 	}
 	if o.deps != nil {
 		o.deps(&deps)

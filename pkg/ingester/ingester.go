@@ -47,6 +47,8 @@ type Deps struct {
 	// Place returns where this ingester stands among those of a tenant, the same pointer while
 	// nothing changes. nil: there is one ingester.
 	Place func(tenant.ID) *Place
+	// Attribution is where and how usage is attributed to values of labels.
+	Attribution Attribution
 	// Bucket holds the blocks of all tenants, each under its ID.
 	Bucket     objstore.Bucket
 	Lifecycler ring.LifecyclerConfig
@@ -57,6 +59,12 @@ type Deps struct {
 	Now            func() time.Time                    // nil: time.Now
 	DiskSpace      func(dir string) (DiskSpace, error) // nil: that of the file system
 	Usage          func() (Usage, error)               // nil: that of the process
+}
+
+// Attribution is where series are counted by values of their labels.
+type Attribution struct {
+	Reg             prometheus.Registerer // nil: the counts are not exposed
+	CleanupInterval time.Duration         // 0: 3 m
 }
 
 // Ingester holds recent samples. It is a services.Service, a frame.Server and an
@@ -143,7 +151,13 @@ func New(cfg Config, deps Deps) (*Ingester, error) {
 		return nil, fmt.Errorf("draw a session: %w", err)
 	}
 	i.session.Store(binary.LittleEndian.Uint64(seed[:]))
+	if i.untangle = deps.Attribution.CleanupInterval; i.untangle <= 0 {
+		i.untangle = 3 * time.Minute
+	}
 	i.metrics = newMetrics(deps.Reg, i)
+	if deps.Attribution.Reg != nil {
+		deps.Attribution.Reg.MustRegister(newAttributedCollector(i))
+	}
 	i.space.init(cfg, i.log, deps.DiskSpace, deps.Reg)
 	i.load.init(cfg.Load, i.log, deps.Usage, deps.Reg)
 	var err error

@@ -262,7 +262,7 @@ func (p *push) target(entry head.Ref, f *frame.Frame) (ref head.Ref, ls labels.L
 func (p *push) took(d int, ref head.Ref, t int64) {
 	if d >= 0 && p.defRefs[d] == 0 {
 		p.defRefs[d] = ref
-		p.visit.adopt(ref, p.frame.Defs[d].Token)
+		p.visit.adopt(ref, p.frame.Defs[d].Token, p.frame.Defs[d].Labels)
 	}
 	p.maxt = max(p.maxt, t)
 }
@@ -273,7 +273,7 @@ func (p *push) took(d int, ref head.Ref, t int64) {
 func (p *push) moved(t *tenantHead, ref head.Ref) {
 	if ls, ok := t.head.Labels(ref); ok {
 		p.rec.series = append(p.rec.series, series{ref, ls})
-		p.visit.adopt(ref, frame.ShardToken(t.id, ls))
+		p.visit.adopt(ref, frame.ShardToken(t.id, ls), ls)
 	}
 }
 

@@ -28,6 +28,7 @@ const (
 	reasonSeriesPerTenant
 	reasonSeriesPerMetric
 	reasonActiveSeries
+	reasonSeriesPerLabelSet
 	reasonExemplar
 	reasonExemplarTooOld
 	reasonMetadataPerTenant
@@ -61,6 +62,7 @@ func reasonRows() [numReasons]reasonRow {
 		reasonSeriesPerTenant:   {"per_user_series_limit", refusedSamples},
 		reasonSeriesPerMetric:   {"per_metric_series_limit", refusedSamples},
 		reasonActiveSeries:      {"per_user_active_series_limit", refusedSamples},
+		reasonSeriesPerLabelSet: {"per_labelset_series_limit", refusedSamples},
 		reasonExemplar:          {"exemplar-series-missing", refusedExemplars},
 		reasonExemplarTooOld:    {"exemplar-out-of-order", refusedExemplars},
 		reasonMetadataPerTenant: {"per_user_metadata_limit", refusedMetadata},

@@ -429,7 +429,7 @@ func (w *replayWorker) took(s *session, old, now head.Ref, ls labels.Labels, err
 	w.counts.samples++
 	if s.refs.of(old) == 0 {
 		s.refs.bind(old, now)
-		w.visit.adopt(now, frame.ShardToken(s.t.id, ls))
+		w.visit.adopt(now, frame.ShardToken(s.t.id, ls), ls)
 		delete(s.waiting, old)
 	}
 	return true

@@ -58,6 +58,7 @@ type tenantHead struct {
 	segments segmentTimes
 	activity activity
 	place    atomic.Pointer[Place] // by which activity knows what is owned
+	grouping grouping
 	metadata metadataStore
 	stats    tenantStats
 	metrics  seriesPerMetric
@@ -174,6 +175,7 @@ func (i *Ingester) open(id tenant.ID, replaying bool) (*tenantHead, error) {
 	v := i.limits(id)
 	t.window = limits.OutOfOrderTimeWindow.Of(v)
 	t.exemplars.Store(int64(i.localExemplars(id, v)))
+	t.regroup(v)
 	if p := i.placeOf(id); p != nil {
 		t.activity.own(p.Owned)
 		t.place.Store(p)
@@ -243,6 +245,9 @@ func (t *tenantHead) mayCreate(ls labels.Labels) error {
 				limits.MaxGlobalSeriesPerUser.Row().Flag, limits.MaxGlobalSeriesPerUser.Row().Name,
 				"per-user series limit of %d exceeded", global)}
 		}
+	}
+	if r := t.overLabelSet(ls); r != nil {
+		return r
 	}
 	if global := limits.MaxGlobalSeriesPerMetric.Of(v); global > 0 {
 		if most := t.localLimit(global); most > 0 && t.metrics.of(ls.Get(model.MetricNameLabel)) >= most {

@@ -96,6 +96,15 @@ func (k Key[T]) With(v View, x T) View {
 	return View{over: o, epoch: v.epoch + 1}
 }
 
+// WithText is With for a value as text, as a flag takes it. Errors: Invalid.
+func (k Key[T]) WithText(v View, text string) (View, error) {
+	x, err := Table[k.i].parse(text)
+	if err != nil {
+		return v, err
+	}
+	return k.With(v, x.(T)), nil
+}
+
 // Row returns the table's row of k.
 func (k Key[T]) Row() *Row { return Table[k.i] }
 

@@ -1,6 +1,7 @@
 package limits
 
 import (
+	"errors"
 	"fmt"
 	"time"
 )
@@ -110,6 +111,36 @@ var (
 	EarlyHeadCompactionMinReduction = define("early_head_compaction_min_estimated_series_reduction_percentage",
 		"ingester.early-head-compaction-min-estimated-series-reduction-percentage", 15, "percent",
 		"Part of a tenant's series that an early cut by early_head_compaction_owned_series_threshold must save.", "ingester")
+	LimitsPerLabelSet = structured(Row{Name: "limits_per_label_set", Flag: "ingester.limits-per-label-set", Default: new(LabelSetLimits),
+		Doc: "List of {label_set: {name: value}, limits: {max_series: n}}: how many series with all labels of a set a tenant may have in memory, before replication. A series counts in every set it has the labels of; the empty set is for those in no other. max_series 0: they are only counted.",
+		By:  []string{"ingester"}}, readLabelSets)
+	ActiveSeriesCustomTrackers = structured(Row{Name: "active_series_custom_trackers", Flag: "ingester.active-series-custom-trackers", Default: new(Trackers),
+		Doc: "Names with selectors: amphora_ingester_active_series_custom_tracker counts the active series that each matches. As text also name:selector;name:selector.",
+		By:  []string{"ingester"}}, readTrackers)
+	ActiveSeriesAdditionalCustomTrackers = structured(Row{Name: "active_series_additional_custom_trackers", Flag: "ingester.active-series-additional-custom-trackers", Default: new(Trackers),
+		Doc: "Trackers beside active_series_custom_trackers; of two with one name this one counts.",
+		By:  []string{"ingester"}}, readTrackers)
+	MaxActiveSeriesAdditionalCustomTrackers = define("max_active_series_additional_custom_trackers", "validation.max-active-series-additional-custom-trackers", 0, "trackers",
+		"Most trackers of active_series_additional_custom_trackers, the first by name. 0: no limit.", "ingester")
+	CostAttributionLabels = define("cost_attribution_labels", "validation.cost-attribution-labels", []string(nil), "",
+		"Labels by whose values a tenant's series and samples are counted at cost_attribution_registry_path, at most 4.", "ingester", "distributor").
+		must(func(names []string) error {
+			var list []AttributionLabel
+			for _, name := range names {
+				list = append(list, AttributionLabel{name, attributionOutput(name)})
+			}
+			if fault := attributionFault(list); fault != "" {
+				return errors.New(fault)
+			}
+			return nil
+		})
+	CostAttributionLabelsStructured = structured(Row{Name: "cost_attribution_labels_structured", Flag: "validation.cost-attribution-labels-structured", Default: new(AttributionLabels),
+		Doc: "cost_attribution_labels as a list of {input: label of the series, output: name in the metrics}; wins over it.",
+		By:  []string{"ingester", "distributor"}}, readAttribution)
+	MaxCostAttributionCardinality = define("max_cost_attribution_cardinality", "validation.max-cost-attribution-cardinality", 2000, "",
+		"Most combinations of values that a tenant's usage is attributed by; with more, all of it is attributed to __overflow__.", "ingester", "distributor")
+	CostAttributionCooldown = define("cost_attribution_cooldown", "validation.cost-attribution-cooldown", time.Duration(0), "",
+		"How long a tenant's usage stays in __overflow__ before its combinations are counted anew.", "ingester", "distributor")
 	MaxGlobalSeriesPerMetric = define("max_global_series_per_metric", "ingester.max-global-series-per-metric", 0, "series",
 		"Series one metric name may have in memory, before replication. 0: no limit.", "ingester")
 	MaxGlobalMetadataPerUser = define("max_global_metadata_per_user", "ingester.max-global-metadata-per-user", 0, "metrics",

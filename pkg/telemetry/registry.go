@@ -54,6 +54,11 @@ func NewRegistry(cfg Config) *Registry {
 	return r
 }
 
+// Beside returns an empty registry whose metrics get the same namespace, for a page of its own.
+func (r *Registry) Beside() *Registry {
+	return &Registry{Registry: prometheus.NewRegistry(), namespace: r.namespace, names: map[string]*string{}}
+}
+
 // Prefixed returns a registerer for libraries whose metrics have no prefix of their own, such as
 // dskit's: they become ours.
 func (r *Registry) Prefixed() prometheus.Registerer {
