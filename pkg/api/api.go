@@ -48,6 +48,7 @@ type Deps struct {
 
 	Read     *prom.Backends // its Limits is set from Limits if it is nil
 	Usage    admin.UsageSource
+	Elected  func() admin.Elected // the elected replicas of all tenants
 	Ingester *IngesterDeps
 
 	Build    admin.BuildInfo

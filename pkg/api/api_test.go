@@ -68,7 +68,7 @@ func everything(t testing.TB, f *fakes) Deps {
 	return Deps{
 		Registerer: reg, Costs: http.NotFoundHandler(), CostsPath: "/costs", Metrics: promhttp.HandlerFor(reg, promhttp.HandlerOpts{}),
 		Limits: func(tenant.ID) limits.View { return limits.View{} },
-		Pusher: f, Usage: f,
+		Pusher: f, Usage: f, Elected: func() admin.Elected { return admin.Elected{} },
 		Read:     &prom.Backends{Engine: eng, Storage: db, Exemplars: db.DB},
 		Ingester: &IngesterDeps{Flusher: f, PrepareShutdown: f, PrepareDownscale: f, UnregisterOnShutdown: f, Tenants: f},
 		Build:    admin.BuildInfo{Version: "1.2.3"},

@@ -162,6 +162,8 @@ var Routes = []Route{
 		bind: func(a *API) Handler { return a.ingest.ExportGRPC }},
 	{Methods: "GET", Path: "/distributor/all_user_stats", Action: Admin, Service: Distributor, Link: "Tenants", Doc: "Series and rates of all tenants. JSON with `Accept: application/json`.",
 		bind: (*API).allUserStats},
+	{Methods: "GET", Path: "/distributor/ha_tracker", Action: Admin, Service: Distributor, Link: "Elected replicas", Doc: "Elected replica of each cluster of each tenant. JSON with `Accept: application/json`.",
+		bind: (*API).electedReplicas},
 
 	{Methods: "GET,POST", Path: "/prometheus/api/v1/query", Action: QueryMetrics, Service: Querier, Tenancy: Tenants, Style: JSON, Doc: "Instant query: `query`, `time`, `timeout`, `limit`, `lookback_delta`, `stats`.",
 		bind: func(a *API) Handler { return a.prom.Query }},
@@ -282,6 +284,13 @@ func (a *API) allUserStats() Handler {
 		return nil
 	}
 	return admin.AllUserStats(a.deps.Usage)
+}
+
+func (a *API) electedReplicas() Handler {
+	if a.deps.Elected == nil {
+		return nil
+	}
+	return admin.ElectedReplicas(a.deps.Elected)
 }
 
 // index groups the links of the mounted routes by service.

@@ -28,6 +28,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/compactor"
 	"github.com/amphora-metrics/amphora/pkg/config"
 	"github.com/amphora-metrics/amphora/pkg/distributor"
+	"github.com/amphora-metrics/amphora/pkg/distributor/ha"
 	"github.com/amphora-metrics/amphora/pkg/ingester"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/memory"
@@ -66,6 +67,7 @@ type parts struct {
 	memberlist      part[*memberlist.KVInitService]
 	ingesterRing    part[*ring.Ring]
 	distributorRing part[*peers]
+	elections       part[*ha.Tracker]
 	replicas        part[*transport.Replicas]
 	clients         part[*transport.Clients]
 	bucket          part[objstore.InstrumentedBucket]

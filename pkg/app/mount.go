@@ -100,6 +100,9 @@ func (a *App) mountBackends(d *api.Deps) error {
 			return err
 		}
 		d.Pusher, d.MaxPushBytes = dist, dist.MaxRecvMsgBytes()
+		if d.Elected, err = a.electedPage(); err != nil {
+			return err
+		}
 	}
 	if a.cfg.runs("distributor") || a.cfg.runs("querier") {
 		r, err := a.ingesterRing()

@@ -15,6 +15,7 @@ import (
 	"github.com/grafana/dskit/ring"
 
 	"github.com/amphora-metrics/amphora/pkg/config"
+	"github.com/amphora-metrics/amphora/pkg/distributor/ha"
 	"github.com/amphora-metrics/amphora/pkg/ingester"
 )
 
@@ -124,7 +125,7 @@ func (a *App) memberlistKV() (*memberlist.KVInitService, error) {
 		// A member that comes back before it was seen to leave may have another address.
 		m.DeadNodeReclaimTime = 10 * time.Second
 		m.MetricsNamespace = metricsPrefix
-		m.Codecs = []codec.Codec{ring.GetCodec()}
+		m.Codecs = []codec.Codec{ring.GetCodec(), ha.Codec{}}
 		names := dns.NewProvider(dns.GolangResolverType, 0, a.kitLog("dns"), a.prefixed())
 		svc := memberlist.NewKVInitService(&m, a.kitLog("memberlist"), names, a.reg)
 		if err := a.serve("memberlist-kv", svc); err != nil {

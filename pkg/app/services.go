@@ -149,8 +149,12 @@ func (a *App) distributor() (*distributor.Distributor, error) {
 		if err != nil {
 			return nil, err
 		}
+		elections, err := a.elections()
+		if err != nil {
+			return nil, err
+		}
 		d, err := distributor.New(a.cfg.Distributor, distributor.Deps{
-			Logger: a.log, Reg: a.reg, Limits: a.limits.For, Ring: r, Replica: reps.For,
+			Logger: a.log, Reg: a.reg, Limits: a.limits.For, Ring: r, Replica: reps.For, Replicas: elections,
 			HealthyDistributors: peers.healthy, InstanceLimits: a.distributorLimits, Memory: a.memory,
 		})
 		if err != nil {

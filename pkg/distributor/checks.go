@@ -33,6 +33,7 @@ const (
 	rateLimited
 	relabelled
 	tenantNotAllowed
+	tooManyClusters
 	numChecks
 )
 
@@ -70,6 +71,7 @@ func (c check) row() checkRow {
 		invalidHistogram: {"", "invalid_native_histogram", "", ""}, // has several ids, see histograms.go
 		tenantNotAllowed: {"tenant-not-allowed", "tenant_not_allowed", "distributor.tenant-from-label.allowed", "tenant_from_label_allowed"},
 		rateLimited:      {"tenant-max-ingestion-rate", "rate_limited", "distributor.ingestion-rate-limit", "ingestion_rate"},
+		tooManyClusters:  {"tenant-too-many-ha-clusters", "too_many_ha_clusters", "distributor.ha-tracker.max-clusters", "ha_max_clusters"},
 		relabelled:       {"", "relabel_configuration", "", ""}, // is never told
 	}[c]
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/amphora-metrics/amphora/pkg/config"
+	"github.com/amphora-metrics/amphora/pkg/distributor/ha"
 )
 
 // Config is the configuration of a distributor, mounted as "distributor".
@@ -20,6 +21,8 @@ type Config struct {
 	SeriesCacheBytes int
 	// Reactive bounds the pushes in flight by their latency.
 	Reactive ReactiveConfig
+	// Replicas is the deduplication of what replicas send.
+	Replicas ha.Config
 }
 
 // InstanceLimits protect one process from more pushes than it can hold.
@@ -41,8 +44,9 @@ func (c *Config) Declare(s *config.Set) {
 	s.Float(&c.InstanceLimits.MaxIngestionRate, "instance_limits.max_ingestion_rate", 0,
 		"Samples per second one distributor takes, as a moving average; above it pushes are answered 503. 0: no limit.").Expert()
 	s.Int(&c.SeriesCacheBytes, "series_cache_bytes", 0,
-		"Memory for what is remembered about series between pushes, about 75 bytes each. 0: an eighth of the memory limit.").Expert()
+		"Memory for what is remembered about series between pushes, about 85 bytes each. 0: an eighth of the memory limit.").Expert()
 	c.Reactive.declare(s)
+	s.Mount("ha_tracker", &c.Replicas)
 }
 
 // assumedMemoryBytes stands for the memory limit where none is set.

@@ -18,6 +18,7 @@ import (
 	"github.com/grafana/dskit/services"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/amphora-metrics/amphora/pkg/distributor/ha"
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/memory"
@@ -44,6 +45,8 @@ type Deps struct {
 	InstanceLimits func(InstanceLimits) InstanceLimits
 	// Memory is the budget of the process; nil: as much as the settings say.
 	Memory *memory.Ledger
+	// Replicas knows which replicas are elected. nil: the limits about them have no effect.
+	Replicas *ha.Tracker
 	// Now is the clock. nil: time.Now.
 	Now func() time.Time
 }

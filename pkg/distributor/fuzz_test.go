@@ -15,7 +15,8 @@ import (
 // FuzzPush pushes hostile bodies, twice each, so that both new and known series are met, for a tenant
 // whose series are its own and one whose series name their tenant.
 func FuzzPush(f *testing.F) {
-	c := newCluster(f, clusterOptions{replicas: 3, instances: 5, cacheBytes: 1000 * entryBytes})
+	c := newCluster(f, clusterOptions{replicas: 3, instances: 5, cacheBytes: 1000 * entryBytes}).deduplicate()
+	c.rules(someRules, "pod")
 	c.limit(func(v limits.View) limits.View {
 		v = limits.MaxGlobalExemplarsPerUser.With(v, 10)
 		return limits.MaxNativeHistogramBuckets.With(v, 20)
@@ -28,6 +29,7 @@ func FuzzPush(f *testing.F) {
 	h.Histograms = []prompb.Histogram{prompb.FromIntHistogram(c.clock.Load(), exponential(2, 40))}
 	h.Exemplars = []prompb.Exemplar{{Labels: []prompb.Label{{Name: "a", Value: "b"}}, Timestamp: c.clock.Load()}}
 	f.Add(uint8(1), c.v1(h, c.series("up,a=b")).Body)
+	f.Add(uint8(1), c.v1(c.from("eu/a", "up"), c.from("eu/b", "up"), c.from("us/b", "go_x")).Body)
 	f.Add(uint8(1), remotewritetest.V1(remotewritetest.Series(2), 1, c.clock.Load()))
 	f.Add(uint8(2), remotewritetest.V2(remotewritetest.Series(2), 1, c.clock.Load()))
 	f.Fuzz(func(t *testing.T, version uint8, body []byte) {
@@ -35,7 +37,7 @@ func FuzzPush(f *testing.F) {
 			for _, id := range []tenant.ID{"t1", "t2"} {
 				_, err := c.Push(t.Context(), id, &remotewrite.Request{Version: remotewrite.Version(version), Body: body})
 				switch k := errs.KindOf(err); {
-				case err == nil, k == errs.Invalid, k == errs.Unsupported, k == errs.BodyTooLarge:
+				case err == nil, k == errs.Invalid, k == errs.Unsupported, k == errs.BodyTooLarge, k == errs.Accepted:
 				default:
 					t.Fatalf("%s: got %v %v", id, k, err)
 				}

@@ -14,6 +14,7 @@ type metrics struct {
 	requestsIn, samplesIn, exemplarsIn, metadataIn             *prometheus.CounterVec
 	otlpRequests, influxRequests                               *prometheus.CounterVec
 	received, receivedSamples, receivedExemplars, receivedMeta *prometheus.CounterVec
+	nonHA                                                      *prometheus.CounterVec
 	latest                                                     *prometheus.GaugeVec
 
 	discardedSamples, discardedExemplars, discardedMetadata, discardedRequests *prometheus.CounterVec
@@ -48,6 +49,9 @@ func newMetrics(reg prometheus.Registerer, d *Distributor) *metrics {
 		receivedSamples:   counters("amphora_distributor_received_samples_total", "Samples that passed validation and rate limits.", "user"),
 		receivedExemplars: counters("amphora_distributor_received_exemplars_total", "Exemplars that passed validation and rate limits.", "user"),
 		receivedMeta:      counters("amphora_distributor_received_metadata_total", "Metadata that passed validation and rate limits.", "user"),
+
+		nonHA: counters("amphora_distributor_non_ha_samples_received_total",
+			"Samples of tenants that send from replicas whose series do not name theirs, and so are stored as they come.", "user"),
 
 		latest: f.NewGaugeVec(prometheus.GaugeOpts{Name: "amphora_distributor_latest_seen_sample_timestamp_seconds",
 			Help: "Largest timestamp received. A value behind the clock means that a sender lags."}, []string{"user"}),
@@ -115,6 +119,7 @@ type tenantMetrics struct {
 	requestsIn                                                 [3]prometheus.Counter // by version
 	samplesIn, exemplarsIn, metadataIn                         prometheus.Counter
 	received, receivedSamples, receivedExemplars, receivedMeta prometheus.Counter
+	nonHA                                                      prometheus.Counter
 	latest                                                     prometheus.Gauge
 }
 
@@ -123,7 +128,7 @@ func (m *metrics) tenant(user string) *tenantMetrics {
 		samplesIn: m.samplesIn.WithLabelValues(user), exemplarsIn: m.exemplarsIn.WithLabelValues(user), metadataIn: m.metadataIn.WithLabelValues(user),
 		received: m.received.WithLabelValues(user), receivedSamples: m.receivedSamples.WithLabelValues(user),
 		receivedExemplars: m.receivedExemplars.WithLabelValues(user), receivedMeta: m.receivedMeta.WithLabelValues(user),
-		latest: m.latest.WithLabelValues(user),
+		nonHA: m.nonHA.WithLabelValues(user), latest: m.latest.WithLabelValues(user),
 	}
 	t.requestsIn[remotewrite.V1] = m.requestsIn.WithLabelValues(user, "1.0")
 	t.requestsIn[remotewrite.V2] = m.requestsIn.WithLabelValues(user, "2.0")
@@ -134,7 +139,7 @@ func (m *metrics) tenant(user string) *tenantMetrics {
 func (m *metrics) forget(user string) {
 	l := prometheus.Labels{"user": user}
 	for _, v := range []*prometheus.CounterVec{m.requestsIn, m.otlpRequests, m.influxRequests, m.samplesIn, m.exemplarsIn, m.metadataIn, m.received, m.receivedSamples,
-		m.receivedExemplars, m.receivedMeta, m.discardedSamples, m.discardedExemplars, m.discardedMetadata, m.discardedRequests} {
+		m.receivedExemplars, m.receivedMeta, m.nonHA, m.discardedSamples, m.discardedExemplars, m.discardedMetadata, m.discardedRequests} {
 		v.DeletePartialMatch(l)
 	}
 	m.latest.DeletePartialMatch(l)

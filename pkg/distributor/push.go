@@ -52,6 +52,7 @@ type push struct {
 
 	outcome
 	shaping
+	dedupe
 	replies
 }
 
@@ -95,7 +96,9 @@ type work struct {
 	hasToken bool
 	labels   labels.Labels // empty: not built yet
 	metaKey  uint32        // of metadata to send; 0: none
+	pair     uint32        // number of the replica it comes from; 0: none
 	dropped  bool          // by the rules of the tenant
+	lost     bool          // its replica is not elected
 }
 
 type seriesHistogram struct {
@@ -118,7 +121,7 @@ func newPush(d *Distributor) *push {
 	t := time.NewTimer(time.Hour)
 	t.Stop()
 	return &push{d: d, decoded: decoded{families: map[uint64]struct{}{}, seen: map[int64]int{}}, builder: labels.NewScratchBuilder(32),
-		shaping: shaping{relabel: labels.NewBuilder(labels.EmptyLabels())},
+		shaping: shaping{relabel: labels.NewBuilder(labels.EmptyLabels())}, dedupe: dedupe{stamp: 1},
 		replies: replies{wake: make(chan struct{}, 1), timer: t}}
 }
 
@@ -192,6 +195,7 @@ func (p *push) reset() {
 	p.outcome = outcome{}
 	p.shaping.reset()
 	p.parts.reset()
+	p.dedupe.reset()
 	p.places.reset()
 	clear(p.answers)
 	clear(p.taken)

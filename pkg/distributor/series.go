@@ -12,12 +12,12 @@ import (
 )
 
 // lookUp asks the table for every series and puts those that need more on the work list.
-func (p *push) lookUp(context.Context) error {
+func (p *push) lookUp(ctx context.Context) error {
 	n := p.batch.Len()
 	p.series, p.refs = resized(p.series, n), resized(p.refs, n)
 	p.topo = p.d.watch.current(p.now)
 	p.t.table.lookup(p.batch.Hashes, p.series, p.tick)
-	if p.lim.shaped() {
+	if p.lim.rewrites() {
 		p.results = zeroed(p.results, n)
 	}
 	bucket := metadataBucket(p.now)
@@ -25,7 +25,18 @@ func (p *push) lookUp(context.Context) error {
 	for i := range p.series {
 		f := &p.series[i]
 		p.refs[i] = f.ref
-		known := f.number != 0 && f.verdict == p.lim.verdict
+		known := p.known(i)
+		switch {
+		case !known:
+		case f.pair != 0:
+			if stored, err := p.fromElected(ctx, i, f.pair); err != nil {
+				return err
+			} else if !stored {
+				continue
+			}
+		case p.lim.deduplicates():
+			p.outside += p.samplesOf(i)
+		}
 		if known && f.flags&entryDropped != 0 {
 			p.dropByRule(i)
 			continue
@@ -38,7 +49,7 @@ func (p *push) lookUp(context.Context) error {
 			}
 			continue
 		}
-		if !known {
+		if !known || f.epoch == 0 {
 			missed++
 			p.need(i).place = true
 		} else {
@@ -48,7 +59,7 @@ func (p *push) lookUp(context.Context) error {
 			if f.epoch != p.topo.epoch {
 				// Only the place is old: the token is known, so labels are not needed.
 				w := p.need(i)
-				w.place, w.token, w.hasToken = true, f.token, true
+				w.place, w.token, w.hasToken, w.pair = true, f.token, true, f.pair
 			}
 		}
 		if meta != 0 {
@@ -60,6 +71,11 @@ func (p *push) lookUp(context.Context) error {
 	p.d.metrics.seriesMissed.Add(float64(missed))
 	p.d.metrics.seriesHit.Add(float64(n - missed))
 	return nil
+}
+
+// known says whether what the table knew about series i is true under the limits of this push.
+func (p *push) known(i int) bool {
+	return p.series[i].number != 0 && p.series[i].verdict == p.lim.verdict
 }
 
 // nothingIn says whether series i has nothing that this tenant stores.
@@ -76,7 +92,7 @@ func (p *push) nothingIn(i int) bool {
 
 // validate decodes and checks the labels of series that are new, or were last checked under other
 // limits, and takes along the metadata that is due.
-func (p *push) validate(context.Context) error {
+func (p *push) validate(ctx context.Context) error {
 	for k := range p.work {
 		w := &p.work[k]
 		if w.hasToken && w.metaKey == 0 {
@@ -85,6 +101,15 @@ func (p *push) validate(context.Context) error {
 		ls, n, err := p.decode(int(w.series))
 		if err != nil {
 			return err
+		}
+		if p.known(int(w.series)) {
+			w.pair = p.series[w.series].pair // and it was judged when it was looked up
+		} else if p.lim.deduplicates() {
+			if stored, err := p.judgeNew(ctx, w, ls); err != nil {
+				return err
+			} else if !stored {
+				continue
+			}
 		}
 		ls, n, keep, err := p.shape(ls, n)
 		if err != nil {
@@ -186,10 +211,11 @@ func (p *push) remember(context.Context) error {
 	for k := range p.work {
 		w := &p.work[k]
 		i := w.series
-		if !w.place || p.refs[i] == skipped && !w.dropped {
+		if !w.place || p.refs[i] == skipped && !w.dropped && !w.lost {
 			continue
 		}
-		at := placement{hash: p.batch.Hashes[i], token: w.token, set: w.set, verdict: p.lim.verdict, shape: p.lim.shape, dropped: w.dropped}
+		at := placement{hash: p.batch.Hashes[i], token: w.token, set: w.set, verdict: p.lim.verdict, shape: p.lim.shape,
+			pair: w.pair, dropped: w.dropped, lost: w.lost}
 		if len(p.results) > 0 {
 			at.result = p.results[i]
 		}
@@ -197,7 +223,7 @@ func (p *push) remember(context.Context) error {
 		if !ok {
 			return errs.New(errs.Unavailable, "tenant %s has more than %d series in flight on this distributor", p.t.id, maxTableEntries)
 		}
-		if !w.dropped {
+		if !w.dropped && !w.lost {
 			p.refs[i] = p.series[i].ref
 		}
 		if transient {

@@ -43,8 +43,11 @@ func (l *tenantLimits) readShape(v limits.View) {
 	}
 }
 
+// rewrites says whether there are rules, which may make several series one.
+func (l *tenantLimits) rewrites() bool { return len(l.relabel) > 0 || len(l.dropLabels) > 0 }
+
 // shaped says whether series may be stored under other labels than they come with.
-func (l *tenantLimits) shaped() bool { return len(l.relabel) > 0 || len(l.dropLabels) > 0 }
+func (l *tenantLimits) shaped() bool { return l.rewrites() || l.deduplicates() }
 
 // shape turns the n labels of a series, of which ls are the first, into those it is stored under.
 // Without keep the series is not stored. The labels are good until the next call of decode. Errors:
@@ -53,6 +56,7 @@ func (p *push) shape(ls []remotewrite.Label, n int) (out []remotewrite.Label, m 
 	if !p.lim.shaped() || n > len(ls) {
 		return ls, n, true, nil // if there are more than are ever looked at, the series is refused
 	}
+	ls = p.lim.withoutReplica(ls)
 	if len(p.lim.relabel) > 0 {
 		if ls, keep, err = p.applyRules(ls); !keep {
 			return nil, 0, false, err

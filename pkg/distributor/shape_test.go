@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/prompb"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
@@ -238,4 +239,13 @@ func benchmarkHit(b *testing.B, c *cluster, v remotewrite.Version) {
 		i++
 	}
 	remotewritetest.ReportPerSample(b, start, benchRequest)
+}
+
+// with returns ls with labels set.
+func with(ls labels.Labels, pairs ...string) labels.Labels {
+	b := labels.NewBuilder(ls)
+	for i := 0; i < len(pairs); i += 2 {
+		b.Set(pairs[i], pairs[i+1])
+	}
+	return b.Labels()
 }

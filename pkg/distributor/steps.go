@@ -24,6 +24,7 @@ func steps() []step {
 		{"count what came", (*push).countArrived},
 		{"look up series", (*push).lookUp},
 		{"validate new series", (*push).validate},
+		{"count duplicates of replicas", (*push).countDuplicates},
 		{"check times", (*push).checkTimes},
 		{"duplicate samples", (*push).dropDuplicates},
 		{"histograms", (*push).readHistograms},
@@ -40,7 +41,7 @@ func steps() []step {
 }
 
 func (p *push) checkRequestRate(context.Context) error {
-	p.lim = p.t.limitsOf(p.d.deps.Limits(p.t.id))
+	p.lim = p.t.limitsOf(p.d.deps.Limits(p.t.id), p.d.deps.Replicas != nil)
 	p.t.setRates(p.lim, p.d.deps.HealthyDistributors(), p.now)
 	if p.split.same {
 		return nil

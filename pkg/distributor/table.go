@@ -50,7 +50,7 @@ type entry struct {
 	meta    uint32             // hash of the metadata last sent
 	seen    uint32             // seconds
 	result  uint32             // hash of the labels it is stored under, if rules changed them
-	_       uint32
+	pair    uint32             // number of the replica it comes from; 0: none
 	gen     uint16
 	flags   uint16
 }
@@ -106,6 +106,7 @@ type found struct {
 	bound   [boundSlots]uint32
 	meta    uint32
 	result  uint32
+	pair    uint32
 	flags   uint16
 }
 
@@ -181,7 +182,7 @@ func (f *found) copy(e *entry) {
 		f.bound[i] = atomic.LoadUint32(&e.bound[i])
 	}
 	f.meta = atomic.LoadUint32(&e.meta)
-	f.result, f.flags = e.result, e.flags
+	f.result, f.pair, f.flags = e.result, e.pair, e.flags
 }
 
 // find returns the number plus one of the entry of h, 0 if there is none.
@@ -207,7 +208,10 @@ type placement struct {
 	verdict uint32
 	shape   uint32 // see tenantLimits
 	result  uint32
-	dropped bool // by the rules of the tenant; then there is no place
+	pair    uint32
+	// There is no place for what is not stored.
+	dropped bool // the rules of the tenant drop the series
+	lost    bool // its replica is not elected; nothing else was found out about it
 }
 
 // before says whether epoch a is older than b.
@@ -249,10 +253,11 @@ func (t *table) add(w placement, topo *topology, tick uint32, f *found, transien
 		return false, false
 	}
 	e := t.at(n)
-	*e = entry{hash: w.hash, verdict: w.verdict, result: w.result, seen: tick, gen: e.gen, flags: entryUsed}
-	if w.dropped {
+	*e = entry{hash: w.hash, verdict: w.verdict, result: w.result, pair: w.pair, seen: tick, gen: e.gen, flags: entryUsed}
+	switch {
+	case w.dropped:
 		e.flags |= entryDropped
-	} else {
+	case !w.lost:
 		e.token, e.set, e.epoch = w.token, w.set, topo.epoch
 	}
 	if transient {
@@ -267,10 +272,22 @@ func (t *table) add(w placement, topo *topology, tick uint32, f *found, transien
 
 // renew brings e up to date with w, which has the same shape, and fills f.
 func (t *table) renew(e *entry, w placement, topo *topology, f *found) {
-	if before(e.verdict, w.verdict) {
+	newer := before(e.verdict, w.verdict)
+	if newer {
 		e.verdict = w.verdict
 	}
-	if w.dropped {
+	switch {
+	case w.lost && newer:
+		// Under the newer limits its labels were not looked at, which will be done once it needs a
+		// place again.
+		e.epoch, e.bound, e.flags = 0, [boundSlots]uint32{}, e.flags&^entryDropped
+	case w.lost:
+	case w.dropped:
+		e.flags |= entryDropped
+	default:
+		e.result = w.result
+	}
+	if w.lost || w.dropped {
 		f.copy(e)
 		return
 	}

@@ -48,6 +48,7 @@ type verdictLimits struct {
 type shapeLimits struct {
 	rules string // metric_relabel_configs
 	drop  string // drop_labels
+	replicaLabels
 }
 
 // tenantLimits are the limits of one tenant in the form a push uses, with times in milliseconds.
@@ -59,6 +60,7 @@ type tenantLimits struct {
 
 	relabel          []*relabel.Config
 	dropLabels       []string
+	replicas         replicaLimits
 	futureMs, pastMs int64 // pastMs 0: not checked
 	metadataBytes    int
 	metadataNames    bool // metadata without a metric name is refused
@@ -92,17 +94,18 @@ func orMost(n int) int {
 
 // limitsOf returns the tenant's limits under v. The epoch of v changes with the limits of any
 // tenant; series are only checked anew if those that matter to them are different now.
-func (t *tenantState) limitsOf(v limits.View) *tenantLimits {
+func (t *tenantState) limitsOf(v limits.View, tracked bool) *tenantLimits {
 	old := t.limits.Load()
-	if old != nil && old.view == v.Epoch() {
+	if old.current(v) {
 		return old
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if old = t.limits.Load(); old != nil && old.view == v.Epoch() {
+	if old = t.limits.Load(); old.current(v) {
 		return old
 	}
 	l := readLimits(v)
+	l.readReplicas(v, tracked)
 	l.verdict, l.shape = 1, 1
 	l.split = newSplitter(t.id, v)
 	if old != nil {
@@ -113,9 +116,25 @@ func (t *tenantState) limitsOf(v limits.View) *tenantLimits {
 		if l.shapeLimits != old.shapeLimits {
 			l.shape = l.verdict
 		}
+		l.replicas.pairs = old.replicas.pairs
+		if l.replicas.pairs.outgrown() {
+			l.verdict++
+			l.shape = l.verdict
+		}
+	}
+	switch {
+	case l.replicaLabels == replicaLabels{}:
+		l.replicas.pairs = nil
+	case old == nil || l.shape != old.shape:
+		l.replicas.pairs = newPairs() // what is remembered of series names others
 	}
 	t.limits.Store(l)
 	return l
+}
+
+// current says whether l is what v says. l may be nil.
+func (l *tenantLimits) current(v limits.View) bool {
+	return l != nil && l.view == v.Epoch() && !l.replicas.pairs.outgrown()
 }
 
 func readLimits(v limits.View) *tenantLimits {

@@ -66,6 +66,22 @@ var (
 		"Most buckets of one native histogram sample. 0: no limit.", "distributor")
 	ReduceNativeHistogramOverMaxBuckets = define("reduce_native_histogram_over_max_buckets", "validation.reduce-native-histogram-over-max-buckets", true, "",
 		"Lower the resolution of a native histogram over max_native_histogram_buckets instead of refusing it.", "distributor")
+	AcceptHASamples = define("accept_ha_samples", "distributor.ha-tracker.enable-for-all-users", false, "",
+		"Store of each cluster only what its elected replica sends. Needs distributor.ha_tracker.enable_ha_tracker.", "distributor")
+	HAClusterLabel = define("ha_cluster_label", "distributor.ha-tracker.cluster", "cluster", "",
+		"Label that names the cluster which several replicas scrape.", "distributor")
+	HAReplicaLabel = define("ha_replica_label", "distributor.ha-tracker.replica", "__replica__", "",
+		"Label that names the replica; it is not stored.", "distributor")
+	HAMaxClusters = define("ha_max_clusters", "distributor.ha-tracker.max-clusters", 100, "clusters",
+		"Clusters of a tenant whose replicas are told apart. 0: 10,000.", "distributor")
+	HATrackerUpdateTimeout = define("ha_tracker_update_timeout", "distributor.ha-tracker.update-timeout", 15*time.Second, "",
+		"How often distributors tell each other that the elected replica is alive.", "distributor")
+	HATrackerUpdateTimeoutJitterMax = define("ha_tracker_update_timeout_jitter_max", "distributor.ha-tracker.update-timeout-jitter-max", 5*time.Second, "",
+		"By how much that varies, either way.", "distributor")
+	HATrackerFailoverTimeout = define("ha_tracker_failover_timeout", "distributor.ha-tracker.failover-timeout", 30*time.Second, "",
+		"Silence of the elected replica after which another one is elected; at least 1s more than update timeout and jitter together.", "distributor")
+	HATrackerSampleFailoverTimeout = define("ha_tracker_sample_failover_timeout", "distributor.ha-tracker.failover-sample-timeout", time.Duration(0), "",
+		"How much newer than the last sign of life of the elected replica the samples of another must be, too, for it to be elected. 0: not looked at.", "distributor")
 	DropLabels = define("drop_labels", "distributor.drop-label", []string(nil), "",
 		"Labels that are removed from every series.", "distributor")
 	MetricRelabelConfigs = structured(Row{Name: "metric_relabel_configs", Flag: "distributor.metric-relabel-configs", Default: new(Relabeling),

@@ -110,14 +110,15 @@ func fromCall(call *ast.CallExpr, takers map[string]int, add func(ast.Expr, stri
 	}
 }
 
-// fromRows reads a list of structs that are declared in place and have an errs.ID.
+// fromRows reads a list of structs that are declared in place, or in the same file, and have an
+// errs.ID.
 func fromRows(lit *ast.CompositeLit, add func(ast.Expr, string, string)) {
 	list, ok := lit.Type.(*ast.ArrayType)
 	if !ok {
 		return
 	}
-	row, ok := list.Elt.(*ast.StructType)
-	if !ok {
+	row := structType(list.Elt)
+	if row == nil {
 		return
 	}
 	at, name, i := -1, "", 0
@@ -128,6 +129,9 @@ func fromRows(lit *ast.CompositeLit, add func(ast.Expr, string, string)) {
 		i += max(1, len(field.Names))
 	}
 	for _, e := range lit.Elts {
+		if kv, ok := e.(*ast.KeyValueExpr); ok {
+			e = kv.Value
+		}
 		cells, ok := e.(*ast.CompositeLit)
 		if !ok || at < 0 {
 			continue
@@ -142,6 +146,17 @@ func fromRows(lit *ast.CompositeLit, add func(ast.Expr, string, string)) {
 			}
 		}
 	}
+}
+
+// structType returns the struct that e is or names, nil if it is another type or of another file.
+func structType(e ast.Expr) *ast.StructType {
+	if id, ok := e.(*ast.Ident); ok && id.Obj != nil {
+		if spec, ok := id.Obj.Decl.(*ast.TypeSpec); ok {
+			e = spec.Type
+		}
+	}
+	row, _ := e.(*ast.StructType)
+	return row
 }
 
 func fromReturns(body *ast.BlockStmt, i int, add func(ast.Expr, string, string)) {

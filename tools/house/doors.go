@@ -26,7 +26,8 @@ func doors() []door {
 		{"github.com/prometheus/prometheus/promql", []string{"NewEngine", "Engine", "EngineOpts"}, []string{"engine"},
 			"the engine's options decide what a query may cost; they are set in one place"},
 		{"github.com/hashicorp/memberlist", nil, []string{"app", "transport"}, oneGossip},
-		{"github.com/grafana/dskit/kv/memberlist", nil, []string{"app", "transport"}, oneGossip},
+		{"github.com/grafana/dskit/kv/memberlist", []string{"NewKV", "NewKVInitService", "NewClient", "KV", "KVConfig", "KVInitService"},
+			[]string{"app", "transport"}, oneGossip}, // what is gossiped may say how it merges
 	}
 }
 

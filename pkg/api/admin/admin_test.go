@@ -206,3 +206,21 @@ func TestFlushNamesTenantsAndWaits(t *testing.T) {
 		t.Errorf("shutdown: %d", rec.Code)
 	}
 }
+
+func TestElectedReplicasAsPageAndJSON(t *testing.T) {
+	at := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	h := ElectedReplicas(func() Elected {
+		return Elected{Enabled: true, Clusters: []ElectedReplica{{Tenant: "a", Cluster: "<eu>", Replica: "p-0", ElectedAt: at, LastSeen: at, Elections: 3}}}
+	})
+	for accept, want := range map[string]string{
+		"text/html": "<td>&lt;eu&gt;</td><td>p-0</td><td>2026-05-01T12:00:00Z</td><td>2026-05-01T12:00:00Z</td><td></td><td class=\"n\">3</td>",
+		"application/json": `{"enabled":true,"elected":[{"userID":"a","cluster":"\u003ceu\u003e","replica":"p-0","electedAt":"2026-05-01T12:00:00Z",` +
+			`"electedLastSeenTime":"2026-05-01T12:00:00Z","electedChanges":3}]}`,
+	} {
+		r, rec := httptest.NewRequest(http.MethodGet, "/", nil), httptest.NewRecorder()
+		r.Header.Set("Accept", accept)
+		if err := h(rec, r); err != nil || !strings.Contains(rec.Body.String(), want) {
+			t.Errorf("%s: %v\n%s", accept, err, rec.Body)
+		}
+	}
+}

@@ -1,0 +1,56 @@
+package app
+
+import (
+	"fmt"
+
+	"github.com/grafana/dskit/kv"
+
+	"github.com/amphora-metrics/amphora/pkg/api/admin"
+	"github.com/amphora-metrics/amphora/pkg/distributor/ha"
+)
+
+// elections knows which replicas are elected; nil if that is switched off.
+func (a *App) elections() (*ha.Tracker, error) {
+	return a.p.elections.get(func() (*ha.Tracker, error) {
+		if !a.cfg.Distributor.Replicas.Enabled {
+			return nil, nil
+		}
+		store := kv.Config{Store: ha.InMemory}
+		if !a.cfg.alone() && a.cfg.Distributor.Replicas.Store == ha.Memberlist {
+			m, err := a.memberlistKV()
+			if err != nil {
+				return nil, err
+			}
+			store = kv.Config{Store: ha.Memberlist}
+			store.MemberlistKV = m.GetMemberlistKV
+		}
+		client, err := kv.NewClient(store, ha.Codec{}, kv.RegistererWithKVName(a.prefixed(), "distributor-ha-tracker"), a.kitLog("ha-tracker"))
+		if err != nil {
+			return nil, fmt.Errorf("store of elected replicas: %w", err)
+		}
+		t, err := ha.New(ha.Deps{Logger: a.log, Reg: a.reg, Store: client})
+		if err != nil {
+			return nil, err
+		}
+		return t, a.serve("ha-tracker", t)
+	})
+}
+
+// electedPage gives the page of elected replicas what it shows.
+func (a *App) electedPage() (func() admin.Elected, error) {
+	t, err := a.elections()
+	if err != nil {
+		return nil, err
+	}
+	return func() admin.Elected {
+		if t == nil {
+			return admin.Elected{}
+		}
+		out := admin.Elected{Enabled: true}
+		for _, c := range t.Clusters() {
+			out.Clusters = append(out.Clusters, admin.ElectedReplica{Tenant: c.Tenant, Cluster: c.Cluster, Replica: c.Replica,
+				ElectedAt: c.ElectedAt.UTC(), LastSeen: c.LastSeen.UTC(), Elections: c.Elections, FailoverDue: c.FailoverDue.UTC()})
+		}
+		return out
+	}, nil
+}

@@ -1,0 +1,106 @@
+package ha
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"testing"
+	"time"
+
+	gokitlog "github.com/go-kit/log"
+	"github.com/grafana/dskit/dns"
+	"github.com/grafana/dskit/flagext"
+	"github.com/grafana/dskit/kv/codec"
+	"github.com/grafana/dskit/kv/memberlist"
+	"github.com/grafana/dskit/services"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// member starts a gossip member that joins others, and a tracker on it.
+func member(t *testing.T, name string, join ...string) (tr *Tracker, addr string) {
+	t.Helper()
+	var cfg memberlist.KVConfig
+	flagext.DefaultValues(&cfg)
+	cfg.NodeName, cfg.RandomizeNodeName = name, false
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = l.Close() // gossip listens there from now on
+	addr = l.Addr().String()
+	port := l.Addr().(*net.TCPAddr).Port
+	cfg.TCPTransport.BindAddrs, cfg.TCPTransport.BindPort = flagext.StringSlice{"127.0.0.1"}, port
+	cfg.AdvertiseAddr, cfg.AdvertisePort = "127.0.0.1", port
+	cfg.JoinMembers = join
+	cfg.LeaveTimeout, cfg.BroadcastTimeoutForLocalUpdatesOnShutdown = time.Second, time.Second
+	cfg.Codecs = []codec.Codec{Codec{}}
+	reg := prometheus.NewRegistry()
+	logger := gokitlog.NewNopLogger()
+	store := memberlist.NewKV(cfg, logger, dns.NewProvider(dns.GolangResolverType, 0, logger, reg), reg)
+	run(t, store)
+	client, err := memberlist.NewClient(store, Codec{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tr, err = New(Deps{Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Reg: reg, Store: client}); err != nil {
+		t.Fatal(err)
+	}
+	run(t, tr)
+	return tr, addr
+}
+
+func run(t *testing.T, s services.Service) {
+	t.Helper()
+	if err := services.StartAndAwaitRunning(context.Background(), s); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = services.StopAndAwaitTerminated(context.Background(), s) })
+}
+
+func await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
+
+func TestGossipCarriesElections(t *testing.T) {
+	pol := &Policy{Update: time.Second, Failover: 3 * time.Second, MaxClusters: 10}
+	a, addr := member(t, "a")
+	check := func(tr *Tracker, replica string) string {
+		v, elected, err := tr.Check(t.Context(), Sender{"t", "c", replica}, pol, time.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v == Elected {
+			return replica
+		}
+		return elected
+	}
+	if got := check(a, "r1"); got != "r1" {
+		t.Fatalf("elected is %s", got)
+	}
+	b, _ := member(t, "b", addr)
+	await(t, "a distributor that joins knows the elected replica", func() bool { return len(b.Clusters()) == 1 })
+	if got := check(b, "r2"); got != "r1" {
+		t.Fatalf("a distributor that joined has elected %s", got)
+	}
+	// r1 reaches only a, r2 only b, for longer than the failover takes.
+	for begin := time.Now(); time.Since(begin) < 4*time.Second; time.Sleep(100 * time.Millisecond) {
+		if got := check(a, "r1") + check(b, "r2"); got != "r1r1" {
+			t.Fatalf("elected are %s", got)
+		}
+	}
+	// Then r1 is silent.
+	await(t, "failover to r2", func() bool { return check(b, "r2") == "r2" })
+	await(t, "all know of r2", func() bool { return check(a, "r1") == "r2" })
+	a.cleanup(t.Context(), time.Now().Add(2*idleAfter))
+	await(t, "all know of the deletion", func() bool { return len(b.Clusters()) == 0 })
+	if got := check(a, "r1"); got != "r1" {
+		t.Errorf("after a deletion %s is elected", got)
+	}
+	await(t, "all know of the next election", func() bool { return check(b, "r2") == "r1" })
+}
