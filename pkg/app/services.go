@@ -11,6 +11,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/distributor"
 	"github.com/amphora-metrics/amphora/pkg/ingester"
 	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/memory"
 	"github.com/amphora-metrics/amphora/pkg/querier"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/transport"
@@ -43,7 +44,7 @@ func (a *App) replicas() (*transport.Replicas, error) {
 		if err != nil {
 			return nil, err
 		}
-		reps, err := transport.NewReplicas(a.cfg.Clients, transport.ClientDeps{PushTimeout: a.cfg.Distributor.RemoteTimeout, InRing: inRing(r), Registerer: a.reg, Log: a.log})
+		reps, err := transport.NewReplicas(a.cfg.Clients, transport.ClientDeps{PushTimeout: a.cfg.Distributor.RemoteTimeout, InRing: inRing(r), Registerer: a.reg, Log: a.log, Memory: a.memory.Account(memory.Frames)})
 		if err != nil {
 			return nil, err
 		}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/amphora-metrics/amphora/pkg/config"
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/memory"
 	"github.com/amphora-metrics/amphora/pkg/wire/frame"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
 )
@@ -48,6 +49,7 @@ type ClientDeps struct {
 	InRing      func(addr string) bool
 	Registerer  prometheus.Registerer
 	Log         *slog.Logger
+	Memory      *memory.Account // of frames under way; nil: bounded for each ingester alone
 }
 
 // The windows of HTTP/2 bound what a peer may send unread on one stream and one connection.
@@ -105,7 +107,7 @@ func NewReplicas(cfg ClientConfig, deps ClientDeps) (*Replicas, error) {
 		return nil, err
 	}
 	s := shared{dial: dial, pool: buffers, encoders: &sync.Pool{New: func() any { return new(encoded) }}, ids: new(Incarnations),
-		metrics: newReplicaMetrics(deps.Registerer), log: deps.Log, pushTimeout: deps.PushTimeout, maxBytes: replicaBytes}
+		metrics: newReplicaMetrics(deps.Registerer), log: deps.Log, pushTimeout: deps.PushTimeout, maxBytes: replicaBytes, memory: deps.Memory}
 	p := newPool(func(addr string) (closableReplica, error) { return newRemoteReplica(addr, s), nil })
 	return &Replicas{Service: p.service(deps.InRing), pool: p, shared: s}, nil
 }

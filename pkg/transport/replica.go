@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/mem"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/memory"
 	"github.com/amphora-metrics/amphora/pkg/wire/frame"
 )
 
@@ -49,6 +50,7 @@ type shared struct {
 	log         *slog.Logger
 	pushTimeout time.Duration
 	maxBytes    int // in flight, for each replica
+	memory      *memory.Account
 }
 
 // remoteReplica is the sending end of one ingester's stream. It implements frame.Replica.
@@ -104,14 +106,20 @@ func (r *remoteReplica) Push(f *frame.Frame, done func(frame.Result)) {
 		done(frame.FailedWith(err))
 		return
 	}
-	r.mu.Lock()
-	if err := r.refuse(); err != nil {
-		r.mu.Unlock()
+	cost := len(enc.record) + frameOverheadBytes
+	if err := r.memory.Reserve(int64(cost)); err != nil {
 		r.release(enc)
 		done(frame.FailedWith(err))
 		return
 	}
-	cost := len(enc.record) + frameOverheadBytes
+	r.mu.Lock()
+	if err := r.refuse(); err != nil {
+		r.mu.Unlock()
+		r.memory.Release(int64(cost))
+		r.release(enc)
+		done(frame.FailedWith(err))
+		return
+	}
 	seq := r.window.add(pending{done: done, frame: enc, deadline: time.Now().Add(r.pushTimeout), cost: cost})
 	frame.SetSequence(enc.record, seq)
 	if !r.armed {
@@ -169,6 +177,15 @@ func (r *remoteReplica) release(enc *encoded) {
 	}
 }
 
+// free gives back the cost of a frame that has its result, and the frame unless the sender has it.
+func (r *remoteReplica) free(cost int, enc *encoded) {
+	r.metrics.inflightBytes.Sub(float64(cost))
+	r.memory.Release(int64(cost))
+	if enc != nil {
+		r.release(enc)
+	}
+}
+
 func (r *remoteReplica) signal() {
 	select {
 	case r.wake <- struct{}{}:
@@ -194,10 +211,7 @@ func (r *remoteReplica) finish(answers []answer) {
 			r.metrics.late.Inc()
 			continue
 		}
-		r.metrics.inflightBytes.Sub(float64(freed))
-		if enc != nil {
-			r.release(enc)
-		}
+		r.free(freed, enc)
 		done(a.result)
 	}
 }
@@ -250,10 +264,7 @@ func (r *remoteReplica) setState(state linkState, cause error) {
 		if done == nil {
 			continue
 		}
-		r.metrics.inflightBytes.Sub(float64(freed))
-		if enc != nil {
-			r.release(enc)
-		}
+		r.free(freed, enc)
 		done(result)
 	}
 }
