@@ -85,6 +85,7 @@ func defaults(t testing.TB) Config {
 	s := config.NewSet()
 	s.Mount("api", &cfg)
 	cfg.Tenancy.Declare(s)
+	cfg.Ingest.Protocols.Declare(s)
 	return cfg
 }
 

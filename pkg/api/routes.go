@@ -160,6 +160,10 @@ var Routes = []Route{
 	{Methods: "POST", Path: "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export", Metric: "otlp_v1_metrics", Action: RemoteWrite, Service: Distributor, Tenancy: OneTenant, Style: GRPC,
 		Doc:  "OTLP over gRPC, also on the listener `server.otlp_grpc_listen_address`. The tenant stands in the metadata `x-scope-orgid`.",
 		bind: func(a *API) Handler { return a.ingest.ExportGRPC }},
+	{Methods: "POST", Path: "/api/v1/push/influx/write", Action: RemoteWrite, Service: Distributor, Tenancy: OneTenant, Style: Write, Doc: "Influx line protocol; `precision`: ns (default), us, ms, s, m or h.",
+		bind: (*API).influx},
+	{Methods: "POST", Path: "/api/v1/push/influx/api/v2/write", Metric: "api_v1_push_influx_write", Action: RemoteWrite, Service: Distributor, Tenancy: OneTenant, Style: Write, Doc: "The same, for clients of InfluxDB 2 that are given `/api/v1/push/influx` as the address.",
+		bind: (*API).influx},
 	{Methods: "GET", Path: "/distributor/all_user_stats", Action: Admin, Service: Distributor, Link: "Tenants", Doc: "Series and rates of all tenants. JSON with `Accept: application/json`.",
 		bind: (*API).allUserStats},
 	{Methods: "GET", Path: "/distributor/ha_tracker", Action: Admin, Service: Distributor, Link: "Elected replicas", Doc: "Elected replica of each cluster of each tenant. JSON with `Accept: application/json`.",
@@ -219,6 +223,13 @@ func ingesterCall[T comparable](part T, handler func(T) Handler) Handler {
 		return nil
 	}
 	return handler(part)
+}
+
+func (a *API) influx() Handler {
+	if !a.cfg.Ingest.Protocols.Influx {
+		return nil
+	}
+	return a.ingest.Influx
 }
 
 func (a *API) ready() Handler {

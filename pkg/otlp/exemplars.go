@@ -123,5 +123,5 @@ func zeros(id []byte) bool {
 
 // hex returns id in hexadecimal digits.
 func (t *Translator) hex(id []byte) string {
-	return t.keep(hex.AppendEncode(t.spare(hex.EncodedLen(len(id))), id))
+	return t.enc.Keep(hex.AppendEncode(t.enc.Spare(hex.EncodedLen(len(id))), id))
 }

@@ -116,7 +116,7 @@ func (t *Translator) histogram(m *metric, b []byte) error {
 			return err
 		}
 		t.endSeries(m)
-		if err := t.failed(); err != nil {
+		if err := t.enc.Err(); err != nil {
 			return err
 		}
 	}
@@ -140,7 +140,7 @@ func (t *Translator) boundTexts(p *explicitPoint) []uint32 {
 	}
 	h.boundsOf, h.boundRefs = append(h.boundsOf[:0], p.bounds...), h.boundRefs[:0]
 	for _, bound := range p.bounds {
-		text := t.keep(strconv.AppendFloat(t.spare(maxFloatBytes), bound, 'f', -1, 64))
+		text := t.enc.Keep(strconv.AppendFloat(t.enc.Spare(maxFloatBytes), bound, 'f', -1, 64))
 		h.boundRefs = append(h.boundRefs, t.enc.Symbol(text))
 	}
 	return h.boundRefs

@@ -139,7 +139,7 @@ func (t *Translator) joined(ls []label) []label {
 	for i := range ls {
 		if n > 0 && ls[n-1].nameRef == ls[i].nameRef {
 			if ls[n-1].value != "" {
-				ls[n-1].value = t.join(ls[n-1].value, ";", ls[i].value)
+				ls[n-1].value = t.enc.Join(ls[n-1].value, ";", ls[i].value)
 			} else {
 				ls[n-1].value = ls[i].value
 			}

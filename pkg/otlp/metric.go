@@ -73,7 +73,7 @@ func (t *Translator) metric(b []byte) error {
 		if err := t.point(&m, f.data); err != nil {
 			return err
 		}
-		if err := t.failed(); err != nil {
+		if err := t.enc.Err(); err != nil {
 			return err
 		}
 	}
@@ -216,9 +216,9 @@ func (t *Translator) metadata(m *metric) {
 		m.kind = remotewrite.HistogramKind
 	}
 	if m.data == dataSummary || m.data == dataHistogram && !t.set.CustomBuckets {
-		m.sumRef, m.countRef = t.enc.Symbol(t.join(m.family, "_sum")), t.enc.Symbol(t.join(m.family, "_count"))
+		m.sumRef, m.countRef = t.enc.Symbol(t.enc.Join(m.family, "_sum")), t.enc.Symbol(t.enc.Join(m.family, "_count"))
 		if m.data == dataHistogram {
-			m.bucketRef = t.enc.Symbol(t.join(m.family, "_bucket"))
+			m.bucketRef = t.enc.Symbol(t.enc.Join(m.family, "_bucket"))
 		}
 	}
 }

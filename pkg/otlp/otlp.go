@@ -75,10 +75,6 @@ type Translator struct {
 	set *Settings
 	res Result
 
-	room  remotewrite.Room
-	chunk []byte // memory for texts that are not in the request
-	err   error  // of room
-
 	names      map[metricKey]string // of metrics, across requests
 	labelNames map[string]labelName // of attributes of this request
 
@@ -105,7 +101,7 @@ func NewTranslator() *Translator {
 // remote write 2.0, in buf or what room gives instead. body must not change meanwhile. Points that
 // cannot be stored are refused one by one. Errors: Invalid (malformed), BodyTooLarge, those of room.
 func (t *Translator) Translate(body []byte, s *Settings, buf []byte, room remotewrite.Room) (Result, error) {
-	t.set, t.room = s, room
+	t.set = s
 	t.enc.Begin(buf, room)
 	err := t.request(body)
 	res := t.res
@@ -115,23 +111,16 @@ func (t *Translator) Translate(body []byte, s *Settings, buf []byte, room remote
 	if err == nil {
 		err = encErr
 	}
-	if err == nil {
-		err = t.err
-	}
 	t.reset()
 	return res, err
 }
 
-const (
-	// maxKeptNames bounds what is remembered of names, of metrics across requests and of attributes
-	// within one.
-	maxKeptNames = 4096
-	// chunkBytes is how much is allocated for texts at once.
-	chunkBytes = 16 << 10
-)
+// maxKeptNames bounds what is remembered of names, of metrics across requests and of attributes
+// within one.
+const maxKeptNames = 4096
 
 func (t *Translator) reset() {
-	t.set, t.room, t.err, t.res = nil, nil, nil, Result{}
+	t.set, t.res = nil, Result{}
 	if len(t.names) > maxKeptNames {
 		t.names = map[metricKey]string{}
 	}
@@ -139,10 +128,6 @@ func (t *Translator) reset() {
 		t.labelNames = map[string]labelName{}
 	}
 	clear(t.labelNames)
-	if cap(t.chunk) > chunkBytes {
-		t.chunk = nil
-	}
-	t.chunk = t.chunk[:0]
 	t.resource = resource{attrs: forget(t.resource.attrs)}
 	t.constants, t.attrs, t.merged = forget(t.constants), forget(t.attrs), forget(t.merged)
 	t.refs, t.extra, t.exemplars = forget(t.refs), forget(t.extra), forget(t.exemplars)
@@ -157,47 +142,6 @@ func forget[T any](s []T) []T {
 	}
 	clear(s[:cap(s)])
 	return s[:0]
-}
-
-// spare returns empty memory for n bytes of text; what is written there is kept by keep.
-func (t *Translator) spare(n int) []byte {
-	if cap(t.chunk)-len(t.chunk) < n {
-		size := max(n, chunkBytes)
-		if err := t.room.Reserve(size); err != nil && t.err == nil {
-			t.err = err
-		}
-		t.chunk = make([]byte, 0, size)
-	}
-	return t.chunk[len(t.chunk):len(t.chunk):cap(t.chunk)]
-}
-
-// keep makes a text of b, which lies in what spare returned.
-func (t *Translator) keep(b []byte) string {
-	if len(b) <= cap(t.chunk)-len(t.chunk) {
-		t.chunk = t.chunk[:len(t.chunk)+len(b)]
-	}
-	return view(b)
-}
-
-// join returns the texts one after another.
-func (t *Translator) join(parts ...string) string {
-	n := 0
-	for _, p := range parts {
-		n += len(p)
-	}
-	b := t.spare(n)
-	for _, p := range parts {
-		b = append(b, p...)
-	}
-	return t.keep(b)
-}
-
-// failed is the first error that leaves no memory to go on with.
-func (t *Translator) failed() error {
-	if t.err != nil {
-		return t.err
-	}
-	return t.enc.Err()
 }
 
 // refuse counts n points as not stored; err says why and is asked only for the first.

@@ -208,7 +208,7 @@ func TestNestedValuesAreBounded(t *testing.T) {
 		return v
 	}
 	tr := NewTranslator()
-	tr.room = plenty{}
+	tr.enc.Begin(nil, plenty{})
 	if s, err := tr.text(deep(3)); err != nil || s != `[[["x"]]]` {
 		t.Errorf("3 levels: %q, %v", s, err)
 	}

@@ -112,7 +112,7 @@ func (t *Translator) summary(m *metric, b []byte) error {
 	t.float(s, m.countRef, float64(count))
 	t.withExtra("quantile")
 	for _, q := range quantiles {
-		text := t.keep(strconv.AppendFloat(t.spare(maxFloatBytes), q.of, 'f', -1, 64))
+		text := t.enc.Keep(strconv.AppendFloat(t.enc.Spare(maxFloatBytes), q.of, 'f', -1, 64))
 		t.floatExtra(s, m.familyRef, t.enc.Symbol(text), q.value)
 		t.endSeries(m)
 	}

@@ -70,7 +70,7 @@ func (t *Translator) resourceMetrics(b []byte) error {
 		}
 	}
 	t.describeTarget()
-	return t.failed()
+	return t.enc.Err()
 }
 
 // readResource reads a Resource.
@@ -112,7 +112,7 @@ func (t *Translator) identify() {
 	if name, ok := r.get(serviceName); ok {
 		r.job = name
 		if space, ok := r.get(serviceNamespace); ok {
-			r.job = t.join(space, "/", name)
+			r.job = t.enc.Join(space, "/", name)
 		}
 	}
 	r.instance, _ = r.get(serviceInstance)
@@ -219,7 +219,7 @@ func (t *Translator) scopeConstants(scope []byte, schema string) error {
 		if err != nil {
 			return err
 		}
-		n := t.labelNameOf(t.join("otel_scope_", key))
+		n := t.labelNameOf(t.enc.Join("otel_scope_", key))
 		if n.bad {
 			t.resource.bad = badName(key)
 			return nil

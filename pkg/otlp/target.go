@@ -78,7 +78,7 @@ func (t *Translator) describeTarget() {
 
 // noteTarget adds r, whose labels are t.refs, to the targets.
 func (t *Translator) noteTarget(r *resource) {
-	key := t.spare(binary.MaxVarintLen32 * len(t.refs))
+	key := t.enc.Spare(binary.MaxVarintLen32 * len(t.refs))
 	for _, ref := range t.refs {
 		key = binary.AppendUvarint(key, uint64(ref))
 	}
@@ -90,7 +90,7 @@ func (t *Translator) noteTarget(r *resource) {
 	if s.byRefs == nil {
 		s.byRefs = map[string]int{}
 	}
-	s.byRefs[t.keep(key)] = len(s.list)
+	s.byRefs[t.enc.Keep(key)] = len(s.list)
 	s.refs = append(s.refs, t.refs...)
 	s.list = append(s.list, target{len(s.refs), r.earliest, r.latest})
 }

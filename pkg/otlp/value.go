@@ -40,12 +40,12 @@ func (t *Translator) text(v []byte) (string, error) {
 	case last.is(anyBool, wireVarint):
 		return strconv.FormatBool(last.num != 0), nil
 	case last.is(anyInt, wireVarint):
-		return t.keep(strconv.AppendInt(t.spare(20), int64(last.num), 10)), nil
+		return t.enc.Keep(strconv.AppendInt(t.enc.Spare(20), int64(last.num), 10)), nil
 	case last.is(anyDouble, wireFixed64):
-		return t.keep(appendDouble(t.spare(32), last.double())), nil
+		return t.enc.Keep(appendDouble(t.enc.Spare(32), last.double())), nil
 	case last.is(anyBytes, wireBytes):
 		n := base64.StdEncoding.EncodedLen(len(last.data))
-		return t.keep(base64.StdEncoding.AppendEncode(t.spare(n), last.data)), nil
+		return t.enc.Keep(base64.StdEncoding.AppendEncode(t.enc.Spare(n), last.data)), nil
 	case last.is(anyArray, wireBytes), last.is(anyMap, wireBytes):
 		return t.nested(v)
 	case last.number == 0:
@@ -84,9 +84,8 @@ func (t *Translator) nested(v []byte) (string, error) {
 	if !shallow(v, maxDepth) {
 		return "", malformed("attribute value that is nested too deep")
 	}
-	if err := t.room.Reserve(nestedBytes * len(v)); err != nil && t.err == nil {
-		t.err = err
-		return "", nil
+	if err := t.enc.Reserve(nestedBytes * len(v)); err != nil {
+		return "", err
 	}
 	// The decoder takes whole requests: this one has a resource with one attribute.
 	body := v

@@ -36,8 +36,9 @@ type Encoder struct {
 	samples int
 	err     error
 
-	row  []byte // the series under way
-	part []byte // the message in row under way
+	row   []byte // the series under way
+	part  []byte // the message in row under way
+	chunk []byte // memory for texts that are not in what is translated
 }
 
 // Begin starts a body in buf, which may be nil.
@@ -194,7 +195,7 @@ func (e *Encoder) End() ([]byte, error) {
 	body, err := e.buf, e.err
 	e.symbols.end()
 	e.room, e.buf, e.parts, e.samples, e.err = nil, nil, 0, 0, nil
-	e.row, e.part = trim(e.row), trim(e.part)
+	e.row, e.part, e.chunk = trim(e.row), trim(e.part), trim(e.chunk)
 	return body, err
 }
 

@@ -49,17 +49,23 @@ func (c *Config) Declare(s *config.Set) {
 type Protocols struct {
 	// MaxOTLPBytes bounds an OTLP request, packed and unpacked.
 	MaxOTLPBytes int
+	// Influx says whether the Influx line protocol is taken.
+	Influx bool
+	// MaxInfluxBytes bounds a request of that protocol, packed and unpacked.
+	MaxInfluxBytes int
 }
 
 // Declare adds the settings to s.
 func (p *Protocols) Declare(s *config.Set) {
 	s.Int(&p.MaxOTLPBytes, "max_otlp_request_size", defaultBodyBytes, "Largest OTLP request in bytes, compressed and decompressed.").Expert()
+	s.Bool(&p.Influx, "influx_endpoint_enabled", true, "Whether the Influx line protocol is taken.").Expert()
+	s.Int(&p.MaxInfluxBytes, "max_influx_request_size", defaultBodyBytes, "Largest request of the Influx line protocol in bytes, compressed and decompressed.").Expert()
 }
 
 // Validate checks the sizes.
 func (p *Protocols) Validate() error {
-	if p.MaxOTLPBytes <= 0 {
-		return errors.New("setting distributor.max_otlp_request_size must be positive")
+	if p.MaxOTLPBytes <= 0 || p.MaxInfluxBytes <= 0 {
+		return errors.New("settings distributor.max_otlp_request_size and distributor.max_influx_request_size must be positive")
 	}
 	return nil
 }

@@ -259,3 +259,29 @@ func FuzzAnyOTLPIsAnsweredAndLeavesNothing(f *testing.F) {
 		}
 	})
 }
+
+func FuzzAnyCallIsAnsweredAndLeavesNothing(f *testing.F) {
+	message := protobuf(f, gauges(2, true))
+	f.Add(append([]byte{0, 0, 0, 0, byte(len(message))}, message...), "", "1S")
+	f.Add([]byte{1, 0, 0, 0, 3, 0x1f, 0x8b, 8}, "gzip", "99999999H")
+	f.Add([]byte("\x01\x00\x00\x00\x0a\xff\x06\x00\x00sNaPpY"), "snappy", "x")
+	f.Fuzz(func(t *testing.T, body []byte, encoding, timeout string) {
+		a := newAPI(&sink{})
+		r := request(body)
+		r.ProtoMajor = 2
+		r.Header = http.Header{"Content-Type": {typeGRPC}, "Grpc-Encoding": {encoding}, "Grpc-Timeout": {timeout}}
+		r = r.WithContext(tenant.Inject(r.Context(), "t1"))
+		rec := httptest.NewRecorder()
+		if err := a.ExportGRPC(rec, r); err != nil {
+			if status := a.WriteGRPCError(rec, r, err); status >= 500 && errs.KindOf(err) != errs.Timeout {
+				t.Errorf("%v", err)
+			}
+		}
+		if rec.Header().Get(http.TrailerPrefix+"Grpc-Status") == "" {
+			t.Error("no status")
+		}
+		if left := a.bodies.now.Load(); left != 0 {
+			t.Errorf("%d bytes stay reserved", left)
+		}
+	})
+}

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/influx"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/otlp"
 	"github.com/amphora-metrics/amphora/pkg/remotewrite"
@@ -47,6 +48,7 @@ type API struct {
 	limits      func(tenant.ID) limits.View
 	random      func() float64
 	translators sync.Pool // *otlp.Translator
+	lines       sync.Pool // *influx.Translator
 }
 
 // New returns the write path.
@@ -56,6 +58,7 @@ func New(cfg Config, deps Deps) *API {
 		cfg.Retry = usualRetry()
 	}
 	cfg.Protocols.MaxOTLPBytes = cmp.Or(cfg.Protocols.MaxOTLPBytes, defaultBodyBytes)
+	cfg.Protocols.MaxInfluxBytes = cmp.Or(cfg.Protocols.MaxInfluxBytes, defaultBodyBytes)
 	if deps.Limits == nil {
 		deps.Limits = func(tenant.ID) limits.View { return limits.View{} }
 	}
@@ -68,6 +71,7 @@ func New(cfg Config, deps Deps) *API {
 		limits:      deps.Limits,
 		random:      deps.Random,
 		translators: sync.Pool{New: func() any { return otlp.NewTranslator() }},
+		lines:       sync.Pool{New: func() any { return influx.NewTranslator() }},
 	}
 }
 
