@@ -225,6 +225,11 @@ func (c *Cluster) Of(target string) []*Node {
 	})
 }
 
+// Running returns the nodes that run.
+func (c *Cluster) Running() []*Node {
+	return slices.DeleteFunc(c.Nodes(), func(n *Node) bool { return n.PID() == 0 })
+}
+
 // WaitReady waits until every running node is ready.
 func (c *Cluster) WaitReady(ctx context.Context) error {
 	for _, n := range c.Nodes() {

@@ -25,6 +25,7 @@ import (
 	"github.com/thanos-io/objstore"
 
 	"github.com/amphora-metrics/amphora/pkg/api"
+	"github.com/amphora-metrics/amphora/pkg/block"
 	"github.com/amphora-metrics/amphora/pkg/compactor"
 	"github.com/amphora-metrics/amphora/pkg/config"
 	"github.com/amphora-metrics/amphora/pkg/distributor"
@@ -59,6 +60,8 @@ type App struct {
 	services []named        // in start order
 	closers  []func() error // of what is no service, in the order of building
 	draining atomic.Bool
+	known    atomic.Bool                   // an ingester was seen in the ring
+	indexes  atomic.Pointer[block.Indexes] // once built
 }
 
 // parts are built when they are first asked for.

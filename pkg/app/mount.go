@@ -180,6 +180,26 @@ func (a *App) ready(ctx context.Context) error {
 		}
 		return a.inOwnView()
 	}
+	if a.cfg.runs("distributor") || a.cfg.runs("querier") {
+		return a.knowsIngesters()
+	}
+	return nil
+}
+
+// knowsIngesters is nil once this process has seen an ingester in the ring: before that it could
+// only refuse what it is sent, and gossip may not have reached it yet.
+func (a *App) knowsIngesters() error {
+	if a.known.Load() {
+		return nil
+	}
+	r, err := a.ingesterRing()
+	if err != nil {
+		return err
+	}
+	if r.InstancesWithTokensCount() == 0 {
+		return errs.New(errs.Unavailable, "the ring does not show any ingester yet")
+	}
+	a.known.Store(true)
 	return nil
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/config"
 	"github.com/amphora-metrics/amphora/pkg/distributor/ha"
 	"github.com/amphora-metrics/amphora/pkg/ingester"
+	"github.com/amphora-metrics/amphora/pkg/members"
 )
 
 const (
@@ -172,7 +173,12 @@ func (a *App) ingesterRing() (*ring.Ring, error) {
 		if err != nil {
 			return nil, err
 		}
-		r, err := ring.New(c, ingester.RingName, ingester.RingKey, a.kitLog("ring"), a.prefixed())
+		store, err := a.ingesterKV(ingester.RingName + "-ring")
+		if err != nil {
+			return nil, err
+		}
+		r, err := ring.NewWithStoreClientAndStrategy(c, ingester.RingName, ingester.RingKey, members.Watched(store, a.ingesterLeft),
+			ring.NewDefaultReplicationStrategy(), a.prefixed(), a.kitLog("ring"))
 		if err != nil {
 			return nil, fmt.Errorf("ingester ring: %w", err)
 		}

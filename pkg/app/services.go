@@ -3,8 +3,10 @@ package app
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/grafana/dskit/ring"
+	"github.com/grafana/dskit/services"
 	"github.com/thanos-io/objstore"
 
 	"github.com/amphora-metrics/amphora/pkg/bucket"
@@ -27,6 +29,14 @@ func (a *App) blocksBucket() (objstore.InstrumentedBucket, error) {
 		a.closers = append(a.closers, b.Close)
 		return b, nil
 	})
+}
+
+// ingesterLeft is called before the ring shows that an ingester has gone: what it held last is in
+// blocks that a bucket index of some time ago does not have.
+func (a *App) ingesterLeft() {
+	if x := a.indexes.Load(); x != nil {
+		x.Renew()
+	}
 }
 
 // inRing says whether an ingester at addr is in the ring, healthy or not.
@@ -91,7 +101,13 @@ func (a *App) ingester() (*ingester.Ingester, error) {
 		if err != nil {
 			return nil, err
 		}
-		return ing, a.serve("ingester", ing)
+		if err := a.claimName(lc); err != nil {
+			return nil, err
+		}
+		if err := a.serve("ingester", ing); err != nil {
+			return nil, err
+		}
+		return ing, a.caretaker(ing, lc)
 	})
 }
 
@@ -156,13 +172,22 @@ func (a *App) distributor() (*distributor.Distributor, error) {
 		}
 		d, err := distributor.New(a.cfg.Distributor, distributor.Deps{
 			Logger: a.log, Reg: a.reg, Limits: a.limits.For, Ring: r, Replica: reps.For, Replicas: elections,
-			HealthyDistributors: peers.healthy, InstanceLimits: a.distributorLimits, Memory: a.memory,
+			HealthyDistributors: peers.healthy, ShardGrowDelay: a.shardGrowDelay(), InstanceLimits: a.distributorLimits, Memory: a.memory,
 		})
 		if err != nil {
 			return nil, err
 		}
 		return d, a.serve("distributor", d)
 	})
+}
+
+// shardGrowDelay is how long a larger shard of a tenant is known before it is written to: every
+// process has read the overrides again by then.
+func (a *App) shardGrowDelay() time.Duration {
+	if len(a.cfg.Runtime.Files) == 0 {
+		return 0
+	}
+	return 2*a.cfg.Runtime.Period + 5*time.Second
 }
 
 // querier is the read path.
@@ -183,9 +208,13 @@ func (a *App) querier() (*querier.Querier, error) {
 		if err != nil {
 			return nil, err
 		}
-		return querier.New(a.cfg.Querier, querier.Deps{
+		q, err := querier.New(a.cfg.Querier, querier.Deps{
 			Logger: a.log, Reg: a.reg, Ingesters: r, Client: c.For, Stores: stores, Limits: a.limits.For, Memory: a.memory,
 		})
+		if err != nil {
+			return nil, err
+		}
+		return q, a.serve("querier", services.NewBasicService(nil, q.Run, nil))
 	})
 }
 

@@ -142,5 +142,6 @@ func (a *App) stores() (*querier.Stores, error) {
 		}
 	}
 	indexes := block.NewIndexes(block.IndexesDeps{Logger: a.log, Reg: a.reg, Bucket: b, MaxStale: a.cfg.BucketIndex.MaxStale})
+	a.indexes.Store(indexes)
 	return &querier.Stores{Ring: r, Client: clients.For, Indexes: indexes}, nil
 }

@@ -272,6 +272,14 @@ func TestABucketIndexSparesListingsAndIsReadAgainEveryMinute(t *testing.T) {
 	}
 	at(nil, 1)
 	at(last, 2) // whoever found a block gone asks for a newer index
+	gets = bkt.gets.Load()
+	clock.Add(1)
+	x.Renew() // and so does who lost an ingester that held samples
+	at(nil, 2)
+	at(nil, 2)
+	if n := bkt.gets.Load() - gets; n != 1 {
+		t.Errorf("%d reads of the index for two looks after it was renewed, want 1", n)
+	}
 	bkt.down.Store(true)
 	clock.Store(960)
 	at(nil, 2)

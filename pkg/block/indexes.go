@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -46,6 +47,8 @@ type IndexesDeps struct {
 type Indexes struct {
 	deps    IndexesDeps
 	metrics *indexMetrics
+
+	renewed atomic.Int64 // in nanoseconds since the epoch: what was read before is not used
 
 	mu      sync.Mutex // guards tenants
 	tenants map[tenant.ID]*tenantIndex
@@ -91,7 +94,8 @@ func (x *Indexes) At(ctx context.Context, id tenant.ID, old *BucketIndex) (*Buck
 	if t.listed {
 		fresh = missingIndexAge
 	}
-	if t.index != nil && age < fresh && t.index != old {
+	usable := t.index != nil && t.index != old && t.read.UnixNano() >= x.renewed.Load()
+	if usable && age < fresh {
 		return t.index, x.checkAge(id, t, now)
 	}
 	x.metrics.loads.Inc()
@@ -105,12 +109,16 @@ func (x *Indexes) At(ctx context.Context, id tenant.ID, old *BucketIndex) (*Buck
 		return nil, context.Cause(ctx)
 	}
 	x.metrics.failures.Inc()
-	if t.index != nil && age < staleIndexAge && t.index != old {
+	if usable && age < staleIndexAge {
 		x.deps.Logger.Warn("bucket index not read, the last one is used", "tenant", id, "age", age, "err", err)
 		return t.index, nil
 	}
 	return nil, err
 }
+
+// Renew makes every call of At that begins from now on look at the bucket again: somebody who
+// answered for samples says that they are in blocks by now.
+func (x *Indexes) Renew() { x.renewed.Store(x.deps.Now().UnixNano()) }
 
 // load reads the index, or lists the bucket if there is none, in which last spares to read the meta
 // files of blocks it has, unless it is known to be wrong.

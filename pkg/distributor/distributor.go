@@ -47,6 +47,9 @@ type Deps struct {
 	Memory *memory.Ledger
 	// Replicas knows which replicas are elected. nil: the limits about them have no effect.
 	Replicas *ha.Tracker
+	// ShardGrowDelay is how long a tenant's shard that was made larger is not used yet, so that
+	// queriers hear of it first.
+	ShardGrowDelay time.Duration
 	// Now is the clock. nil: time.Now.
 	Now func() time.Time
 }

@@ -41,7 +41,7 @@ func steps() []step {
 }
 
 func (p *push) checkRequestRate(context.Context) error {
-	p.lim = p.t.limitsOf(p.d.deps.Limits(p.t.id), p.d.deps.Replicas != nil)
+	p.lim = p.t.limitsOf(p.d.deps.Limits(p.t.id), p.now, &p.d.deps)
 	p.t.setRates(p.lim, p.d.deps.HealthyDistributors(), p.now)
 	if p.split.same {
 		return nil

@@ -56,6 +56,7 @@ type tenantLimits struct {
 	verdictLimits
 	view    uint64 // epoch of the View
 	verdict uint32 // grows when verdictLimits change
+	growth  growth // to come
 	shape   uint32 // the verdict since which shapeLimits are as they are
 
 	relabel          []*relabel.Config
@@ -93,19 +94,21 @@ func orMost(n int) int {
 }
 
 // limitsOf returns the tenant's limits under v. The epoch of v changes with the limits of any
-// tenant; series are only checked anew if those that matter to them are different now.
-func (t *tenantState) limitsOf(v limits.View, tracked bool) *tenantLimits {
+// tenant; series are only checked anew if those that matter to them are different now. A shard that
+// became larger is used after some time.
+func (t *tenantState) limitsOf(v limits.View, now time.Time, deps *Deps) *tenantLimits {
 	old := t.limits.Load()
-	if old.current(v) {
+	if old.current(v, now) {
 		return old
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if old = t.limits.Load(); old.current(v) {
+	if old = t.limits.Load(); old.current(v, now) {
 		return old
 	}
 	l := readLimits(v)
-	l.readReplicas(v, tracked)
+	l.readReplicas(v, deps.Replicas != nil)
+	l.hold(old, now, deps.ShardGrowDelay)
 	l.verdict, l.shape = 1, 1
 	l.split = newSplitter(t.id, v)
 	if old != nil {
@@ -132,9 +135,9 @@ func (t *tenantState) limitsOf(v limits.View, tracked bool) *tenantLimits {
 	return l
 }
 
-// current says whether l is what v says. l may be nil.
-func (l *tenantLimits) current(v limits.View) bool {
-	return l != nil && l.view == v.Epoch() && !l.replicas.pairs.outgrown()
+// current says whether l is what v says now. l may be nil.
+func (l *tenantLimits) current(v limits.View, now time.Time) bool {
+	return l != nil && l.view == v.Epoch() && !l.growth.due(now) && !l.replicas.pairs.outgrown()
 }
 
 func readLimits(v limits.View) *tenantLimits {

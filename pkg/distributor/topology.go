@@ -185,7 +185,8 @@ func (w *ringWatch) current(now time.Time) *topology {
 func (w *ringWatch) look() {
 	f := uint64(0)
 	if all, err := w.ring.GetAllHealthy(ring.WriteNoExtend); err == nil {
-		f = fingerprint(all.Instances)
+		// Those that are silent have their places until they are taken off their work.
+		f = fingerprint(all.Instances) + uint64(w.ring.WritableInstancesWithTokensCount())*0x9e3779b97f4a7c15
 	}
 	if f == w.fingerprint {
 		return

@@ -120,18 +120,6 @@ func (i *Ingester) ReadOnlySince() time.Time {
 	return time.Time{}
 }
 
-// SetReadOnly tells the ring that this ingester is to be written to no more, or again. Errors:
-// Unavailable.
-func (i *Ingester) SetReadOnly(ctx context.Context, on bool) error {
-	if i.State() != services.Running {
-		return errs.New(errs.Unavailable, "ingester is %s", i.State())
-	}
-	if err := i.lifecycler.ChangeReadOnlyState(ctx, on); err != nil {
-		return errs.New(errs.Unavailable, "change the ring entry: %w", err)
-	}
-	return nil
-}
-
 // UnregistersOnShutdown says whether the next stop removes the ring entry.
 func (i *Ingester) UnregistersOnShutdown() bool { return i.lifecycler.ShouldUnregisterOnShutdown() }
 

@@ -110,6 +110,7 @@ type Ingester struct {
 	truncated  occasional
 
 	background background
+	standing   standing
 }
 
 // background is what stopping waits for.
@@ -205,12 +206,8 @@ func (i *Ingester) starting(ctx context.Context) error {
 	i.space.look()
 	i.accepting.Store(true)
 	i.readable.Store(true)
-	if err := i.lifecycler.StartAsync(context.WithoutCancel(ctx)); err != nil {
-		return errors.Join(fmt.Errorf("join the ring: %w", err), i.closeAll())
-	}
-	if err := i.lifecycler.AwaitRunning(ctx); err != nil {
-		err = fmt.Errorf("join the ring: %w", err)
-		return errors.Join(err, services.StopAndAwaitTerminated(context.WithoutCancel(ctx), i.lifecycler), i.closeAll())
+	if err := i.join(ctx); err != nil {
+		return errors.Join(err, i.closeAll())
 	}
 	return nil
 }
@@ -277,20 +274,22 @@ func (b *background) stop() {
 // stopping refuses pushes, leaves the ring as configured, with or without a flush, and closes
 // everything.
 func (i *Ingester) stopping(error) error {
+	ctx := context.Background()
+	how := i.prepareLeave(ctx)
 	i.accepting.Store(false)
 	i.background.stop()
-	ctx := context.Background()
 	err := i.pushes.settle(ctx)
 	if serr := services.StopAndAwaitTerminated(ctx, i.lifecycler); serr != nil {
 		err = errors.Join(err, fmt.Errorf("leave the ring: %w", serr))
 	}
-	if i.lifecycler.FlushOnShutdown() {
+	if how.flush && how.failed == nil {
 		if terr := i.truncate(ctx); terr != nil {
 			i.log.Warn("write-ahead log not truncated after the flush, it will be read back at the next start", "err", terr)
 		}
 	}
-	if rerr := i.markPrepareShutdown(false); rerr != nil {
-		err = errors.Join(err, rerr)
+	err = errors.Join(err, i.left(ctx, how))
+	if how.failed == nil {
+		err = errors.Join(err, i.markPrepareShutdown(false))
 	}
 	return errors.Join(err, i.closeAll())
 }
@@ -354,8 +353,4 @@ type flusher struct{ i *Ingester }
 func (flusher) TransferOut(context.Context) error { return ring.ErrTransferDisabled }
 
 // Flush cuts and ships everything.
-func (f flusher) Flush() {
-	if _, err := f.i.flush(context.Background(), nil); err != nil {
-		f.i.log.Error("flush at shutdown incomplete, the rest stays on local disk", "err", err)
-	}
-}
+func (f flusher) Flush() { f.i.flushAll() }

@@ -3,6 +3,7 @@ package members
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -101,7 +102,7 @@ func TestAReadAsksEnoughThatNoAcknowledgedSampleIsMissed(t *testing.T) {
 			got := "none"
 			if err == nil {
 				ids := set.GetIDs()
-				sortStrings(ids)
+				slices.Sort(ids)
 				got = fmt.Sprint(strings.Join(ids, " "), " ", set.MaxErrors+set.MaxUnavailableZones)
 			} else if !errors.Is(err, ring.ErrTooManyUnhealthyInstances) {
 				t.Fatal(err)

@@ -11,8 +11,6 @@ import (
 	"github.com/grafana/dskit/ring"
 )
 
-func sortStrings(s []string) { slices.Sort(s) }
-
 // join adds a member with balanced tokens.
 func join(d *ring.Desc, id, zone string, zones bool) {
 	g := newBalancedTokens(id, zone, zones)

@@ -11,6 +11,7 @@ type Config struct {
 	QueryStoreAfter          time.Duration
 	QueryIngestersWithin     time.Duration
 	MinimizeIngesterRequests bool
+	ShuffleSharding          bool
 }
 
 // Declare names each setting once.
@@ -24,6 +25,8 @@ func (c *Config) Declare(s *config.Set) {
 		"Blocks in object storage are asked for samples older than this; 0: always. At most the ingesters' retention minus an hour.").Expert()
 	s.Duration(&c.QueryIngestersWithin, "query-ingesters-within", 13*time.Hour,
 		"Ingesters are asked for samples younger than this; 0: always. At most the ingesters' retention.").Expert()
+	s.Bool(&c.ShuffleSharding, "shuffle-sharding-ingesters-enabled", true,
+		"Ask only the ingesters that a tenant's series may be on, now or since query_ingesters_within, if ingestion_tenant_shard_size limits them. Off: ask all.").Expert()
 	s.Bool(&c.MinimizeIngesterRequests, "minimize-ingester-requests", true,
 		"Ask only as many replicas as a quorum needs, and the others when one is slow or fails.").Expert()
 }

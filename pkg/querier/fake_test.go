@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -36,6 +37,7 @@ type node struct {
 	hang  bool  // answers end with their context
 	calls int
 	since int64 // answers say that they are complete since then
+	holds []string
 }
 
 func newNode(t testing.TB, zone string) *node {
@@ -192,6 +194,14 @@ func (n *node) Metadata(ctx context.Context, _ *ingesterpb.MetadataRequest, _ ..
 	}}, n.meet(ctx)
 }
 
+func (n *node) AllTenantStats(ctx context.Context, _ *ingesterpb.TenantStatsRequest, _ ...grpc.CallOption) (*ingesterpb.AllTenantStatsResponse, error) {
+	out := &ingesterpb.AllTenantStatsResponse{}
+	for _, id := range n.holds {
+		out.Tenants = append(out.Tenants, &ingesterpb.TenantIDStats{Tenant: id})
+	}
+	return out, n.meet(ctx)
+}
+
 func (n *node) TenantStats(ctx context.Context, _ *ingesterpb.TenantStatsRequest, _ ...grpc.CallOption) (*ingesterpb.TenantStatsResponse, error) {
 	return &ingesterpb.TenantStatsResponse{Series: 100, IngestionRate: 30, ApiIngestionRate: 20, RuleIngestionRate: 10}, n.meet(ctx)
 }
@@ -202,8 +212,21 @@ type fakeRing struct {
 	set ring.ReplicationSet
 	err error
 
+	silent int // members of the ring that are not in set
+
 	mu      sync.Mutex // guards sharded
 	sharded []int
+}
+
+func (r *fakeRing) GetAllHealthy(ring.Operation) (ring.ReplicationSet, error) { return r.set, r.err }
+func (r *fakeRing) InstancesCount() int                                       { return len(r.set.Instances) + r.silent }
+
+// HasInstance says that the shard last asked for is the first nodes.
+func (r *fakeRing) HasInstance(id string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n, err := strconv.Atoi(id)
+	return err == nil && n < r.sharded[len(r.sharded)-1]
 }
 
 func (r *fakeRing) ShuffleShardWithLookback(_ string, size int, _ time.Duration, _ time.Time) ring.ReadRing {
@@ -243,7 +266,7 @@ func newCluster(t testing.TB, nodes []*node, blocks *stores) *cluster {
 	if blocks != nil {
 		gateways = blocks.Stores
 	}
-	q, err := New(Config{QueryIngestersWithin: 13 * time.Hour, MinimizeIngesterRequests: true}, Deps{
+	q, err := New(Config{QueryIngestersWithin: 13 * time.Hour, MinimizeIngesterRequests: true, ShuffleSharding: true}, Deps{
 		Logger: quiet, Reg: prometheus.NewRegistry(), Ingesters: c.ring, Stores: gateways,
 		Client: func(addr string) (ingesterpb.IngesterQueryClient, error) {
 			var i int

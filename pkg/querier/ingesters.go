@@ -18,6 +18,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/members"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
 )
 
@@ -39,17 +40,33 @@ const (
 // replicas returns the ingesters that may hold the tenant's recent samples: those of its shard, now
 // and at any time since the oldest sample they are asked for.
 func (q *Querier) replicas(sc scope) (ring.ReplicationSet, error) {
-	within := q.cfg.QueryIngestersWithin
-	if within == 0 {
-		within = time.Duration(q.deps.Now().UnixNano())
+	size := 0
+	if q.cfg.ShuffleSharding {
+		size = q.shards.size(sc.tenant, limits.IngestionTenantShardSize.Of(sc.limits), q.deps.Now())
 	}
-	size := limits.IngestionTenantShardSize.Of(sc.limits)
-	shard := q.deps.Ingesters.ShuffleShardWithLookback(string(sc.tenant), size, within, q.deps.Now())
-	set, err := members.ReadSet(shard)
+	set, err := members.ReadSet(q.shard(sc.tenant, size))
 	if err != nil {
 		return set, errs.New(errs.Unavailable, "find ingesters: %w", err)
 	}
 	return set, nil
+}
+
+// lookback is how long ago samples may be that are in ingesters alone.
+func (q *Querier) lookback() time.Duration {
+	if w := q.cfg.QueryIngestersWithin; w > 0 {
+		return w
+	}
+	return time.Duration(q.deps.Now().UnixNano())
+}
+
+// shard is the ingesters that were in the tenant's shard of the given size, 0 being all, at any time
+// of the lookback.
+func (q *Querier) shard(id tenant.ID, size int) ring.ReadRing {
+	name := ""
+	if size > 0 {
+		name = string(id) // without a size the shard is the same for all, so it goes by one name
+	}
+	return q.deps.Ingesters.ShuffleShardWithLookback(name, size, q.lookback(), q.deps.Now())
 }
 
 // dated is an answer that says since when, in milliseconds, its ingester has all that it ever
@@ -180,15 +197,11 @@ func receive[M any](recv func() (M, error), f func(M) error) error {
 
 // selectIngesters returns the answers of a quorum of ingesters, complete and charged.
 func (q *Querier) selectIngesters(ctx context.Context, sc scope, h storage.SelectHints, matchers []*labels.Matcher, b *budget) ([]source, error) {
-	set, err := q.replicas(sc)
-	if err != nil {
-		return nil, err
-	}
 	one := (*Querier).selectOne
 	if h.Func == seriesOnly {
 		one = (*Querier).seriesOne
 	}
-	answers, err := ask(ctx, q, set, h.Start, func(ctx context.Context, c ingesterpb.IngesterQueryClient) (*fetched, error) {
+	answers, err := ask(ctx, q, sc.replicas, h.Start, func(ctx context.Context, c ingesterpb.IngesterQueryClient) (*fetched, error) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel() // ends the stream if it is left before its end
 		return one(q, ctx, c, h, matchers, b)

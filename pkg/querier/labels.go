@@ -74,11 +74,7 @@ func (s *session) labels(ctx context.Context, hints *storage.LabelHints, call la
 	g, gctx := errgroup.WithContext(ctx)
 	if sc.ingesters {
 		g.Go(func() error {
-			set, err := s.q.replicas(sc)
-			if err != nil {
-				return err
-			}
-			answers, err := ask(gctx, s.q, set, sc.mint, func(ctx context.Context, c ingesterpb.IngesterQueryClient) (labelStrings, error) {
+			answers, err := ask(gctx, s.q, sc.replicas, sc.mint, func(ctx context.Context, c ingesterpb.IngesterQueryClient) (labelStrings, error) {
 				return call.ingester(ctx, c, sc, uint64(limit))
 			})
 			for _, a := range answers {

@@ -12,6 +12,7 @@ type metrics struct {
 	duplicates  prometheus.Counter
 	unhealed    prometheus.Counter
 	fetchesWait prometheus.Gauge
+	surveys     prometheus.Counter
 
 	blocksAsked, refetched, inconsistent prometheus.Counter
 	storeRetries, bucketRequests         prometheus.Counter
@@ -51,6 +52,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		fetchesWait: f.NewGauge(prometheus.GaugeOpts{
 			Name: "amphora_querier_fetches_waiting",
 			Help: "Fetches waiting for one of the process's slots.",
+		}),
+		surveys: f.NewCounter(prometheus.CounterOpts{
+			Name: "amphora_querier_shard_surveys_total",
+			Help: "Times all ingesters were asked whose samples they hold, because of tenants with a shard that were new here. A steady rise means that some ingester does not answer; until it does, these tenants are looked for on all ingesters.",
 		}),
 	}
 }

@@ -44,6 +44,7 @@ type Querier struct {
 	metrics *metrics
 	slots   chan struct{}
 	memory  *memory.Account
+	shards  *shards
 }
 
 var (
@@ -64,7 +65,9 @@ func New(cfg Config, deps Deps) (*Querier, error) {
 	if deps.Now == nil {
 		deps.Now = time.Now
 	}
-	return &Querier{cfg: cfg, deps: deps, metrics: newMetrics(deps.Reg), slots: make(chan struct{}, maxFetches), memory: deps.Memory.Account(memory.Queries)}, nil
+	q := &Querier{cfg: cfg, deps: deps, metrics: newMetrics(deps.Reg), slots: make(chan struct{}, maxFetches), memory: deps.Memory.Account(memory.Queries)}
+	q.shards = &shards{deps: deps, lookback: q.lookback, surveys: q.metrics.surveys, tenants: map[tenant.ID]*shardSizes{}}
+	return q, nil
 }
 
 // Querier returns the samples with mint <= t <= maxt, in milliseconds.
@@ -110,6 +113,9 @@ type scope struct {
 	blocks    bool
 	// blocksMaxt is where the range of the blocks ends.
 	blocksMaxt int64
+	// replicas are the ingesters to ask. They are settled before anybody looks for blocks, so that
+	// what an ingester held that leaves meanwhile is found with it or in the bucket.
+	replicas ring.ReplicationSet
 }
 
 // scope decides who is asked for mint <= t <= maxt on behalf of ctx's tenant.
@@ -130,7 +136,10 @@ func (q *Querier) scope(ctx context.Context, mint, maxt int64) (scope, error) {
 		s.blocksMaxt = min(s.maxt, now.Add(-a).UnixMilli())
 	}
 	s.blocks = !s.empty && q.deps.Stores != nil && s.mint <= s.blocksMaxt
-	return s, nil
+	if s.ingesters {
+		s.replicas, err = q.replicas(s)
+	}
+	return s, err
 }
 
 // checkLength refuses a selection of samples over too long a time.

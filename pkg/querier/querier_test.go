@@ -504,11 +504,6 @@ func TestTheTenantComesFromTheContext(t *testing.T) {
 	if err := c.tryRead(tenant.InjectMany(t.Context(), []tenant.ID{"a", "b"}), t); errs.KindOf(err) != errs.Unprocessable {
 		t.Errorf("two tenants: %v", err)
 	}
-	c.limits = limits.IngestionTenantShardSize.With(c.limits, 5)
-	c.read(t, 0, 1)
-	if n := c.ring.sharded; n[len(n)-1] != 5 {
-		t.Errorf("shard sizes asked: %v, want 5", n)
-	}
 }
 
 func TestACancelledQueryEnds(t *testing.T) {

@@ -83,20 +83,21 @@ func compareExemplars(a, b exemplar.Exemplar) int {
 // everyReplica asks a quorum of the ingesters of ctx's tenant. If the tenant's lookback leaves
 // nothing of the range, nobody is asked.
 func everyReplica[T any](ctx context.Context, q *Querier, mint, maxt int64, f func(context.Context, scope, ingesterpb.IngesterQueryClient) (T, error)) ([]T, scope, error) {
+	release, err := q.acquire(ctx)
+	if err != nil {
+		return nil, scope{}, err
+	}
+	defer release()
 	sc, err := q.scope(ctx, mint, maxt)
 	if err != nil || sc.empty {
 		return nil, sc, err
 	}
-	release, err := q.acquire(ctx)
-	if err != nil {
-		return nil, sc, err
+	if !sc.ingesters { // the range is in blocks, but what is asked for is in ingesters alone
+		if sc.replicas, err = q.replicas(sc); err != nil {
+			return nil, sc, err
+		}
 	}
-	defer release()
-	set, err := q.replicas(sc)
-	if err != nil {
-		return nil, sc, err
-	}
-	answers, err := ask(ctx, q, set, mint, func(ctx context.Context, c ingesterpb.IngesterQueryClient) (T, error) { return f(ctx, sc, c) })
+	answers, err := ask(ctx, q, sc.replicas, mint, func(ctx context.Context, c ingesterpb.IngesterQueryClient) (T, error) { return f(ctx, sc, c) })
 	return answers, sc, err
 }
 
