@@ -96,9 +96,17 @@ type violation struct {
 
 const metricName = "__name__"
 
-// checkLabels finds what is wrong with labels sorted by name, of which there are n in all.
-func (l *verdictLimits) checkLabels(ls []remotewrite.Label, n int) violation {
+// checkLabels finds what is wrong with labels sorted by name, of which there are n in all. leaves are
+// checks to leave out.
+func (l *verdictLimits) checkLabels(ls []remotewrite.Label, n int, leaves uint16) violation {
 	name := nameOf(ls)
+	most, mostOfInfo, labelName := l.labels, l.infoLabels, l.validLabelName
+	if leaves&entryAnyCount != 0 {
+		most, mostOfInfo = mostLabels, mostLabels
+	}
+	if leaves&entryAnyName != 0 {
+		labelName = validText
+	}
 	switch {
 	case len(name) == 0 && n <= len(ls):
 		return violation{check: missingMetricName}
@@ -106,11 +114,11 @@ func (l *verdictLimits) checkLabels(ls []remotewrite.Label, n int) violation {
 		return violation{check: invalidMetricName}
 	}
 	if isInfo(name) {
-		if n > l.infoLabels {
-			return violation{check: tooManyInfoLabels, actual: n, limit: l.infoLabels}
+		if n > mostOfInfo {
+			return violation{check: tooManyInfoLabels, actual: n, limit: mostOfInfo}
 		}
-	} else if n > l.labels {
-		return violation{check: tooManyLabels, actual: n, limit: l.labels}
+	} else if n > most {
+		return violation{check: tooManyLabels, actual: n, limit: most}
 	}
 	for i := range ls {
 		nm, v := ls[i].Name, ls[i].Value
@@ -119,7 +127,7 @@ func (l *verdictLimits) checkLabels(ls []remotewrite.Label, n int) violation {
 			return violation{labelNameTooLong, i, len(nm), l.nameBytes}
 		case len(v) > l.valueBytes:
 			return violation{labelValueTooLong, i, len(v), l.valueBytes}
-		case !l.validLabelName(nm):
+		case !labelName(nm):
 			return violation{check: invalidLabelName, label: i}
 		case !utf8.Valid(v):
 			return violation{check: invalidLabelValue, label: i}
@@ -171,17 +179,20 @@ func isInfo(name []byte) bool {
 
 func (l *verdictLimits) validMetricName(b []byte) bool {
 	if l.utf8 {
-		return len(b) > 0 && utf8.Valid(b)
+		return validText(b)
 	}
 	return legacyName(b, true)
 }
 
 func (l *verdictLimits) validLabelName(b []byte) bool {
 	if l.utf8 {
-		return len(b) > 0 && utf8.Valid(b)
+		return validText(b)
 	}
 	return legacyName(b, false)
 }
+
+// validText is what a name must be at least.
+func validText(b []byte) bool { return len(b) > 0 && utf8.Valid(b) }
 
 // legacyName checks [a-zA-Z_][a-zA-Z0-9_]*, with : as another letter if colon.
 func legacyName(b []byte, colon bool) bool {

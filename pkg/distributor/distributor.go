@@ -74,6 +74,7 @@ type Distributor struct {
 	inflight, inflightBytes atomic.Int64
 	ingestion               movingRate // of all tenants
 	reactive                *reactive  // nil: off
+	shortened               shortenedValues
 
 	stopMu   sync.RWMutex // guards stopped against pushes that begin
 	stopped  bool
@@ -205,6 +206,7 @@ func (d *Distributor) running(ctx context.Context) error {
 			now := d.deps.Now()
 			d.watch.current(now)
 			d.tenants.sweep(d.tick(now))
+			d.shortened.log(d.deps.Logger, now)
 		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // FuzzPush pushes hostile bodies, twice each, so that both new and known series are met, for a tenant
-// whose series are its own and one whose series name their tenant.
+// whose series stay as they are, one whose series name their tenant and one whose series change.
 func FuzzPush(f *testing.F) {
 	c := newCluster(f, clusterOptions{replicas: 3, instances: 5, cacheBytes: 1000 * entryBytes}).deduplicate()
 	c.rules(someRules, "pod")
@@ -22,6 +22,7 @@ func FuzzPush(f *testing.F) {
 		return limits.MaxNativeHistogramBuckets.With(v, 20)
 	})
 	c.views = map[tenant.ID]limits.View{"t2": rules(*c.view.Load(), []string{"a=b:t3", "a", "__name__"}, []string{"*"}, true)}
+	c.views["t4"] = limits.LabelValueLengthOverLimitStrategy.With(limits.MaxLabelValueLength.With(limits.EnableTypeAndUnitLabels.With(*c.view.Load(), true), 45), "truncate")
 	for _, g := range c.ingesters {
 		g.keep = false
 	}
@@ -34,8 +35,8 @@ func FuzzPush(f *testing.F) {
 	f.Add(uint8(2), remotewritetest.V2(remotewritetest.Series(2), 1, c.clock.Load()))
 	f.Fuzz(func(t *testing.T, version uint8, body []byte) {
 		for range 2 {
-			for _, id := range []tenant.ID{"t1", "t2"} {
-				_, err := c.Push(t.Context(), id, &remotewrite.Request{Version: remotewrite.Version(version), Body: body})
+			for _, id := range []tenant.ID{"t1", "t2", "t4"} {
+				_, err := c.Push(t.Context(), id, &remotewrite.Request{Version: remotewrite.Version(version), Body: body, SkipLabelNames: id == "t4"})
 				switch k := errs.KindOf(err); {
 				case err == nil, k == errs.Invalid, k == errs.Unsupported, k == errs.BodyTooLarge, k == errs.Accepted:
 				default:

@@ -3,6 +3,7 @@ package distributor
 import (
 	"bytes"
 	"context"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -53,6 +54,30 @@ func (p *push) seriesMetadata(w *work, ls []remotewrite.Label) error {
 	}
 	p.families[key] = struct{}{}
 	return p.addMetadata(m)
+}
+
+// addTypeAndUnit adds to the labels of series i, of which there are n, the type and the unit that its
+// metadata says. They replace labels that the sender gave these names.
+func (p *push) addTypeAndUnit(i int, ls []remotewrite.Label, n int) ([]remotewrite.Label, int) {
+	if p.batch.SeriesMetadataHash(i) == 0 {
+		return ls, n
+	}
+	m := p.batch.SeriesMetadata(i)
+	set := func(name string, value []byte) {
+		if len(value) == 0 {
+			return
+		}
+		had := len(ls)
+		ls = slices.DeleteFunc(ls, func(l remotewrite.Label) bool { return string(l.Name) == name })
+		ls = append(ls, remotewrite.Label{Name: []byte(name), Value: value})
+		n += len(ls) - had
+	}
+	if m.Type != string(model.MetricTypeUnknown) {
+		set(model.MetricTypeLabel, []byte(m.Type))
+	}
+	set(model.MetricUnitLabel, m.Unit)
+	p.labels = ls
+	return ls, n
 }
 
 // familyName leaves out the suffix that the series of a histogram or summary have.

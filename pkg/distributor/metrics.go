@@ -18,6 +18,7 @@ type metrics struct {
 	latest                                                     *prometheus.GaugeVec
 
 	discardedSamples, discardedExemplars, discardedMetadata, discardedRequests *prometheus.CounterVec
+	truncatedValues, droppedValues                                             *prometheus.CounterVec
 	rejected                                                                   *prometheus.CounterVec
 
 	frames                          *prometheus.CounterVec
@@ -60,6 +61,10 @@ func newMetrics(reg prometheus.Registerer, d *Distributor) *metrics {
 		discardedExemplars: counters("amphora_discarded_exemplars_total", "Exemplars dropped.", "reason", "user"),
 		discardedMetadata:  counters("amphora_discarded_metadata_total", "Metadata refused.", "reason", "user"),
 		discardedRequests:  counters("amphora_discarded_requests_total", "Pushes refused as a whole.", "reason", "user"),
+		truncatedValues: counters("amphora_truncated_label_values_total",
+			"Label values of series new to a distributor whose end was replaced by a hash because they were too long.", "user"),
+		droppedValues: counters("amphora_dropped_label_values_total",
+			"Label values of series new to a distributor that were replaced by a hash because they were too long.", "user"),
 		rejected: counters("amphora_distributor_instance_rejected_requests_total",
 			"Pushes refused to protect this process. A rise calls for more distributors.", "reason"),
 
@@ -139,7 +144,8 @@ func (m *metrics) tenant(user string) *tenantMetrics {
 func (m *metrics) forget(user string) {
 	l := prometheus.Labels{"user": user}
 	for _, v := range []*prometheus.CounterVec{m.requestsIn, m.otlpRequests, m.influxRequests, m.samplesIn, m.exemplarsIn, m.metadataIn, m.received, m.receivedSamples,
-		m.receivedExemplars, m.receivedMeta, m.nonHA, m.discardedSamples, m.discardedExemplars, m.discardedMetadata, m.discardedRequests} {
+		m.receivedExemplars, m.receivedMeta, m.nonHA, m.discardedSamples, m.discardedExemplars, m.discardedMetadata, m.discardedRequests,
+		m.truncatedValues, m.droppedValues} {
 		v.DeletePartialMatch(l)
 	}
 	m.latest.DeletePartialMatch(l)

@@ -41,6 +41,7 @@ type push struct {
 	decoded
 	transient  []uint32 // entries to be freed when the push is done
 	labelBytes int      // text copied out of the body
+	leaves     uint16   // checks left out at the wish of the sender, as flags of an entry
 	split      splitState
 	parts      partList
 
@@ -131,6 +132,13 @@ func (p *push) start(t *tenantState, source frame.Source, req *remotewrite.Reque
 	p.now = p.d.deps.Now()
 	p.nowMs = p.now.UnixMilli()
 	p.tick = p.d.tick(p.now)
+	p.leaves = 0
+	if req.SkipLabelNames {
+		p.leaves |= entryAnyName
+	}
+	if req.SkipLabelCount {
+		p.leaves |= entryAnyCount
+	}
 	p.holders.Store(1)
 }
 

@@ -16,6 +16,9 @@ func (p *push) lookUp(ctx context.Context) error {
 	n := p.batch.Len()
 	p.series, p.refs = resized(p.series, n), resized(p.refs, n)
 	p.topo = p.d.watch.current(p.now)
+	if p.lim.typeAndUnit {
+		p.batch.MarkTypeAndUnit(p.d.keys)
+	}
 	p.t.table.lookup(p.batch.Hashes, p.series, p.tick)
 	if p.lim.rewrites() {
 		p.results = zeroed(p.results, n)
@@ -73,9 +76,11 @@ func (p *push) lookUp(ctx context.Context) error {
 	return nil
 }
 
-// known says whether what the table knew about series i is true under the limits of this push.
+// known says whether what the table knew about series i is true under the limits of this push. What
+// was found valid with a check left out is no news for a push that makes it.
 func (p *push) known(i int) bool {
-	return p.series[i].number != 0 && p.series[i].verdict == p.lim.verdict
+	f := &p.series[i]
+	return f.number != 0 && f.verdict == p.lim.verdict && f.flags&leftOut&^p.leaves == 0
 }
 
 // nothingIn says whether series i has nothing that this tenant stores.
@@ -120,7 +125,8 @@ func (p *push) validate(ctx context.Context) error {
 			p.dropByRule(int(w.series))
 			continue
 		}
-		if v := p.lim.checkLabels(ls, n); v.check != valid {
+		p.noteShortened(ls)
+		if v := p.lim.checkLabels(ls, n, p.leaves); v.check != valid {
 			p.refs[w.series] = skipped
 			p.refuse(v.check, p.samplesOf(int(w.series)), func() error { return v.error(ls) })
 			continue
@@ -147,7 +153,7 @@ func (p *push) validate(ctx context.Context) error {
 // have, and how many there are. They are good until the next call. Errors: Invalid.
 func (p *push) decode(i int) ([]remotewrite.Label, int, error) {
 	most := p.lim.infoLabels
-	if p.lim.shaped() {
+	if p.lim.shaped() || p.leaves&entryAnyCount != 0 {
 		most = mostLabels // rules may leave fewer
 	}
 	if p.split.part != nil {
@@ -159,6 +165,9 @@ func (p *push) decode(i int) ([]remotewrite.Label, int, error) {
 	}
 	p.labels = ls
 	ls, n = p.cutLabel(i, ls, n)
+	if p.lim.typeAndUnit {
+		ls, n = p.addTypeAndUnit(i, ls, n)
+	}
 	byName := func(a, b remotewrite.Label) int { return bytes.Compare(a.Name, b.Name) }
 	if !slices.IsSortedFunc(ls, byName) {
 		slices.SortStableFunc(ls, byName)
@@ -215,7 +224,7 @@ func (p *push) remember(context.Context) error {
 			continue
 		}
 		at := placement{hash: p.batch.Hashes[i], token: w.token, set: w.set, verdict: p.lim.verdict, shape: p.lim.shape,
-			pair: w.pair, dropped: w.dropped, lost: w.lost}
+			pair: w.pair, dropped: w.dropped, lost: w.lost, leftOut: p.leaves}
 		if len(p.results) > 0 {
 			at.result = p.results[i]
 		}

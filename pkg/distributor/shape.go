@@ -21,11 +21,15 @@ type shaping struct {
 	relabel *labels.Builder
 	results []uint32 // hashes of the labels that the series are stored under; empty without rules
 	twins   []uint32 // a table of them
+
+	shortened [][]byte // names of the labels whose values shape shortened last
 }
 
 func (s *shaping) reset() {
 	s.relabel.Reset(labels.EmptyLabels())
 	s.results = s.results[:0]
+	clear(s.shortened)
+	s.shortened = s.shortened[:0]
 }
 
 // readShape reads the rules by which the tenant's series change.
@@ -37,6 +41,7 @@ func (l *tenantLimits) readShape(v limits.View) {
 	}
 	l.relabel, l.shapeLimits.rules = rules.Rules(scheme), rules.String()
 	l.dropLabels = limits.DropLabels.Of(v)
+	l.shorten = readShortening(v)
 	l.shapeLimits.drop = strings.Join(l.dropLabels, "\xff")
 	if len(l.relabel) > 0 && l.utf8 {
 		l.shapeLimits.rules += " utf8" // which decides where a rule may write to
@@ -47,7 +52,7 @@ func (l *tenantLimits) readShape(v limits.View) {
 func (l *tenantLimits) rewrites() bool { return len(l.relabel) > 0 || len(l.dropLabels) > 0 }
 
 // shaped says whether series may be stored under other labels than they come with.
-func (l *tenantLimits) shaped() bool { return l.rewrites() || l.deduplicates() }
+func (l *tenantLimits) shaped() bool { return l.rewrites() || l.deduplicates() || l.shorten.on() }
 
 // shape turns the n labels of a series, of which ls are the first, into those it is stored under.
 // Without keep the series is not stored. The labels are good until the next call of decode. Errors:
@@ -65,7 +70,8 @@ func (p *push) shape(ls []remotewrite.Label, n int) (out []remotewrite.Label, m 
 	ls = slices.DeleteFunc(ls, func(l remotewrite.Label) bool {
 		return slices.ContainsFunc(p.lim.dropLabels, func(name string) bool { return name == string(l.Name) })
 	})
-	return ls, len(ls), len(ls) > 0, nil
+	p.shortenValues(ls)
+	return ls, len(ls), len(ls) > 0 || !p.lim.rewrites(), nil
 }
 
 // applyRules runs the relabel rules of the tenant over ls.

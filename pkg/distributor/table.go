@@ -60,7 +60,12 @@ const (
 	entryUsed      = 1 << iota
 	entryTransient // not in the index; lives as long as one push
 	entryDropped   // the rules of the tenant drop the series
+	entryAnyName   // label names were not checked
+	entryAnyCount  // nor was how many labels there are
 )
+
+// leftOut are the flags for checks that were left out at the wish of the sender.
+const leftOut = uint16(entryAnyName | entryAnyCount)
 
 // budget bounds the entries of all tables of a process.
 type budget struct {
@@ -212,6 +217,7 @@ type placement struct {
 	// There is no place for what is not stored.
 	dropped bool // the rules of the tenant drop the series
 	lost    bool // its replica is not elected; nothing else was found out about it
+	leftOut uint16
 }
 
 // before says whether epoch a is older than b.
@@ -259,6 +265,7 @@ func (t *table) add(w placement, topo *topology, tick uint32, f *found, transien
 		e.flags |= entryDropped
 	case !w.lost:
 		e.token, e.set, e.epoch = w.token, w.set, topo.epoch
+		e.flags |= w.leftOut
 	}
 	if transient {
 		e.flags |= entryTransient
@@ -273,6 +280,7 @@ func (t *table) add(w placement, topo *topology, tick uint32, f *found, transien
 // renew brings e up to date with w, which has the same shape, and fills f.
 func (t *table) renew(e *entry, w placement, topo *topology, f *found) {
 	newer := before(e.verdict, w.verdict)
+	checked := !newer && e.epoch != 0
 	if newer {
 		e.verdict = w.verdict
 	}
@@ -283,9 +291,10 @@ func (t *table) renew(e *entry, w placement, topo *topology, f *found) {
 		e.epoch, e.bound, e.flags = 0, [boundSlots]uint32{}, e.flags&^entryDropped
 	case w.lost:
 	case w.dropped:
-		e.flags |= entryDropped
+		e.flags = e.flags&^leftOut | entryDropped
 	default:
 		e.result = w.result
+		e.leaveOut(w, checked)
 	}
 	if w.lost || w.dropped {
 		f.copy(e)
@@ -304,6 +313,17 @@ func (t *table) renew(e *entry, w placement, topo *topology, f *found) {
 		e.token, e.set, e.epoch = w.token, w.set, topo.epoch
 	}
 	f.copy(e)
+}
+
+// leaveOut notes which checks w left out. What one of several pushes has checked is checked; checked
+// says whether one did before, under the same limits or newer ones.
+func (e *entry) leaveOut(w placement, checked bool) {
+	switch {
+	case !checked:
+		e.flags = e.flags&^leftOut | w.leftOut
+	case e.verdict == w.verdict:
+		e.flags &^= leftOut &^ w.leftOut
+	}
 }
 
 func (t *table) index(n uint32) {

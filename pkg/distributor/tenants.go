@@ -49,6 +49,8 @@ type shapeLimits struct {
 	rules string // metric_relabel_configs
 	drop  string // drop_labels
 	replicaLabels
+	// shorten takes part in the comparison with what it says, its limit included.
+	shorten shortening
 }
 
 // tenantLimits are the limits of one tenant in the form a push uses, with times in milliseconds.
@@ -77,7 +79,8 @@ type tenantLimits struct {
 	ingestionRate    float64
 	ingestionBurst   int
 	delay            time.Duration // until a push is answered
-	split            *splitter     // nil: all series are of the tenant that sends them
+	typeAndUnit      bool
+	split            *splitter // nil: all series are of the tenant that sends them
 }
 
 // most stands for no limit.
@@ -163,6 +166,7 @@ func readLimits(v limits.View) *tenantLimits {
 		ingestionRate:  limits.IngestionRate.Of(v),
 		ingestionBurst: limits.IngestionBurstSize.Of(v),
 		delay:          limits.IngestionArtificialDelay.Of(v),
+		typeAndUnit:    limits.EnableTypeAndUnitLabels.Of(v),
 	}
 	l.startTimes[remotewrite.RemoteWrite] = limits.CreatedTimestampZeroIngestion.Of(v)
 	l.startTimes[remotewrite.OTLP] = limits.OTelCreatedTimestampZeroIngestion.Of(v)

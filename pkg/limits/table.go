@@ -41,6 +41,12 @@ var (
 		"Longest label name.", "distributor")
 	MaxLabelValueLength = define("max_label_value_length", "validation.max-length-label-value", 2048, "bytes",
 		"Longest label value, and metric name.", "distributor")
+	LabelValueLengthOverLimitStrategy = define("label_value_length_over_limit_strategy", "validation.label-value-length-over-limit-strategy", "error", "",
+		"What becomes of a series with a label value over max_label_value_length: error refuses it, truncate puts a hash in the place of the end "+
+			"of the value, drop in the place of all of it. Metric names are always refused, and so is every value where the limit is below the 39 bytes of the hash.", "distributor").
+		oneOf("error", "truncate", "drop")
+	EnableTypeAndUnitLabels = define("enable_type_and_unit_labels", "distributor.enable-type-and-unit-labels", false, "",
+		"Whether series get the labels __type__ and __unit__ from the metadata that comes with them in remote write 2.0 and OTLP.", "distributor")
 	MaxLabelNamesPerSeries = define("max_label_names_per_series", "validation.max-label-names-per-series", 30, "labels",
 		"Most labels of one series.", "distributor")
 	MaxLabelNamesPerInfoSeries = define("max_label_names_per_info_series", "validation.max-label-names-per-info-series", 80, "labels",

@@ -84,6 +84,20 @@ func (b *Batch) SeriesMetadata(i int) Metadata {
 	return Metadata{Type: string(metricTypes[m.kind]), Help: b.symbol(m.help), Unit: b.symbol(m.unit)}
 }
 
+// MarkTypeAndUnit makes the hash of each series depend on the type and the unit that its metadata
+// says, for a receiver that makes labels of them.
+func (b *Batch) MarkTypeAndUnit(k *Keys) {
+	for i := range b.series {
+		j := b.series[i].meta
+		if j == 0 {
+			continue
+		}
+		if m := &b.metas[j-1]; m.kind != 0 || b.symbols[m.unit].n > 0 {
+			b.Hashes[i] = k.mix(b.Hashes[i], k.mix(Hash{k.metaHi ^ uint64(m.kind), k.metaLo}, b.symHashes[m.unit]))
+		}
+	}
+}
+
 // Exemplar is one exemplar without its labels.
 type Exemplar struct {
 	Value float64

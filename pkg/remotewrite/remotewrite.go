@@ -21,6 +21,8 @@ type Request struct {
 	Body    []byte
 	// Origin is the protocol that clients sent the push by.
 	Origin Origin
+	// SkipLabelNames and SkipLabelCount leave out a check at the wish of the sender.
+	SkipLabelNames, SkipLabelCount bool
 	// Refused is how many data points could not be translated from that protocol.
 	Refused int
 }

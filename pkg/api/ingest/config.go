@@ -31,6 +31,8 @@ type Config struct {
 	ReadTimeout  time.Duration
 	// InflightBytes bounds the bodies in memory, packed and unpacked. 0 derives it.
 	InflightBytes int
+	// SkipLabelNames and SkipLabelCount say whether a sender may have these checks left out.
+	SkipLabelNames, SkipLabelCount bool
 	// Retry is mounted by whoever assembles the settings: its place is the distributor's section.
 	Retry RetryConfig
 	// Memory is what bodies may take of the memory of the process; its owner sets it. nil: as much as
@@ -40,6 +42,10 @@ type Config struct {
 
 // Declare adds the settings to s.
 func (c *Config) Declare(s *config.Set) {
+	s.Bool(&c.SkipLabelNames, "skip_label_name_validation_header_enabled", false,
+		"Whether a push with the header X-Mimir-SkipLabelNameValidation: true may have label names of any characters.").Expert()
+	s.Bool(&c.SkipLabelCount, "skip_label_count_validation_header_enabled", false,
+		"Whether a push with the header X-Mimir-SkipLabelCountValidation: true may have series of any number of labels.").Expert()
 	s.Duration(&c.ReadTimeout, "push_read_timeout", 30*time.Second, "How long a client may take to send a push request. 0: no limit.").Expert()
 	s.Int(&c.InflightBytes, "max_inflight_push_body_bytes", 0, "Bytes of push requests in memory, packed and unpacked; more is answered 503. 0: a quarter of the memory limit.").Expert()
 }

@@ -25,14 +25,7 @@ func (a *API) OTLP(w http.ResponseWriter, r *http.Request) error {
 	if err != nil || contentType != typeProtobuf && contentType != typeJSON {
 		return errs.New(errs.Unsupported, "content type %q is not supported; use %s or %s", r.Header.Get("Content-Type"), typeProtobuf, typeJSON)
 	}
-	share := a.bodies.share()
-	defer share.release()
-	packed := a.first(r, a.cfg.Protocols.MaxOTLPBytes)
-	defer func() { a.buffers.give(packed) }()
-	if packed, err = a.readBody(w, r, packed, share, a.cfg.Protocols.MaxOTLPBytes); err != nil {
-		return a.otlpTooLarge(err)
-	}
-	stored, err := a.export(r.Context(), export{packed, r.Header.Get("Content-Encoding"), contentType == typeJSON}, share)
+	stored, err := a.receive(w, r, contentType == typeJSON)
 	if errs.KindOf(err) == errs.Accepted && err != nil {
 		w.WriteHeader(http.StatusAccepted)
 		return nil
@@ -42,6 +35,18 @@ func (a *API) OTLP(w http.ResponseWriter, r *http.Request) error {
 	}
 	holdBack(w, r, start, stored.delay)
 	return stored.write(w, contentType)
+}
+
+// receive stores what r carries. Its memory is given back when it returns.
+func (a *API) receive(w http.ResponseWriter, r *http.Request, json bool) (none outcome, err error) {
+	share := a.bodies.share()
+	defer share.release()
+	packed := a.first(r, a.cfg.Protocols.MaxOTLPBytes)
+	defer func() { a.buffers.give(packed) }()
+	if packed, err = a.readBody(w, r, packed, share, a.cfg.Protocols.MaxOTLPBytes); err != nil {
+		return none, a.otlpTooLarge(err)
+	}
+	return a.export(r.Context(), export{packed, r.Header.Get("Content-Encoding"), json}, share)
 }
 
 // export is an export request as received.

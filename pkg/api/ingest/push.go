@@ -9,6 +9,7 @@ import (
 	"mime"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -118,8 +119,15 @@ func (a *API) push(w http.ResponseWriter, r *http.Request, version remotewrite.V
 	defer a.buffers.give(plain)
 	a.metrics.compressed.Observe(float64(len(packed)))
 	a.metrics.uncompressed.Observe(float64(len(plain)))
-	written, err := a.pusher.Push(r.Context(), id, &remotewrite.Request{Version: version, Body: plain})
+	written, err := a.pusher.Push(r.Context(), id, &remotewrite.Request{Version: version, Body: plain,
+		SkipLabelNames: a.cfg.SkipLabelNames && asked(r, "X-Mimir-SkipLabelNameValidation"),
+		SkipLabelCount: a.cfg.SkipLabelCount && asked(r, "X-Mimir-SkipLabelCountValidation")})
 	return written, a.tooLarge(err)
+}
+
+// asked says whether r has the header with the value true.
+func asked(r *http.Request, header string) bool {
+	return strings.EqualFold(r.Header.Get(header), "true")
 }
 
 // tooLarge gives a body over the limit the status and the id that senders of remote write know:
