@@ -57,7 +57,13 @@ type Deps struct {
 	// Config and RuntimeConfig render YAML without secrets; mode is "", diff or defaults.
 	Config, RuntimeConfig func(mode string) ([]byte, error)
 
+	Uploads   admin.BlockUploads
+	Deletions admin.TenantDeletions
+	Planner   admin.Planner
+	Stored    admin.Stored
+
 	IngesterRing, DistributorRing, Memberlist http.Handler // pages made elsewhere
+	StoreGatewayRing, CompactorRing           http.Handler
 }
 
 // IngesterDeps is the switches of an ingester.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/s2"
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -75,8 +76,30 @@ func everything(t testing.TB, f *fakes) Deps {
 		Ready:    func(context.Context) error { return nil },
 		Services: func() []admin.Service { return nil },
 		Config:   f.yaml, RuntimeConfig: f.yaml,
-		IngesterRing: f, DistributorRing: f, Memberlist: f,
+		IngesterRing: f, DistributorRing: f, Memberlist: f, StoreGatewayRing: f, CompactorRing: f,
+		Uploads: noBlocks{}, Deletions: noBlocks{}, Planner: noBlocks{}, Stored: noBlocks{},
 	}
+}
+
+// noBlocks is an empty bucket.
+type noBlocks struct{}
+
+func (noBlocks) StartUpload(context.Context, tenant.ID, ulid.ULID, io.Reader) error { return nil }
+func (noBlocks) UploadFile(context.Context, tenant.ID, ulid.ULID, string, int64, io.Reader) error {
+	return nil
+}
+func (noBlocks) FinishUpload(context.Context, tenant.ID, ulid.ULID) error { return nil }
+func (noBlocks) UploadResult(context.Context, tenant.ID, ulid.ULID) (string, string, error) {
+	return "complete", "", nil
+}
+func (noBlocks) DeleteTenant(context.Context, tenant.ID) error          { return nil }
+func (noBlocks) TenantDeleted(context.Context, tenant.ID) (bool, error) { return true, nil }
+func (noBlocks) Tenants(context.Context) ([]tenant.ID, error)           { return nil, nil }
+func (noBlocks) PlannedJobs(context.Context, tenant.ID) ([]admin.CompactionJob, error) {
+	return nil, nil
+}
+func (noBlocks) Blocks(context.Context, tenant.ID) ([]admin.StoredBlock, time.Time, error) {
+	return nil, time.Time{}, nil
 }
 
 func defaults(t testing.TB) Config {

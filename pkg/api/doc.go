@@ -11,7 +11,7 @@ func WriteDoc(w io.Writer) error {
 	var b strings.Builder
 	b.WriteString("# HTTP API\n\nRoutes marked with a tenant need the header `X-Scope-OrgID`. " +
 		"The prefix `" + defaultPrefix + "` is the setting `api.prometheus_http_prefix`.\n")
-	for _, service := range []Service{Any, Distributor, Querier, Ingester} {
+	for _, service := range everyService() {
 		title := "Served by the " + string(service)
 		if service == Any {
 			title = "Served by every process"

@@ -21,6 +21,8 @@ const (
 	GetLabels         Action = "aps:GetLabels"
 	GetSeries         Action = "aps:GetSeries"
 	GetMetricMetadata Action = "aps:GetMetricMetadata"
+	UploadBlocks      Action = "amphora:UploadBlocks"
+	DeleteTenant      Action = "amphora:DeleteTenant"   // all blocks of one's own tenant
 	DescribeTenant    Action = "amphora:DescribeTenant" // usage and limits of one's own tenant
 	Scrape            Action = "amphora:Scrape"         // the metrics of the process
 	Admin             Action = "amphora:Admin"          // everything of the process and all tenants
@@ -32,11 +34,18 @@ type Service string
 
 // The services.
 const (
-	Any         Service = "any"
-	Distributor Service = "distributor"
-	Ingester    Service = "ingester"
-	Querier     Service = "querier"
+	Any          Service = "any"
+	Distributor  Service = "distributor"
+	Ingester     Service = "ingester"
+	Querier      Service = "querier"
+	StoreGateway Service = "store-gateway"
+	Compactor    Service = "compactor"
 )
+
+// everyService is in the order in which pages list them.
+func everyService() []Service {
+	return []Service{Any, Distributor, Querier, Ingester, StoreGateway, Compactor}
+}
 
 // Tenancy says for whom a route acts.
 type Tenancy uint8
@@ -199,25 +208,51 @@ var Routes = []Route{
 		bind: (*API).userStats},
 
 	{Methods: "GET,POST", Path: "/ingester/flush", Action: Admin, Service: Ingester, Doc: "Ship the samples in memory; `tenant` (may repeat), `wait=true` to wait for the result.",
-		bind: func(a *API) Handler { return ingesterCall(a.deps.Ingester.Flusher, admin.Flush) }},
+		bind: func(a *API) Handler { return serviceCall(a.deps.Ingester.Flusher, admin.Flush) }},
 	{Methods: "POST", Path: "/ingester/shutdown", Action: Admin, Service: Ingester, Doc: "Ship everything, leave the ring and stop serving; the process stays.",
-		bind: func(a *API) Handler { return ingesterCall(a.deps.Ingester.Flusher, admin.Shutdown) }},
+		bind: func(a *API) Handler { return serviceCall(a.deps.Ingester.Flusher, admin.Shutdown) }},
 	{Methods: "GET,POST,DELETE", Path: "/ingester/prepare-shutdown", Action: Admin, Service: Ingester, Doc: "Whether the next stop ships everything and leaves the ring: `set` or `unset`. POST sets, DELETE takes it back.",
-		bind: func(a *API) Handler { return ingesterCall(a.deps.Ingester.PrepareShutdown, admin.PrepareShutdown) }},
+		bind: func(a *API) Handler { return serviceCall(a.deps.Ingester.PrepareShutdown, admin.PrepareShutdown) }},
 	{Methods: "GET,POST,DELETE", Path: "/ingester/prepare-instance-ring-downscale", Action: Admin, Service: Ingester, Doc: "Since when the ingester takes no new series, as Unix seconds or 0. POST begins, DELETE ends.",
-		bind: func(a *API) Handler { return ingesterCall(a.deps.Ingester.PrepareDownscale, admin.PrepareDownscale) }},
+		bind: func(a *API) Handler { return serviceCall(a.deps.Ingester.PrepareDownscale, admin.PrepareDownscale) }},
 	{Methods: "GET,PUT,DELETE", Path: "/ingester/unregister-on-shutdown", Action: Admin, Service: Ingester, Doc: "Whether the ingester leaves the ring when it stops: `{\"unregister\":true}`. PUT sets, DELETE goes back to the configured state.",
 		bind: func(a *API) Handler {
-			return ingesterCall(a.deps.Ingester.UnregisterOnShutdown, admin.UnregisterOnShutdown)
+			return serviceCall(a.deps.Ingester.UnregisterOnShutdown, admin.UnregisterOnShutdown)
 		}},
 	{Methods: "GET", Path: "/ingester/tenants", Action: Admin, Service: Ingester, Link: "Tenants of this ingester", Doc: "Tenants with samples in memory.",
-		bind: func(a *API) Handler { return ingesterCall(a.deps.Ingester.Tenants, admin.Tenants) }},
+		bind: func(a *API) Handler { return serviceCall(a.deps.Ingester.Tenants, admin.Tenants) }},
 	{Methods: "GET", Path: "/ingester/tsdb/{tenant}", Action: Admin, Service: Ingester, Doc: "One tenant of this ingester.",
-		bind: func(a *API) Handler { return ingesterCall(a.deps.Ingester.Tenants, admin.Tenant) }},
+		bind: func(a *API) Handler { return serviceCall(a.deps.Ingester.Tenants, admin.Tenant) }},
+
+	{Methods: "GET,POST", Path: "/store-gateway/ring", Action: Admin, Service: StoreGateway, Link: "Ring of store-gateways", Doc: "Store-gateways and their share of the blocks; POST forgets one.",
+		bind: func(a *API) Handler { return admin.Page(a.deps.StoreGatewayRing) }},
+	{Methods: "GET", Path: "/store-gateway/tenants", Action: Admin, Service: StoreGateway, Link: "Tenants with blocks", Doc: "Tenants of the bucket.",
+		bind: func(a *API) Handler { return serviceCall(a.deps.Stored, admin.StoredTenants) }},
+	{Methods: "GET", Path: "/store-gateway/tenant/{tenant}/blocks", Action: Admin, Service: StoreGateway, Doc: "Blocks of one tenant with their marks, as its bucket index has them.",
+		bind: func(a *API) Handler { return serviceCall(a.deps.Stored, admin.StoredBlocks) }},
+
+	{Methods: "GET,POST", Path: "/compactor/ring", Action: Admin, Service: Compactor, Link: "Ring of compactors", Doc: "Compactors and their share of the work; POST forgets one.",
+		bind: func(a *API) Handler { return admin.Page(a.deps.CompactorRing) }},
+	{Methods: "GET", Path: "/compactor/tenants", Action: Admin, Service: Compactor, Link: "Tenants and their jobs", Doc: "Tenants of the bucket.",
+		bind: func(a *API) Handler { return serviceCall(a.deps.Planner, admin.CompactorTenants) }},
+	{Methods: "GET", Path: "/compactor/tenant/{tenant}/planned_jobs", Action: Admin, Service: Compactor, Doc: "Compaction jobs of one tenant that are due, with their blocks and bytes.",
+		bind: func(a *API) Handler { return serviceCall(a.deps.Planner, admin.PlannedJobs) }},
+	{Methods: "POST", Path: "/compactor/delete_tenant", Action: DeleteTenant, Service: Compactor, Tenancy: OneTenant, Doc: "Mark all blocks of the calling tenant for deletion.",
+		bind: func(a *API) Handler { return serviceCall(a.deps.Deletions, admin.DeleteTenant) }},
+	{Methods: "GET", Path: "/compactor/delete_tenant_status", Action: DeleteTenant, Service: Compactor, Tenancy: OneTenant, Doc: "Whether all blocks of the calling tenant are gone: `{\"tenant_id\":\"...\",\"blocks_deleted\":true}`.",
+		bind: func(a *API) Handler { return serviceCall(a.deps.Deletions, admin.DeleteTenantStatus) }},
+	{Methods: "POST", Path: "/api/v1/upload/block/{block}/start", Action: UploadBlocks, Service: Compactor, Tenancy: OneTenant, Doc: "Begin to upload a block; the body is its meta.json with `thanos.files`.",
+		bind: func(a *API) Handler { return serviceCall(a.deps.Uploads, admin.StartBlockUpload) }},
+	{Methods: "POST", Path: "/api/v1/upload/block/{block}/files", Action: UploadBlocks, Service: Compactor, Tenancy: OneTenant, Doc: "Upload the file `path` of a block: index or chunks/000001.",
+		bind: func(a *API) Handler { return serviceCall(a.deps.Uploads, admin.UploadBlockFile) }},
+	{Methods: "POST", Path: "/api/v1/upload/block/{block}/finish", Action: UploadBlocks, Service: Compactor, Tenancy: OneTenant, Doc: "End the upload of a block, which is then checked and published.",
+		bind: func(a *API) Handler { return serviceCall(a.deps.Uploads, admin.FinishBlockUpload) }},
+	{Methods: "GET", Path: "/api/v1/upload/block/{block}/check", Action: UploadBlocks, Service: Compactor, Tenancy: OneTenant, Doc: "Where the upload of a block stands: `complete`, `uploading`, `validating` or `failed` with an `error`.",
+		bind: func(a *API) Handler { return serviceCall(a.deps.Uploads, admin.CheckBlockUpload) }},
 }
 
-// ingesterCall makes a handler of part, none of a part that the ingester does not have.
-func ingesterCall[T comparable](part T, handler func(T) Handler) Handler {
+// serviceCall makes a handler of part, none of a part that the process does not have.
+func serviceCall[T comparable](part T, handler func(T) Handler) Handler {
 	var none T
 	if part == none {
 		return nil
@@ -307,7 +342,7 @@ func (a *API) electedReplicas() Handler {
 // index groups the links of the mounted routes by service.
 func (a *API) index() []admin.Group {
 	var groups []admin.Group
-	for _, service := range []Service{Any, Distributor, Querier, Ingester} {
+	for _, service := range everyService() {
 		g := admin.Group{Name: strings.ToUpper(string(service[:1])) + string(service[1:])}
 		if service == Any {
 			g.Name = "This process"

@@ -186,7 +186,9 @@ func pushBody(t *testing.T, name string, value float64) []byte {
 func TestOneProcessTakesKeepsAndAnswers(t *testing.T) {
 	dir := t.TempDir()
 	args := []string{"-ingester.data-dir=" + dir + "/ingester", "-blocks-storage.filesystem.dir=" + dir + "/blocks",
-		"-blocks-storage.bucket-store.sync-dir=" + dir + "/sync"}
+		"-blocks-storage.bucket-store.sync-dir=" + dir + "/sync",
+		// The ring in memory outlives the first process, which had another port.
+		"-ingester.ring.unregister-on-shutdown=true"}
 	p := start(t, args...)
 	if code, body := p.do(t, http.MethodPost, "/api/v1/push", "a", pushBody(t, "m", 42)); code != http.StatusOK {
 		t.Fatalf("push: %d %s", code, body)

@@ -83,6 +83,18 @@ func (a *App) mountPages(d *api.Deps) error {
 		}
 		d.DistributorRing = peers.entry
 	}
+	if a.cfg.runs("store-gateway") || a.cfg.runs("querier") {
+		if r, err = a.storeRing(); err != nil {
+			return err
+		}
+		d.StoreGatewayRing = r
+	}
+	if a.cfg.runs("compactor") && !a.cfg.alone() {
+		if r, err = a.compactorRing(); err != nil {
+			return err
+		}
+		d.CompactorRing = r
+	}
 	if !a.cfg.alone() {
 		m, err := a.memberlistKV()
 		if err != nil {
@@ -129,6 +141,20 @@ func (a *App) mountBackends(d *api.Deps) error {
 			Engine: promql{e, a.limits}, Storage: q, Exemplars: q, Metadata: q,
 			Limits: a.limits.For, Timeout: a.cfg.Engine.Timeout,
 		}
+	}
+	if a.cfg.runs("store-gateway") {
+		b, err := a.blocksBucket()
+		if err != nil {
+			return err
+		}
+		d.Stored = stored{b}
+	}
+	if a.cfg.runs("compactor") {
+		c, err := a.compactor()
+		if err != nil {
+			return err
+		}
+		d.Uploads, d.Deletions, d.Planner = c, c, planner{c}
 	}
 	if a.cfg.runs("ingester") {
 		ing, err := a.ingester()

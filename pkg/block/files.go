@@ -42,6 +42,9 @@ func filesOf(ctx context.Context, bkt objstore.BucketReader, m Meta) ([]File, er
 	return files, complete(files)
 }
 
+// IsData says whether a path relative to a block is one of its data files.
+func IsData(rel string) bool { return isData(rel) }
+
 // isData says whether a path of a block is one of those that hold its data. A meta file is
 // foreign: no other path of it is ever opened.
 func isData(rel string) bool {

@@ -90,6 +90,9 @@ const hashSHA256 = "SHA256"
 // is exclusive.
 func (m *Meta) Overlaps(mint, maxt int64) bool { return m.MinTime <= maxt && mint < m.MaxTime }
 
+// ParseMeta reads a meta file. Errors have no kind.
+func ParseMeta(b []byte) (Meta, error) { return parseMeta(b) }
+
 func parseMeta(b []byte) (Meta, error) {
 	var m Meta
 	if err := json.Unmarshal(b, &m); err != nil {

@@ -55,6 +55,11 @@ type Compactor struct {
 	ranges  []int64
 	deps    Deps
 	metrics *metrics
+
+	checks     chan struct{} // a token for each uploaded block being checked
+	background sync.WaitGroup
+	life       context.Context //nolint:containedctx // Of checks, which outlive the request that starts them.
+	end        context.CancelFunc
 }
 
 // New returns a compactor. Errors: Invalid.
@@ -69,8 +74,9 @@ func New(cfg Config, deps Deps) (*Compactor, error) {
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "compactor.block_ranges %w", err)
 	}
-	c := &Compactor{cfg: cfg, ranges: ranges, deps: deps, metrics: newMetrics(deps.Reg)}
-	c.Service = services.NewBasicService(c.starting, c.running, nil).WithName("compactor")
+	c := &Compactor{cfg: cfg, ranges: ranges, deps: deps, metrics: newMetrics(deps.Reg), checks: make(chan struct{}, validations)}
+	c.life, c.end = context.WithCancel(context.Background())
+	c.Service = services.NewBasicService(c.starting, c.running, c.stopping).WithName("compactor")
 	return c, nil
 }
 
@@ -86,6 +92,13 @@ func (c *Compactor) starting(context.Context) error {
 	if err := errors.Join(os.RemoveAll(c.scratch()), os.MkdirAll(c.scratch(), 0o750)); err != nil {
 		return errs.New(errs.Unavailable, "prepare the compactor's directory: %w", err)
 	}
+	return nil
+}
+
+// stopping ends the checks of uploaded blocks.
+func (c *Compactor) stopping(error) error {
+	c.end()
+	c.background.Wait()
 	return nil
 }
 

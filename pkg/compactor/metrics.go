@@ -21,12 +21,18 @@ type metrics struct {
 	cleanStarted, cleanCompleted, cleanFailed           prometheus.Counter
 	lastClean                                           prometheus.Gauge
 	deleted, deletionFailures, estimateFailures         prometheus.Counter
+	uploads, uploadsFailed                              prometheus.Counter
 
-	blocks, marks, partials, aside, updated *prometheus.GaugeVec
-	backlogJobs, backlogBytes               *prometheus.GaugeVec
+	perTenant
 
 	mu    sync.Mutex // guards known
 	known map[tenant.ID]bool
+}
+
+// perTenant are the gauges of each tenant that this process cleans up.
+type perTenant struct {
+	blocks, marks, partials, aside, updated *prometheus.GaugeVec
+	backlogJobs, backlogBytes               *prometheus.GaugeVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -40,7 +46,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	gauge := func(name, help string) prometheus.Gauge {
 		return f.NewGauge(prometheus.GaugeOpts{Name: "amphora_compactor_" + name, Help: help})
 	}
-	perTenant := func(name, help string, more ...string) *prometheus.GaugeVec {
+	ofTenant := func(name, help string, more ...string) *prometheus.GaugeVec {
 		return f.NewGaugeVec(prometheus.GaugeOpts{Name: "amphora_" + name, Help: help}, append([]string{"user"}, more...))
 	}
 	duration := func(name, help string) prometheus.Histogram {
@@ -69,14 +75,18 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		deletionFailures: counter("block_cleanup_failures_total", "Blocks that could not be deleted; they are tried again."),
 		estimateFailures: f.NewCounter(prometheus.CounterOpts{Name: "amphora_bucket_index_estimated_compaction_jobs_errors_total",
 			Help: "Failures to estimate the jobs that are due."}),
-		blocks:       perTenant("bucket_blocks_count", "Blocks of the tenant in the bucket, those marked for deletion included."),
-		marks:        perTenant("bucket_blocks_marked_for_deletion_count", "Blocks of the tenant that are marked for deletion."),
-		partials:     perTenant("bucket_blocks_partials_count", "Blocks of the tenant without a meta file."),
-		aside:        perTenant("bucket_blocks_marked_for_no_compaction_count", "Blocks of the tenant that are set aside from compaction."),
-		updated:      perTenant("bucket_index_last_successful_update_timestamp_seconds", "When the tenant's bucket index was brought up to date."),
-		backlogJobs:  perTenant("bucket_index_estimated_compaction_jobs", "Compaction jobs of the tenant that are due.", "type"),
-		backlogBytes: perTenant("bucket_index_estimated_compaction_bytes", "Bytes of the blocks of these jobs.", "type"),
-		known:        map[tenant.ID]bool{},
+		uploads:       counter("block_uploads_total", "Blocks published by the block upload API."),
+		uploadsFailed: counter("block_uploads_failed_total", "Uploaded blocks that were refused because they are damaged."),
+		perTenant: perTenant{
+			blocks:       ofTenant("bucket_blocks_count", "Blocks of the tenant in the bucket, those marked for deletion included."),
+			marks:        ofTenant("bucket_blocks_marked_for_deletion_count", "Blocks of the tenant that are marked for deletion."),
+			partials:     ofTenant("bucket_blocks_partials_count", "Blocks of the tenant without a meta file."),
+			aside:        ofTenant("bucket_blocks_marked_for_no_compaction_count", "Blocks of the tenant that are set aside from compaction."),
+			updated:      ofTenant("bucket_index_last_successful_update_timestamp_seconds", "When the tenant's bucket index was brought up to date."),
+			backlogJobs:  ofTenant("bucket_index_estimated_compaction_jobs", "Compaction jobs of the tenant that are due.", "type"),
+			backlogBytes: ofTenant("bucket_index_estimated_compaction_bytes", "Bytes of the blocks of these jobs.", "type"),
+		},
+		known: map[tenant.ID]bool{},
 	}
 }
 

@@ -233,4 +233,12 @@ var (
 		"Blocks without a meta file to which nothing was added for this long are deleted; at least 4h. 0: never.", "compactor")
 	CompactorMaxLookback = define("compactor_max_lookback", "compactor.max-lookback", time.Duration(0), "",
 		"Blocks whose newest sample is older are not compacted. 0: all are.", "compactor")
+	CompactorBlockUploadEnabled = define("compactor_block_upload_enabled", "compactor.block-upload-enabled", false, "",
+		"Whether a tenant may upload blocks.", "compactor")
+	CompactorBlockUploadValidationEnabled = define("compactor_block_upload_validation_enabled", "compactor.block-upload-validation-enabled", true, "",
+		"Whether uploaded blocks are checked before they are published.", "compactor")
+	CompactorBlockUploadVerifyChunks = define("compactor_block_upload_verify_chunks", "compactor.block-upload-verify-chunks", true, "",
+		"Whether the check of an uploaded block reads its chunks.", "compactor")
+	CompactorBlockUploadMaxBlockSizeBytes = define("compactor_block_upload_max_block_size_bytes", "compactor.block-upload-max-block-size-bytes", 0, "bytes",
+		"Largest block that may be uploaded. 0: no limit.", "compactor")
 )

@@ -1,0 +1,74 @@
+package app
+
+import (
+	"context"
+	"time"
+
+	"github.com/thanos-io/objstore"
+
+	"github.com/amphora-metrics/amphora/pkg/api/admin"
+	"github.com/amphora-metrics/amphora/pkg/block"
+	"github.com/amphora-metrics/amphora/pkg/compactor"
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+)
+
+// planner gives a compactor the shape that its pages ask for.
+type planner struct{ *compactor.Compactor }
+
+// PlannedJobs is part of admin.Planner.
+func (p planner) PlannedJobs(ctx context.Context, id tenant.ID) ([]admin.CompactionJob, error) {
+	jobs, err := p.Plan(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	var out []admin.CompactionJob
+	for i := range jobs {
+		j := &jobs[i]
+		job := admin.CompactionJob{Key: j.Key, Stage: string(j.Stage), Shard: j.Shard, Bytes: j.Bytes(),
+			MinTime: time.UnixMilli(j.MinTime).UTC(), MaxTime: time.UnixMilli(j.MaxTime).UTC()}
+		for _, b := range j.Blocks {
+			job.Blocks = append(job.Blocks, b.ID.String())
+		}
+		out = append(out, job)
+	}
+	return out, nil
+}
+
+// stored shows what the bucket holds by its indexes.
+type stored struct{ bkt objstore.Bucket }
+
+// Tenants is part of admin.Stored.
+func (s stored) Tenants(ctx context.Context) ([]tenant.ID, error) { return block.Tenants(ctx, s.bkt) }
+
+// Blocks is part of admin.Stored.
+func (s stored) Blocks(ctx context.Context, id tenant.ID) ([]admin.StoredBlock, time.Time, error) {
+	bkt := objstore.NewPrefixedBucket(s.bkt, string(id))
+	idx, err := block.ReadBucketIndex(ctx, bkt)
+	if err != nil && errs.KindOf(err) == errs.NotFound {
+		return nil, time.Time{}, errs.New(errs.NotFound, "tenant %s has no bucket index: it has no blocks, or no compactor has looked at them yet", id)
+	}
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	aside, err := block.NoCompacts(ctx, bkt)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	why, marked := map[[16]byte]string{}, map[[16]byte]time.Time{}
+	for _, m := range aside {
+		why[m.ID] = m.Reason + ": " + m.Details
+	}
+	for _, m := range idx.DeletionMarks {
+		marked[m.ID] = time.Unix(m.DeletionTime, 0).UTC()
+	}
+	var out []admin.StoredBlock
+	for _, b := range idx.Blocks {
+		out = append(out, admin.StoredBlock{
+			ID: b.ID.String(), MinTime: time.UnixMilli(b.MinTime).UTC(), MaxTime: time.UnixMilli(b.MaxTime).UTC(), Level: b.CompactionLevel,
+			Shard: b.CompactorShard, OutOfOrder: b.OutOfOrder, Bytes: b.SizeBytes, Uploaded: time.Unix(b.UploadedAt, 0).UTC(),
+			MarkedForDelete: marked[b.ID], NotCompacted: why[b.ID],
+		})
+	}
+	return out, time.Unix(idx.UpdatedAt, 0).UTC(), nil
+}
