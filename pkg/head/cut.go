@@ -31,11 +31,11 @@ func (h *Head) CompactDue() bool {
 // force it cuts everything that is in memory now, while appends of newer samples go on. It returns the number of new blocks, which are on
 // disk, fsynced, when it returns. Calls must not overlap.
 func (h *Head) Compact(ctx context.Context, force bool) (int, error) {
-	before := len(h.db.Blocks())
+	before := h.made.Load()
 	cut := false
 	for h.CompactDue() {
 		if err := ctx.Err(); err != nil {
-			return len(h.db.Blocks()) - before, err
+			return h.madeSince(before), err
 		}
 		mint := h.MinTime()
 		end := blockEnd(mint)
@@ -47,21 +47,21 @@ func (h *Head) Compact(ctx context.Context, force bool) (int, error) {
 		}
 		rh := tsdb.NewRangeHeadWithIsolationDisabled(h.db.Head(), mint, end-1)
 		if err := h.db.CompactHead(rh); err != nil {
-			return len(h.db.Blocks()) - before, fmt.Errorf("cut block up to %d: %w", end, err)
+			return h.madeSince(before), fmt.Errorf("cut block up to %d: %w", end, err)
 		}
 		cut = true
 	}
 	if force {
 		if err := h.cutAll(ctx); err != nil {
-			return len(h.db.Blocks()) - before, err
+			return h.madeSince(before), err
 		}
 	}
 	if cut || force {
 		if err := h.cutLate(ctx); err != nil {
-			return len(h.db.Blocks()) - before, fmt.Errorf("cut late samples: %w", err)
+			return h.madeSince(before), fmt.Errorf("cut late samples: %w", err)
 		}
 	}
-	return len(h.db.Blocks()) - before, nil
+	return h.madeSince(before), nil
 }
 
 // noCut is before the time of any sample.
@@ -115,61 +115,14 @@ func (h *Head) CutSeries(ctx context.Context, refs []Ref) (int, error) {
 // blockEnd is the end of the aligned block range that holds t.
 func blockEnd(t int64) int64 { return blockStart(t, rangeMillis) + rangeMillis }
 
+// madeSince is how many blocks were made since that many were.
+func (h *Head) madeSince(before int64) int { return int(h.made.Load() - before) }
+
 // Blocks returns the local blocks, oldest first.
-func (h *Head) Blocks() []Block {
-	dropped := h.dropped()
-	var out []Block
-	for _, b := range h.db.Blocks() {
-		m := b.Meta()
-		if _, gone := dropped[m.ULID]; gone {
-			continue
-		}
-		out = append(out, Block{
-			ID: m.ULID, Dir: b.Dir(), MinTime: m.MinTime, MaxTime: m.MaxTime,
-			OutOfOrder: m.Compaction.FromOutOfOrder(), Series: m.Stats.NumSeries, Samples: m.Stats.NumSamples,
-		})
-	}
-	return out
-}
+func (h *Head) Blocks() []Block { return h.blocks.list() }
 
 // DropBlocks deletes local blocks. They leave Blocks at once and the disk at the next Sweep or cut.
-func (h *Head) DropBlocks(ids ...ulid.ULID) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, id := range ids {
-		h.drop[id] = struct{}{}
-	}
-}
-
-func (h *Head) dropped() map[ulid.ULID]struct{} {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	out := make(map[ulid.ULID]struct{}, len(h.drop))
-	for id := range h.drop {
-		out[id] = struct{}{}
-	}
-	return out
-}
-
-// blocksToDelete is asked by the TSDB when it looks at its directory.
-func (h *Head) blocksToDelete(blocks []*tsdb.Block) map[ulid.ULID]struct{} {
-	out := h.dropped()
-	here := map[ulid.ULID]bool{}
-	for _, b := range blocks {
-		here[b.Meta().ULID] = true
-		if b.Meta().Compaction.Deletable {
-			out[b.Meta().ULID] = struct{}{}
-		}
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for id := range h.drop {
-		if !here[id] {
-			delete(h.drop, id)
-		}
-	}
-	return out
-}
+func (h *Head) DropBlocks(ids ...ulid.ULID) { h.blocks.drop(ids) }
 
 // quiet keeps the TSDB's progress lines out of the log of a process with many tenants.
 func quiet(log *slog.Logger) *slog.Logger {

@@ -9,14 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
-	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
@@ -79,8 +77,10 @@ type Head struct {
 	views   views
 	lateCut lateCut
 
-	mu   sync.Mutex             // guards drop
-	drop map[ulid.ULID]struct{} // blocks to delete at the next reload
+	blocks blockList
+	made   atomic.Int64 // blocks cut
+
+	unreleased atomic.Int64 // samples that came since chunks were released
 }
 
 // Open opens the head in o.Dir, which is created. A damaged local block is moved aside (suffix
@@ -92,19 +92,20 @@ func Open(o Options) (*Head, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	h := &Head{o: o, drop: map[ulid.ULID]struct{}{}}
-	db, err := h.open()
-	if err != nil {
-		if moved := setDamagedAside(o.Dir, o.Logger); moved > 0 {
-			db, err = h.open()
-		}
+	h := &Head{o: o, blocks: blockList{dir: filepath.Join(o.Dir, blocksDir), log: quiet(o.Logger), count: o.Shared.openBlocks(), now: o.Now}}
+	if err := h.blocks.load(o.Dir); err != nil {
+		return nil, fmt.Errorf("open blocks in %s: %w", o.Dir, err)
 	}
+	db, err := h.open()
 	if err != nil {
 		return nil, fmt.Errorf("open head in %s: %w", o.Dir, err)
 	}
 	h.db = db
 	h.cutting.Store(noCut)
 	h.late.Store(o.OutOfOrderWindow > 0)
+	if maxt, ok := h.blocks.newest(); ok {
+		db.Head().SetMinValidTime(maxt)
+	}
 	db.DisableCompactions()
 	return h, nil
 }
@@ -123,7 +124,6 @@ func (h *Head) open() (*tsdb.DB, error) {
 	t.MaxExemplars = int64(h.o.MaxExemplars)
 	t.BlockReloadInterval = reloadEvery
 	t.SeriesLifecycleCallback = lifecycle{h}
-	t.BlocksToDelete = h.blocksToDelete
 	t.NewCompactorFunc = h.newCompactor
 	// The TSDB fixes at open whether late samples can be cut to blocks, so a window is always
 	// opened; SetLimits gives the true one.
@@ -156,10 +156,6 @@ func (h *Head) MinTime() int64 { return h.db.Head().MinTime() }
 
 // MaxTime is the newest time in memory, in milliseconds; math.MinInt64 if there is none.
 func (h *Head) MaxTime() int64 { return h.db.Head().MaxTime() }
-
-// Querier reads what is in memory and in local blocks, mint <= t <= maxt. Of a batch with late
-// samples it may show a part; ChunkQuerier does not.
-func (h *Head) Querier(mint, maxt int64) (storage.Querier, error) { return h.db.Querier(mint, maxt) }
 
 // ExemplarQuerier reads the kept exemplars.
 func (h *Head) ExemplarQuerier(ctx context.Context) (storage.ExemplarQuerier, error) {
@@ -208,15 +204,22 @@ func (h *Head) ForEachSeries(fn func(ref Ref, ls labels.Labels) error) error {
 	return p.Err()
 }
 
-// ReleaseChunks moves closed chunks from the heap to the disk cache. The process ends if the disk
-// has no room for them, so that must be known before.
-func (h *Head) ReleaseChunks() { h.db.ForceHeadMMap() }
+// Unreleased is how many samples came since ReleaseChunks.
+func (h *Head) Unreleased() int64 { return h.unreleased.Load() }
+
+// ReleaseChunks moves closed chunks from the heap to the disk cache. The first time it costs a head
+// two open files, a mapping and a buffer of 64 KiB, for good. The process ends if the disk has no
+// room for the chunks, so that must be known before. Calls must not overlap.
+func (h *Head) ReleaseChunks() {
+	h.unreleased.Store(0)
+	h.db.ForceHeadMMap()
+}
 
 // Close closes the head. What is in memory only is gone unless the caller logged it. Errors:
 // Unavailable if the disk is full, and then not everything was closed.
 func (h *Head) Close() (err error) {
 	defer recoverDisk(&err)
-	return h.db.Close()
+	return errors.Join(h.db.Close(), h.blocks.closeAll())
 }
 
 // recoverDisk turns the panic by which the TSDB reports that it cannot write chunks into an error.
@@ -259,33 +262,4 @@ func (l lifecycle) PostDeletion(gone map[chunks.HeadSeriesRef]labels.Labels) {
 			f(Ref(ref), ls)
 		}
 	}
-}
-
-// setDamagedAside renames the blocks in dir that do not open and returns how many there were.
-func setDamagedAside(dir string, log *slog.Logger) (moved int) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return 0
-	}
-	for _, e := range entries {
-		if _, err := ulid.ParseStrict(e.Name()); err != nil || !e.IsDir() {
-			continue
-		}
-		path := filepath.Join(dir, e.Name())
-		b, err := tsdb.OpenBlock(log, path, nil, tsdb.DefaultPostingsDecoderFactory)
-		if err == nil {
-			err = b.Close()
-		}
-		if err == nil {
-			continue
-		}
-		if rerr := os.Rename(path, path+".damaged"); rerr != nil {
-			log.Error("damaged local block cannot be moved aside", "block", path, "err", errors.Join(err, rerr))
-			continue
-		}
-		log.Error("damaged local block moved aside; its samples are missing unless another replica or the bucket has them",
-			"block", path, "err", err)
-		moved++
-	}
-	return moved
 }

@@ -269,7 +269,7 @@ func TestDroppedBlocksLeaveAtTheNextSweep(t *testing.T) {
 	if len(h.Blocks()) != 0 {
 		t.Error("a dropped block is still listed")
 	}
-	if err := h.Sweep(context.Background()); err != nil {
+	if err := h.Sweep(); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(b.Dir); !errors.Is(err, os.ErrNotExist) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"math"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -58,9 +59,25 @@ type compactor struct {
 	h *Head
 }
 
-// Write is part of tsdb.Compactor. For late samples the TSDB calls it for one block range after
-// the other.
-func (c compactor) Write(dest string, b tsdb.BlockReader, mint, maxt int64, base *tsdb.BlockMeta) ([]ulid.ULID, error) {
+// Write is part of tsdb.Compactor. The block joins the head's own list before the TSDB drops its
+// samples from memory.
+func (c compactor) Write(_ string, b tsdb.BlockReader, mint, maxt int64, base *tsdb.BlockMeta) ([]ulid.ULID, error) {
+	ids, err := c.cut(b, mint, maxt, base)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range ids {
+		if err := c.h.blocks.add(filepath.Join(c.h.blocks.dir, id.String())); err != nil {
+			return nil, err
+		}
+		c.h.made.Add(1)
+	}
+	return ids, nil
+}
+
+// cut writes one block, or none. For late samples the TSDB asks for one block range after the other.
+func (c compactor) cut(b tsdb.BlockReader, mint, maxt int64, base *tsdb.BlockMeta) ([]ulid.ULID, error) {
+	dest := c.h.blocks.dir
 	switch of := b.(type) {
 	case *tsdb.RangeHead:
 		if of.MaxTime() == nothing {
@@ -88,19 +105,9 @@ func (c compactor) Write(dest string, b tsdb.BlockReader, mint, maxt int64, base
 // nothing is the end of a range in which no sample lies.
 const nothing = math.MinInt64
 
-// Sweep takes dropped blocks off the disk, once the queries that read them are done. It must not
-// overlap with a cut.
-func (h *Head) Sweep(ctx context.Context) error {
-	if len(h.dropped()) == 0 {
-		return nil
-	}
-	// The TSDB looks at its directory after each cut, also of nothing.
-	if h.MinTime() == math.MaxInt64 {
-		h.sawLate.Store(true)
-		return h.cutLate(ctx)
-	}
-	return h.db.CompactHead(tsdb.NewRangeHead(h.db.Head(), nothing, nothing))
-}
+// Sweep takes dropped blocks off the disk and closes those that were not read lately, both as far
+// as no query reads them.
+func (h *Head) Sweep() error { return h.blocks.sweep() }
 
 // blockStart is the start of the aligned range of the given length that holds t.
 func blockStart(t, length int64) int64 {

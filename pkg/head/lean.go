@@ -17,6 +17,14 @@ import (
 // parts differently nothing is replaced, and a test says so.
 type Shared struct {
 	headMetrics, dbMetrics reflect.Value // pointers
+	blocks                 openBlocks
+}
+
+func (s *Shared) openBlocks() *openBlocks {
+	if s == nil {
+		return new(openBlocks)
+	}
+	return &s.blocks
 }
 
 // NewShared opens an empty head in a directory of its own within dir, for its counters, and removes

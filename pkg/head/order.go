@@ -55,6 +55,7 @@ func (l *lastTimes) grow(at uint64) {
 
 // commit makes a batch visible, all of it at once.
 func (h *Head) commit(a *Appender) error {
+	h.unreleased.Add(int64(len(a.refs)))
 	h.order.mu.Lock()
 	if h.order.last.put(a.refs, a.times) {
 		a.late = true

@@ -12,26 +12,26 @@ import (
 // Of every batch it shows all or nothing, for one Select.
 func (h *Head) ChunkQuerier(mint, maxt int64) (storage.ChunkQuerier, error) {
 	w := h.views.begin()
-	q, err := h.db.ChunkQuerier(mint, maxt)
+	q, err := h.chunkQuerier(mint, maxt)
 	if err != nil {
 		w.end()
 		return nil, err
 	}
-	return &chunkQuerier{q, w}, nil
+	return &viewQuerier{q, w}, nil
 }
 
-type chunkQuerier struct {
+type viewQuerier struct {
 	storage.ChunkQuerier
 	view *view
 }
 
 // Select is part of storage.ChunkQuerier.
-func (q *chunkQuerier) Select(ctx context.Context, sorted bool, hints *storage.SelectHints, ms ...*labels.Matcher) storage.ChunkSeriesSet {
+func (q *viewQuerier) Select(ctx context.Context, sorted bool, hints *storage.SelectHints, ms ...*labels.Matcher) storage.ChunkSeriesSet {
 	return &chunkSet{set: q.ChunkQuerier.Select(ctx, sorted, hints, ms...), view: q.view}
 }
 
 // Close is part of storage.ChunkQuerier.
-func (q *chunkQuerier) Close() error {
+func (q *viewQuerier) Close() error {
 	q.view.end()
 	return q.ChunkQuerier.Close()
 }

@@ -46,10 +46,7 @@ func (i *Ingester) keepHouse(ctx context.Context) {
 		if !full && t.compactionDue(now) {
 			due = append(due, t)
 		}
-		if !full && t.enter() {
-			t.head.ReleaseChunks()
-			t.leave()
-		}
+		t.tidy(full, releaseSamples)
 	}
 	if len(due) > 0 {
 		if _, err := i.compact(ctx, due, func(t *tenantHead) bool { return t.idle(now) }); err != nil {
@@ -173,6 +170,7 @@ func (t *tenantHead) compact(ctx context.Context, segment int, force bool) (bloc
 		return blocks, err
 	}
 	t.dueSince = time.Time{}
+	t.chunks.released(t.ing.memory.chunks)
 	done := compacted{Before: t.head.MinTime(), Segment: segment}
 	if done.Before == math.MaxInt64 {
 		return blocks, nil // the head never held a sample
@@ -205,6 +203,7 @@ func (t *tenantHead) closeIdle(now time.Time) error {
 	opening.Lock()
 	defer opening.Unlock()
 	t.closed = true
+	t.chunks.released(t.ing.memory.chunks)
 	err := t.head.Close()
 	t.ing.memory.series.Release(headBytes)
 	t.ing.mu.Lock()

@@ -121,7 +121,10 @@ type background struct {
 }
 
 // counts are over all tenants.
-type counts struct{ series, refusals atomic.Int64 }
+type counts struct {
+	series, refusals atomic.Int64
+	released         occasional // chunks of all heads, because the process was short of memory
+}
 
 // New returns an ingester in dir cfg.DataDir, not started.
 func New(cfg Config, deps Deps) (*Ingester, error) {
@@ -147,6 +150,7 @@ func New(cfg Config, deps Deps) (*Ingester, error) {
 	}
 	i.reads = make(chan struct{}, reads)
 	i.memory = accountsOf(deps.Memory)
+	deps.Memory.OnPressure(i.shrink)
 	var seed [8]byte
 	if _, err := rand.Read(seed[:]); err != nil {
 		return nil, fmt.Errorf("draw a session: %w", err)

@@ -2,6 +2,9 @@ package ingester
 
 import (
 	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
 
@@ -9,10 +12,68 @@ import (
 )
 
 // accounts are the ingester's in the budget of the process.
-type accounts struct{ series, frames, queries *memory.Account }
+type accounts struct{ series, chunks, frames, queries *memory.Account }
 
 func accountsOf(l *memory.Ledger) accounts {
-	return accounts{series: l.Account(memory.Series), frames: l.Account(memory.Frames), queries: l.Account(memory.Queries)}
+	return accounts{series: l.Account(memory.Series), chunks: l.Account(memory.Chunks), frames: l.Account(memory.Frames), queries: l.Account(memory.Queries)}
+}
+
+const (
+	// sampleBytes is about what a sample takes on the heap until its chunk is on disk.
+	sampleBytes = 2
+	// histogramSamples is how many samples a native histogram counts as.
+	histogramSamples = 32
+	// releaseSamples is how many samples of a head may wait for their chunks to be put on disk. What
+	// that costs a head for good is as much memory as these samples take, so that heads which grow
+	// more slowly keep them until the next cut.
+	releaseSamples = 64 << 10
+	// shortSamples is the same while the process is short of memory.
+	shortSamples = releaseSamples / 4
+	// releaseEvery bounds how often all heads are looked at because the process is short of memory.
+	releaseEvery = 10 * time.Second
+)
+
+// chunkMemory is what a head is known to hold of samples in memory.
+type chunkMemory struct {
+	held      atomic.Int64 // bytes
+	releasing sync.Mutex   // chunks are put on disk by one at a time
+}
+
+// took counts n samples that were stored.
+func (m *chunkMemory) took(a *memory.Account, n int) {
+	m.held.Add(int64(n) * sampleBytes)
+	a.Take(int64(n) * sampleBytes)
+}
+
+// released says that the samples are not on the heap any more.
+func (m *chunkMemory) released(a *memory.Account) { a.Release(m.held.Swap(0)) }
+
+// tidy does what keeps a head small. full: nothing may be written. Calls must not overlap.
+func (t *tenantHead) tidy(full bool, samples int64) {
+	if !t.enter() {
+		return
+	}
+	defer t.leave()
+	t.sweep()
+	if !full && t.head.Unreleased() >= samples {
+		t.chunks.releasing.Lock()
+		defer t.chunks.releasing.Unlock()
+		t.chunks.released(t.ing.memory.chunks)
+		t.head.ReleaseChunks()
+	}
+}
+
+// shrink puts the chunks of all heads on disk, because the process is short of memory.
+func (i *Ingester) shrink() {
+	if !i.accepting.Load() || !i.released.due(time.Now(), releaseEvery) {
+		return
+	}
+	i.background.start(func() {
+		full := i.space.full() != nil
+		for _, t := range i.all() {
+			t.tidy(full, shortSamples)
+		}
+	})
 }
 
 // headBytes is what a head takes without series.

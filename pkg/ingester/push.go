@@ -117,6 +117,7 @@ func (p *push) store(ctx context.Context, s *stream, t *tenantHead, f *frame.Fra
 	if err := app.Commit(); err != nil {
 		return frame.FailedWith(errs.New(errs.Internal, "tenant %s: commit: %w", t.id, err))
 	}
+	t.chunks.took(t.ing.memory.chunks, len(p.rec.samples)+len(p.rec.histograms)*histogramSamples)
 	return frame.Result{Outcome: frame.Stored}
 }
 

@@ -129,20 +129,13 @@ func (t *tenantHead) dropOld(blocks []head.Block) {
 		return
 	}
 	t.head.DropBlocks(old...)
-	// Queries that still read the blocks may take long.
-	t.ing.background.start(t.sweep)
+	t.sweep()
 }
 
-// sweep takes dropped blocks off the disk.
+// sweep takes dropped blocks off the disk and closes unused ones. The head must be entered.
 func (t *tenantHead) sweep() {
-	t.compacting.Lock()
-	defer t.compacting.Unlock()
-	if !t.enter() {
-		return
-	}
-	defer t.leave()
-	if err := t.head.Sweep(context.Background()); err != nil {
-		t.ing.log.Warn("blocks whose retention is over stay on disk until the next cut", "tenant", t.id, "err", err)
+	if err := t.head.Sweep(); err != nil {
+		t.ing.log.Warn("dropped blocks stay on disk or unused ones open, will retry", "tenant", t.id, "err", err)
 	}
 }
 

@@ -56,6 +56,7 @@ type tenantHead struct {
 	window     time.Duration // the applied out-of-order window; guarded by compacting
 
 	segments segmentTimes
+	chunks   chunkMemory
 	activity activity
 	place    atomic.Pointer[Place] // by which activity knows what is owned
 	grouping grouping
