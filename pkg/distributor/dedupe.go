@@ -10,6 +10,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/remotewrite"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
 )
 
 // maxPairText bounds the name of a cluster or replica, which distributors tell each other.
@@ -17,8 +18,9 @@ const maxPairText = 4096
 
 // replicaLimits are the limits of a tenant whose series come from several replicas.
 type replicaLimits struct {
-	pairs  *pairs // nil: its series are taken as they come
-	policy ha.Policy
+	pairs   *pairs // nil: its series are taken as they come
+	policy  ha.Policy
+	ignored bool // the tenant's limits ask for it, but the process does not elect replicas
 }
 
 // replicaLabels are the labels by which a series names its replica.
@@ -27,6 +29,7 @@ type replicaLabels struct{ cluster, replica string }
 // readReplicas reads the limits of replicas.
 func (l *tenantLimits) readReplicas(v limits.View, tracked bool) {
 	names := replicaLabels{limits.HAClusterLabel.Of(v), limits.HAReplicaLabel.Of(v)}
+	l.replicas.ignored = !tracked && limits.AcceptHASamples.Of(v)
 	if !tracked || !limits.AcceptHASamples.Of(v) || names.cluster == "" || names.replica == "" || names.cluster == names.replica {
 		return
 	}
@@ -41,6 +44,13 @@ func (l *tenantLimits) readReplicas(v limits.View, tracked bool) {
 	// Sooner than signs of life are shared nobody can be known to be silent.
 	p := &l.replicas.policy
 	p.Failover = max(p.Failover, p.Update+p.Jitter+time.Second)
+}
+
+// warnIgnored tells the operator, once, that replicas are not told apart though a tenant asks for it.
+func (d *Distributor) warnIgnored(id tenant.ID) {
+	d.ignored.Do(func() {
+		d.deps.Logger.Warn("accept_ha_samples has no effect because distributor.ha_tracker.enable_ha_tracker is off; the series of every replica are stored", "tenant", id)
+	})
 }
 
 // deduplicates says whether series are told apart by the replica they come from.
@@ -167,10 +177,14 @@ func (p *push) judgeNew(ctx context.Context, w *work, ls []remotewrite.Label) (b
 		p.outside += p.samplesOf(i)
 		return true, nil
 	}
+	most := maxPairText
+	if !p.lim.shorten.on() {
+		most = min(most, p.lim.valueBytes)
+	}
 	v := violation{label: at}
 	switch long := max(len(cluster), len(replica)); {
-	case long > min(p.lim.valueBytes, maxPairText):
-		v = violation{labelValueTooLong, at, long, min(p.lim.valueBytes, maxPairText)}
+	case long > most:
+		v = violation{labelValueTooLong, at, long, most}
 	case !utf8.Valid(cluster) || !utf8.Valid(replica):
 		v.check = invalidLabelValue
 	}

@@ -75,6 +75,7 @@ type Distributor struct {
 	ingestion               movingRate // of all tenants
 	reactive                *reactive  // nil: off
 	shortened               shortenedValues
+	ignored                 sync.Once // see warnIgnored
 
 	stopMu   sync.RWMutex // guards stopped against pushes that begin
 	stopped  bool

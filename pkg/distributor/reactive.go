@@ -204,6 +204,6 @@ func (d *Distributor) react(ctx context.Context) (done func(remotewrite.Written,
 	}
 	return func(w remotewrite.Written, err error) {
 		kind := errs.KindOf(err)
-		d.reactive.leave(began, w.Samples+w.Histograms > 0 || err != nil && (kind == errs.Unavailable || kind == errs.Timeout))
+		d.reactive.leave(began, w.Samples+w.Histograms > 0 && kind != errs.Accepted || err != nil && (kind == errs.Unavailable || kind == errs.Timeout))
 	}, nil
 }

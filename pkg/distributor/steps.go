@@ -43,6 +43,9 @@ func steps() []step {
 func (p *push) checkRequestRate(context.Context) error {
 	p.lim = p.t.limitsOf(p.d.deps.Limits(p.t.id), p.now, &p.d.deps)
 	p.t.setRates(p.lim, p.d.deps.HealthyDistributors(), p.now)
+	if p.lim.replicas.ignored {
+		p.d.warnIgnored(p.t.id)
+	}
 	if p.split.same {
 		return nil
 	}

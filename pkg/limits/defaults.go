@@ -167,6 +167,7 @@ func presets() []preset {
 			set(PastGracePeriod, time.Hour-OutOfOrderTimeWindow.Row().Default.(time.Duration)),
 			set(MaxFetchedChunkBytesPerQuery, 750<<20),
 			set(MaxTotalQueryLength, 32*24*time.Hour),
+			set(AcceptHASamples, true),
 		)},
 		{"unlimited", "nothing is refused for its amount", values(
 			set(RequestRate, 0),
@@ -178,6 +179,7 @@ func presets() []preset {
 			set(MaxLabelNamesPerInfoSeries, math.MaxInt32),
 			set(MaxMetadataLength, math.MaxInt32),
 			set(MaxNativeHistogramBuckets, 0),
+			set(HAMaxClusters, 0),
 			set(MaxGlobalSeriesPerUser, 0),
 			set(MaxActiveSeriesPerUser, 0),
 			set(MaxGlobalSeriesPerMetric, 0),

@@ -2,8 +2,10 @@ package ha
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 )
@@ -81,6 +83,30 @@ func (Codec) Decode(b []byte) (any, error) {
 		return nil, errTruncated
 	}
 	return s, nil
+}
+
+// MarshalJSON is for the page of gossip.
+func (s *State) MarshalJSON() ([]byte, error) {
+	type row struct {
+		Tenant     tenant.ID `json:"tenant"`
+		Cluster    string    `json:"cluster"`
+		Replica    string    `json:"replica"` // empty: the cluster is deleted
+		Election   uint64    `json:"election"`
+		ElectedAt  time.Time `json:"elected_at"`
+		ReceivedAt time.Time `json:"received_at"`
+	}
+	rows := make([]row, 0, len(s.elections))
+	for _, k := range s.keys() {
+		e := s.elections[k]
+		rows = append(rows, row{k.tenant, k.cluster, e.replica, e.term, clockTime(e.electedAt), clockTime(e.receivedAt)})
+	}
+	return json.Marshal(rows)
+}
+
+// clockTime returns ms as a time that has a form in JSON, which ends with the year 9999.
+func clockTime(ms int64) time.Time {
+	const last = 253_402_300_799_999
+	return time.UnixMilli(min(max(ms, 0), last)).UTC()
 }
 
 // reader reads numbers and text until something does not fit.

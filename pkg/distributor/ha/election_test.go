@@ -1,10 +1,12 @@
 package ha
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"math/rand"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,7 +46,7 @@ func equal(a, b *State) bool { return maps.Equal(a.elections, b.elections) }
 
 func TestMergingIsIdempotentCommutativeAndAssociative(t *testing.T) {
 	r := rand.New(rand.NewSource(1))
-	for range 50_000 {
+	for range 10_000 {
 		a, b, c := randomState(r), randomState(r), randomState(r)
 		ab, change := merged(t, a, b)
 		ba, _ := merged(t, b, a)
@@ -131,6 +133,15 @@ func TestStatesSurviveTheCodec(t *testing.T) {
 	}
 	if _, err := (Codec{}).Encode(5); err == nil {
 		t.Error("a number was encoded")
+	}
+}
+
+func TestThePageOfGossipShowsElections(t *testing.T) {
+	s := newState()
+	s.elections[clusterKey{"t", "c"}] = election{"r", 3, 1_700_000_000_000, farTime - 1}
+	b, err := json.Marshal(s)
+	if want := `[{"tenant":"t","cluster":"c","replica":"r","election":3,"elected_at":"2023-11-14T22:13:20Z","received_at":"`; err != nil || !strings.HasPrefix(string(b), want) {
+		t.Errorf("%s, %v; want %s", b, err, want)
 	}
 }
 
