@@ -62,8 +62,9 @@ type Deps struct {
 	Planner   admin.Planner
 	Stored    admin.Stored
 
-	IngesterRing, DistributorRing, Memberlist http.Handler // pages made elsewhere
-	StoreGatewayRing, CompactorRing           http.Handler
+	Memberlist http.Handler // a page made elsewhere
+
+	IngesterRing, DistributorRing, StoreGatewayRing, CompactorRing admin.RingView
 }
 
 // IngesterDeps is the switches of an ingester.

@@ -76,10 +76,18 @@ func everything(t testing.TB, f *fakes) Deps {
 		Ready:    func(context.Context) error { return nil },
 		Services: func() []admin.Service { return nil },
 		Config:   f.yaml, RuntimeConfig: f.yaml,
-		IngesterRing: f, DistributorRing: f, Memberlist: f, StoreGatewayRing: f, CompactorRing: f,
+		IngesterRing: oneMember{}, DistributorRing: oneMember{}, Memberlist: f, StoreGatewayRing: oneMember{}, CompactorRing: oneMember{},
 		Uploads: noBlocks{}, Deletions: noBlocks{}, Planner: noBlocks{}, Stored: noBlocks{},
 	}
 }
+
+// oneMember is a ring.
+type oneMember struct{}
+
+func (oneMember) Members(context.Context) ([]admin.RingMember, error) {
+	return []admin.RingMember{{ID: "one"}}, nil
+}
+func (oneMember) Forget(context.Context, string) error { return nil }
 
 // noBlocks is an empty bucket.
 type noBlocks struct{}

@@ -139,10 +139,14 @@ var Routes = []Route{
 		bind: (*API).services},
 	{Methods: "GET,POST", Path: "/memberlist", Action: Admin, Service: Any, Link: "Memberlist", Doc: "Members of the gossip cluster and its keys.",
 		bind: func(a *API) Handler { return admin.Page(a.deps.Memberlist) }},
-	{Methods: "GET,POST", Path: "/ingester/ring", Action: Admin, Service: Any, Link: "Ingester ring", Doc: "Ingesters of the ring; POST forgets one.",
-		bind: func(a *API) Handler { return admin.Page(a.deps.IngesterRing) }},
-	{Methods: "GET,POST", Path: "/distributor/ring", Action: Admin, Service: Any, Link: "Distributor ring", Doc: "Distributors of the ring; POST forgets one.",
-		bind: func(a *API) Handler { return admin.Page(a.deps.DistributorRing) }},
+	{Methods: "GET,POST", Path: "/ingester/ring", Action: Admin, Service: Any, Link: "Ingester ring", Doc: "Ingesters of the ring and their shares of the series. JSON with `Accept: application/json`. POST of `forget` gives the series of a silent one to others, and the second time removes it.",
+		bind: func(a *API) Handler { return admin.Ring("ingester_ring", "Ring of ingesters", a.deps.IngesterRing) }},
+	{Methods: "GET", Path: "/ingester/partition-ring", Action: Admin, Service: Any, Doc: "There is no partition ring: an empty one as JSON with `Accept: application/json`, else a page that says so.",
+		bind: func(*API) Handler { return admin.PartitionRing() }},
+	{Methods: "GET,POST", Path: "/distributor/ring", Action: Admin, Service: Any, Link: "Distributor ring", Doc: "Distributors of the ring. JSON with `Accept: application/json`. POST of `forget` removes one.",
+		bind: func(a *API) Handler {
+			return admin.Ring("distributor_ring", "Ring of distributors", a.deps.DistributorRing)
+		}},
 	{Methods: "GET", Path: "/debug/fgprof", Action: Admin, Service: Any, Doc: "Profile of all goroutines by wall time, waiting included: `seconds`, `format=pprof` or `folded`.",
 		bind: func(*API) Handler { return admin.Page(fgprof.Handler()) }},
 	{Methods: "GET", Path: "/debug/pprof/{$}", Action: Admin, Service: Any, Link: "Profiles", Doc: "List of Go profiles.",
@@ -225,14 +229,16 @@ var Routes = []Route{
 		bind: func(a *API) Handler { return serviceCall(a.deps.Ingester.Tenants, admin.Tenant) }},
 
 	{Methods: "GET,POST", Path: "/store-gateway/ring", Action: Admin, Service: StoreGateway, Link: "Ring of store-gateways", Doc: "Store-gateways and their share of the blocks; POST forgets one.",
-		bind: func(a *API) Handler { return admin.Page(a.deps.StoreGatewayRing) }},
+		bind: func(a *API) Handler {
+			return admin.Ring("store_gateway_ring", "Ring of store-gateways", a.deps.StoreGatewayRing)
+		}},
 	{Methods: "GET", Path: "/store-gateway/tenants", Action: Admin, Service: StoreGateway, Link: "Tenants with blocks", Doc: "Tenants of the bucket.",
 		bind: func(a *API) Handler { return serviceCall(a.deps.Stored, admin.StoredTenants) }},
 	{Methods: "GET", Path: "/store-gateway/tenant/{tenant}/blocks", Action: Admin, Service: StoreGateway, Doc: "Blocks of one tenant with their marks, as its bucket index has them.",
 		bind: func(a *API) Handler { return serviceCall(a.deps.Stored, admin.StoredBlocks) }},
 
 	{Methods: "GET,POST", Path: "/compactor/ring", Action: Admin, Service: Compactor, Link: "Ring of compactors", Doc: "Compactors and their share of the work; POST forgets one.",
-		bind: func(a *API) Handler { return admin.Page(a.deps.CompactorRing) }},
+		bind: func(a *API) Handler { return admin.Ring("compactor_ring", "Ring of compactors", a.deps.CompactorRing) }},
 	{Methods: "GET", Path: "/compactor/tenants", Action: Admin, Service: Compactor, Link: "Tenants and their jobs", Doc: "Tenants of the bucket.",
 		bind: func(a *API) Handler { return serviceCall(a.deps.Planner, admin.CompactorTenants) }},
 	{Methods: "GET", Path: "/compactor/tenant/{tenant}/planned_jobs", Action: Admin, Service: Compactor, Doc: "Compaction jobs of one tenant that are due, with their blocks and bytes.",

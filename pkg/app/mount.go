@@ -69,42 +69,6 @@ func (a *App) listenOTLP(s *transport.Server) error {
 	return nil
 }
 
-// mountPages gives the pages of rings and gossip, in processes that have them.
-func (a *App) mountPages(d *api.Deps) error {
-	r, err := a.ingesterRing()
-	if err != nil {
-		return err
-	}
-	d.IngesterRing = r
-	if a.cfg.runs("distributor") {
-		peers, err := a.distributorRing()
-		if err != nil {
-			return err
-		}
-		d.DistributorRing = peers.entry
-	}
-	if a.cfg.runs("store-gateway") || a.cfg.runs("querier") {
-		if r, err = a.storeRing(); err != nil {
-			return err
-		}
-		d.StoreGatewayRing = r
-	}
-	if a.cfg.runs("compactor") && !a.cfg.alone() {
-		if r, err = a.compactorRing(); err != nil {
-			return err
-		}
-		d.CompactorRing = r
-	}
-	if !a.cfg.alone() {
-		m, err := a.memberlistKV()
-		if err != nil {
-			return err
-		}
-		d.Memberlist = m
-	}
-	return nil
-}
-
 func (a *App) mountBackends(d *api.Deps) error {
 	if a.cfg.runs("distributor") {
 		dist, err := a.distributor()

@@ -232,6 +232,7 @@ func (a *App) lifecyclerConfig() (ring.LifecyclerConfig, error) {
 type peers struct {
 	ring.BasicLifecyclerDelegate
 	entry   *ring.BasicLifecycler
+	store   kv.Client
 	timeout time.Duration
 	count   atomic.Int64
 }
@@ -276,7 +277,7 @@ func (a *App) distributorRing() (*peers, error) {
 		if after := c.ForgetAfter(); after > 0 {
 			d = ring.NewAutoForgetDelegate(after, d, logger)
 		}
-		p := &peers{BasicLifecyclerDelegate: d, timeout: c.Timeout}
+		p := &peers{BasicLifecyclerDelegate: d, timeout: c.Timeout, store: client}
 		p.entry, err = ring.NewBasicLifecycler(ring.BasicLifecyclerConfig{
 			ID: id, Addr: addr, NumTokens: 1, HeartbeatPeriod: c.Period, HeartbeatTimeout: c.Timeout,
 		}, distributorRingName, distributorRingKey, client, p, logger, a.prefixed())

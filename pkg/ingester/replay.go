@@ -35,7 +35,7 @@ func (i *Ingester) recover(ctx context.Context) error {
 		return fmt.Errorf("read back the write-ahead log: %w", err)
 	}
 	// A segment that is gone has no bytes to be counted as lost.
-	if err := i.loadCompleteSince(stats.Corruptions > 0 || r.total.damaged > 0); err != nil {
+	if err := i.loadCompleteSince(ctx, stats.Corruptions > 0 || r.total.damaged > 0); err != nil {
 		return err
 	}
 	if i.firstOwn, err = i.wal.Cut(); err != nil {

@@ -1,6 +1,7 @@
 package ingester
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"github.com/oklog/ulid/v2"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/members"
 )
 
 // Files in a tenant's directory, beside its blocks.
@@ -56,21 +58,36 @@ const sinceFile = "complete-since.json"
 
 type completeSince struct{ Since int64 } // Unix milliseconds
 
+// always is the completeSince of an ingester that nobody ever wrote to before its disk was new: it
+// cannot have lost anything.
+const always = 1
+
 // loadCompleteSince reads sinceFile, or begins it anew when there is none or the log lost something.
-func (i *Ingester) loadCompleteSince(lost bool) error {
+func (i *Ingester) loadCompleteSince(ctx context.Context, lost bool) error {
 	var c completeSince
 	if err := readJSON(filepath.Join(i.cfg.DataDir, sinceFile), &c); err != nil {
 		i.log.Warn("complete-since file unreadable, earlier samples count as lost here; queries ask the other replicas for them", "err", err)
-		c.Since = 0
+		c.Since, lost = 0, true
 	}
 	if c.Since == 0 || lost {
-		c.Since = i.now().UnixMilli()
+		fresh := c.Since == 0 && !lost && i.firstEver(ctx)
+		if c.Since = i.now().UnixMilli(); fresh {
+			c.Since = always
+		}
 		if err := writeJSON(i.cfg.DataDir, sinceFile, c); err != nil {
 			return errs.New(errs.Unavailable, "write %s: %w", sinceFile, err)
 		}
 	}
 	i.completeSince.Store(c.Since)
 	return nil
+}
+
+// firstEver says whether this is the first start of an ingester of this name, as far as anybody can
+// need to know: the ring remembers for as long as there are samples that are not in blocks, and does
+// not know it.
+func (i *Ingester) firstEver(ctx context.Context) bool {
+	first, err := members.Unknown(ctx, i.lifecycler.KVStore, i.lifecycler.RingKey, i.lifecycler.ID, i.cfg.BlockRetention)
+	return err == nil && first
 }
 
 // readJSON reads path into v; a file that does not exist leaves v as it is.

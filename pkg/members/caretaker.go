@@ -224,6 +224,24 @@ func WasRelieved(ctx context.Context, store kv.Client, key, id string) (bool, er
 	return Relieved(d.Ingesters[id]), nil
 }
 
+// Unknown says whether the ring never had a member of that name, for at least as long as memory. A
+// ring whose members all registered since then may have been forgotten as a whole, and knows nothing.
+func Unknown(ctx context.Context, store kv.Client, key, id string, memory time.Duration) (bool, error) {
+	d, err := load(ctx, store, key)
+	if err != nil {
+		return false, err
+	}
+	if _, ok := d.Ingesters[id]; ok {
+		return false, nil
+	}
+	for _, m := range d.Ingesters {
+		if m.State != ring.LEFT && m.RegisteredTimestamp > 0 && time.Since(m.GetRegisteredAt()) > memory {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // Claim is a process's wish to be the member ID of a ring.
 type Claim struct {
 	KV            kv.Client

@@ -224,3 +224,25 @@ func TestStoppingWithSamplesAndComingBack(t *testing.T) {
 		}
 	}
 }
+
+func TestAMemberIsNewIfTheRingRemembersForLongEnough(t *testing.T) {
+	k := newKeeper(t, true)
+	for _, c := range []struct {
+		member string
+		memory time.Duration
+		want   bool
+	}{
+		{"a a ACTIVE 1s", 13 * time.Hour, true}, // registered a day ago
+		{"a a ACTIVE 1s", 25 * time.Hour, false},
+		{"x a ACTIVE 20h", 13 * time.Hour, false},
+		{"x a LEAVING 1h ro", 13 * time.Hour, false},
+	} {
+		k.set(t, c.member)
+		if got, err := Unknown(t.Context(), k.store, "ring", "x", c.memory); err != nil || got != c.want {
+			t.Errorf("ring of %q that remembers for %s: %v, %v; want %v", c.member, c.memory, got, err, c.want)
+		}
+	}
+	if got, err := Unknown(t.Context(), k.store, "nowhere", "x", time.Hour); got || err != nil {
+		t.Errorf("an empty ring: %v, %v", got, err)
+	}
+}

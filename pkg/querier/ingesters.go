@@ -27,6 +27,10 @@ const (
 	// healthy ingester takes for a large selection, so hedging stays rare.
 	hedgeAfter = 3 * time.Second
 
+	// restAtLeast is what the others are given when an ingester lost samples and the read was slow
+	// already.
+	restAtLeast = 500 * time.Millisecond
+
 	// seriesOnly is the hint by which the series API says that it reads labels alone.
 	seriesOnly = "series"
 )
@@ -80,8 +84,13 @@ type dated interface{ completeSince() int64 }
 func ask[T any](ctx context.Context, q *Querier, set ring.ReplicationSet, mint int64, f func(context.Context, ingesterpb.IngesterQueryClient) (T, error)) ([]T, error) {
 	var mu sync.Mutex // guards answered
 	answered := map[string]bool{}
+	begin := time.Now()
 	answers, err := askQuorum(ctx, q, set, func(ctx context.Context, inst *ring.InstanceDesc) (T, error) {
+		begin := time.Now()
 		answer, err := askOne(ctx, q, inst, f)
+		if late := time.Since(begin) >= hedgeAfter; late || err == nil || errs.KindOf(err) == errs.Unavailable {
+			q.suspects.note(inst.Addr, late || err != nil, time.Now())
+		}
 		if err == nil {
 			mu.Lock()
 			answered[inst.Addr] = true
@@ -98,7 +107,7 @@ func ask[T any](ctx context.Context, q *Querier, set ring.ReplicationSet, mint i
 	mu.Lock()
 	rest := slices.DeleteFunc(slices.Clone(set.Instances), func(i ring.InstanceDesc) bool { return answered[i.Addr] })
 	mu.Unlock()
-	more, err := askRest(ctx, q, rest, f)
+	more, err := askRest(ctx, q, rest, max(hedgeAfter-time.Since(begin), restAtLeast), f)
 	return append(answers, more...), err
 }
 
@@ -108,10 +117,10 @@ func lacks[T any](answer T, mint int64) bool {
 	return ok && d.completeSince() > mint
 }
 
-// askRest asks all of rest and returns the answers of those that can be reached in time. Errors:
+// askRest asks all of rest and returns the answers of those that can be reached within wait. Errors:
 // those that no other ingester would spare the caller.
-func askRest[T any](ctx context.Context, q *Querier, rest []ring.InstanceDesc, f func(context.Context, ingesterpb.IngesterQueryClient) (T, error)) ([]T, error) {
-	within, cancel := context.WithTimeout(ctx, hedgeAfter)
+func askRest[T any](ctx context.Context, q *Querier, rest []ring.InstanceDesc, wait time.Duration, f func(context.Context, ingesterpb.IngesterQueryClient) (T, error)) ([]T, error) {
+	within, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	answers, problems := make([]T, len(rest)), make([]error, len(rest))
 	var wg sync.WaitGroup
@@ -157,6 +166,7 @@ func askQuorum[T any](ctx context.Context, q *Querier, set ring.ReplicationSet, 
 	}
 	if cfg.MinimizeRequests {
 		cfg.HedgingDelay = hedgeAfter
+		cfg.ZoneSorter = q.suspects.zones(set.Instances, time.Now())
 	}
 	answers, err := ring.DoUntilQuorum(ctx, set, cfg, f, func(T) {})
 	switch {

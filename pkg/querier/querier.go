@@ -45,6 +45,8 @@ type Querier struct {
 	slots   chan struct{}
 	memory  *memory.Account
 	shards  *shards
+
+	suspects suspects
 }
 
 var (

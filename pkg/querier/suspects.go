@@ -1,0 +1,66 @@
+package querier
+
+import (
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/grafana/dskit/ring"
+)
+
+// suspectFor is how long an ingester that was slow or failed is asked last.
+const suspectFor = 15 * time.Second
+
+// suspects remembers the ingesters that were slow or failed lately, so that not every read has to
+// find out again. To be asked last costs nothing in correctness: a quorum is a quorum.
+type suspects struct {
+	mu    sync.Mutex // guards since
+	since map[string]time.Time
+}
+
+// note remembers how a call to addr went.
+func (s *suspects) note(addr string, bad bool, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if bad {
+		if s.since == nil {
+			s.since = map[string]time.Time{}
+		}
+		s.since[addr] = now
+	} else {
+		delete(s.since, addr)
+	}
+}
+
+// zones orders zones in which nobody is suspected before the others, each kind in any order.
+func (s *suspects) zones(instances []ring.InstanceDesc, now time.Time) ring.ZoneSorter {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.since) == 0 {
+		return nil // the ring shuffles by itself
+	}
+	bad := map[string]bool{}
+	for i := range instances {
+		if at, ok := s.since[instances[i].Addr]; ok {
+			if now.Sub(at) < suspectFor {
+				bad[instances[i].Zone] = true
+			} else {
+				delete(s.since, instances[i].Addr)
+			}
+		}
+	}
+	return func(zones []string) []string {
+		rand.Shuffle(len(zones), func(i, j int) { zones[i], zones[j] = zones[j], zones[i] })
+		slices.SortStableFunc(zones, func(a, b string) int {
+			switch {
+			case bad[a] == bad[b]:
+				return 0
+			case bad[a]:
+				return 1
+			}
+			return -1
+		})
+		return zones
+	}
+}
