@@ -55,6 +55,13 @@ type Options struct {
 	LargeLateBlocks bool
 	Now             func() time.Time // nil: time.Now
 
+	// Snapshot, in SnapshotDir, is what the head begins with. Its files are used up: opening it again
+	// finds them damaged. nil: the head begins empty.
+	Snapshot    *Snapshot
+	SnapshotDir string
+	// Restored is called for each series of the snapshot, after PostCreate.
+	Restored func(Ref, labels.Labels, LastSample)
+
 	PreCreate  func(labels.Labels) error // may refuse a new series; the error comes back from Append
 	PostCreate func(labels.Labels)
 	PostDelete func(Ref, labels.Labels)
@@ -76,6 +83,8 @@ type Head struct {
 	order   order
 	views   views
 	lateCut lateCut
+	// restoring says that series come back whose samples may not.
+	restoring atomic.Bool
 
 	blocks blockList
 	made   atomic.Int64 // blocks cut
@@ -84,7 +93,8 @@ type Head struct {
 }
 
 // Open opens the head in o.Dir, which is created. A damaged local block is moved aside (suffix
-// .damaged) and reported; the rest is served.
+// .damaged) and reported; the rest is served. Errors: ErrSnapshot, and then nothing is open and the
+// head can be opened without.
 func Open(o Options) (*Head, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -111,6 +121,9 @@ func Open(o Options) (*Head, error) {
 }
 
 func (h *Head) open() (*tsdb.DB, error) {
+	if err := clearCaches(h.o.Dir); err != nil {
+		return nil, err
+	}
 	t := tsdb.DefaultOptions()
 	t.WALSegmentSize = -1
 	t.NoLockfile = true // the process-wide log holds the lock of the data directory
@@ -128,6 +141,13 @@ func (h *Head) open() (*tsdb.DB, error) {
 	// The TSDB fixes at open whether late samples can be cut to blocks, so a window is always
 	// opened; SetLimits gives the true one.
 	t.OutOfOrderTimeWindow = max(1, h.o.OutOfOrderWindow.Milliseconds())
+	if h.o.Snapshot != nil && h.o.Snapshot.Series > 0 {
+		return h.restore(t)
+	}
+	return h.openTSDB(t)
+}
+
+func (h *Head) openTSDB(t *tsdb.Options) (*tsdb.DB, error) {
 	db, err := tsdb.Open(h.o.Dir, quiet(h.o.Logger), nil, t, nil)
 	if err != nil {
 		return nil, err
@@ -243,6 +263,9 @@ func recoverDisk(err *error) {
 type lifecycle struct{ h *Head }
 
 func (l lifecycle) PreCreation(ls labels.Labels) error {
+	if l.h.restoring.Load() {
+		return nil
+	}
 	if f := l.h.o.PreCreate; f != nil {
 		return f(ls)
 	}
@@ -250,12 +273,15 @@ func (l lifecycle) PreCreation(ls labels.Labels) error {
 }
 
 func (l lifecycle) PostCreation(ls labels.Labels) {
-	if f := l.h.o.PostCreate; f != nil {
+	if f := l.h.o.PostCreate; f != nil && !l.h.restoring.Load() {
 		f(ls)
 	}
 }
 
 func (l lifecycle) PostDeletion(gone map[chunks.HeadSeriesRef]labels.Labels) {
+	if l.h.restoring.Load() {
+		return // nobody was told of them
+	}
 	l.h.gone.Add(int64(len(gone)))
 	if f := l.h.o.PostDelete; f != nil {
 		for ref, ls := range gone {

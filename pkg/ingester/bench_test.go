@@ -114,32 +114,46 @@ func BenchmarkPush(b *testing.B) {
 	}
 }
 
-func BenchmarkReplay(b *testing.B) {
-	s, st, frames := benchSite(b, false)
-	scrapes := 20
-	for range scrapes {
-		for _, f := range frames {
-			scrape(f)
-			if res := st.Push(context.Background(), f); res.Outcome != frame.Stored {
-				b.Fatalf("%+v", res)
+// BenchmarkRestart compares a start that reads the log back with one from the snapshot of a
+// planned stop.
+func BenchmarkRestart(b *testing.B) {
+	const scrapes = 20
+	for _, snapshot := range []bool{false, true} {
+		b.Run(fmt.Sprintf("series=200k/scrapes=%d/snapshot=%v", scrapes+1, snapshot), func(b *testing.B) {
+			s, st, frames := benchSite(b, false)
+			for range scrapes {
+				for _, f := range frames {
+					scrape(f)
+					if res := st.Push(context.Background(), f); res.Outcome != frame.Stored {
+						b.Fatalf("%+v", res)
+					}
+				}
 			}
-		}
+			s.cfg.SnapshotOnShutdown = snapshot
+			start := time.Now()
+			if err := services.StopAndAwaitTerminated(context.Background(), s.Ingester); err != nil {
+				b.Fatal(err)
+			}
+			stop := time.Since(start)
+			benchStarts(b, s.dir, float64((scrapes+1)*benchSeries))
+			b.ReportMetric(stop.Seconds(), "s/stop")
+		})
 	}
-	if err := services.StopAndAwaitTerminated(context.Background(), s.Ingester); err != nil {
-		b.Fatal(err)
-	}
-	samples := float64((scrapes + 1) * benchSeries)
-	var took time.Duration
+}
+
+// benchStarts starts ingesters on copies of dir.
+func benchStarts(b *testing.B, dir string, samples float64) {
+	var cpu time.Duration
 	for b.Loop() {
 		b.StopTimer()
-		dir := b.TempDir()
-		if err := os.CopyFS(dir, os.DirFS(s.dir)); err != nil {
+		copied := b.TempDir()
+		if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
 			b.Fatal(err)
 		}
 		b.StartTimer()
 		start := cpuTime(b)
-		again := newSite(b, siteOptions{dir: dir})
-		took += cpuTime(b) - start
+		again := newSite(b, siteOptions{dir: copied, change: func(c *Config) { c.SnapshotOnShutdown = false }})
+		cpu += cpuTime(b) - start
 		b.StopTimer()
 		if n := again.series.Load(); n != benchSeries {
 			b.Fatalf("%d series read back", n)
@@ -149,7 +163,8 @@ func BenchmarkReplay(b *testing.B) {
 		}
 		b.StartTimer()
 	}
-	b.ReportMetric(samples*float64(b.N)/took.Seconds(), "samples/cpu-s")
+	b.ReportMetric(samples*float64(b.N)/cpu.Seconds(), "samples/cpu-s")
+	b.ReportMetric(cpu.Seconds()/float64(b.N), "cpu-s/op")
 }
 
 func BenchmarkIdleTenants(b *testing.B) {

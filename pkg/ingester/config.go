@@ -12,6 +12,7 @@ type Config struct {
 	DataDir               string
 	BlockRetention        time.Duration // counted from the upload
 	FlushBlocksOnShutdown bool
+	SnapshotOnShutdown    bool
 	LargeLateBlocks       bool
 	ReadConcurrency       int // 0: derived
 	ErrorSampleRate       int
@@ -30,8 +31,11 @@ func (c *Config) Declare(s *config.Set) {
 		"How long a block stays on local disk after it was shipped. Queriers must ask the bucket before it is over.").
 		Named("blocks-storage.tsdb.retention-period")
 	s.Bool(&c.FlushBlocksOnShutdown, "flush-blocks-on-shutdown", false,
-		"Cut everything in memory into blocks and ship them before a planned stop. Off: the write-ahead log is read back at the next start.").
+		"Cut everything in memory into blocks and ship them before a planned stop. Off: the next start goes on with what was in memory.").
 		Named("blocks-storage.tsdb.flush-blocks-on-shutdown")
+	s.Bool(&c.SnapshotOnShutdown, "snapshot-on-shutdown", true,
+		"Write what is in memory to disk at a planned stop, which the next start reads in a fraction of the time that the write-ahead log takes.").
+		Named("blocks-storage.tsdb.memory-snapshot-on-shutdown").Expert()
 	s.Bool(&c.LargeLateBlocks, "large-late-blocks", false,
 		"Put out-of-order samples of days before today (UTC) in blocks of a day rather than of two hours. Fewer blocks for who loads much of the past.").
 		Named("blocks-storage.tsdb.bigger-out-of-order-blocks-for-old-samples").Expert()

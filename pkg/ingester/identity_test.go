@@ -215,7 +215,7 @@ func TestAFlushThatTakesLongTakesNewSamplesAndLosesNone(t *testing.T) {
 }
 
 func TestALostSegmentEndsTheClaimToBeComplete(t *testing.T) {
-	s := newSite(t, siteOptions{})
+	s := newSite(t, siteOptions{change: withoutSnapshot})
 	a := newSender(s.Ingester)
 	for k := range 3 {
 		a.mustPush(t, "t1", point{metric("m", "k", fmt.Sprint(k)), base, 1})

@@ -283,12 +283,18 @@ func (i *Ingester) stopping(error) error {
 	i.accepting.Store(false)
 	i.background.stop()
 	err := i.pushes.settle(ctx)
+	settled := err == nil
 	if serr := services.StopAndAwaitTerminated(ctx, i.lifecycler); serr != nil {
 		err = errors.Join(err, fmt.Errorf("leave the ring: %w", serr))
 	}
-	if how.flush && how.failed == nil {
+	switch {
+	case how.flush && how.failed == nil:
 		if terr := i.truncate(ctx); terr != nil {
 			i.log.Warn("write-ahead log not truncated after the flush, it will be read back at the next start", "err", terr)
+		}
+	case settled && i.cfg.SnapshotOnShutdown:
+		if serr := i.takeSnapshot(ctx); serr != nil {
+			i.log.Warn("no snapshot written, the write-ahead log will be read back at the next start", "err", serr)
 		}
 	}
 	err = errors.Join(err, i.left(ctx, how))

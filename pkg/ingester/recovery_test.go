@@ -175,7 +175,7 @@ func TestCheckpointKeepsDefinitionsInUse(t *testing.T) {
 }
 
 func TestDamagedLogIsReportedAndTheRestServed(t *testing.T) {
-	s := newSite(t, siteOptions{})
+	s := newSite(t, siteOptions{change: withoutSnapshot})
 	a := newSender(s.Ingester)
 	want := map[string]string{}
 	for k := range 3 {

@@ -15,6 +15,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/head"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
+	"github.com/amphora-metrics/amphora/pkg/wal"
 	"github.com/amphora-metrics/amphora/pkg/wire/frame"
 )
 
@@ -29,10 +30,9 @@ const (
 // holds and blocks do not. Damage is reported and passed over.
 func (i *Ingester) recover(ctx context.Context) error {
 	r := i.newReplay()
-	stats, err := i.wal.Replay(ctx, r.add)
-	err = errors.Join(err, r.finish())
+	stats, err := r.run(ctx)
 	if err != nil {
-		return fmt.Errorf("read back the write-ahead log: %w", err)
+		return err
 	}
 	// A segment that is gone has no bytes to be counted as lost.
 	if err := i.loadCompleteSince(ctx, stats.Corruptions > 0 || r.total.damaged > 0); err != nil {
@@ -51,14 +51,38 @@ func (i *Ingester) recover(ctx context.Context) error {
 			return fmt.Errorf("tenant %s: apply limits: %w", t.id, err)
 		}
 	}
-	if err := r.checkpoint(ctx); err != nil {
-		i.log.Warn("write-ahead log not truncated at start, will retry once all of it is in blocks", "err", err)
+	if len(r.restored) == 0 {
+		if err := r.checkpoint(ctx); err != nil {
+			i.log.Warn("write-ahead log not truncated at start, will retry once all of it is in blocks", "err", err)
+		}
+	} else {
+		i.log.Info("heads came back from the snapshot of the last stop", "tenants", len(r.restored), "series", i.series.Load())
+	}
+	if stats.Segments == 0 {
+		return nil
 	}
 	i.log.Info("write-ahead log read back", "tenants", i.numTenants(), "series", i.series.Load(), "records", stats.Records,
 		"samples", r.total.samples, "refused_samples", r.total.refused, "samples_in_blocks", r.total.inBlocks,
 		"undefined_samples", r.total.undefined, "damaged_records", r.total.damaged,
 		"damaged_places", stats.Corruptions, "lost_bytes", stats.LostBytes, "torn_bytes", stats.TornBytes, "took", stats.Duration)
 	return nil
+}
+
+// run brings the heads back: from the snapshot of a planned stop, and from the log who is not in it.
+func (r *replay) run(ctx context.Context) (stats wal.ReplayStats, err error) {
+	s, err := r.ing.claimSnapshot()
+	if err == nil && s != nil {
+		r.restored, err = r.ing.restore(ctx, s)
+	}
+	if err == nil && s != nil && len(r.restored) == len(s.Tenants) {
+		err = r.ing.wal.Resume(s.Log)
+	} else if err == nil {
+		stats, err = r.ing.wal.Replay(ctx, r.add)
+	}
+	if err = errors.Join(err, r.finish()); err != nil {
+		return stats, fmt.Errorf("read back the write-ahead log: %w", err)
+	}
+	return stats, nil
 }
 
 // openTenantsOnDisk opens the heads of tenants that have blocks but nothing in the log.
@@ -94,6 +118,9 @@ type replay struct {
 	workers []*replayWorker
 	running sync.WaitGroup
 	total   replayCounts
+	// restored are the tenants that are there already. What the log says of them is passed over, so
+	// that the definitions of former heads are not known.
+	restored map[tenant.ID]bool
 }
 
 type replayCounts struct{ samples, refused, inBlocks, undefined, damaged int64 }
@@ -127,6 +154,9 @@ func (r *replay) add(segment int, rec []byte) error {
 		return nil
 	}
 	name := d.bytes()
+	if r.restored[tenant.ID(name)] {
+		return nil
+	}
 	w := r.workers[maphash.Bytes(r.seed, name)%uint64(len(r.workers))]
 	w.next.bytes = append(w.next.bytes, rec...)
 	w.next.items = append(w.next.items, replayItem{segment, len(w.next.bytes)})

@@ -111,6 +111,12 @@ func writeJSON(dir, name string, v any) error {
 	if err != nil {
 		return err
 	}
+	return replaceFile(dir, name, b)
+}
+
+// replaceFile replaces the file name in dir by one with the content b; it is on disk when
+// replaceFile returns.
+func replaceFile(dir, name string, b []byte) error {
 	tmp := filepath.Join(dir, name+".tmp")
 	if err := writeSynced(tmp, b); err != nil {
 		return err

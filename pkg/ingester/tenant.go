@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -143,6 +144,18 @@ func (i *Ingester) lookup(id tenant.ID) *tenantHead {
 // open returns the tenant's head and opens it if need be. Errors: Unavailable (instance limit, or
 // the disk does not work).
 func (i *Ingester) open(id tenant.ID, replaying bool) (*tenantHead, error) {
+	return i.openHead(id, opening{replaying: replaying})
+}
+
+// opening says how a head is opened.
+type opening struct {
+	replaying bool           // whatever the limits say
+	from      *head.Snapshot // in snapshotDir; nil: empty
+}
+
+// openHead is open, and returns head.ErrSnapshot if there is something wrong with the snapshot.
+func (i *Ingester) openHead(id tenant.ID, how opening) (*tenantHead, error) {
+	replaying := how.replaying
 	if t := i.lookup(id); t != nil {
 		return t, nil
 	}
@@ -193,10 +206,14 @@ func (i *Ingester) open(id tenant.ID, replaying bool) (*tenantHead, error) {
 	t.head, err = head.Open(head.Options{
 		Dir: t.dir, Logger: i.log.With("tenant", id), OutOfOrderWindow: window, MaxExemplars: int(t.exemplars.Load()),
 		LargeLateBlocks: i.cfg.LargeLateBlocks, Now: i.now, Series: t.sized, Shared: i.opening.shared,
+		Snapshot: how.from, SnapshotDir: filepath.Join(t.dir, snapshotDir), Restored: t.restored,
 		PreCreate: t.mayCreate, PostCreate: t.created, PostDelete: t.deleted,
 	})
 	if err != nil {
 		return nil, errs.New(errs.Unavailable, "open tenant %s: %w", id, err)
+	}
+	if err := os.RemoveAll(filepath.Join(t.dir, snapshotDir)); err != nil {
+		i.log.Warn("used snapshot stays on disk until the next stop", "tenant", id, "err", err)
 	}
 	i.memory.series.Take(headBytes)
 	i.mu.Lock()

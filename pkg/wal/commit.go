@@ -43,6 +43,10 @@ func (c *committer) run() {
 		switch {
 		case b.cut:
 			b.out.settle(c.cut(), nil)
+		case b.end != nil:
+			var err error
+			*b.end, err = c.end()
+			b.out.settle(c.number, err)
 		case b.stop:
 			b.out.settle(c.number, c.stop())
 			return

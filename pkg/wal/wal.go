@@ -97,10 +97,14 @@ type checkpoint struct {
 type batch struct {
 	buf     []byte // raw block
 	records int
-	cut     bool // close the segment
-	stop    bool // end the committer
+	cut     bool      // close the segment
+	stop    bool      // end the committer
+	end     *Position // where to say where the log ends
 	out     *outcome
 }
+
+// command says whether b takes no records.
+func (b *batch) command() bool { return b.cut || b.stop || b.end != nil }
 
 // outcome of a batch; segment and err are set before done is closed.
 type outcome struct {
@@ -206,7 +210,7 @@ func (l *Log) Append(rec []byte) Ticket {
 func (l *Log) tail(n int) *batch {
 	if k := len(l.queue); k > 0 {
 		b := l.queue[k-1]
-		if !b.cut && !b.stop && len(b.buf)+n <= l.tune.batchBytes {
+		if !b.command() && len(b.buf)+n <= l.tune.batchBytes {
 			return b
 		}
 	}
