@@ -60,7 +60,7 @@ func (p *push) addHistogram(i, first int, h remotewrite.Histogram) {
 		p.refuseDuplicate(i, h.Time)
 		return
 	}
-	if !p.lim.startTimes[p.req.Origin] {
+	if !p.startDue(i) || !marksStart(h.StartTime, h.Time) {
 		h.StartTime = 0
 	}
 	p.hists = append(p.hists, seriesHistogram{uint32(i),

@@ -190,8 +190,8 @@ func TestStartTimesTravel(t *testing.T) {
 		origin remotewrite.Origin
 		want   []int64
 	}{
-		"remote write":             {limits.CreatedTimestampZeroIngestion.With(limits.View{}, true), remotewrite.RemoteWrite, []int64{5, 0}},
-		"OTLP":                     {limits.OTelCreatedTimestampZeroIngestion.With(limits.View{}, true), remotewrite.OTLP, []int64{5, 0}},
+		"remote write":             {limits.CreatedTimestampZeroIngestion.With(limits.View{}, true), remotewrite.RemoteWrite, []int64{-5, 0}},
+		"OTLP":                     {limits.OTelCreatedTimestampZeroIngestion.With(limits.View{}, true), remotewrite.OTLP, []int64{-5, 0}},
 		"nobody wants them":        {limits.View{}, remotewrite.RemoteWrite, nil},
 		"wanted from OTLP alone":   {limits.OTelCreatedTimestampZeroIngestion.With(limits.View{}, true), remotewrite.RemoteWrite, nil},
 		"wanted from others alone": {limits.CreatedTimestampZeroIngestion.With(limits.View{}, true), remotewrite.OTLP, nil},
@@ -199,19 +199,20 @@ func TestStartTimesTravel(t *testing.T) {
 		cl := newCluster(t, clusterOptions{replicas: 1, instances: 1})
 		cl.limit(func(limits.View) limits.View { return c.view })
 		var got []int64
+		now := cl.clock.Load()
 		symbols := writev2.NewSymbolTable()
-		h := writev2.FromIntHistogram(5, cl.clock.Load(), &histogram.Histogram{Count: 1, ZeroCount: 1})
+		h := writev2.FromIntHistogram(now-5, now, &histogram.Histogram{Count: 1, ZeroCount: 1})
 		req := writev2.Request{Timeseries: []writev2.TimeSeries{{LabelsRefs: symbols.SymbolizeLabels(labels.FromStrings("__name__", "up"), nil),
-			Samples:    []writev2.Sample{{Value: 1, Timestamp: cl.clock.Load(), StartTimestamp: 5}, {Value: 1, Timestamp: cl.clock.Load() + 1}},
+			Samples:    []writev2.Sample{{Value: 1, Timestamp: cl.clock.Load(), StartTimestamp: now - 5}, {Value: 1, Timestamp: cl.clock.Load() + 1}},
 			Histograms: []writev2.Histogram{h}}}}
 		req.Symbols = symbols.Symbols()
 		var inHistogram int64
-		spy := &spyReplica{push: func(f *frame.Frame) { got, inHistogram = slices.Clone(f.StartTimes), f.Histograms[0].StartTime }}
+		spy := &spyReplica{push: func(f *frame.Frame) { got, inHistogram = sinceMs(now, f.StartTimes), f.Histograms[0].StartTime }}
 		cl.deps.Replica = func(string) (frame.Replica, error) { return spy, nil }
 		if _, err := cl.push(&remotewrite.Request{Version: remotewrite.V2, Body: remotewritetest.MustMarshal(&req), Origin: c.origin}); err != nil {
 			t.Fatal(err)
 		}
-		if !slices.Equal(got, c.want) || (inHistogram == 5) != (c.want != nil) {
+		if !slices.Equal(got, c.want) || (inHistogram == now-5) != (c.want != nil) {
 			t.Errorf("%s: start times %v and %d, want %v", name, got, inHistogram, c.want)
 		}
 	}

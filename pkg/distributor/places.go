@@ -202,7 +202,7 @@ func (p *push) shareColumns() {
 	s, b := &p.places, &p.batch
 	s.shared = true
 	s.refs = s.refs[:0]
-	times, values, starts := b.Times, b.Values, b.StartTimes
+	times, values, starts := b.Times, b.Values, p.starts
 	all := p.counts.Samples == len(b.Times)
 	if !all {
 		s.times, s.values, s.starts = s.times[:0], s.values[:0], s.starts[:0]
@@ -252,8 +252,8 @@ func (p *push) splitColumns() {
 				}
 				f.Refs = append(f.Refs, ref)
 				f.Times, f.Values = append(f.Times, b.Times[j]), append(f.Values, b.Values[j])
-				if len(b.StartTimes) > 0 {
-					f.StartTimes = append(f.StartTimes, b.StartTimes[j])
+				if len(p.starts) > 0 {
+					f.StartTimes = append(f.StartTimes, p.starts[j])
 				}
 			}
 		}

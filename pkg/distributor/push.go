@@ -37,6 +37,7 @@ type push struct {
 	work   []work      // series that need more than a look into the table
 	workOf []uint32    // position in work plus one, by series; empty if no work
 	drops  []bool      // float samples that are refused; empty if none
+	starts []int64     // start times to send, by float sample; empty if none
 
 	decoded
 	transient  []uint32 // entries to be freed when the push is done
@@ -96,7 +97,9 @@ type work struct {
 	place    bool // needs a place in the ring and the table
 	hasToken bool
 	labels   labels.Labels // empty: not built yet
-	metaKey  uint32        // of metadata to send; 0: none
+	metaKey  uint32        // of what is remembered of metadata and start once it is sent; 0: nothing is
+	meta     bool          // metadata is sent
+	start    bool          // when the series started is sent
 	pair     uint32        // number of the replica it comes from; 0: none
 	dropped  bool          // by the rules of the tenant
 	lost     bool          // its replica is not elected
@@ -189,7 +192,7 @@ func (p *push) letGo() {
 
 func (p *push) reset() {
 	p.t, p.lim, p.topo, p.split = nil, nil, nil, splitState{}
-	p.series, p.refs, p.workOf, p.drops = p.series[:0], p.refs[:0], p.workOf[:0], p.drops[:0]
+	p.series, p.refs, p.workOf, p.drops, p.starts = p.series[:0], p.refs[:0], p.workOf[:0], p.drops[:0], p.starts[:0]
 	clear(p.work)
 	clear(p.hists)
 	clear(p.exemplars)

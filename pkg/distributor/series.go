@@ -23,7 +23,7 @@ func (p *push) lookUp(ctx context.Context) error {
 	if p.lim.rewrites() {
 		p.results = zeroed(p.results, n)
 	}
-	bucket := metadataBucket(p.now)
+	bucket, starts := metadataBucket(p.now), p.wantsStarts()
 	missed := 0
 	for i := range p.series {
 		f := &p.series[i]
@@ -48,7 +48,8 @@ func (p *push) lookUp(ctx context.Context) error {
 		if p.nothingIn(i) {
 			p.refs[i] = skipped
 			if meta != 0 {
-				p.need(i).metaKey = metadataKey(meta, bucket)
+				w := p.need(i)
+				w.metaKey, w.meta = metadataKey(meta, bucket), true
 			}
 			continue
 		}
@@ -65,15 +66,33 @@ func (p *push) lookUp(ctx context.Context) error {
 				w.place, w.token, w.hasToken, w.pair = true, f.token, true, f.pair
 			}
 		}
-		if meta != 0 {
-			if key := metadataKey(meta, bucket); f.number == 0 || f.meta != key {
-				p.need(i).metaKey = key
-			}
+		if meta != 0 || starts {
+			p.tellOnce(i, meta, bucket)
 		}
 	}
 	p.d.metrics.seriesMissed.Add(float64(missed))
 	p.d.metrics.seriesHit.Add(float64(n - missed))
 	return nil
+}
+
+// tellOnce puts on the work list what ingesters have to be told about series i beside its samples,
+// unless they were.
+func (p *push) tellOnce(i int, meta, bucket uint64) {
+	start := uint64(0)
+	if p.wantsStarts() {
+		start = p.startHash(i)
+	}
+	if meta == 0 {
+		if start == 0 {
+			return
+		}
+		bucket = 0 // a start is told once
+	}
+	f := &p.series[i]
+	if key := metadataKey(meta+start, bucket); f.number == 0 || f.meta != key {
+		w := p.need(i)
+		w.metaKey, w.meta, w.start = key, meta != 0, start != 0
+	}
 }
 
 // known says whether what the table knew about series i is true under the limits of this push. What
@@ -100,7 +119,7 @@ func (p *push) nothingIn(i int) bool {
 func (p *push) validate(ctx context.Context) error {
 	for k := range p.work {
 		w := &p.work[k]
-		if w.hasToken && w.metaKey == 0 {
+		if (w.hasToken || !w.place) && !w.meta {
 			continue
 		}
 		ls, n, err := p.decode(int(w.series))
@@ -131,7 +150,7 @@ func (p *push) validate(ctx context.Context) error {
 			p.refuse(v.check, p.samplesOf(int(w.series)), func() error { return v.error(ls) })
 			continue
 		}
-		if w.metaKey != 0 {
+		if w.meta {
 			if err := p.seriesMetadata(w, ls); err != nil {
 				return err
 			}

@@ -29,6 +29,7 @@ func steps() []step {
 		{"duplicate samples", (*push).dropDuplicates},
 		{"histograms", (*push).readHistograms},
 		{"series that became one", (*push).mergeTwins},
+		{"start times", (*push).markStarts},
 		{"exemplars", (*push).readExemplars},
 		{"metadata", (*push).readMetadata},
 		{"ingestion rate", (*push).checkIngestionRate},
@@ -67,9 +68,6 @@ func (p *push) scan(context.Context) error {
 }
 
 func (p *push) countArrived(context.Context) error {
-	if !p.lim.startTimes[p.req.Origin] {
-		p.batch.StartTimes = nil
-	}
 	m := p.t.metrics
 	m.samplesIn.Add(float64(len(p.batch.Times) + p.batch.HistogramCount()))
 	m.exemplarsIn.Add(float64(p.batch.ExemplarCount()))

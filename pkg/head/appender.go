@@ -106,6 +106,28 @@ func (a *Appender) AppendHistogram(ref Ref, ls labels.Labels, t int64, hist *his
 	return a.append(ref, ls, t, 0, hist, fhist)
 }
 
+// AppendStart adds a zero that marks the start of a series, a float or, like the one of them that is
+// set, a histogram. Only if the series has no samples as new, in memory or in this batch, is it taken:
+// what is known of it must not change. Errors: as of Append.
+func (a *Appender) AppendStart(ref Ref, ls labels.Labels, t int64, hist *histogram.Histogram, fhist *histogram.FloatHistogram) (Ref, error) {
+	if t < a.min || t > farTime {
+		return 0, storage.ErrOutOfBounds
+	}
+	if ref != 0 {
+		if ref == a.last.ref && t <= a.last.t {
+			return 0, storage.ErrOutOfOrderSample
+		}
+		ls = labels.EmptyLabels()
+	}
+	got, err := a.app.Append(storage.SeriesRef(ref), ls, 0, t, 0, hist, fhist, storage.AOptions{RejectOutOfOrder: true})
+	if err != nil {
+		return 0, err
+	}
+	a.last = lastSample{Ref(got), t, 0, hist, fhist}
+	a.refs, a.times = append(a.refs, Ref(got)), append(a.times, t)
+	return Ref(got), nil
+}
+
 func (a *Appender) append(ref Ref, ls labels.Labels, t int64, v float64, hist *histogram.Histogram, fhist *histogram.FloatHistogram) (Ref, error) {
 	if t < a.min || t > farTime {
 		return 0, storage.ErrOutOfBounds

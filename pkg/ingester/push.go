@@ -187,11 +187,8 @@ func (p *push) append(app *head.Appender, t *tenantHead, f *frame.Frame) error {
 			p.overActive()
 			continue
 		}
-		if zero && d >= 0 && ref == 0 && f.StartTimes[k] != 0 && f.StartTimes[k] < f.Times[k] {
-			if got, err := app.Append(0, ls, f.StartTimes[k], 0); err == nil {
-				p.rec.samples = append(p.rec.samples, sample{got, f.StartTimes[k], 0})
-				p.took(d, got, f.StartTimes[k])
-			}
+		if zero && f.StartTimes[k] != 0 && f.StartTimes[k] < f.Times[k] {
+			ref = p.appendZero(app, t, named{ref, ls}, f.StartTimes[k], d)
 		}
 		got, err := app.Append(ref, ls, f.Times[k], f.Values[k])
 		if err == nil {
@@ -212,8 +209,8 @@ func (p *push) append(app *head.Appender, t *tenantHead, f *frame.Frame) error {
 			p.overActive()
 			continue
 		}
-		if wanted && d >= 0 && ref == 0 && h.StartTime != 0 && h.StartTime < h.Time {
-			p.appendZeroHistogram(app, ls, h, d)
+		if wanted && h.StartTime != 0 && h.StartTime < h.Time {
+			ref = p.appendZeroHistogram(app, t, named{ref, ls}, h, d)
 		}
 		x := histogramSample{t: h.Time}
 		if h.H != nil { // the head keeps the newest of a series, but the frame is the sender's again
@@ -278,9 +275,20 @@ func (p *push) moved(t *tenantHead, ref head.Ref) {
 	}
 }
 
-// appendZeroHistogram marks the start of a series. A head that has no room for it there, because
-// newer samples exist, refuses it, which is fine.
-func (p *push) appendZeroHistogram(app *head.Appender, ls labels.Labels, h *frame.Histogram, d int) {
+// appendZero marks the start of series s with a zero, and returns the reference of the series to go on
+// with. A head that has no room for it there, because it has samples of the series as new, refuses
+// it, which is fine.
+func (p *push) appendZero(app *head.Appender, t *tenantHead, s named, start int64, d int) head.Ref {
+	got, err := app.AppendStart(s.ref, s.ls, start, nil, nil)
+	if err != nil {
+		return s.ref
+	}
+	p.rec.samples = append(p.rec.samples, sample{got, start, 0})
+	return p.marked(t, s.ref, got, start, d)
+}
+
+// appendZeroHistogram is appendZero for a histogram like h.
+func (p *push) appendZeroHistogram(app *head.Appender, t *tenantHead, s named, h *frame.Histogram, d int) head.Ref {
 	z := histogramSample{t: h.StartTime}
 	if h.H != nil {
 		z.h = &histogram.Histogram{CounterResetHint: histogram.CounterReset,
@@ -289,13 +297,22 @@ func (p *push) appendZeroHistogram(app *head.Appender, ls labels.Labels, h *fram
 		z.fh = &histogram.FloatHistogram{CounterResetHint: histogram.CounterReset,
 			Schema: h.FH.Schema, ZeroThreshold: h.FH.ZeroThreshold, CustomValues: h.FH.CustomValues}
 	}
-	got, err := app.AppendHistogram(0, ls, z.t, z.h, z.fh)
+	got, err := app.AppendStart(s.ref, s.ls, z.t, z.h, z.fh)
 	if err != nil {
-		return
+		return s.ref
 	}
 	z.ref = got
 	p.rec.histograms = append(p.rec.histograms, z)
-	p.took(d, got, z.t)
+	return p.marked(t, s.ref, got, z.t, d)
+}
+
+// marked notes that a zero of the series ref is stored, under got.
+func (p *push) marked(t *tenantHead, ref, got head.Ref, start int64, d int) head.Ref {
+	if ref != 0 && got != ref {
+		p.moved(t, got)
+	}
+	p.took(d, got, start)
+	return got
 }
 
 func (p *push) appendExemplar(app *head.Appender, f *frame.Frame, k int) {

@@ -164,7 +164,7 @@ func TestCreatedTimestampsMakeZeroSamples(t *testing.T) {
 	f = a.frame("t1", point{metric("c"), base + 2000, 7})
 	f.StartTimes = []int64{base + 1500}
 	a.push(t.Context(), f)
-	want := map[string]string{metric("c").String(): "0:0 1000:5 2000:7", metric("d").String(): "1000:6", metric("h").String(): "500:h0/0 1000:h2/3"}
+	want := map[string]string{metric("c").String(): "0:0 1000:5 1500:0 2000:7", metric("d").String(): "1000:6", metric("h").String(): "500:h0/0 1000:h2/3"}
 	equal(t, s.dump(t, "t1"), want)
 	equal(t, s.crashed(t, siteOptions{}).dump(t, "t1"), want)
 }

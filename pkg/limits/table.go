@@ -94,7 +94,8 @@ var (
 		Doc: "Rules as in the metric_relabel_configs of Prometheus, applied to every series before it is checked; a series without labels left is dropped. The label __meta_tenant_id holds the tenant.",
 		By:  []string{"distributor"}}, readRelabeling)
 	CreatedTimestampZeroIngestion = define("created_timestamp_zero_ingestion_enabled", "distributor.created-timestamp-zero-ingestion-enabled", false, "",
-		"Write a zero sample at the start time of a counter when that lies before its first sample.", "ingester")
+		"Write a zero sample where a counter or histogram started, or started anew, if remote write 2.0 says so and that is at most an hour before its sample and after all samples before.",
+		"distributor", "ingester")
 )
 
 // Metrics of the OpenTelemetry protocol.

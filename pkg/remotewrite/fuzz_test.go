@@ -99,6 +99,9 @@ func compareRest(t *testing.T, b *Batch, i int, w decoded) {
 		if got.Time != want.Time || got.StartTime != want.StartTime || (got.H == nil) != (want.H == nil) {
 			t.Fatalf("histogram %d of series %d = %+v, want %+v", j, i, got, want)
 		}
+		if b.HistogramStart(from+j) != got.StartTime {
+			t.Fatalf("start of histogram %d of series %d = %d, want %d", j, i, b.HistogramStart(from+j), got.StartTime)
+		}
 		if got.H != nil && !got.H.Equals(want.H) || got.FH != nil && !got.FH.Equals(want.FH) {
 			t.Fatalf("histogram %d of series %d = %v %v, want %v %v", j, i, got.H, got.FH, want.H, want.FH)
 		}

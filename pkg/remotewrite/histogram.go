@@ -77,6 +77,29 @@ func (b *Batch) Histogram(j int) (Histogram, error) {
 	return r.histogram(), nil
 }
 
+// HistogramStart returns the start time of histogram sample j without decoding the rest; 0: it has none
+// or is malformed.
+func (b *Batch) HistogramStart(j int) (start int64) {
+	if b.version != V2 {
+		return 0
+	}
+	p := b.bytes(b.hists[j])
+	for i := 0; i < len(p); {
+		field, wire, at := tag(p, i)
+		if at < 0 {
+			return 0
+		}
+		if field == histStartTime && wire == wireVarint {
+			v, _ := uvarint(p, at)
+			start = int64(v)
+		}
+		if i = skip(p, at, wire); i < 0 {
+			return 0
+		}
+	}
+	return start
+}
+
 func (r *rawHistogram) histogram() Histogram {
 	out := Histogram{Time: r.time, StartTime: r.startTime}
 	if r.isFloat {
