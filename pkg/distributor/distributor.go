@@ -113,6 +113,9 @@ func New(cfg Config, deps Deps) (*Distributor, error) {
 	}
 	d.metrics = newMetrics(deps.Reg, d)
 	d.tenants = &tenants{budget: d.budget, metrics: d.metrics, byID: map[tenant.ID]*tenantState{}}
+	if deps.Reg != nil {
+		deps.Reg.MustRegister(newTenantCollector(d.tenants))
+	}
 	d.pushes.New = func() any { return newPush(d) }
 	d.Service = services.NewBasicService(nil, d.running, d.stopping).WithName("distributor")
 	return d, nil

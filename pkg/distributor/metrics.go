@@ -5,18 +5,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
-
-	"github.com/amphora-metrics/amphora/pkg/remotewrite"
 )
 
 // metrics are the counters of a distributor. They are added to once per push.
 type metrics struct {
-	requestsIn, samplesIn, exemplarsIn, metadataIn             *prometheus.CounterVec
-	otlpRequests, influxRequests                               *prometheus.CounterVec
-	received, receivedSamples, receivedExemplars, receivedMeta *prometheus.CounterVec
-	nonHA                                                      *prometheus.CounterVec
-	latest                                                     *prometheus.GaugeVec
-
 	discardedSamples, discardedExemplars, discardedMetadata, discardedRequests *prometheus.CounterVec
 	truncatedValues, droppedValues                                             *prometheus.CounterVec
 	rejected                                                                   *prometheus.CounterVec
@@ -38,25 +30,6 @@ func newMetrics(reg prometheus.Registerer, d *Distributor) *metrics {
 		return f.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
 	m := &metrics{
-		requestsIn:  counters("amphora_distributor_requests_in_total", "Pushes as they arrived.", "user", "version"),
-		samplesIn:   counters("amphora_distributor_samples_in_total", "Samples as they arrived, before anything is refused.", "user"),
-		exemplarsIn: counters("amphora_distributor_exemplars_in_total", "Exemplars as they arrived, before anything is refused.", "user"),
-		metadataIn:  counters("amphora_distributor_metadata_in_total", "Metadata as it arrived, before anything is refused.", "user"),
-
-		otlpRequests:   counters("amphora_distributor_otlp_requests_total", "OTLP pushes as they arrived.", "user"),
-		influxRequests: counters("amphora_distributor_influx_requests_total", "Pushes of the Influx line protocol as they arrived.", "user"),
-
-		received:          counters("amphora_distributor_received_requests_total", "Pushes that passed validation and rate limits.", "user"),
-		receivedSamples:   counters("amphora_distributor_received_samples_total", "Samples that passed validation and rate limits.", "user"),
-		receivedExemplars: counters("amphora_distributor_received_exemplars_total", "Exemplars that passed validation and rate limits.", "user"),
-		receivedMeta:      counters("amphora_distributor_received_metadata_total", "Metadata that passed validation and rate limits.", "user"),
-
-		nonHA: counters("amphora_distributor_non_ha_samples_received_total",
-			"Samples of tenants that send from replicas whose series do not name theirs, and so are stored as they come.", "user"),
-
-		latest: f.NewGaugeVec(prometheus.GaugeOpts{Name: "amphora_distributor_latest_seen_sample_timestamp_seconds",
-			Help: "Largest timestamp received. A value behind the clock means that a sender lags."}, []string{"user"}),
-
 		discardedSamples:   counters("amphora_discarded_samples_total", "Samples refused. A rise means that a tenant loses data.", "reason", "user", "group"),
 		discardedExemplars: counters("amphora_discarded_exemplars_total", "Exemplars dropped.", "reason", "user"),
 		discardedMetadata:  counters("amphora_discarded_metadata_total", "Metadata refused.", "reason", "user"),
@@ -119,36 +92,13 @@ func (m *metrics) gauges(f promauto.Factory, d *Distributor) {
 	gauge("amphora_distributor_series_cache_max_entries", "Series that can be remembered.", nil, func() float64 { return float64(d.budget.limit) })
 }
 
-// tenantMetrics are the counters of one tenant that every push adds to.
-type tenantMetrics struct {
-	requestsIn                                                 [3]prometheus.Counter // by version
-	samplesIn, exemplarsIn, metadataIn                         prometheus.Counter
-	received, receivedSamples, receivedExemplars, receivedMeta prometheus.Counter
-	nonHA                                                      prometheus.Counter
-	latest                                                     prometheus.Gauge
-}
-
-func (m *metrics) tenant(user string) *tenantMetrics {
-	t := &tenantMetrics{
-		samplesIn: m.samplesIn.WithLabelValues(user), exemplarsIn: m.exemplarsIn.WithLabelValues(user), metadataIn: m.metadataIn.WithLabelValues(user),
-		received: m.received.WithLabelValues(user), receivedSamples: m.receivedSamples.WithLabelValues(user),
-		receivedExemplars: m.receivedExemplars.WithLabelValues(user), receivedMeta: m.receivedMeta.WithLabelValues(user),
-		nonHA: m.nonHA.WithLabelValues(user), latest: m.latest.WithLabelValues(user),
-	}
-	t.requestsIn[remotewrite.V1] = m.requestsIn.WithLabelValues(user, "1.0")
-	t.requestsIn[remotewrite.V2] = m.requestsIn.WithLabelValues(user, "2.0")
-	return t
-}
-
 // forget deletes what names user.
 func (m *metrics) forget(user string) {
 	l := prometheus.Labels{"user": user}
-	for _, v := range []*prometheus.CounterVec{m.requestsIn, m.otlpRequests, m.influxRequests, m.samplesIn, m.exemplarsIn, m.metadataIn, m.received, m.receivedSamples,
-		m.receivedExemplars, m.receivedMeta, m.nonHA, m.discardedSamples, m.discardedExemplars, m.discardedMetadata, m.discardedRequests,
+	for _, v := range []*prometheus.CounterVec{m.discardedSamples, m.discardedExemplars, m.discardedMetadata, m.discardedRequests,
 		m.truncatedValues, m.droppedValues} {
 		v.DeletePartialMatch(l)
 	}
-	m.latest.DeletePartialMatch(l)
 }
 
 // forgetGroup deletes what names a group of user.

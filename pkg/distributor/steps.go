@@ -68,7 +68,7 @@ func (p *push) scan(context.Context) error {
 }
 
 func (p *push) countArrived(context.Context) error {
-	m := p.t.metrics
+	m := &p.t.metrics
 	m.samplesIn.Add(float64(len(p.batch.Times) + p.batch.HistogramCount()))
 	m.exemplarsIn.Add(float64(p.batch.ExemplarCount()))
 	m.metadataIn.Add(float64(p.batch.MetadataCount()))
@@ -104,7 +104,7 @@ func (p *push) checkIngestionRate(context.Context) error {
 			p.t.id, p.lim.ingestionRate, burst(p.lim.ingestionRate, p.lim.ingestionBurst), samples, p.counts.Exemplars, len(p.metadata))
 	}
 	p.d.ingestion.add(total)
-	m := p.t.metrics
+	m := &p.t.metrics
 	m.received.Inc()
 	m.receivedSamples.Add(float64(samples))
 	m.receivedExemplars.Add(float64(p.counts.Exemplars))

@@ -21,7 +21,7 @@ const tenantIdle = seriesIdle + 5*time.Minute
 type tenantState struct {
 	id      tenant.ID
 	table   *table
-	metrics *tenantMetrics
+	metrics tenantMetrics
 
 	pushes atomic.Int64  // under way, including those that slow replicas still hold
 	seen   atomic.Uint32 // tick of the last push
@@ -254,7 +254,7 @@ func (ts *tenants) add(id tenant.ID) *tenantState {
 	if t == nil {
 		const stride = 257 // generations of one table come out of use before those of the next
 		ts.made++
-		t = &tenantState{id: id, table: newTable(ts.budget, ts.made*stride), metrics: ts.metrics.tenant(string(id))}
+		t = &tenantState{id: id, table: newTable(ts.budget, ts.made*stride)}
 		ts.byID[id] = t
 	}
 	t.pushes.Add(1)
@@ -263,15 +263,20 @@ func (ts *tenants) add(id tenant.ID) *tenantState {
 
 func (t *tenantState) leave() { t.pushes.Add(-1) }
 
-// sweep forgets idle series and tenants.
-func (ts *tenants) sweep(tick uint32) {
+// all returns the tenants in no order.
+func (ts *tenants) all() []*tenantState {
 	ts.mu.RLock()
+	defer ts.mu.RUnlock()
 	list := make([]*tenantState, 0, len(ts.byID))
 	for _, t := range ts.byID {
 		list = append(list, t)
 	}
-	ts.mu.RUnlock()
-	for _, t := range list {
+	return list
+}
+
+// sweep forgets idle series and tenants.
+func (ts *tenants) sweep(tick uint32) {
+	for _, t := range ts.all() {
 		ts.metrics.seriesForgotten.Add(float64(t.table.sweep(tick)))
 		for _, g := range t.groups.idle(tick) {
 			ts.metrics.forgetGroup(string(t.id), g)
@@ -305,11 +310,7 @@ func (ts *tenants) drop(t *tenantState, tick uint32) {
 func (t *tenantState) observeLatest(ms int64) {
 	for {
 		old := t.latest.Load()
-		if ms <= old {
-			return
-		}
-		if t.latest.CompareAndSwap(old, ms) {
-			t.metrics.latest.Set(float64(ms) / 1000)
+		if ms <= old || t.latest.CompareAndSwap(old, ms) {
 			return
 		}
 	}

@@ -43,25 +43,31 @@ func (h *Head) cutLate(ctx context.Context) (err error) {
 	return h.db.CompactOOOHead(ctx)
 }
 
-// newCompactor stands between the TSDB and its compactor.
+// newCompactor gives the TSDB the compactor of h.
 func (h *Head) newCompactor(ctx context.Context, r prometheus.Registerer, l *slog.Logger, ranges []int64, pool chunkenc.Pool, _ *tsdb.Options) (tsdb.Compactor, error) {
-	c, err := tsdb.NewLeveledCompactorWithOptions(ctx, r, l, ranges, pool, tsdb.LeveledCompactorOptions{
-		PD: tsdb.DefaultPostingsDecoderFactory, FloatChunkEncoding: func() chunkenc.Encoding { return chunkenc.EncXOR },
-	})
-	if err != nil {
-		return nil, err
-	}
-	return compactor{c, h}, nil
+	return &compactor{h: h, open: func() (*tsdb.LeveledCompactor, error) {
+		return tsdb.NewLeveledCompactorWithOptions(ctx, r, l, ranges, pool, tsdb.LeveledCompactorOptions{
+			PD: tsdb.DefaultPostingsDecoderFactory, FloatChunkEncoding: func() chunkenc.Encoding { return chunkenc.EncXOR },
+		})
+	}}, nil
 }
 
+// compactor stands between the TSDB and the TSDB's own compactor, which is made for each cut: it
+// takes more memory than a small head has use for in between.
 type compactor struct {
-	tsdb.Compactor
-	h *Head
+	h    *Head
+	open func() (*tsdb.LeveledCompactor, error)
 }
+
+// Plan is part of tsdb.Compactor. Blocks are merged elsewhere.
+func (*compactor) Plan(string) ([]string, error) { return nil, nil }
+
+// Compact is part of tsdb.Compactor. Nothing is planned, so nothing is asked for.
+func (*compactor) Compact(string, []string, []*tsdb.Block) ([]ulid.ULID, error) { return nil, nil }
 
 // Write is part of tsdb.Compactor. The block joins the head's own list before the TSDB drops its
 // samples from memory.
-func (c compactor) Write(_ string, b tsdb.BlockReader, mint, maxt int64, base *tsdb.BlockMeta) ([]ulid.ULID, error) {
+func (c *compactor) Write(_ string, b tsdb.BlockReader, mint, maxt int64, base *tsdb.BlockMeta) ([]ulid.ULID, error) {
 	ids, err := c.cut(b, mint, maxt, base)
 	if err != nil {
 		return nil, err
@@ -76,7 +82,11 @@ func (c compactor) Write(_ string, b tsdb.BlockReader, mint, maxt int64, base *t
 }
 
 // cut writes one block, or none. For late samples the TSDB asks for one block range after the other.
-func (c compactor) cut(b tsdb.BlockReader, mint, maxt int64, base *tsdb.BlockMeta) ([]ulid.ULID, error) {
+func (c *compactor) cut(b tsdb.BlockReader, mint, maxt int64, base *tsdb.BlockMeta) ([]ulid.ULID, error) {
+	to, err := c.open()
+	if err != nil {
+		return nil, err
+	}
 	dest := c.h.blocks.dir
 	switch of := b.(type) {
 	case *tsdb.RangeHead:
@@ -97,9 +107,9 @@ func (c compactor) cut(b tsdb.BlockReader, mint, maxt int64, base *tsdb.BlockMet
 			return nil, nil
 		}
 		cut.days[day] = true
-		return c.Compactor.Write(dest, of.CloneForTimeRange(day, day+dayMillis-1), day, day+dayMillis, base)
+		return to.Write(dest, of.CloneForTimeRange(day, day+dayMillis-1), day, day+dayMillis, base)
 	}
-	return c.Compactor.Write(dest, b, mint, maxt, base)
+	return to.Write(dest, b, mint, maxt, base)
 }
 
 // nothing is the end of a range in which no sample lies.

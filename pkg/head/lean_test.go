@@ -37,7 +37,7 @@ func TestAHeadWithOneSeriesIsSmall(t *testing.T) {
 	}
 	own, lean := bytesOf(t, nil), bytesOf(t, shared)
 	t.Logf("%d bytes, %d without anything shared", lean, own)
-	if lean > 45_000 || own-lean < 80_000 {
+	if lean > 35_000 || own-lean < 80_000 {
 		t.Errorf("a head takes %d bytes, %d without anything shared", lean, own)
 	}
 }

@@ -5,7 +5,7 @@ import "math/bits"
 const (
 	// minStripes is the number of stripes of the series maps of a head of unknown or small size. A
 	// stripe costs some 250 bytes even when empty, and as much again with its first series.
-	minStripes = 32
+	minStripes = 16
 	// maxStripes keeps what an overestimate can cost at 16 MiB.
 	maxStripes = 1 << 16
 	// seriesPerStripe is how many series of one stripe still lie close together in memory. A batch

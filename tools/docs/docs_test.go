@@ -65,7 +65,7 @@ func latency(name, help string) prometheus.HistogramOpts {
 	want := []metric{
 		{"amphora_c", "gauge", "C.", []string{"tenant", "reason"}, "room"},
 		{"amphora_d_seconds", "histogram", "D.", nil, "room"},
-		{"amphora_f", "", "F.", []string{"z"}, "room"},
+		{"amphora_f", "gauge", "F.", []string{"z"}, "room"},
 		{"amphora_g", "gauge", "G.", []string{"kind"}, "room"},
 		{"amphora_room_a_total", "counter", "A.", nil, "room"},
 		{"amphora_room_b_total", "counter", "B on two lines.", nil, "room"},

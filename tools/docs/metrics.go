@@ -215,6 +215,10 @@ func (r *reader) construct(call *ast.CallExpr, kind string, vec bool, s scope) {
 			return
 		}
 		m.name, m.help, m.labels = name.text, r.eval(call.Args[1], s).text, r.eval(call.Args[2], s).labels
+		m.kind = "gauge" // a description does not say; the name does
+		if strings.HasSuffix(m.name, "_total") {
+			m.kind = "counter"
+		}
 		r.found = append(r.found, m)
 		return
 	}
