@@ -74,6 +74,7 @@ type IngesterDeps struct {
 	PrepareDownscale     admin.ReadOnly
 	UnregisterOnShutdown admin.ResettableSwitch
 	Tenants              admin.TenantList
+	HeadMetrics          http.Handler // of /ingester/tsdb_metrics
 }
 
 // defaultMaxPushBytes is what senders of remote write expect to be accepted.

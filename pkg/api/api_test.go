@@ -71,7 +71,7 @@ func everything(t testing.TB, f *fakes) Deps {
 		Limits: func(tenant.ID) limits.View { return limits.View{} },
 		Pusher: f, Usage: f, Elected: func() admin.Elected { return admin.Elected{} },
 		Read:     &prom.Backends{Engine: eng, Storage: db, Exemplars: db.DB},
-		Ingester: &IngesterDeps{Flusher: f, PrepareShutdown: f, PrepareDownscale: f, UnregisterOnShutdown: f, Tenants: f},
+		Ingester: &IngesterDeps{Flusher: f, PrepareShutdown: f, PrepareDownscale: f, UnregisterOnShutdown: f, Tenants: f, HeadMetrics: http.NotFoundHandler()},
 		Build:    admin.BuildInfo{Version: "1.2.3"},
 		Ready:    func(context.Context) error { return nil },
 		Services: func() []admin.Service { return nil },

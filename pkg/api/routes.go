@@ -208,6 +208,8 @@ var Routes = []Route{
 		bind: func(*API) Handler { return admin.Empty(struct{}{}) }},
 	{Methods: "GET", Path: "/prometheus/api/v1/status/buildinfo", Action: Open, Service: Querier, Style: JSON, Doc: "Version and features; Grafana reads it.",
 		bind: (*API).build},
+	{Methods: "GET", Path: "/api/v1/user_lag", Action: DescribeTenant, Service: Querier, Tenancy: OneTenant, Doc: "How far ingestion of the calling tenant is behind: the newest sample stored, and the pushes under way.",
+		bind: (*API).userLag},
 	{Methods: "GET", Path: "/api/v1/user_stats", Action: DescribeTenant, Service: Querier, Tenancy: OneTenant, Doc: "Series and rates of the calling tenant.",
 		bind: (*API).userStats},
 
@@ -225,6 +227,8 @@ var Routes = []Route{
 		}},
 	{Methods: "GET", Path: "/ingester/tenants", Action: Admin, Service: Ingester, Link: "Tenants of this ingester", Doc: "Tenants with samples in memory.",
 		bind: func(a *API) Handler { return serviceCall(a.deps.Ingester.Tenants, admin.Tenants) }},
+	{Methods: "GET", Path: "/ingester/tsdb_metrics", Action: Admin, Service: Ingester, Link: "Heads of this ingester", Doc: "Figures of every tenant's recent data as metrics, under the names they have in a Prometheus.",
+		bind: func(a *API) Handler { return serviceCall(a.deps.Ingester.HeadMetrics, admin.Page) }},
 	{Methods: "GET", Path: "/ingester/tsdb/{tenant}", Action: Admin, Service: Ingester, Doc: "One tenant of this ingester.",
 		bind: func(a *API) Handler { return serviceCall(a.deps.Ingester.Tenants, admin.Tenant) }},
 
@@ -329,6 +333,13 @@ func (a *API) userStats() Handler {
 		return nil
 	}
 	return admin.UserStats(a.deps.Usage)
+}
+
+func (a *API) userLag() Handler {
+	if a.deps.Usage == nil {
+		return nil
+	}
+	return admin.UserLag(a.deps.Usage)
 }
 
 func (a *API) allUserStats() Handler {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net/http"
 	"strconv"
 	"time"
 
@@ -89,7 +90,7 @@ func (a *App) mountBackends(d *api.Deps) error {
 		if err != nil {
 			return err
 		}
-		d.Usage = usage{r, c}
+		d.Usage = newUsage(r, c, func(id tenant.ID) int { return limits.IngestionTenantShardSize.Of(a.limits.For(id)) })
 	}
 	if a.cfg.runs("querier") {
 		q, err := a.querier()
@@ -128,9 +129,18 @@ func (a *App) mountBackends(d *api.Deps) error {
 		d.Ingester = &api.IngesterDeps{
 			Flusher: flusher{ing}, PrepareShutdown: prepareShutdown{ing}, PrepareDownscale: readOnly{ing},
 			UnregisterOnShutdown: unregister{ing, a.cfg.Ring.UnregisterOnShutdown}, Tenants: tenantList{ing},
+			HeadMetrics: a.headMetrics(ing),
 		}
 	}
 	return nil
+}
+
+// headMetrics serves the figures of every tenant's head, which would be too many for the metrics of
+// the process.
+func (a *App) headMetrics(ing *ingester.Ingester) http.Handler {
+	reg := a.reg.Beside()
+	reg.MustRegister(ing.HeadMetrics())
+	return reg.Handler(a.log)
 }
 
 // printed collects what write writes.

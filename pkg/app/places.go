@@ -2,6 +2,7 @@ package app
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -27,8 +28,8 @@ type places struct {
 	checked atomic.Int64 // when, in nanoseconds since the epoch
 	current atomic.Pointer[placesNow]
 
-	looking sync.Mutex // held while looking; guards known
-	known   map[string]ring.InstanceDesc
+	looking sync.Mutex // held while looking; guards in
+	in      registered
 }
 
 // placesNow is what follows from one state of the ring.
@@ -44,7 +45,7 @@ type shardPlace struct {
 }
 
 func newPlaces(r *ring.Ring, me string, zones bool, size func(tenant.ID) int) *places {
-	return &places{ring: r, me: me, zones: zones, size: size, known: map[string]ring.InstanceDesc{}}
+	return &places{ring: r, me: me, zones: zones, size: size, in: newRegistered(r)}
 }
 
 // of returns the place among the ingesters of a tenant. It is the same while nothing changes.
@@ -76,41 +77,13 @@ func (p *places) look() *placesNow {
 		return old
 	}
 	defer p.looking.Unlock()
-	if old = p.current.Load(); p.learn() || old == nil {
-		members := make(map[string]ring.InstanceDesc, len(p.known))
-		for id, d := range p.known {
-			members[id] = d
-		}
+	if old = p.current.Load(); p.in.learn() || old == nil {
+		members := maps.Clone(p.in.known)
 		old = &placesNow{members: members, all: p.place(members, p.ring.ShuffleShard("", 0))}
 		p.current.Store(old)
 	}
 	p.checked.Store(now)
 	return old
-}
-
-// learn brings known up to date and says whether something changed that decides where series go.
-// The ring only lists who is healthy, but tells of each it is asked for by name. It needs looking.
-func (p *places) learn() (changed bool) {
-	op := ring.NewOp([]ring.InstanceState{ring.ACTIVE, ring.LEAVING, ring.PENDING, ring.JOINING}, nil)
-	if set, err := p.ring.GetAllHealthy(op); err == nil {
-		for _, d := range set.Instances {
-			if _, ok := p.known[d.Id]; !ok && d.Id != "" {
-				p.known[d.Id] = ring.InstanceDesc{}
-			}
-		}
-	}
-	for id, old := range p.known {
-		d, err := p.ring.GetInstance(id)
-		switch {
-		case err != nil:
-			delete(p.known, id)
-			changed = true
-		case d.Zone != old.Zone || d.ReadOnly != old.ReadOnly || d.RegisteredTimestamp != old.RegisteredTimestamp || !slices.Equal(d.Tokens, old.Tokens):
-			p.known[id] = d
-			changed = true
-		}
-	}
-	return changed
 }
 
 // place computes the place among the members that shard has.

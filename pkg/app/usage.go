@@ -1,9 +1,7 @@
 package app
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"maps"
 	"slices"
 	"sync"
@@ -13,7 +11,6 @@ import (
 
 	"github.com/amphora-metrics/amphora/pkg/api/admin"
 	"github.com/amphora-metrics/amphora/pkg/errs"
-	"github.com/amphora-metrics/amphora/pkg/members"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/transport"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
@@ -24,79 +21,152 @@ const usageTimeout = 10 * time.Second
 
 // usage asks the ingesters what tenants do, for the pages about it.
 type usage struct {
-	ring    ring.ReadRing
+	ring    *ring.Ring
 	clients *transport.Clients
+	shard   func(tenant.ID) int // size of a tenant's shard; 0: all ingesters
+
+	mu sync.Mutex // guards in
+	in registered
 }
 
-// Usage is part of admin.UsageSource. Errors: Unavailable if an ingester does not answer.
-func (u usage) Usage(ctx context.Context, id tenant.ID) (admin.Usage, error) {
-	all, err := u.AllUsage(ctx)
-	if err != nil {
-		return admin.Usage{}, err
-	}
-	if len(all.Missing) > 0 {
-		return admin.Usage{}, errs.New(errs.Unavailable, "ingesters %v did not answer, the sum would be too low", all.Missing)
-	}
-	for _, t := range all.Tenants {
-		if t.Tenant == id {
-			return t.Usage, nil
+func newUsage(r *ring.Ring, clients *transport.Clients, shard func(tenant.ID) int) *usage {
+	return &usage{ring: r, clients: clients, shard: shard, in: newRegistered(r)}
+}
+
+// ingesters returns the ingesters of the ring that belong to shard, healthy or not, by name.
+func (u *usage) ingesters(shard ring.ReadRing) []ring.InstanceDesc {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.in.learn()
+	var out []ring.InstanceDesc
+	for _, id := range slices.Sorted(maps.Keys(u.in.known)) {
+		if d := u.in.known[id]; shard.HasInstance(id) {
+			d.Id = id
+			out = append(out, d)
 		}
 	}
-	return admin.Usage{}, nil
+	return out
 }
 
-// AllUsage is part of admin.UsageSource. It names the ingesters that did not answer.
-func (u usage) AllUsage(ctx context.Context) (admin.AllUsage, error) {
-	set, err := u.ring.GetAllHealthy(members.Readable())
-	if err != nil && !errors.Is(err, ring.ErrEmptyRing) {
-		return admin.AllUsage{}, errs.Wrap(errs.Unavailable, err)
-	}
+// asked is what one ingester answered, nil if it did not.
+type asked[T any] struct {
+	ingester string
+	answer   *T
+}
+
+// ask asks all ingesters at once. A missing answer is for the caller to report; the call's own
+// metrics count it.
+func ask[T any](ctx context.Context, u *usage, ingesters []ring.InstanceDesc, do func(context.Context, ingesterpb.IngesterQueryClient) (*T, error)) []asked[T] {
 	ctx, cancel := context.WithTimeout(ctx, usageTimeout)
 	defer cancel()
-	answers := make([]*ingesterpb.AllTenantStatsResponse, len(set.Instances))
+	out := make([]asked[T], len(ingesters))
 	var wg sync.WaitGroup
-	for i, inst := range set.Instances {
+	for i, inst := range ingesters {
+		out[i].ingester = inst.Id
+		if !u.ring.IsHealthy(&inst, ring.Reporting, time.Now()) {
+			continue
+		}
 		wg.Go(func() {
 			if c, err := u.clients.For(inst.Addr); err == nil {
-				// A missing answer is what the page reports; the call's own metrics count it.
-				answers[i], _ = c.AllTenantStats(ctx, &ingesterpb.TenantStatsRequest{})
+				if answer, err := do(ctx, c); err == nil {
+					out[i].answer = answer
+				}
 			}
 		})
 	}
 	wg.Wait()
-	return u.sum(set, answers), nil
+	return out
 }
 
-// sum adds up the answers and divides by the number of copies of each series.
-func (u usage) sum(set ring.ReplicationSet, answers []*ingesterpb.AllTenantStatsResponse) admin.AllUsage {
+// Usage is part of admin.UsageSource. It names the ingesters that did not answer, and assumes of them
+// what the others have on average. Errors: Unavailable if none answers.
+func (u *usage) Usage(ctx context.Context, id tenant.ID) (admin.Usage, error) {
+	shard := u.ring.ShuffleShard(string(id), u.shard(id))
+	answers := ask(ctx, u, u.ingesters(shard), func(ctx context.Context, c ingesterpb.IngesterQueryClient) (*ingesterpb.TenantStatsResponse, error) {
+		return c.TenantStats(ctx, &ingesterpb.TenantStatsRequest{})
+	})
+	var sum usageSum
+	var missing []string
+	for _, a := range answers {
+		if a.answer == nil {
+			missing = append(missing, a.ingester)
+		} else {
+			sum.add(a.answer)
+		}
+	}
+	if len(missing) > 0 && len(missing) == len(answers) {
+		return admin.Usage{}, errs.New(errs.Unavailable, "no ingester answered")
+	}
+	answered := len(answers) - len(missing)
+	out := sum.usage(float64(len(answers)) / float64(max(1, answered)) / float64(u.copies(len(answers))))
+	out.Missing = missing
+	return out, nil
+}
+
+// copies is on how many of n ingesters a series is.
+func (u *usage) copies(n int) int { return max(1, min(u.ring.ReplicationFactor(), n)) }
+
+// AllUsage is part of admin.UsageSource. It names the ingesters that did not answer.
+func (u *usage) AllUsage(ctx context.Context) (admin.AllUsage, error) {
+	answers := ask(ctx, u, u.ingesters(u.ring), func(ctx context.Context, c ingesterpb.IngesterQueryClient) (*ingesterpb.AllTenantStatsResponse, error) {
+		return c.AllTenantStats(ctx, &ingesterpb.TenantStatsRequest{})
+	})
 	var out admin.AllUsage
-	sums := map[tenant.ID]*admin.Usage{}
-	for i, a := range answers {
-		if a == nil {
-			out.Missing = append(out.Missing, cmp.Or(set.Instances[i].Id, set.Instances[i].Addr))
+	sums := map[tenant.ID]*usageSum{}
+	for _, a := range answers {
+		if a.answer == nil {
+			out.Missing = append(out.Missing, a.ingester)
 			continue
 		}
-		for _, t := range a.Tenants {
+		for _, t := range a.answer.Tenants {
 			id := tenant.ID(t.Tenant)
 			if sums[id] == nil {
-				sums[id] = new(admin.Usage)
+				sums[id] = new(usageSum)
 			}
-			sums[id].NumSeries += t.Stats.Series
-			sums[id].ActiveSeries += t.Stats.ActiveSeries
-			sums[id].IngestionRate += t.Stats.IngestionRate
-			sums[id].APIIngestionRate += t.Stats.ApiIngestionRate
-			sums[id].RuleIngestionRate += t.Stats.RuleIngestionRate
+			sums[id].add(t.Stats)
 		}
 	}
-	copies := max(1, min(u.ring.ReplicationFactor(), len(set.Instances)))
 	for _, id := range slices.Sorted(maps.Keys(sums)) {
-		s := *sums[id]
-		s.NumSeries /= uint64(copies)
-		s.ActiveSeries /= uint64(copies)
-		s.IngestionRate /= float64(copies)
-		s.APIIngestionRate /= float64(copies)
-		s.RuleIngestionRate /= float64(copies)
-		out.Tenants = append(out.Tenants, admin.TenantUsage{Tenant: id, Usage: s})
+		out.Tenants = append(out.Tenants, admin.TenantUsage{Tenant: id, Usage: sums[id].usage(1 / float64(u.copies(len(answers))))})
 	}
-	return out
+	return out, nil
+}
+
+// usageSum adds up what ingesters say of one tenant.
+type usageSum struct {
+	series, active, pendingSamples, pendingBytes uint64
+	rate, api, rule                              float64
+	newest, oldestPending                        int64 // Unix milliseconds; 0: none
+}
+
+func (s *usageSum) add(t *ingesterpb.TenantStatsResponse) {
+	s.series += t.Series
+	s.active += t.ActiveSeries
+	s.rate += t.IngestionRate
+	s.api += t.ApiIngestionRate
+	s.rule += t.RuleIngestionRate
+	s.pendingSamples += t.PendingSamples
+	s.pendingBytes += t.PendingBytes
+	s.newest = max(s.newest, t.NewestSample)
+	if t.OldestPending > 0 && (s.oldestPending == 0 || t.OldestPending < s.oldestPending) {
+		s.oldestPending = t.OldestPending
+	}
+}
+
+// usage returns the sums times factor.
+func (s *usageSum) usage(factor float64) admin.Usage {
+	count := func(n uint64) uint64 { return uint64(float64(n)*factor + 0.5) }
+	return admin.Usage{
+		NumSeries: count(s.series), ActiveSeries: count(s.active),
+		IngestionRate: s.rate * factor, APIIngestionRate: s.api * factor, RuleIngestionRate: s.rule * factor,
+		Lag: admin.Lag{PendingSamples: count(s.pendingSamples), PendingBytes: count(s.pendingBytes),
+			NewestSample: timeOf(s.newest), OldestPending: timeOf(s.oldestPending)},
+	}
+}
+
+func timeOf(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
 }

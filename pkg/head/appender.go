@@ -31,7 +31,8 @@ type Appender struct {
 
 	refs  []Ref // of the samples
 	times []int64
-	late  bool // one of the samples comes late
+	late  bool  // one of the samples comes late
+	lates int64 // samples known to come late when they were appended
 }
 
 // lastSample is what a batch took last.
@@ -152,7 +153,10 @@ func (a *Appender) append(ref Ref, ls labels.Labels, t int64, v float64, hist *h
 	if err == nil {
 		a.last = lastSample{Ref(got), t, v, hist, fhist}
 		a.refs, a.times = append(a.refs, Ref(got)), append(a.times, t)
-		a.late = a.late || late
+		if late {
+			a.late = true
+			a.lates++
+		}
 	}
 	return Ref(got), err
 }
@@ -180,7 +184,11 @@ func (a *Appender) AppendExemplar(ref Ref, e exemplar.Exemplar) error {
 // up series at this moment.
 func (a *Appender) Commit() error {
 	defer a.h.flush.RUnlock()
-	return a.h.commit(a)
+	err := a.h.commit(a)
+	if a.lates > 0 && err == nil {
+		a.h.lateSamples.Add(a.lates)
+	}
+	return err
 }
 
 // flush hands the batch to the TSDB.

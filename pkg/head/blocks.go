@@ -59,6 +59,7 @@ type blockList struct {
 // localBlock is one block on disk.
 type localBlock struct {
 	Block
+	bytes   int64
 	counted bool // its samples came in order: what is older than its end is late
 	list    *blockList
 
@@ -155,6 +156,9 @@ func (l *blockList) add(path string) error {
 		ID: m.ULID, Dir: path, MinTime: m.MinTime, MaxTime: m.MaxTime,
 		OutOfOrder: m.Compaction.FromOutOfOrder(), Series: m.Stats.NumSeries, Samples: m.Stats.NumSamples,
 	}}
+	if b.bytes, err = fileBytes(path); err != nil {
+		return err
+	}
 	b.counted = !m.Compaction.FromOutOfOrder() && !m.Compaction.FromStaleSeries() && !m.Compaction.FromSelectedSeries()
 	l.mu.Lock()
 	defer l.mu.Unlock()

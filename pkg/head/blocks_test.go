@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -167,7 +168,11 @@ func TestReadersMissNothingWhileBlocksAreCut(t *testing.T) {
 		for k := range int64(samples) {
 			put(t, h, ls, k*step, float64(k))
 			if k > 40 && k%5 == 0 {
-				a := h.Appender()
+				a := h.TryAppender((k-30)*step, nil)
+				for a == nil { // what is as old is being cut
+					runtime.Gosched()
+					a = h.TryAppender((k-30)*step, nil)
+				}
 				if _, err := a.Append(0, labels.FromStrings("__name__", "late"), (k-30)*step, 1); err != nil {
 					t.Error(err)
 				}

@@ -5,6 +5,7 @@
 package head
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -65,6 +66,8 @@ type Options struct {
 	PreCreate  func(labels.Labels) error // may refuse a new series; the error comes back from Append
 	PostCreate func(labels.Labels)
 	PostDelete func(Ref, labels.Labels)
+
+	meters string // prefix of the TSDB's metrics to keep; "": those of exemplars
 }
 
 // Head is safe for concurrent use.
@@ -80,9 +83,12 @@ type Head struct {
 	late    atomic.Bool  // late samples are taken
 	sawLate atomic.Bool  // late samples came since they were cut last
 	gone    atomic.Int64 // series that left memory
-	order   order
-	views   views
-	lateCut lateCut
+
+	lateSamples atomic.Int64
+	meters      meters // of the TSDB
+	order       order
+	views       views
+	lateCut     lateCut
 	// restoring says that series come back whose samples may not.
 	restoring atomic.Bool
 
@@ -102,7 +108,8 @@ func Open(o Options) (*Head, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	h := &Head{o: o, blocks: blockList{dir: filepath.Join(o.Dir, blocksDir), log: quiet(o.Logger), count: o.Shared.openBlocks(), now: o.Now}}
+	h := &Head{o: o, blocks: blockList{dir: filepath.Join(o.Dir, blocksDir), log: quiet(o.Logger), count: o.Shared.openBlocks(), now: o.Now},
+		meters: meters{prefix: cmp.Or(o.meters, "prometheus_tsdb_exemplar_")}}
 	if err := h.blocks.load(o.Dir); err != nil {
 		return nil, fmt.Errorf("open blocks in %s: %w", o.Dir, err)
 	}
@@ -148,7 +155,7 @@ func (h *Head) open() (*tsdb.DB, error) {
 }
 
 func (h *Head) openTSDB(t *tsdb.Options) (*tsdb.DB, error) {
-	db, err := tsdb.Open(h.o.Dir, quiet(h.o.Logger), nil, t, nil)
+	db, err := tsdb.Open(h.o.Dir, quiet(h.o.Logger), &h.meters, t, nil)
 	if err != nil {
 		return nil, err
 	}

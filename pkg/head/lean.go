@@ -18,6 +18,7 @@ import (
 type Shared struct {
 	headMetrics, dbMetrics reflect.Value // pointers
 	blocks                 openBlocks
+	meters                 meters // of headMetrics
 }
 
 func (s *Shared) openBlocks() *openBlocks {
@@ -35,11 +36,11 @@ func NewShared(dir string) (_ *Shared, err error) {
 		return nil, fmt.Errorf("make a directory: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	h, err := Open(Options{Dir: dir})
+	h, err := Open(Options{Dir: dir, meters: "prometheus_tsdb_head_"})
 	if err != nil {
 		return nil, err
 	}
-	s := &Shared{headMetrics: part(h.db.Head(), "metrics"), dbMetrics: part(h.db, "metrics")}
+	s := &Shared{headMetrics: part(h.db.Head(), "metrics"), dbMetrics: part(h.db, "metrics"), meters: h.meters}
 	return s, h.Close()
 }
 

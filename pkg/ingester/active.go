@@ -39,6 +39,7 @@ func (i *Ingester) refreshActivity() {
 	defer i.refreshing.Unlock()
 	now := i.tick()
 	for _, t := range i.all() {
+		t.metadata.purge(i.now(), i.cfg.MetadataRetention)
 		t.replace()
 		t.refreshGroups(i.now())
 		t.activity.expire(now, i.clock.oldest(now))
@@ -49,9 +50,9 @@ func (i *Ingester) refreshActivity() {
 type activeCollector struct {
 	ing *Ingester
 
-	series, histograms, buckets, owned, local, loading *prometheus.Desc
-	tracker, trackerHistograms, trackerBuckets         *prometheus.Desc
-	setUsage, setLimit                                 *prometheus.Desc
+	series, histograms, buckets, owned, local, loading, lag *prometheus.Desc
+	tracker, trackerHistograms, trackerBuckets              *prometheus.Desc
+	setUsage, setLimit                                      *prometheus.Desc
 }
 
 func newActiveCollector(i *Ingester) *activeCollector {
@@ -65,6 +66,7 @@ func newActiveCollector(i *Ingester) *activeCollector {
 		buckets:    desc("active_native_histogram_buckets", "Buckets of the newest samples of active native histogram series."),
 		owned:      desc("owned_series", "Series in memory that the ring places on this ingester. Less than all: series moved away, and leave with the next cut."),
 		loading:    desc("active_series_loading", "1 while the series in memory are sorted by changed trackers and label sets; their counts are too low meanwhile."),
+		lag:        desc("oldest_pending_push_seconds", "Age of the tenant's oldest push under way; absent if there is none. A rise means that the disk or the process is slow."),
 		tracker:    desc("active_series_custom_tracker", "Active series that the tracker of this name matches.", "name"),
 		trackerHistograms: desc("active_native_histogram_series_custom_tracker",
 			"Active series of native histograms that the tracker of this name matches.", "name"),
@@ -86,6 +88,9 @@ func (c *activeCollector) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), append([]string{string(t.id)}, more...)...)
 		}
 		gauge(c.owned, n.owned)
+		if _, _, since := t.pending.lag(); since > 0 {
+			ch <- prometheus.MustNewConstMetric(c.lag, prometheus.GaugeValue, c.ing.now().Sub(time.UnixMilli(since)).Seconds(), string(t.id))
+		}
 		v := c.ing.limits(t.id)
 		for _, limit := range []limits.Key[int]{limits.MaxGlobalSeriesPerUser, limits.MaxActiveSeriesPerUser} {
 			if global := limit.Of(v); global > 0 {

@@ -16,6 +16,8 @@ type Config struct {
 	LargeLateBlocks       bool
 	ReadConcurrency       int // 0: derived
 	ErrorSampleRate       int
+	CompactionInterval    time.Duration
+	MetadataRetention     time.Duration
 	ActiveSeries          ActiveSeriesConfig
 	EarlyCompaction       EarlyCompactionConfig
 	WAL                   wal.Config
@@ -42,12 +44,24 @@ func (c *Config) Declare(s *config.Set) {
 	s.Int(&c.ReadConcurrency, "read-concurrency", 0, "Queries answered at the same time; others wait. 0: 8 for each CPU.").Expert()
 	s.Int(&c.ErrorSampleRate, "error-sample-rate", 10,
 		"Of the errors that refuse single samples, one in this many is logged; all are counted. 0: all are logged.").Expert()
+	s.Duration(&c.CompactionInterval, "head-compaction-interval", time.Minute,
+		"How often it is looked which tenants have samples to be cut into blocks, and blocks to be shipped or dropped.").
+		Named("blocks-storage.tsdb.head-compaction-interval").Expert()
+	s.Duration(&c.MetadataRetention, "metadata-retain-period", 10*time.Minute, "How long metadata is kept after a sender last said it.").Expert()
 	s.Mount("", &c.ActiveSeries)
 	s.Mount("", &c.EarlyCompaction)
 	s.Mount("wal", &c.WAL)
 	s.Mount("instance_limits", &c.InstanceLimits)
 	s.Mount("", &c.Disk)
 	s.Mount("", &c.Load)
+}
+
+// Validate refuses what cannot work.
+func (c *Config) Validate() error {
+	if c.CompactionInterval < time.Second {
+		return config.Wrong("head_compaction_interval", "is %s; it must be 1s or longer", config.FormatDuration(c.CompactionInterval))
+	}
+	return nil
 }
 
 // ActiveSeriesConfig says which series count as active.

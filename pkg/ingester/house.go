@@ -19,8 +19,6 @@ import (
 )
 
 const (
-	// houseTick is how often it is looked who is due.
-	houseTick = time.Minute
 	// idleAfter is when what a silent tenant has in memory is cut, due or not.
 	idleAfter = time.Hour
 	// compactSpread is how long after it is due a head may be cut: all heads are due at the same
@@ -40,7 +38,9 @@ func (i *Ingester) keepHouse(ctx context.Context) {
 	// the room that is left.
 	full := i.space.full() != nil
 	for _, t := range tenants {
-		t.metadata.purge(now)
+		if !full {
+			t.saveMetadata()
+		}
 		t.applyLimits()
 		t.noteSize()
 		if !full && t.compactionDue(now) {
@@ -53,8 +53,10 @@ func (i *Ingester) keepHouse(ctx context.Context) {
 			i.log.Error("heads not cut, will retry; memory and write-ahead log grow meanwhile", "err", err)
 		}
 	}
-	if err := i.cutEarly(ctx, now); err != nil && ctx.Err() == nil {
-		i.log.Error("idle series not cut early, will retry; memory grows meanwhile", "err", err)
+	if !full {
+		if err := i.cutEarly(ctx, now); err != nil && ctx.Err() == nil {
+			i.log.Error("idle series not cut early, will retry; memory grows meanwhile", "err", err)
+		}
 	}
 	i.ship(ctx, tenants)
 	i.reportBlocks(tenants)
@@ -69,6 +71,18 @@ func (i *Ingester) keepHouse(ctx context.Context) {
 				i.log.Error("idle tenant not closed, will retry", "tenant", t.id, "err", err)
 			}
 		}
+	}
+}
+
+// saveMetadata keeps the metadata for the next start. Losing it is no loss of samples, and senders
+// say it again.
+func (t *tenantHead) saveMetadata() {
+	if !t.enter() {
+		return
+	}
+	defer t.leave()
+	if err := t.metadata.save(t.dir); err != nil {
+		t.ing.log.Warn("metadata not written, a restart forgets it until senders say it again", "tenant", t.id, "err", err)
 	}
 }
 

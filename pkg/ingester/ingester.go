@@ -226,7 +226,7 @@ func (i *Ingester) running(ctx context.Context) error {
 		}
 	}))
 	i.background.start(func() { i.watch(ctx) })
-	house := time.NewTicker(houseTick)
+	house := time.NewTicker(i.cfg.CompactionInterval)
 	defer house.Stop()
 	rates := time.NewTicker(rateTick)
 	defer rates.Stop()
@@ -350,6 +350,9 @@ func (t *tenantHead) shut(deadline time.Time) error {
 		return nil
 	}
 	t.closed = true
+	if err := t.metadata.save(t.dir); err != nil {
+		t.ing.log.Warn("metadata not written, this start is the last to know it until senders say it again", "tenant", t.id, "err", err)
+	}
 	if err := t.head.Close(); err != nil {
 		return fmt.Errorf("close tenant %s: %w", t.id, err)
 	}

@@ -1,6 +1,7 @@
 package ingester
 
 import (
+	"path/filepath"
 	"sort"
 	"strings"
 	"sync"
@@ -12,25 +13,26 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/wire/frame"
 )
 
-// metadataRetained is how long metadata is kept after it was last seen.
-const metadataRetained = 10 * time.Minute
+// metadataFile in a tenant's directory keeps its metadata over a restart.
+const metadataFile = "metadata.json"
 
 // metadataStore holds the metadata of one tenant's metrics. The zero value is empty.
 type metadataStore struct {
-	mu      sync.Mutex // guards metrics
+	mu      sync.Mutex // guards the fields below
 	metrics map[string]map[frame.Metadata]time.Time
+	changed bool // since it was last written to disk
 }
 
 // put takes in, adds to counts what the limits refuse, and returns the first refusal.
 func (s *metadataStore) put(i *Ingester, id tenant.ID, in []frame.Metadata, counts *[numReasons]int) *refusal {
 	v, now := i.limits(id), i.now()
-	perTenant := i.localLimit(id, limits.MaxGlobalMetadataPerUser.Of(v))
-	perMetric := i.localLimit(id, limits.MaxGlobalMetadataPerMetric.Of(v))
+	most := metadataLimits{perTenant: limits.MaxGlobalMetadataPerUser.Of(v), perMetric: limits.MaxGlobalMetadataPerMetric.Of(v)}
+	most.localPerTenant, most.localPerMetric = i.localLimit(id, most.perTenant), i.localLimit(id, most.perMetric)
 	var first *refusal
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, m := range in {
-		if r := s.putOne(m, now, perTenant, perMetric); r != nil {
+		if r := s.putOne(m, now, most); r != nil {
 			counts[r.reason]++
 			if first == nil {
 				first = r
@@ -40,24 +42,28 @@ func (s *metadataStore) put(i *Ingester, id tenant.ID, in []frame.Metadata, coun
 	return first
 }
 
+// metadataLimits are those of the cluster and this ingester's shares of them; 0: no limit.
+type metadataLimits struct{ perTenant, perMetric, localPerTenant, localPerMetric int }
+
 // putOne needs s.mu.
-func (s *metadataStore) putOne(m frame.Metadata, now time.Time, perTenant, perMetric int) *refusal {
+func (s *metadataStore) putOne(m frame.Metadata, now time.Time, most metadataLimits) *refusal {
 	entries, known := s.metrics[m.Name]
 	if _, seen := entries[m]; seen {
 		entries[m] = now
 		return nil
 	}
 	if !known {
-		if perTenant > 0 && len(s.metrics) >= perTenant {
+		if most.perTenant > 0 && len(s.metrics) >= most.localPerTenant {
 			row := limits.MaxGlobalMetadataPerUser.Row()
 			return &refusal{reasonMetadataPerTenant, errs.Limit(errs.Invalid, "max-metadata-per-user", row.Flag, row.Name,
-				"per-user metric metadata limit exceeded")}
+				"per-user metric metadata limit of %d exceeded", most.perTenant)}
 		}
-	} else if perMetric > 0 && len(entries) >= perMetric {
+	} else if most.perMetric > 0 && len(entries) >= most.localPerMetric {
 		row := limits.MaxGlobalMetadataPerMetric.Row()
 		return &refusal{reasonMetadataPerMetric, errs.Limit(errs.Invalid, "max-metadata-per-metric", row.Flag, row.Name,
-			"per-metric metadata limit of %d exceeded for metric %s", perMetric, m.Name)}
+			"per-metric metadata limit of %d exceeded for metric %s", most.perMetric, m.Name)}
 	}
+	s.changed = true
 	m = frame.Metadata{Name: cloneString(m.Name), Type: cloneString(m.Type), Help: cloneString(m.Help), Unit: cloneString(m.Unit)}
 	if !known {
 		if s.metrics == nil {
@@ -70,14 +76,15 @@ func (s *metadataStore) putOne(m frame.Metadata, now time.Time, perTenant, perMe
 	return nil
 }
 
-// purge forgets what was last seen before the retention.
-func (s *metadataStore) purge(now time.Time) {
+// purge forgets what was not seen for longer than retain.
+func (s *metadataStore) purge(now time.Time, retain time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for name, entries := range s.metrics {
 		for m, seen := range entries {
-			if now.Sub(seen) > metadataRetained {
+			if now.Sub(seen) > retain {
 				delete(entries, m)
+				s.changed = true
 			}
 		}
 		if len(entries) == 0 {
@@ -135,3 +142,44 @@ func (s *metadataStore) size() int {
 
 // cloneString copies s, which may be part of a request's memory.
 func cloneString(s string) string { return strings.Clone(s) }
+
+// savedMetadata is the content of metadataFile.
+type savedMetadata struct{ Metadata []frame.Metadata }
+
+// load reads what a former process wrote; it counts as seen now, because senders may have been unable
+// to say it meanwhile.
+func (s *metadataStore) load(dir string, now time.Time) error {
+	var saved savedMetadata
+	err := readJSON(filepath.Join(dir, metadataFile), &saved)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range saved.Metadata {
+		_ = s.putOne(m, now, metadataLimits{}) // nothing is refused without limits
+	}
+	s.changed = false
+	return err
+}
+
+// save writes the metadata to disk if it is other than what is there.
+func (s *metadataStore) save(dir string) error {
+	s.mu.Lock()
+	if !s.changed {
+		s.mu.Unlock()
+		return nil
+	}
+	var saved savedMetadata
+	for _, entries := range s.metrics {
+		for m := range entries {
+			saved.Metadata = append(saved.Metadata, m)
+		}
+	}
+	s.changed = false
+	s.mu.Unlock()
+	err := writeJSON(dir, metadataFile, saved)
+	if err != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.changed = true
+	}
+	return err
+}

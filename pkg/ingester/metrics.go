@@ -11,6 +11,7 @@ type metrics struct {
 	reg prometheus.Registerer
 
 	failedPushes prometheus.Counter
+	exemplars    prometheus.Counter
 	rejected     *prometheus.CounterVec // reason
 
 	queries          prometheus.Counter
@@ -46,6 +47,7 @@ func newMetrics(reg prometheus.Registerer, i *Ingester) *metrics {
 	m := &metrics{
 		reg:          reg,
 		failedPushes: counter("push_failures_total", "Frames of which nothing was stored; senders try again."),
+		exemplars:    counter("ingested_exemplars_total", "Exemplars stored."),
 		rejected: f.NewCounterVec(prometheus.CounterOpts{Name: "amphora_ingester_instance_rejected_requests_total",
 			Help: "Requests refused because a limit of the process was reached."}, []string{"reason"}),
 
@@ -67,7 +69,7 @@ func newMetrics(reg prometheus.Registerer, i *Ingester) *metrics {
 		oldestUnshipped: gauge("oldest_unshipped_block_timestamp_seconds", "When the oldest block that is not in the bucket was cut; 0 if all are."),
 	}
 	if reg != nil {
-		reg.MustRegister(newTenantCollector(i), newActiveCollector(i))
+		reg.MustRegister(newTenantCollector(i), newActiveCollector(i), newHeadCollector(i))
 	}
 	return m
 }

@@ -3,6 +3,7 @@ package ingester
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 
@@ -43,6 +44,8 @@ func (s *stream) Push(ctx context.Context, f *frame.Frame) frame.Result {
 			return frame.FailedWith(err)
 		}
 		if t.enter() {
+			t.pending.begin(p, f, size, i.now().UnixMilli())
+			defer t.pending.end(p)
 			res := p.store(ctx, s, t, f)
 			t.leave()
 			return p.persist(ctx, s, t, f, res)
@@ -72,11 +75,12 @@ type push struct {
 	defRefs []head.Ref // of the definitions, once a sample of theirs is stored
 	unknown []frame.Ref
 
-	rec    record
-	buf    []byte
-	visit  visit
-	active activeLimit
-	app    head.Appender // between uses only its memory counts
+	rec     record
+	buf     []byte
+	visit   visit
+	waiting waiting
+	active  activeLimit
+	app     head.Appender // between uses only its memory counts
 	// maxt is the newest time stored.
 	maxt int64
 
@@ -449,6 +453,9 @@ func (p *push) log(ctx context.Context, t *tenantHead, r record) error {
 func (p *push) result(i *Ingester, t *tenantHead, f *frame.Frame) frame.Result {
 	i.samples.events.Add(int64(f.Samples() - p.rejected))
 	t.stats.took(f.Source, f.Samples()-p.rejected, p.rejected, len(p.rec.exemplars))
+	if n := len(p.rec.exemplars); n > 0 {
+		i.metrics.exemplars.Add(float64(n))
+	}
 	res := frame.Result{Outcome: frame.Stored, Rejected: p.rejected}
 	for d, ref := range p.defRefs {
 		if r := f.Defs[d].Ref; ref == 0 && p.defs[r] == d { // of several of one reference the last counts
@@ -473,10 +480,15 @@ func (p *push) result(i *Ingester, t *tenantHead, f *frame.Frame) frame.Result {
 	return res
 }
 
-// logRefusal logs one refusal in so many.
+// logRefusal logs one refusal in so many, and says so.
 func (i *Ingester) logRefusal(id tenant.ID, r *refusal, samples int) {
 	every := int64(max(1, i.cfg.ErrorSampleRate))
-	if i.refusals.Add(1)%every == 0 {
-		i.log.Warn("part of a push refused, the rest was stored", "tenant", id, "refused_samples", samples, "sampled_1_in", every, "err", r)
+	if (i.refusals.Add(1)-1)%every != 0 {
+		return
 	}
+	var err error = r
+	if every > 1 {
+		err = fmt.Errorf("%w (sampled 1/%d)", r, every)
+	}
+	i.log.Warn("part of a push refused, the rest was stored", "tenant", id, "refused_samples", samples, "err", err)
 }

@@ -207,7 +207,7 @@ func TestMetadataIsLimitedAndForgotten(t *testing.T) {
 		t.Errorf("metadata: %v, %v", out, err)
 	}
 	s.now.Add(11 * minute)
-	s.keepHouse(t.Context())
+	s.refreshActivity()
 	if out, err = s.Metadata(ctx, ask); err != nil || len(out.Metadata) != 0 {
 		t.Errorf("after the retention: %v, %v", out, err)
 	}

@@ -239,7 +239,13 @@ func (i *Ingester) AllTenantStats(context.Context, *ingesterpb.TenantStatsReques
 func (t *tenantHead) statsNow() *ingesterpb.TenantStatsResponse {
 	api, rule := t.stats.api.perSecond(), t.stats.rule.perSecond()
 	n := t.activity.counts()
-	return &ingesterpb.TenantStatsResponse{IngestionRate: api + rule, ApiIngestionRate: api, RuleIngestionRate: rule,
+	samples, bytes, since := t.pending.lag()
+	newest := t.head.MaxTime()
+	if t.head.NumSeries() == 0 || newest < 0 {
+		newest = 0
+	}
+	return &ingesterpb.TenantStatsResponse{NewestSample: newest, PendingSamples: uint64(samples), PendingBytes: uint64(bytes), OldestPending: since,
+		IngestionRate: api + rule, ApiIngestionRate: api, RuleIngestionRate: rule,
 		Series: t.head.NumSeries(), ActiveSeries: uint64(max(0, n.active)), OwnedSeries: uint64(max(0, n.owned))}
 }
 

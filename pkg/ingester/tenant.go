@@ -61,6 +61,7 @@ type tenantHead struct {
 	activity activity
 	place    atomic.Pointer[Place] // by which activity knows what is owned
 	grouping grouping
+	pending  pending
 	metadata metadataStore
 	stats    tenantStats
 	metrics  seriesPerMetric
@@ -202,6 +203,9 @@ func (i *Ingester) openHead(id tenant.ID, how opening) (*tenantHead, error) {
 	var err error
 	if t.shipped, err = readShipped(t.dir); err != nil {
 		i.log.Warn("list of shipped blocks not readable, blocks are compared with the bucket again", "tenant", id, "err", err)
+	}
+	if err := t.metadata.load(t.dir, i.now()); err != nil {
+		i.log.Warn("metadata not readable, it is unknown until senders say it again", "tenant", id, "err", err)
 	}
 	t.head, err = head.Open(head.Options{
 		Dir: t.dir, Logger: i.log.With("tenant", id), OutOfOrderWindow: window, MaxExemplars: int(t.exemplars.Load()),

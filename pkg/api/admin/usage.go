@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
@@ -15,6 +16,18 @@ type Usage struct {
 	APIIngestionRate  float64 `json:"APIIngestionRate"`
 	RuleIngestionRate float64 `json:"RuleIngestionRate"`
 	ActiveSeries      uint64  `json:"activeSeries"` // had a sample within the idle timeout, before replication
+	// Missing are ingesters that did not answer; then the figures are estimates.
+	Missing []string `json:"missing,omitempty"`
+
+	Lag Lag `json:"-"`
+}
+
+// Lag is how far ingestion of a tenant is behind, at this moment.
+type Lag struct {
+	NewestSample   time.Time // that is stored; zero: none
+	OldestPending  time.Time // when the oldest push under way arrived; zero: none is
+	PendingSamples uint64
+	PendingBytes   uint64
 }
 
 // countMethod reads which series the caller wants to have counted as numSeries: those in memory,
@@ -67,6 +80,38 @@ func UserStats(src UsageSource) Handler {
 			u.NumSeries = u.ActiveSeries
 		}
 		return sendJSON(w, u)
+	}
+}
+
+// UserLag answers how far ingestion of the calling tenant is behind.
+func UserLag(src UsageSource) Handler {
+	type lag struct {
+		Newest      *time.Time `json:"newestSampleTime"` // null: there is none in memory
+		Lag         float64    `json:"newestSampleAgeSeconds"`
+		Oldest      *time.Time `json:"oldestPendingTime"` // null: nothing is under way
+		OldestAge   float64    `json:"oldestPendingAgeSeconds"`
+		Samples     uint64     `json:"pendingSamples"`
+		Bytes       uint64     `json:"pendingBytes"`
+		MissingFrom []string   `json:"missing,omitempty"`
+	}
+	return func(w http.ResponseWriter, r *http.Request) error {
+		id, err := tenant.FromContext(r.Context())
+		if err != nil {
+			return err
+		}
+		u, err := src.Usage(r.Context(), id)
+		if err != nil {
+			return err
+		}
+		now := time.Now()
+		out := lag{Samples: u.Lag.PendingSamples, Bytes: u.Lag.PendingBytes, MissingFrom: u.Missing}
+		if t := u.Lag.NewestSample; !t.IsZero() {
+			out.Newest, out.Lag = &t, now.Sub(t).Seconds()
+		}
+		if t := u.Lag.OldestPending; !t.IsZero() {
+			out.Oldest, out.OldestAge = &t, max(0, now.Sub(t).Seconds())
+		}
+		return sendJSON(w, out)
 	}
 }
 

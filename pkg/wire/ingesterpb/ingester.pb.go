@@ -1367,9 +1367,14 @@ type TenantStatsResponse struct {
 	ApiIngestionRate  float64                `protobuf:"fixed64,3,opt,name=api_ingestion_rate,json=apiIngestionRate,proto3" json:"api_ingestion_rate,omitempty"`
 	RuleIngestionRate float64                `protobuf:"fixed64,4,opt,name=rule_ingestion_rate,json=ruleIngestionRate,proto3" json:"rule_ingestion_rate,omitempty"`
 	ActiveSeries      uint64                 `protobuf:"varint,5,opt,name=active_series,json=activeSeries,proto3" json:"active_series,omitempty"`
-	OwnedSeries       uint64                 `protobuf:"varint,6,opt,name=owned_series,json=ownedSeries,proto3" json:"owned_series,omitempty"` // of series, those the ring places on this ingester
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	OwnedSeries       uint64                 `protobuf:"varint,6,opt,name=owned_series,json=ownedSeries,proto3" json:"owned_series,omitempty"`    // of series, those the ring places on this ingester
+	NewestSample      int64                  `protobuf:"varint,7,opt,name=newest_sample,json=newestSample,proto3" json:"newest_sample,omitempty"` // in memory, Unix milliseconds; 0: none
+	// Pushes under way.
+	PendingSamples uint64 `protobuf:"varint,8,opt,name=pending_samples,json=pendingSamples,proto3" json:"pending_samples,omitempty"`
+	PendingBytes   uint64 `protobuf:"varint,9,opt,name=pending_bytes,json=pendingBytes,proto3" json:"pending_bytes,omitempty"`
+	OldestPending  int64  `protobuf:"varint,10,opt,name=oldest_pending,json=oldestPending,proto3" json:"oldest_pending,omitempty"` // when it arrived, Unix milliseconds; 0: none
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *TenantStatsResponse) Reset() {
@@ -1440,6 +1445,34 @@ func (x *TenantStatsResponse) GetActiveSeries() uint64 {
 func (x *TenantStatsResponse) GetOwnedSeries() uint64 {
 	if x != nil {
 		return x.OwnedSeries
+	}
+	return 0
+}
+
+func (x *TenantStatsResponse) GetNewestSample() int64 {
+	if x != nil {
+		return x.NewestSample
+	}
+	return 0
+}
+
+func (x *TenantStatsResponse) GetPendingSamples() uint64 {
+	if x != nil {
+		return x.PendingSamples
+	}
+	return 0
+}
+
+func (x *TenantStatsResponse) GetPendingBytes() uint64 {
+	if x != nil {
+		return x.PendingBytes
+	}
+	return 0
+}
+
+func (x *TenantStatsResponse) GetOldestPending() int64 {
+	if x != nil {
+		return x.OldestPending
 	}
 	return 0
 }
@@ -1630,14 +1663,19 @@ const file_ingester_proto_rawDesc = "" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x12\n" +
 	"\x04help\x18\x03 \x01(\tR\x04help\x12\x12\n" +
 	"\x04unit\x18\x04 \x01(\tR\x04unit\"\x14\n" +
-	"\x12TenantStatsRequest\"\xfa\x01\n" +
+	"\x12TenantStatsRequest\"\x94\x03\n" +
 	"\x13TenantStatsResponse\x12%\n" +
 	"\x0eingestion_rate\x18\x01 \x01(\x01R\ringestionRate\x12\x16\n" +
 	"\x06series\x18\x02 \x01(\x04R\x06series\x12,\n" +
 	"\x12api_ingestion_rate\x18\x03 \x01(\x01R\x10apiIngestionRate\x12.\n" +
 	"\x13rule_ingestion_rate\x18\x04 \x01(\x01R\x11ruleIngestionRate\x12#\n" +
 	"\ractive_series\x18\x05 \x01(\x04R\factiveSeries\x12!\n" +
-	"\fowned_series\x18\x06 \x01(\x04R\vownedSeries\"V\n" +
+	"\fowned_series\x18\x06 \x01(\x04R\vownedSeries\x12#\n" +
+	"\rnewest_sample\x18\a \x01(\x03R\fnewestSample\x12'\n" +
+	"\x0fpending_samples\x18\b \x01(\x04R\x0ependingSamples\x12#\n" +
+	"\rpending_bytes\x18\t \x01(\x04R\fpendingBytes\x12%\n" +
+	"\x0eoldest_pending\x18\n" +
+	" \x01(\x03R\roldestPending\"V\n" +
 	"\x16AllTenantStatsResponse\x12<\n" +
 	"\atenants\x18\x01 \x03(\v2\".amphora.ingester.v1.TenantIDStatsR\atenants\"g\n" +
 	"\rTenantIDStats\x12\x16\n" +

@@ -1220,6 +1220,26 @@ func (m *TenantStatsResponse) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.OldestPending != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.OldestPending))
+		i--
+		dAtA[i] = 0x50
+	}
+	if m.PendingBytes != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.PendingBytes))
+		i--
+		dAtA[i] = 0x48
+	}
+	if m.PendingSamples != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.PendingSamples))
+		i--
+		dAtA[i] = 0x40
+	}
+	if m.NewestSample != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.NewestSample))
+		i--
+		dAtA[i] = 0x38
+	}
 	if m.OwnedSeries != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.OwnedSeries))
 		i--
@@ -1837,6 +1857,18 @@ func (m *TenantStatsResponse) SizeVT() (n int) {
 	}
 	if m.OwnedSeries != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.OwnedSeries))
+	}
+	if m.NewestSample != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.NewestSample))
+	}
+	if m.PendingSamples != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.PendingSamples))
+	}
+	if m.PendingBytes != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.PendingBytes))
+	}
+	if m.OldestPending != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.OldestPending))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -4627,6 +4659,82 @@ func (m *TenantStatsResponse) UnmarshalVT(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.OwnedSeries |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 7:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field NewestSample", wireType)
+			}
+			m.NewestSample = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.NewestSample |= int64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 8:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field PendingSamples", wireType)
+			}
+			m.PendingSamples = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.PendingSamples |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 9:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field PendingBytes", wireType)
+			}
+			m.PendingBytes = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.PendingBytes |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 10:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field OldestPending", wireType)
+			}
+			m.OldestPending = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.OldestPending |= int64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}
