@@ -17,6 +17,8 @@ import (
 	"github.com/prometheus/prometheus/prompb"
 
 	"github.com/amphora-metrics/amphora/pkg/config"
+	"github.com/amphora-metrics/amphora/pkg/engine"
+	"github.com/amphora-metrics/amphora/pkg/memory"
 )
 
 func load(t *testing.T, args ...string) (Config, *config.Set, error) {
@@ -261,5 +263,17 @@ func TestAPartThatCannotStartEndsTheProcess(t *testing.T) {
 	}
 	if err := second.Run(t.Context()); err == nil || !strings.Contains(fmt.Sprint(err), "ingester") || errors.Is(err, context.Canceled) {
 		t.Errorf("two processes on one data directory: %v", err)
+	}
+}
+
+func TestAQueryHoldsNoMoreSamplesThanFitIntoMemory(t *testing.T) {
+	t.Setenv("GOMEMLIMIT", "")
+	c := Config{Memory: memory.Config{LimitBytes: 640_000_000}, Engine: engine.Config{MaxSamples: 50_000_000}}
+	if n := c.engine().MaxSamples; n != 9_000_000 {
+		t.Errorf("%d samples in 640 MB, want 9 million", n)
+	}
+	c.Memory.LimitBytes = 64_000_000_000
+	if n := c.engine().MaxSamples; n != 50_000_000 {
+		t.Errorf("%d samples in 64 GB, want the 50 million of the setting", n)
 	}
 }

@@ -122,6 +122,16 @@ func (c *Config) derive(s *config.Set) {
 		}
 		return strings.Join(names, ",")
 	})
+	s.Derive("max_samples", "querier.max_samples, and at most a quarter of go_memory_limit_bytes", func() string { return strconv.Itoa(c.engine().MaxSamples) })
+}
+
+// engine is the settings of evaluation. One query may hold no more samples than fit into a quarter of
+// the memory: what the engine makes of a selection is not seen until it is there.
+func (c *Config) engine() engine.Config {
+	const part, sampleBytes = 4, 16
+	e := c.Engine
+	e.MaxSamples = min(e.MaxSamples, int(c.Memory.Limits().Go/part/sampleBytes))
+	return e
 }
 
 func targetNames() string {

@@ -97,7 +97,7 @@ func (a *App) mountBackends(d *api.Deps) error {
 		if err != nil {
 			return err
 		}
-		e, err := engine.New(a.cfg.Engine, a.log, a.reg)
+		e, err := engine.New(a.cfg.engine(), a.log, a.reg)
 		if err != nil {
 			return err
 		}

@@ -12,10 +12,15 @@ import (
 )
 
 // accounts are the ingester's in the budget of the process.
-type accounts struct{ series, chunks, frames, queries *memory.Account }
+type accounts struct {
+	series, chunks, frames, queries, replay *memory.Account
+
+	replayBytes int64 // for what waits to be read back
+}
 
 func accountsOf(l *memory.Ledger) accounts {
-	return accounts{series: l.Account(memory.Series), chunks: l.Account(memory.Chunks), frames: l.Account(memory.Frames), queries: l.Account(memory.Queries)}
+	return accounts{series: l.Account(memory.Series), chunks: l.Account(memory.Chunks), frames: l.Account(memory.Frames), queries: l.Account(memory.Queries),
+		replay: l.Account(memory.Replay), replayBytes: l.Part(replayPart)}
 }
 
 const (
@@ -47,6 +52,21 @@ func (m *chunkMemory) took(a *memory.Account, n int) {
 
 // released says that the samples are not on the heap any more.
 func (m *chunkMemory) released(a *memory.Account) { a.Release(m.held.Swap(0)) }
+
+// readSamples is how many samples of each series are read back before chunks are put on disk: there
+// are closed ones of all series then, and looking for them costs little for each.
+const readSamples = 240
+
+// readBack counts n samples that were read back, and keeps a head from having all of its samples on
+// the heap at the end.
+func (t *tenantHead) readBack(n int) {
+	t.chunks.took(t.ing.memory.chunks, n)
+	if got := t.head.Unreleased(); got < releaseSamples || got < readSamples*int64(t.head.NumSeries()) || t.ing.space.full() != nil {
+		return
+	}
+	t.chunks.released(t.ing.memory.chunks)
+	t.head.ReleaseChunks()
+}
 
 // tidy does what keeps a head small. full: nothing may be written. Calls must not overlap.
 func (t *tenantHead) tidy(full bool, samples int64) {

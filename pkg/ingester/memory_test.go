@@ -2,6 +2,7 @@ package ingester
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -102,4 +103,30 @@ func TestWhatWasAcknowledgedIsReadBackHoweverShortMemoryIs(t *testing.T) {
 	if n := l.Account(memory.Series).Held(); n != headBytes {
 		t.Errorf("%d bytes held after all series left memory", n)
 	}
+}
+
+func TestReadingBackDoesNotGatherAllSamplesOnTheHeap(t *testing.T) {
+	s := newSite(t, siteOptions{})
+	w := newSender(s.Ingester)
+	const series, scrapes = 100, 1000
+	for k := range int64(scrapes) {
+		var points []point
+		for n := range series {
+			points = append(points, point{metric("m", "n", strconv.Itoa(n)), base + k*1000, float64(k)})
+		}
+		w.mustPush(t, "t1", points...)
+	}
+	want := s.dump(t, "t1")
+	l := memory.New(memory.Limits{Process: budgetBytes, Go: budgetBytes}, memory.Deps{})
+	again := s.crashed(t, siteOptions{memory: l})
+	if n := again.lookup("t1").head.Unreleased(); n >= series*scrapes {
+		t.Errorf("%d samples are on the heap", n)
+	}
+	if n := l.Account(memory.Chunks).Held(); n >= series*scrapes*sampleBytes {
+		t.Errorf("%d bytes are reserved for samples", n)
+	}
+	if n := l.Account(memory.Replay).Held(); n != 0 {
+		t.Errorf("%d bytes are reserved for reading back", n)
+	}
+	equal(t, again.dump(t, "t1"), want)
 }

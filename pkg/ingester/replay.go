@@ -24,6 +24,8 @@ const (
 	replayBatchBytes = 256 << 10
 	// replayQueue is the number of batches that may wait for a worker.
 	replayQueue = 8
+	// replayPart of the process's memory is for what waits, however many workers there are.
+	replayPart = 0.05
 )
 
 // recover opens the heads of all tenants that have anything on disk and brings back what the log
@@ -111,13 +113,14 @@ func (i *Ingester) openTenantsOnDisk() error {
 
 // replay distributes records to workers, each of which owns some of the tenants.
 type replay struct {
-	ing     *Ingester
-	last    int // the last segment of the log
-	now     int64
-	seed    maphash.Seed
-	workers []*replayWorker
-	running sync.WaitGroup
-	total   replayCounts
+	ing      *Ingester
+	last     int // the last segment of the log
+	now      int64
+	seed     maphash.Seed
+	workers  []*replayWorker
+	reserved int64 // bytes of the budget
+	running  sync.WaitGroup
+	total    replayCounts
 	// restored are the tenants that are there already. What the log says of them is passed over, so
 	// that the definitions of former heads are not known.
 	restored map[tenant.ID]bool
@@ -137,8 +140,12 @@ type replayItem struct{ segment, end int }
 func (i *Ingester) newReplay() *replay {
 	r := &replay{ing: i, seed: maphash.MakeSeed(), now: i.now().UnixMilli()}
 	_, r.last = i.wal.Segments()
-	for range max(1, runtime.GOMAXPROCS(0)) {
-		w := &replayWorker{replay: r, in: make(chan *replayBatch, replayQueue), free: make(chan *replayBatch, replayQueue+2),
+	n := max(1, runtime.GOMAXPROCS(0))
+	queue := int(max(1, min(replayQueue, i.memory.replayBytes/int64(n*replayBatchBytes))))
+	r.reserved = int64(n * (queue + 2) * replayBatchBytes)
+	i.memory.replay.Take(r.reserved)
+	for range n {
+		w := &replayWorker{replay: r, in: make(chan *replayBatch, queue), free: make(chan *replayBatch, queue+2),
 			next: &replayBatch{}, sessions: map[sessionKey]*session{}, failed: make(chan struct{})}
 		r.workers = append(r.workers, w)
 		r.running.Go(w.run)
@@ -176,6 +183,7 @@ func (r *replay) finish() error {
 		close(w.in)
 	}
 	r.running.Wait()
+	r.ing.memory.replay.Release(r.reserved)
 	for _, w := range r.workers {
 		out = append(out, w.err)
 		r.total.samples += w.counts.samples
@@ -363,6 +371,7 @@ func (w *replayWorker) apply(segment int, b []byte) error {
 	if err := app.Commit(); err != nil {
 		return fmt.Errorf("tenant %s: commit: %w", key.tenant, err)
 	}
+	s.t.readBack(len(w.rec.samples) + len(w.rec.histograms)*histogramSamples)
 	if maxt != math.MinInt64 {
 		s.t.segments.note(segment, maxt)
 	}

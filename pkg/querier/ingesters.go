@@ -140,10 +140,7 @@ func askRest[T any](ctx context.Context, q *Querier, rest []ring.InstanceDesc, w
 			return nil, err
 		default:
 			q.metrics.unhealed.Inc()
-			if q.complained.due(time.Now()) {
-				q.deps.Logger.Warn("an ingester does not have all samples of the range and another that may have them did not answer; more such reads are counted and not logged",
-					"ingester", rest[i].Addr, "err", err)
-			}
+			q.deps.Logger.Warn("an ingester lost samples and another that may have them did not answer", "ingester", rest[i].Addr, "err", err)
 		}
 	}
 	return out, nil

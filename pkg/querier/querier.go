@@ -46,8 +46,7 @@ type Querier struct {
 	memory  *memory.Account
 	shards  *shards
 
-	suspects   suspects
-	complained occasional
+	suspects suspects
 }
 
 var (

@@ -19,6 +19,7 @@ import (
 
 	"github.com/amphora-metrics/amphora/pkg/block"
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/memory"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
 	"github.com/amphora-metrics/amphora/pkg/wire/storepb"
@@ -35,6 +36,9 @@ const (
 	openConcurrency = 16
 	// houseTick is how often idle indexes are looked for.
 	houseTick = time.Minute
+	// shortIdle is how long the index of a block stays open without use while memory is short: long
+	// enough for the calls of one query.
+	shortIdle = 10 * time.Second
 	// maxBlocks bounds what one call may name: ten years of two-hour blocks.
 	maxBlocks = 50_000
 )
@@ -45,6 +49,7 @@ type Deps struct {
 	Reg    prometheus.Registerer
 	Store  *block.Store
 	Bucket objstore.Bucket // of all tenants
+	Memory *memory.Ledger  // nil: not bounded
 }
 
 // Gateway answers queriers. It is a services.Service and a storepb.StoreGatewayServer.
@@ -56,6 +61,7 @@ type Gateway struct {
 	deps    Deps
 	metrics *metrics
 	gate    chan struct{} // a token for each call being answered
+	memory  *memory.Account
 }
 
 // New returns a gateway. Errors: Invalid.
@@ -63,7 +69,8 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	if cfg.MaxConcurrent <= 0 {
 		return nil, errs.New(errs.Invalid, "blocks_storage.bucket_store.max_concurrent is %d, it must be 1 or more", cfg.MaxConcurrent)
 	}
-	g := &Gateway{cfg: cfg, deps: deps, metrics: newMetrics(deps.Reg, deps.Store), gate: make(chan struct{}, cfg.MaxConcurrent)}
+	g := &Gateway{cfg: cfg, deps: deps, metrics: newMetrics(deps.Reg, deps.Store), gate: make(chan struct{}, cfg.MaxConcurrent), memory: deps.Memory.Account(memory.Queries)}
+	deps.Memory.OnPressure(func() { deps.Store.Unload(shortIdle) })
 	g.Service = services.NewBasicService(nil, g.running, nil).WithName("store-gateway")
 	return g, nil
 }
@@ -106,8 +113,11 @@ func (g *Gateway) forget(ctx context.Context) {
 	}
 }
 
-// begin waits for room. end must be called. Errors: Unavailable if there is none in time.
+// begin waits for room. end must be called. Errors: Unavailable if there is none in time, or no memory.
 func (g *Gateway) begin(ctx context.Context) (end func(), err error) {
+	if err := g.memory.Room(); err != nil {
+		return nil, err
+	}
 	end = func() { <-g.gate }
 	select {
 	case g.gate <- struct{}{}:

@@ -1,0 +1,24 @@
+package storegateway
+
+import (
+	"testing"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/memory"
+)
+
+func TestCallsAreRefusedWhenTheProcessIsShortOfMemory(t *testing.T) {
+	const budget = 1 << 50 // beside which the memory of the test itself does not count
+	l := memory.New(memory.Limits{Process: budget, Go: budget}, memory.Deps{})
+	w := newWorld(t, nil)
+	w.g.memory = l.Account(memory.Queries)
+	a := w.block(0, 0, 1)
+	l.Account(memory.Chunks).Take(budget / 100 * 90)
+	if _, err := w.ask(nil, a); errs.KindOf(err) != errs.Unavailable {
+		t.Errorf("short of memory: %v, want Unavailable", err)
+	}
+	l.Account(memory.Chunks).Release(budget / 100 * 90)
+	if _, err := w.ask(nil, a); err != nil {
+		t.Error(err)
+	}
+}
