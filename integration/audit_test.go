@@ -108,11 +108,13 @@ func (j *journal) auditOnce(ctx context.Context, base string, n int, out *audit)
 
 // ringMember is what the ring page says of a member.
 type ringMember struct {
-	ID       string `json:"id"`
-	State    string `json:"state"`
-	Zone     string `json:"zone"`
-	ReadOnly bool   `json:"read_only"`
-	Address  string `json:"address"`
+	ID        string   `json:"id"`
+	State     string   `json:"state"`
+	Zone      string   `json:"zone"`
+	ReadOnly  bool     `json:"read_only"`
+	Address   string   `json:"address"`
+	Tokens    []uint32 `json:"tokens"`
+	Ownership float64  `json:"ownership"`
 }
 
 // ringOf returns the members of a ring as the page at url shows them.

@@ -20,17 +20,26 @@ func scaled(ctx context.Context, t *testing.T, flags ...string) (*harness.Cluste
 	if testing.Short() {
 		t.Skip("starts real processes; not in -short")
 	}
-	c := harness.Start(ctx, t, harness.Options{Binary: binary(ctx, t), Flags: append([]string{
-		"-ingester.ring.heartbeat-period=1s", "-distributor.ingestion-rate-limit=0", "-querier.timeout=30s",
-		"-shutdown-delay=1s",
-	}, flags...)})
+	c := harness.Start(ctx, t, harness.Options{Binary: binary(ctx, t), Flags: append(busyFlags(), flags...)})
 	settled(ctx, t, c.Nodes(), "ingester-a", "ingester-b", "ingester-c")
-	j := newJournal("team-a", frontDoor(ctx, c, "distributor"))
+	j, end := busy(ctx, frontDoor(ctx, c, "distributor"), frontDoor(ctx, c, "querier"))
+	return c, j, end
+}
+
+// busyFlags are for clusters that things are done to: everybody notices soon, and who stops is still
+// there while others look away.
+func busyFlags() []string {
+	return []string{"-ingester.ring.heartbeat-period=1s", "-distributor.ingestion-rate-limit=0", "-querier.timeout=30s", "-shutdown-delay=1s"}
+}
+
+// busy has writers and readers work until the returned function is called.
+func busy(ctx context.Context, push, query func() []string) (*journal, func() *audit) {
+	j := newJournal("team-a", push)
 	load, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() { j.run(load, 2) })
-	audited := j.audited(ctx, frontDoor(ctx, c, "querier"))
-	return c, j, func() *audit {
+	audited := j.audited(ctx, query)
+	return j, func() *audit {
 		stop()
 		wg.Wait()
 		return audited()

@@ -63,7 +63,7 @@ func TestEveryProcessRestartsUnderLoad(t *testing.T) {
 	after, err := ringOf(ctx, c.Nodes()[0].URL("/ingester/ring"))
 	must(t, err)
 	if fmt.Sprint(before) != fmt.Sprint(after) {
-		t.Errorf("the ring was\n%v\nand is\n%v", before, after)
+		t.Error("the ring has changed: series have moved")
 	}
 	acked, given := j.count()
 	t.Logf("%d samples acknowledged, %d given up, longest gap %s", acked, given, gap)

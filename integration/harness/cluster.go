@@ -23,6 +23,8 @@ type Spec struct {
 	Target string   // what -target takes, "ingester" or "distributor,querier"
 	Zone   string   // availability zone
 	Flags  []string // come last, and so win
+	// Machine is where the process runs; nil: on the loopback address.
+	Machine *Machine
 }
 
 // Options says what cluster to make.
@@ -64,7 +66,7 @@ type Node struct {
 }
 
 // URL returns the address of path on the node's HTTP port.
-func (n *Node) URL(path string) string { return "http://" + address(n.HTTP) + path }
+func (n *Node) URL(path string) string { return "http://" + n.Machine.seen(n.HTTP) + path }
 
 // WaitReady waits until the node answers /ready with 200. It fails at once if the process ends.
 func (n *Node) WaitReady(ctx context.Context) error {
@@ -139,7 +141,8 @@ func (c *Cluster) plan(spec Spec) (*Node, error) {
 	}
 	dir := filepath.Join(c.opts.Dir, spec.Name)
 	n := &Node{Spec: spec, HTTP: ports[0], GRPC: ports[1], Gossip: ports[2], DataDir: filepath.Join(dir, "data")}
-	n.Process = NewProcess(c.opts.Log, Command{Name: spec.Name, Path: c.opts.Binary, LogFile: filepath.Join(dir, "log")})
+	path, _ := spec.Machine.on(c.opts.Binary)
+	n.Process = NewProcess(c.opts.Log, Command{Name: spec.Name, Path: path, LogFile: filepath.Join(dir, "log")})
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if slices.ContainsFunc(c.nodes, func(o *Node) bool { return o.Spec.Name == spec.Name }) {
@@ -147,7 +150,8 @@ func (c *Cluster) plan(spec Spec) (*Node, error) {
 	}
 	c.nodes = append(c.nodes, n)
 	for _, o := range c.nodes { // a node that starts again may then join any other
-		o.setArgs(c.flags(o))
+		_, first := o.Machine.on(c.opts.Binary)
+		o.setArgs(append(first, c.flags(o)...))
 	}
 	return n, nil
 }
@@ -161,23 +165,43 @@ func (c *Cluster) Add(spec Spec) (*Node, error) {
 	return n, n.Start()
 }
 
+// Move gives a node that does not run other ports, as a machine has another address when it comes
+// back.
+func (c *Cluster) Move(n *Node) error {
+	ports, err := c.opts.Ports.Free(3)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n.HTTP, n.GRPC, n.Gossip = ports[0], ports[1], ports[2]
+	_, first := n.Machine.on(c.opts.Binary)
+	n.setArgs(append(first, c.flags(n)...))
+	return nil
+}
+
 // flags needs c.mu.
 func (c *Cluster) flags(n *Node) []string {
 	var join []string
 	for _, o := range c.nodes {
 		if o != n {
-			join = append(join, address(o.Gossip))
+			join = append(join, o.Machine.join(o.Gossip))
 		}
+	}
+	host, open := loopback, loopback
+	if n.Machine != nil {
+		host, open = n.Machine.Addr, "0.0.0.0" // this process comes by another wire than the others
 	}
 	flags := []string{
 		"-target=" + n.Target,
+		"-auth.unsafe-listen-without-authentication=" + strconv.FormatBool(n.Machine != nil),
 		"-auth.multitenancy-enabled=true",
-		"-server.http-listen-address=" + loopback, "-server.http-listen-port=" + strconv.Itoa(n.HTTP),
-		"-server.grpc-listen-address=" + loopback, "-server.grpc-listen-port=" + strconv.Itoa(n.GRPC),
-		"-memberlist.bind-addr=" + loopback, "-memberlist.bind-port=" + strconv.Itoa(n.Gossip),
-		"-memberlist.advertise-addr=" + loopback,
+		"-server.http-listen-address=" + open, "-server.http-listen-port=" + strconv.Itoa(n.HTTP),
+		"-server.grpc-listen-address=" + host, "-server.grpc-listen-port=" + strconv.Itoa(n.GRPC),
+		"-memberlist.bind-addr=" + host, "-memberlist.bind-port=" + strconv.Itoa(n.Gossip),
+		"-memberlist.advertise-addr=" + host,
 		"-ingester.ring.instance-id=" + n.Spec.Name,
-		"-ingester.ring.instance-addr=" + loopback,
+		"-ingester.ring.instance-addr=" + host,
 		"-ingester.ring.replication-factor=" + strconv.Itoa(c.opts.Replicas),
 		"-ingester.ring.zone-awareness-enabled=" + strconv.FormatBool(c.zones()),
 		"-ingester.ring.min-ready-duration=0s",

@@ -23,6 +23,10 @@ import (
 const (
 	distributorRingName = "distributor"
 	distributorRingKey  = "distributor"
+	// gossipWrites is how many messages are on their way at once: fifteen a second for a second, and as
+	// many again. gossipDial is far above what a connection takes in a network that works.
+	gossipWrites = 32
+	gossipDial   = time.Second
 	// goodbye bounds how long a member that stops tries to tell the others.
 	goodbye = 3 * time.Second
 )
@@ -112,6 +116,9 @@ func (a *App) memberlistKV() (*memberlist.KVInitService, error) {
 		}
 		m.TCPTransport.BindAddrs = flagext.StringSlice{c.BindAddr}
 		m.TCPTransport.BindPort = c.BindPort
+		// Members that are cut off swallow a message for as long as a connection is waited for, and must
+		// not keep the others from being told.
+		m.TCPTransport.MaxConcurrentWrites, m.TCPTransport.PacketDialTimeout = gossipWrites, gossipDial
 		m.AdvertiseAddr, m.AdvertisePort = c.AdvertiseAddr, c.AdvertisePort
 		if m.AdvertiseAddr == "" {
 			m.AdvertiseAddr = c.BindAddr

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/prometheus/prompb"
 	writev2 "github.com/prometheus/prometheus/prompb/io/prometheus/write/v2"
 
+	"github.com/amphora-metrics/amphora/pkg/admission"
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/remotewrite"
 	"github.com/amphora-metrics/amphora/pkg/remotewrite/remotewritetest"
@@ -108,8 +109,12 @@ func TestSettingsThatCannotWorkAreRefused(t *testing.T) {
 		func(cfg *Config, _ *Deps) { cfg.RemoteTimeout = 0 },
 		func(cfg *Config, _ *Deps) { cfg.RemoteTimeout = 1 << 50 },
 		func(_ *Config, d *Deps) { d.Ring = nil },
-		func(cfg *Config, _ *Deps) { cfg.Reactive = ReactiveConfig{true, 0, 10, 5} },
-		func(cfg *Config, _ *Deps) { cfg.Reactive = ReactiveConfig{true, 2, 10, 20} },
+		func(cfg *Config, _ *Deps) {
+			cfg.Reactive = admission.LimiterConfig{Enabled: true, MinInflight: 0, MaxInflight: 10, Initially: 5}
+		},
+		func(cfg *Config, _ *Deps) {
+			cfg.Reactive = admission.LimiterConfig{Enabled: true, MinInflight: 2, MaxInflight: 10, Initially: 20}
+		},
 	} {
 		cfg, deps := c.cfg, c.deps
 		edit(&cfg, &deps)

@@ -5,6 +5,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/amphora-metrics/amphora/pkg/admission"
 	"github.com/amphora-metrics/amphora/pkg/config"
 	"github.com/amphora-metrics/amphora/pkg/distributor/ha"
 )
@@ -20,7 +21,7 @@ type Config struct {
 	// SeriesCacheBytes is the memory for remembered series. 0: derived.
 	SeriesCacheBytes int
 	// Reactive bounds the pushes in flight by their latency.
-	Reactive ReactiveConfig
+	Reactive admission.LimiterConfig
 	// Replicas is the deduplication of what replicas send.
 	Replicas ha.Config
 }
@@ -45,7 +46,7 @@ func (c *Config) Declare(s *config.Set) {
 		"Samples per second one distributor takes, as a moving average; above it pushes are answered 503. 0: no limit.").Expert()
 	s.Int(&c.SeriesCacheBytes, "series_cache_bytes", 0,
 		"Memory for what is remembered about series between pushes, about 85 bytes each. 0: an eighth of the memory limit.").Expert()
-	c.Reactive.declare(s)
+	s.Mount("reactive_limiter", &c.Reactive)
 	s.Mount("ha_tracker", &c.Replicas)
 }
 

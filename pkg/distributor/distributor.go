@@ -18,6 +18,7 @@ import (
 	"github.com/grafana/dskit/services"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/amphora-metrics/amphora/pkg/admission"
 	"github.com/amphora-metrics/amphora/pkg/distributor/ha"
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/limits"
@@ -72,8 +73,8 @@ type Distributor struct {
 	epoch   time.Time // of ticks
 
 	inflight, inflightBytes atomic.Int64
-	ingestion               movingRate // of all tenants
-	reactive                *reactive  // nil: off
+	ingestion               movingRate         // of all tenants
+	reactive                *admission.Limiter // nil: off
 	shortened               shortenedValues
 	ignored                 sync.Once // see warnIgnored
 
@@ -91,7 +92,7 @@ func New(cfg Config, deps Deps) (*Distributor, error) {
 		return nil, errs.New(errs.Invalid, "distributor.remote_timeout is %s, it must be over 0s and at most %s",
 			cfg.RemoteTimeout, pressureIdleTicks*time.Second/2)
 	}
-	if err := cfg.Reactive.validate(); err != nil {
+	if err := cfg.Reactive.Validate(); err != nil {
 		return nil, err
 	}
 	if deps.Now == nil {
@@ -109,7 +110,7 @@ func New(cfg Config, deps Deps) (*Distributor, error) {
 		epoch: deps.Now().Add(-24 * time.Hour),
 	}
 	if cfg.Reactive.Enabled {
-		d.reactive = newReactive(cfg.Reactive)
+		d.reactive = admission.NewLimiter(cfg.Reactive, errReactive)
 	}
 	d.metrics = newMetrics(deps.Reg, d)
 	d.tenants = &tenants{budget: d.budget, metrics: d.metrics, byID: map[tenant.ID]*tenantState{}}

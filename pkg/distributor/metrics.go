@@ -76,10 +76,7 @@ func (m *metrics) gauges(f promauto.Factory, d *Distributor) {
 		func() float64 { return d.ingestion.perSecond(d.deps.Now()) })
 	reactive := func(value func(limit float64, inflight, waiting int) float64) func() float64 {
 		return func() float64 {
-			if d.reactive == nil {
-				return 0
-			}
-			return value(d.reactive.state())
+			return value(d.reactive.State())
 		}
 	}
 	gauge("amphora_distributor_reactive_limiter_inflight_limit", "Pushes at once that the reactive limiter allows. A fall means that ingesters got slower. 0: it is off.", nil,

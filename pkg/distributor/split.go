@@ -3,9 +3,12 @@ package distributor
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/limits"
@@ -148,7 +151,6 @@ type part struct {
 
 	written remotewrite.Written
 	err     error
-	panic   any
 }
 
 // partList is the parts of one push; it keeps their memory for the next one.
@@ -251,23 +253,27 @@ func (p *push) refuseTenant(i int, why string) {
 // runParts pushes parts, several at once.
 func (p *push) runParts(ctx context.Context, parts []*part) {
 	var wg sync.WaitGroup
-	free := make(chan struct{}, partsAtOnce)
-	for _, pt := range parts {
-		free <- struct{}{}
+	var next atomic.Int64
+	for range min(len(parts), partsAtOnce) {
 		wg.Go(func() {
-			defer func() {
-				pt.panic = recover() // where the server can catch it
-				<-free
-			}()
-			p.runPart(ctx, pt, false)
+			for k := next.Add(1) - 1; k < int64(len(parts)); k = next.Add(1) - 1 {
+				p.tryPart(ctx, parts[k])
+			}
 		})
 	}
 	wg.Wait()
-	for _, pt := range parts {
-		if pt.panic != nil {
-			panic(pt.panic)
+}
+
+// tryPart pushes one part. A panic fails the request and not the process, as in the goroutine that
+// the server watches.
+func (p *push) tryPart(ctx context.Context, pt *part) {
+	defer func() {
+		if r := recover(); r != nil {
+			p.d.deps.Logger.Error("part of a push panicked, the request is answered 500", "tenant", pt.tenant, "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+			pt.err = errs.New(errs.Internal, "internal error, see the log of the process")
 		}
-	}
+	}()
+	p.runPart(ctx, pt, false)
 }
 
 // runPart pushes one part. The only one takes the batch over as it is.

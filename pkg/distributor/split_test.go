@@ -300,3 +300,24 @@ func BenchmarkPushSplit(b *testing.B) {
 		}
 	}
 }
+
+func TestAPanicInOnePartFailsTheRequestAlone(t *testing.T) {
+	c := splitCluster(t, true)
+	c.ingesters["ingester-0"].set(func(g *ingester) {
+		once := true
+		g.answer = func() (frame.Result, bool) {
+			if once {
+				once = false
+				panic("on purpose")
+			}
+			return frame.Result{}, false
+		}
+	})
+	req := c.v1(c.series("up,team=team-a"), c.series("up,team=team-b"))
+	if _, err := c.push(req); errs.KindOf(err) != errs.Internal {
+		t.Errorf("got %v, want Internal", err)
+	}
+	if w, err := c.push(req); err != nil || w.Samples != 2 {
+		t.Errorf("the next push: %+v, %v", w, err)
+	}
+}

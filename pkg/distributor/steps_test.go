@@ -2,6 +2,7 @@ package distributor
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -203,5 +204,26 @@ func TestAnArtificialDelayIsSpreadAroundTheTenantsLimit(t *testing.T) {
 	}
 	if w, err := c.push(c.v1(c.series("a-b"))); errs.KindOf(err) != errs.Invalid || w.Delay != 0 {
 		t.Errorf("refused: %+v, %v, want no delay", w, err)
+	}
+}
+
+func TestEveryReasonOfTheFieldExists(t *testing.T) {
+	var got []string
+	for c := valid + 1; c < numChecks; c++ {
+		got = append(got, c.row().reason)
+	}
+	for c := exemplarValid + 1; c < numExemplarChecks; c++ {
+		got = append(got, c.reason())
+	}
+	for _, want := range []string{
+		"missing_metric_name", "metric_name_invalid", "max_label_names_per_series", "max_label_names_per_info_series", "label_invalid",
+		"label_value_invalid", "label_name_too_long", "label_value_too_long", "max_native_histogram_buckets", "invalid_native_histogram_schema",
+		"duplicate_label_names", "too_far_in_future", "too_far_in_past", "sample_duplicate_timestamp", "rate_limited",
+		"exemplar_labels_missing", "exemplar_labels_too_long", "exemplar_timestamp_invalid", "exemplar_labels_blank", "exemplar_too_old",
+		"exemplar_too_far_in_future", "too_many_exemplars_per_series_per_request",
+	} {
+		if !slices.Contains(got, want) {
+			t.Errorf("reason %s is missing; dashboards key on it", want)
+		}
 	}
 }

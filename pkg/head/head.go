@@ -206,18 +206,36 @@ func (h *Head) Labels(ref Ref) (labels.Labels, bool) {
 
 // ForEachSeries calls fn for every series in memory, until it returns an error.
 func (h *Head) ForEachSeries(fn func(ref Ref, ls labels.Labels) error) error {
+	name, value := index.AllPostingsKey()
+	return h.each(func(ir tsdb.IndexReader) (index.Postings, error) {
+		return ir.Postings(context.Background(), name, value)
+	},
+		func(Ref) bool { return true }, fn)
+}
+
+// SelectSeries calls fn for the series in memory that matchers select and whose reference is
+// wanted, until it returns an error.
+func (h *Head) SelectSeries(ctx context.Context, matchers []*labels.Matcher, wanted func(Ref) bool, fn func(ref Ref, ls labels.Labels) error) error {
+	return h.each(func(ir tsdb.IndexReader) (index.Postings, error) {
+		return tsdb.PostingsForMatchers(ctx, ir, matchers...)
+	}, wanted, fn)
+}
+
+func (h *Head) each(find func(tsdb.IndexReader) (index.Postings, error), wanted func(Ref) bool, fn func(ref Ref, ls labels.Labels) error) error {
 	ir, err := h.db.Head().Index()
 	if err != nil {
 		return err
 	}
 	defer ir.Close()
-	name, value := index.AllPostingsKey()
-	p, err := ir.Postings(context.Background(), name, value)
+	p, err := find(ir)
 	if err != nil {
 		return err
 	}
 	var b labels.ScratchBuilder
 	for p.Next() {
+		if !wanted(Ref(p.At())) {
+			continue
+		}
 		if err := ir.Series(p.At(), &b, nil); err != nil {
 			if errors.Is(err, storage.ErrNotFound) {
 				continue // removed since the postings were taken

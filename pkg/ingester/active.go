@@ -27,7 +27,7 @@ type timing struct {
 }
 
 func (i *Ingester) activityPeriod() time.Duration {
-	return min(max(i.cfg.ActiveSeries.IdleTimeout/idleTicks, minActivityPeriod), maxActivityPeriod)
+	return min(max(i.cfg.ActiveSeries.IdleTimeout/100, minActivityPeriod), maxActivityPeriod)
 }
 
 // tick is the tick of now.

@@ -17,8 +17,7 @@ const pageSeries = 64
 
 // activity knows of each series of a head when a sample was appended last, and counts the series
 // that are active: those appended to within the idle timeout. A series has its row by its
-// reference, and a push only looks at its row: it takes no lock and writes at most once in a grain
-// of the clock. The zero value is empty.
+// reference, and a push only looks at its row: it takes no lock and seldom writes. The zero value is empty.
 type activity struct {
 	// dir grows as references do. A page whose series are all gone is dropped.
 	dir atomic.Pointer[[]atomic.Pointer[seriesPage]]
@@ -351,7 +350,7 @@ func (v *visit) float(ref head.Ref) {
 	if at := uint64(ref) / pageSeries; at != v.at || v.page == nil {
 		v.turn(at)
 	}
-	if old := v.page.stamps[uint64(ref)%pageSeries].Load(); old != v.tick || v.mixed {
+	if old := v.page.stamps[uint64(ref)%pageSeries].Load(); v.tick-old >= lazyTicks || v.mixed {
 		v.stamp(uint64(ref)%pageSeries, old, 0)
 	}
 }
@@ -412,7 +411,7 @@ func (v *visit) stamp(k uint64, old, buckets uint32) {
 	p := v.page
 	b := p.buckets.Load()
 	same := b == nil && buckets == 0 || b != nil && b[k].Load() == buckets
-	if same && old != 0 && (old == v.tick || p.stamps[k].CompareAndSwap(old, v.tick)) {
+	if same && old != 0 && (v.tick-old < lazyTicks || p.stamps[k].CompareAndSwap(old, v.tick)) {
 		return
 	}
 	v.of.mu.Lock()
@@ -433,17 +432,19 @@ func (v *visit) stamp(k uint64, old, buckets uint32) {
 type activeClock struct{ base, grain int64 } // milliseconds
 
 const (
-	// idleTicks is how finely the idle timeout is kept: a series may count as active for
-	// 1/idleTicks longer than that.
-	idleTicks = 80
+	// idleTicks is the number of ticks in the idle timeout.
+	idleTicks = 240
+	// lazyTicks is how much older than its last sample the stamp of a series may be: writing costs
+	// several times what reading does. A series may count as active for as long beyond the timeout.
+	lazyTicks = 6
 	// minGrain keeps the ticks of a process within 31 bits for a year.
 	minGrain = 15 * time.Millisecond
 )
 
-// newActiveClock returns a clock on which times as early as now-idle have a tick.
+// newActiveClock returns a clock on which the times that are active at now have a tick.
 func newActiveClock(now time.Time, idle time.Duration) activeClock {
 	grain := max(idle/idleTicks, minGrain)
-	return activeClock{now.Add(-idle - 2*grain).UnixMilli(), grain.Milliseconds()}
+	return activeClock{now.Add(-(idleTicks + lazyTicks) * grain).UnixMilli(), grain.Milliseconds()}
 }
 
 // tick returns the tick of a time in Unix milliseconds, 0 for one that is too early to be active.
@@ -454,8 +455,8 @@ func (c activeClock) tick(ms int64) uint32 {
 	return uint32((ms-c.base)/c.grain) + 1
 }
 
-// oldest returns the earliest tick that is active at now.
-func (c activeClock) oldest(now uint32) uint32 { return now - min(now-1, idleTicks) }
+// oldest returns the earliest stamp that is active at now.
+func (c activeClock) oldest(now uint32) uint32 { return now - min(now-1, idleTicks+lazyTicks) }
 
 // bucketsOf is the number of buckets of a native histogram.
 func bucketsOf(s *histogramSample) int {

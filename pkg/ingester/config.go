@@ -24,6 +24,7 @@ type Config struct {
 	InstanceLimits        InstanceLimits
 	Disk                  DiskConfig
 	Load                  LoadConfig
+	Gates                 GateConfig
 }
 
 // Declare names each setting once.
@@ -54,6 +55,7 @@ func (c *Config) Declare(s *config.Set) {
 	s.Mount("instance_limits", &c.InstanceLimits)
 	s.Mount("", &c.Disk)
 	s.Mount("", &c.Load)
+	s.Mount("", &c.Gates)
 }
 
 // Validate refuses what cannot work.

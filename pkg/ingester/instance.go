@@ -65,6 +65,8 @@ type guards struct {
 	memory    accounts
 	space     space
 	load      load
+
+	pushGate, readGate gate
 }
 
 // guardTick is how often the guards look at the process and its disk.

@@ -22,6 +22,18 @@ import (
 // Push stores f: in the head, visible to queries at once, then in the log, and returns when that
 // is on disk. Of a frame with an unknown reference nothing is stored.
 func (s *stream) Push(ctx context.Context, f *frame.Frame) frame.Result {
+	g := &s.ing.pushGate
+	through, err := g.enter(ctx)
+	if err != nil {
+		return frame.FailedWith(err)
+	}
+	res := s.push(ctx, f)
+	g.leavePush(through, res)
+	return res
+}
+
+// push is Push behind the gate.
+func (s *stream) push(ctx context.Context, f *frame.Frame) frame.Result {
 	i := s.ing
 	size := frameBytes(f)
 	if err := i.admit(size); err != nil {

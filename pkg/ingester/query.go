@@ -29,6 +29,9 @@ var errNotReadable = errs.New(errs.Unavailable, "the ingester is not answering q
 type read struct {
 	i *Ingester
 	t *tenantHead // nil if the tenant has nothing here
+
+	through pass
+	failed  bool // for a reason that lies here
 }
 
 // beginRead waits for room and opens the tenant of ctx. end must follow. Errors: Unavailable,
@@ -38,29 +41,46 @@ func (i *Ingester) beginRead(ctx context.Context) (*read, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := i.admitRead(); err != nil {
+	through, err := i.readGate.enter(ctx)
+	if err != nil {
 		return nil, err
 	}
-	select {
-	case i.reads <- struct{}{}:
-	case <-ctx.Done():
-		i.leaveRead()
-		return nil, context.Cause(ctx)
-	}
-	if !i.readable.Load() {
-		<-i.reads
-		i.leaveRead()
-		return nil, errNotReadable
+	if err := i.takeReadToken(ctx); err != nil {
+		i.readGate.leave(through, ownFault(errs.KindOf(err)), false)
+		return nil, err
 	}
 	i.metrics.queries.Inc()
-	r := &read{i: i}
+	r := &read{i: i, through: through}
 	if t := i.lookup(id); t != nil && t.enter() {
 		r.t = t
 	}
 	return r, nil
 }
 
+// takeReadToken waits for room among the queries being answered.
+func (i *Ingester) takeReadToken(ctx context.Context) error {
+	if err := i.admitRead(); err != nil {
+		return err
+	}
+	select {
+	case i.reads <- struct{}{}:
+	case <-ctx.Done():
+		i.leaveRead()
+		return context.Cause(ctx)
+	}
+	if !i.readable.Load() {
+		<-i.reads
+		i.leaveRead()
+		return errNotReadable
+	}
+	return nil
+}
+
+// ended notes how the query ended, before end.
+func (r *read) ended(err error) { r.failed = err != nil && ownFault(errs.KindOf(err)) }
+
 func (r *read) end() {
+	r.i.readGate.leave(r.through, r.failed, r.t != nil)
 	if r.t != nil {
 		r.t.leave()
 	}
@@ -120,6 +140,7 @@ func (i *Ingester) Query(req *ingesterpb.QueryRequest, to grpc.ServerStreamingSe
 	if cerr := q.Close(); cerr != nil {
 		err = errors.Join(err, fmt.Errorf("query tenant %s: %w", r.t.id, cerr))
 	}
+	r.ended(err)
 	i.metrics.queriedSeries.Observe(float64(w.series))
 	i.metrics.queriedSamples.Observe(float64(w.samples))
 	return err

@@ -209,7 +209,7 @@ func Relieve(ctx context.Context, store kv.Client, key, id string) error {
 		if !ok || m.State == ring.LEFT || m.ReadOnly {
 			return false
 		}
-		relieve(d, id, time.Now())
+		relieve(d, id, time.Now(), 0)
 		return true
 	})
 }

@@ -111,17 +111,17 @@ func (r Rules) cutOff(d *ring.Desc, self string, now time.Time) bool {
 	return 2*fresh < writable
 }
 
-// relieve marks the member id of d. All who do so write the same, so that it does not matter who
-// is heard; and the time goes up by the least that makes the entry newer, so that the member does
-// not look alive.
-func relieve(d *ring.Desc, id string, since time.Time) {
+// relieve marks the member id of d, as of since. An entry is only taken over by others if it is newer
+// than what they have, and some may have heard of a heartbeat that this process has not; so it gets
+// the latest time at which the member still counts as silent, which is at since less quiet.
+func relieve(d *ring.Desc, id string, since time.Time, quiet time.Duration) {
 	m, ok := d.Ingesters[id]
 	if !ok {
 		return
 	}
 	m.ReadOnly, m.ReadOnlyUpdatedTimestamp = true, since.Unix()
 	m.Versions = ring.InstanceVersions{relievedMark: 1}
-	m.Timestamp++
+	m.Timestamp = max(m.Timestamp+1, since.Add(-quiet).Unix()-1)
 	d.Ingesters[id] = m
 }
 
@@ -131,7 +131,8 @@ func Relieved(m ring.InstanceDesc) bool { return m.ReadOnly && m.Versions[reliev
 // apply carries out v on d.
 func (r Rules) apply(v verdicts, d *ring.Desc) {
 	for _, id := range v.relieve {
-		relieve(d, id, time.Unix(d.Ingesters[id].Timestamp, 0).Add(r.Forget))
+		// All who do so write the same, so that it does not matter who is heard.
+		relieve(d, id, time.Unix(d.Ingesters[id].Timestamp, 0).Add(r.Forget), r.HeartbeatTimeout)
 	}
 	for _, id := range v.remove {
 		d.RemoveIngester(id)

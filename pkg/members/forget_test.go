@@ -129,6 +129,23 @@ func TestARelievedMemberIsRemovedWhenItsSamplesAreElsewhere(t *testing.T) {
 	}
 }
 
+func TestAMarkIsNewerThanAHeartbeatThatOnlyOthersHeard(t *testing.T) {
+	k := newKeeper(t, true)
+	k.set(t, "a a ACTIVE 1s", "b b ACTIVE 1s", "c c ACTIVE 1s", "old a ACTIVE 10m5s")
+	others := desc(k.now, "old a ACTIVE 8m")
+	k.look(t)
+	d, err := load(t.Context(), k.store, "ring")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := others.Merge(d, false); err != nil {
+		t.Fatal(err)
+	}
+	if m := others.Ingesters["old"]; !Relieved(m) || m.IsHeartbeatHealthy(time.Minute, k.now) {
+		t.Errorf("others have %+v", m)
+	}
+}
+
 func TestAllWhoRelieveAMemberWriteTheSame(t *testing.T) {
 	one, two := newKeeper(t, true), newKeeper(t, true)
 	members := []string{"a a ACTIVE 1s", "b b ACTIVE 1s", "c c ACTIVE 1s", "old a ACTIVE 11m"}

@@ -100,7 +100,7 @@ func (r *Roster) Forget(ctx context.Context, id string) error {
 		case alive && r.Rules != nil:
 			refused = errs.New(errs.Conflict, "%q is alive and would come back with its next heartbeat; stop it first", id)
 		case r.Rules != nil && !m.ReadOnly:
-			relieve(d, id, time.Now())
+			relieve(d, id, time.Now(), r.Timeout)
 		default:
 			d.RemoveIngester(id)
 		}

@@ -140,7 +140,10 @@ func askRest[T any](ctx context.Context, q *Querier, rest []ring.InstanceDesc, w
 			return nil, err
 		default:
 			q.metrics.unhealed.Inc()
-			q.deps.Logger.Warn("an ingester lost samples and another that may have them did not answer", "ingester", rest[i].Addr, "err", err)
+			if q.complained.due(time.Now()) {
+				q.deps.Logger.Warn("an ingester does not have all samples of the range and another that may have them did not answer; more such reads are counted and not logged",
+					"ingester", rest[i].Addr, "err", err)
+			}
 		}
 	}
 	return out, nil

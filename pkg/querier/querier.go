@@ -46,7 +46,8 @@ type Querier struct {
 	memory  *memory.Account
 	shards  *shards
 
-	suspects suspects
+	suspects   suspects
+	complained occasional
 }
 
 var (

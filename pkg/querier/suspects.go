@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/grafana/dskit/ring"
@@ -63,4 +64,16 @@ func (s *suspects) zones(instances []ring.InstanceDesc, now time.Time) ring.Zone
 		})
 		return zones
 	}
+}
+
+// complainEvery is how often the same complaint is logged.
+const complainEvery = time.Minute
+
+// occasional is something done at most once every complainEvery.
+type occasional struct{ last atomic.Int64 }
+
+// due says whether it is time to do it, which the caller then does.
+func (o *occasional) due(now time.Time) bool {
+	last := o.last.Load()
+	return now.UnixNano()-last >= int64(complainEvery) && o.last.CompareAndSwap(last, now.UnixNano())
 }

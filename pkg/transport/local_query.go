@@ -70,6 +70,11 @@ func (l *localQuery) Series(ctx context.Context, in *pb.SeriesRequest, _ ...grpc
 	return openLocal(ctx, l.guard, func(s grpc.ServerStreamingServer[pb.SeriesResponse]) error { return l.srv.Series(in, s) }), nil
 }
 
+// ActiveSeries implements ingesterpb.IngesterQueryClient.
+func (l *localQuery) ActiveSeries(ctx context.Context, in *pb.ActiveSeriesRequest, _ ...grpc.CallOption) (grpc.ServerStreamingClient[pb.ActiveSeriesResponse], error) {
+	return openLocal(ctx, l.guard, func(s grpc.ServerStreamingServer[pb.ActiveSeriesResponse]) error { return l.srv.ActiveSeries(in, s) }), nil
+}
+
 // localPipe joins a server's stream to its client. err is set before messages is closed.
 type localPipe[T any] struct {
 	ctx      context.Context //nolint:containedctx // A gRPC stream is a context and messages.

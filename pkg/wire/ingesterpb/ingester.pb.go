@@ -1152,6 +1152,128 @@ func (x *SeriesLabels) GetLabels() []string {
 	return nil
 }
 
+type ActiveSeriesRequest struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Matchers []*Matcher             `protobuf:"bytes,1,rep,name=matchers,proto3" json:"matchers,omitempty"`
+	// Only series whose newest sample is a native histogram.
+	NativeHistograms bool `protobuf:"varint,2,opt,name=native_histograms,json=nativeHistograms,proto3" json:"native_histograms,omitempty"`
+	// Only series whose labels hash (StableHash) modulo shard_count is shard_index; 0: all.
+	ShardIndex    uint32 `protobuf:"varint,3,opt,name=shard_index,json=shardIndex,proto3" json:"shard_index,omitempty"`
+	ShardCount    uint32 `protobuf:"varint,4,opt,name=shard_count,json=shardCount,proto3" json:"shard_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ActiveSeriesRequest) Reset() {
+	*x = ActiveSeriesRequest{}
+	mi := &file_ingester_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ActiveSeriesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ActiveSeriesRequest) ProtoMessage() {}
+
+func (x *ActiveSeriesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ingester_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ActiveSeriesRequest.ProtoReflect.Descriptor instead.
+func (*ActiveSeriesRequest) Descriptor() ([]byte, []int) {
+	return file_ingester_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ActiveSeriesRequest) GetMatchers() []*Matcher {
+	if x != nil {
+		return x.Matchers
+	}
+	return nil
+}
+
+func (x *ActiveSeriesRequest) GetNativeHistograms() bool {
+	if x != nil {
+		return x.NativeHistograms
+	}
+	return false
+}
+
+func (x *ActiveSeriesRequest) GetShardIndex() uint32 {
+	if x != nil {
+		return x.ShardIndex
+	}
+	return 0
+}
+
+func (x *ActiveSeriesRequest) GetShardCount() uint32 {
+	if x != nil {
+		return x.ShardCount
+	}
+	return 0
+}
+
+type ActiveSeriesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Series        []*SeriesLabels        `protobuf:"bytes,1,rep,name=series,proto3" json:"series,omitempty"`
+	Buckets       []uint64               `protobuf:"varint,2,rep,packed,name=buckets,proto3" json:"buckets,omitempty"` // with native_histograms: of each series
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ActiveSeriesResponse) Reset() {
+	*x = ActiveSeriesResponse{}
+	mi := &file_ingester_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ActiveSeriesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ActiveSeriesResponse) ProtoMessage() {}
+
+func (x *ActiveSeriesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ingester_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ActiveSeriesResponse.ProtoReflect.Descriptor instead.
+func (*ActiveSeriesResponse) Descriptor() ([]byte, []int) {
+	return file_ingester_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ActiveSeriesResponse) GetSeries() []*SeriesLabels {
+	if x != nil {
+		return x.Series
+	}
+	return nil
+}
+
+func (x *ActiveSeriesResponse) GetBuckets() []uint64 {
+	if x != nil {
+		return x.Buckets
+	}
+	return nil
+}
+
 type MetadataRequest struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Metric         string                 `protobuf:"bytes,1,opt,name=metric,proto3" json:"metric,omitempty"`                                          // empty: all
@@ -1163,7 +1285,7 @@ type MetadataRequest struct {
 
 func (x *MetadataRequest) Reset() {
 	*x = MetadataRequest{}
-	mi := &file_ingester_proto_msgTypes[19]
+	mi := &file_ingester_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1175,7 +1297,7 @@ func (x *MetadataRequest) String() string {
 func (*MetadataRequest) ProtoMessage() {}
 
 func (x *MetadataRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingester_proto_msgTypes[19]
+	mi := &file_ingester_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1188,7 +1310,7 @@ func (x *MetadataRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetadataRequest.ProtoReflect.Descriptor instead.
 func (*MetadataRequest) Descriptor() ([]byte, []int) {
-	return file_ingester_proto_rawDescGZIP(), []int{19}
+	return file_ingester_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *MetadataRequest) GetMetric() string {
@@ -1221,7 +1343,7 @@ type MetadataResponse struct {
 
 func (x *MetadataResponse) Reset() {
 	*x = MetadataResponse{}
-	mi := &file_ingester_proto_msgTypes[20]
+	mi := &file_ingester_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1233,7 +1355,7 @@ func (x *MetadataResponse) String() string {
 func (*MetadataResponse) ProtoMessage() {}
 
 func (x *MetadataResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingester_proto_msgTypes[20]
+	mi := &file_ingester_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1246,7 +1368,7 @@ func (x *MetadataResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetadataResponse.ProtoReflect.Descriptor instead.
 func (*MetadataResponse) Descriptor() ([]byte, []int) {
-	return file_ingester_proto_rawDescGZIP(), []int{20}
+	return file_ingester_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *MetadataResponse) GetMetadata() []*Metadata {
@@ -1268,7 +1390,7 @@ type Metadata struct {
 
 func (x *Metadata) Reset() {
 	*x = Metadata{}
-	mi := &file_ingester_proto_msgTypes[21]
+	mi := &file_ingester_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1280,7 +1402,7 @@ func (x *Metadata) String() string {
 func (*Metadata) ProtoMessage() {}
 
 func (x *Metadata) ProtoReflect() protoreflect.Message {
-	mi := &file_ingester_proto_msgTypes[21]
+	mi := &file_ingester_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1293,7 +1415,7 @@ func (x *Metadata) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Metadata.ProtoReflect.Descriptor instead.
 func (*Metadata) Descriptor() ([]byte, []int) {
-	return file_ingester_proto_rawDescGZIP(), []int{21}
+	return file_ingester_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Metadata) GetName() string {
@@ -1332,7 +1454,7 @@ type TenantStatsRequest struct {
 
 func (x *TenantStatsRequest) Reset() {
 	*x = TenantStatsRequest{}
-	mi := &file_ingester_proto_msgTypes[22]
+	mi := &file_ingester_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1344,7 +1466,7 @@ func (x *TenantStatsRequest) String() string {
 func (*TenantStatsRequest) ProtoMessage() {}
 
 func (x *TenantStatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingester_proto_msgTypes[22]
+	mi := &file_ingester_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1357,7 +1479,7 @@ func (x *TenantStatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TenantStatsRequest.ProtoReflect.Descriptor instead.
 func (*TenantStatsRequest) Descriptor() ([]byte, []int) {
-	return file_ingester_proto_rawDescGZIP(), []int{22}
+	return file_ingester_proto_rawDescGZIP(), []int{24}
 }
 
 type TenantStatsResponse struct {
@@ -1379,7 +1501,7 @@ type TenantStatsResponse struct {
 
 func (x *TenantStatsResponse) Reset() {
 	*x = TenantStatsResponse{}
-	mi := &file_ingester_proto_msgTypes[23]
+	mi := &file_ingester_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1391,7 +1513,7 @@ func (x *TenantStatsResponse) String() string {
 func (*TenantStatsResponse) ProtoMessage() {}
 
 func (x *TenantStatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingester_proto_msgTypes[23]
+	mi := &file_ingester_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1404,7 +1526,7 @@ func (x *TenantStatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TenantStatsResponse.ProtoReflect.Descriptor instead.
 func (*TenantStatsResponse) Descriptor() ([]byte, []int) {
-	return file_ingester_proto_rawDescGZIP(), []int{23}
+	return file_ingester_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *TenantStatsResponse) GetIngestionRate() float64 {
@@ -1486,7 +1608,7 @@ type AllTenantStatsResponse struct {
 
 func (x *AllTenantStatsResponse) Reset() {
 	*x = AllTenantStatsResponse{}
-	mi := &file_ingester_proto_msgTypes[24]
+	mi := &file_ingester_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1498,7 +1620,7 @@ func (x *AllTenantStatsResponse) String() string {
 func (*AllTenantStatsResponse) ProtoMessage() {}
 
 func (x *AllTenantStatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingester_proto_msgTypes[24]
+	mi := &file_ingester_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1511,7 +1633,7 @@ func (x *AllTenantStatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllTenantStatsResponse.ProtoReflect.Descriptor instead.
 func (*AllTenantStatsResponse) Descriptor() ([]byte, []int) {
-	return file_ingester_proto_rawDescGZIP(), []int{24}
+	return file_ingester_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AllTenantStatsResponse) GetTenants() []*TenantIDStats {
@@ -1531,7 +1653,7 @@ type TenantIDStats struct {
 
 func (x *TenantIDStats) Reset() {
 	*x = TenantIDStats{}
-	mi := &file_ingester_proto_msgTypes[25]
+	mi := &file_ingester_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1543,7 +1665,7 @@ func (x *TenantIDStats) String() string {
 func (*TenantIDStats) ProtoMessage() {}
 
 func (x *TenantIDStats) ProtoReflect() protoreflect.Message {
-	mi := &file_ingester_proto_msgTypes[25]
+	mi := &file_ingester_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1556,7 +1678,7 @@ func (x *TenantIDStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TenantIDStats.ProtoReflect.Descriptor instead.
 func (*TenantIDStats) Descriptor() ([]byte, []int) {
-	return file_ingester_proto_rawDescGZIP(), []int{25}
+	return file_ingester_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *TenantIDStats) GetTenant() string {
@@ -1651,7 +1773,17 @@ const file_ingester_proto_rawDesc = "" +
 	"\x06series\x18\x01 \x03(\v2!.amphora.ingester.v1.SeriesLabelsR\x06series\x12%\n" +
 	"\x0ecomplete_since\x18\x02 \x01(\x03R\rcompleteSince\"&\n" +
 	"\fSeriesLabels\x12\x16\n" +
-	"\x06labels\x18\x01 \x03(\tR\x06labels\"i\n" +
+	"\x06labels\x18\x01 \x03(\tR\x06labels\"\xbe\x01\n" +
+	"\x13ActiveSeriesRequest\x128\n" +
+	"\bmatchers\x18\x01 \x03(\v2\x1c.amphora.ingester.v1.MatcherR\bmatchers\x12+\n" +
+	"\x11native_histograms\x18\x02 \x01(\bR\x10nativeHistograms\x12\x1f\n" +
+	"\vshard_index\x18\x03 \x01(\rR\n" +
+	"shardIndex\x12\x1f\n" +
+	"\vshard_count\x18\x04 \x01(\rR\n" +
+	"shardCount\"k\n" +
+	"\x14ActiveSeriesResponse\x129\n" +
+	"\x06series\x18\x01 \x03(\v2!.amphora.ingester.v1.SeriesLabelsR\x06series\x12\x18\n" +
+	"\abuckets\x18\x02 \x03(\x04R\abuckets\"i\n" +
 	"\x0fMetadataRequest\x12\x16\n" +
 	"\x06metric\x18\x01 \x01(\tR\x06metric\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\x03R\x05limit\x12(\n" +
@@ -1683,14 +1815,15 @@ const file_ingester_proto_rawDesc = "" +
 	"\x05stats\x18\x02 \x01(\v2(.amphora.ingester.v1.TenantStatsResponseR\x05stats2\x9d\x01\n" +
 	"\rIngesterWrite\x12E\n" +
 	"\x04Push\x12\x1b.amphora.ingester.v1.Frames\x1a\x1c.amphora.ingester.v1.Results(\x010\x01\x12E\n" +
-	"\bPushOnce\x12\x1b.amphora.ingester.v1.Frames\x1a\x1c.amphora.ingester.v1.Results2\xf6\x05\n" +
+	"\bPushOnce\x12\x1b.amphora.ingester.v1.Frames\x1a\x1c.amphora.ingester.v1.Results2\xdd\x06\n" +
 	"\rIngesterQuery\x12P\n" +
 	"\x05Query\x12!.amphora.ingester.v1.QueryRequest\x1a\".amphora.ingester.v1.QueryResponse0\x01\x12Z\n" +
 	"\tExemplars\x12%.amphora.ingester.v1.ExemplarsRequest\x1a&.amphora.ingester.v1.ExemplarsResponse\x12]\n" +
 	"\n" +
 	"LabelNames\x12&.amphora.ingester.v1.LabelNamesRequest\x1a'.amphora.ingester.v1.LabelNamesResponse\x12`\n" +
 	"\vLabelValues\x12'.amphora.ingester.v1.LabelValuesRequest\x1a(.amphora.ingester.v1.LabelValuesResponse\x12S\n" +
-	"\x06Series\x12\".amphora.ingester.v1.SeriesRequest\x1a#.amphora.ingester.v1.SeriesResponse0\x01\x12W\n" +
+	"\x06Series\x12\".amphora.ingester.v1.SeriesRequest\x1a#.amphora.ingester.v1.SeriesResponse0\x01\x12e\n" +
+	"\fActiveSeries\x12(.amphora.ingester.v1.ActiveSeriesRequest\x1a).amphora.ingester.v1.ActiveSeriesResponse0\x01\x12W\n" +
 	"\bMetadata\x12$.amphora.ingester.v1.MetadataRequest\x1a%.amphora.ingester.v1.MetadataResponse\x12`\n" +
 	"\vTenantStats\x12'.amphora.ingester.v1.TenantStatsRequest\x1a(.amphora.ingester.v1.TenantStatsResponse\x12f\n" +
 	"\x0eAllTenantStats\x12'.amphora.ingester.v1.TenantStatsRequest\x1a+.amphora.ingester.v1.AllTenantStatsResponseB8Z6github.com/amphora-metrics/amphora/pkg/wire/ingesterpbb\x06proto3"
@@ -1708,7 +1841,7 @@ func file_ingester_proto_rawDescGZIP() []byte {
 }
 
 var file_ingester_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_ingester_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_ingester_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_ingester_proto_goTypes = []any{
 	(Matcher_Type)(0),              // 0: amphora.ingester.v1.Matcher.Type
 	(*Frames)(nil),                 // 1: amphora.ingester.v1.Frames
@@ -1730,13 +1863,15 @@ var file_ingester_proto_goTypes = []any{
 	(*SeriesRequest)(nil),          // 17: amphora.ingester.v1.SeriesRequest
 	(*SeriesResponse)(nil),         // 18: amphora.ingester.v1.SeriesResponse
 	(*SeriesLabels)(nil),           // 19: amphora.ingester.v1.SeriesLabels
-	(*MetadataRequest)(nil),        // 20: amphora.ingester.v1.MetadataRequest
-	(*MetadataResponse)(nil),       // 21: amphora.ingester.v1.MetadataResponse
-	(*Metadata)(nil),               // 22: amphora.ingester.v1.Metadata
-	(*TenantStatsRequest)(nil),     // 23: amphora.ingester.v1.TenantStatsRequest
-	(*TenantStatsResponse)(nil),    // 24: amphora.ingester.v1.TenantStatsResponse
-	(*AllTenantStatsResponse)(nil), // 25: amphora.ingester.v1.AllTenantStatsResponse
-	(*TenantIDStats)(nil),          // 26: amphora.ingester.v1.TenantIDStats
+	(*ActiveSeriesRequest)(nil),    // 20: amphora.ingester.v1.ActiveSeriesRequest
+	(*ActiveSeriesResponse)(nil),   // 21: amphora.ingester.v1.ActiveSeriesResponse
+	(*MetadataRequest)(nil),        // 22: amphora.ingester.v1.MetadataRequest
+	(*MetadataResponse)(nil),       // 23: amphora.ingester.v1.MetadataResponse
+	(*Metadata)(nil),               // 24: amphora.ingester.v1.Metadata
+	(*TenantStatsRequest)(nil),     // 25: amphora.ingester.v1.TenantStatsRequest
+	(*TenantStatsResponse)(nil),    // 26: amphora.ingester.v1.TenantStatsResponse
+	(*AllTenantStatsResponse)(nil), // 27: amphora.ingester.v1.AllTenantStatsResponse
+	(*TenantIDStats)(nil),          // 28: amphora.ingester.v1.TenantIDStats
 }
 var file_ingester_proto_depIdxs = []int32{
 	0,  // 0: amphora.ingester.v1.Matcher.type:type_name -> amphora.ingester.v1.Matcher.Type
@@ -1751,34 +1886,38 @@ var file_ingester_proto_depIdxs = []int32{
 	3,  // 9: amphora.ingester.v1.LabelValuesRequest.matchers:type_name -> amphora.ingester.v1.Matcher
 	4,  // 10: amphora.ingester.v1.SeriesRequest.matchers:type_name -> amphora.ingester.v1.Matchers
 	19, // 11: amphora.ingester.v1.SeriesResponse.series:type_name -> amphora.ingester.v1.SeriesLabels
-	22, // 12: amphora.ingester.v1.MetadataResponse.metadata:type_name -> amphora.ingester.v1.Metadata
-	26, // 13: amphora.ingester.v1.AllTenantStatsResponse.tenants:type_name -> amphora.ingester.v1.TenantIDStats
-	24, // 14: amphora.ingester.v1.TenantIDStats.stats:type_name -> amphora.ingester.v1.TenantStatsResponse
-	1,  // 15: amphora.ingester.v1.IngesterWrite.Push:input_type -> amphora.ingester.v1.Frames
-	1,  // 16: amphora.ingester.v1.IngesterWrite.PushOnce:input_type -> amphora.ingester.v1.Frames
-	5,  // 17: amphora.ingester.v1.IngesterQuery.Query:input_type -> amphora.ingester.v1.QueryRequest
-	9,  // 18: amphora.ingester.v1.IngesterQuery.Exemplars:input_type -> amphora.ingester.v1.ExemplarsRequest
-	13, // 19: amphora.ingester.v1.IngesterQuery.LabelNames:input_type -> amphora.ingester.v1.LabelNamesRequest
-	15, // 20: amphora.ingester.v1.IngesterQuery.LabelValues:input_type -> amphora.ingester.v1.LabelValuesRequest
-	17, // 21: amphora.ingester.v1.IngesterQuery.Series:input_type -> amphora.ingester.v1.SeriesRequest
-	20, // 22: amphora.ingester.v1.IngesterQuery.Metadata:input_type -> amphora.ingester.v1.MetadataRequest
-	23, // 23: amphora.ingester.v1.IngesterQuery.TenantStats:input_type -> amphora.ingester.v1.TenantStatsRequest
-	23, // 24: amphora.ingester.v1.IngesterQuery.AllTenantStats:input_type -> amphora.ingester.v1.TenantStatsRequest
-	2,  // 25: amphora.ingester.v1.IngesterWrite.Push:output_type -> amphora.ingester.v1.Results
-	2,  // 26: amphora.ingester.v1.IngesterWrite.PushOnce:output_type -> amphora.ingester.v1.Results
-	6,  // 27: amphora.ingester.v1.IngesterQuery.Query:output_type -> amphora.ingester.v1.QueryResponse
-	10, // 28: amphora.ingester.v1.IngesterQuery.Exemplars:output_type -> amphora.ingester.v1.ExemplarsResponse
-	14, // 29: amphora.ingester.v1.IngesterQuery.LabelNames:output_type -> amphora.ingester.v1.LabelNamesResponse
-	16, // 30: amphora.ingester.v1.IngesterQuery.LabelValues:output_type -> amphora.ingester.v1.LabelValuesResponse
-	18, // 31: amphora.ingester.v1.IngesterQuery.Series:output_type -> amphora.ingester.v1.SeriesResponse
-	21, // 32: amphora.ingester.v1.IngesterQuery.Metadata:output_type -> amphora.ingester.v1.MetadataResponse
-	24, // 33: amphora.ingester.v1.IngesterQuery.TenantStats:output_type -> amphora.ingester.v1.TenantStatsResponse
-	25, // 34: amphora.ingester.v1.IngesterQuery.AllTenantStats:output_type -> amphora.ingester.v1.AllTenantStatsResponse
-	25, // [25:35] is the sub-list for method output_type
-	15, // [15:25] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	3,  // 12: amphora.ingester.v1.ActiveSeriesRequest.matchers:type_name -> amphora.ingester.v1.Matcher
+	19, // 13: amphora.ingester.v1.ActiveSeriesResponse.series:type_name -> amphora.ingester.v1.SeriesLabels
+	24, // 14: amphora.ingester.v1.MetadataResponse.metadata:type_name -> amphora.ingester.v1.Metadata
+	28, // 15: amphora.ingester.v1.AllTenantStatsResponse.tenants:type_name -> amphora.ingester.v1.TenantIDStats
+	26, // 16: amphora.ingester.v1.TenantIDStats.stats:type_name -> amphora.ingester.v1.TenantStatsResponse
+	1,  // 17: amphora.ingester.v1.IngesterWrite.Push:input_type -> amphora.ingester.v1.Frames
+	1,  // 18: amphora.ingester.v1.IngesterWrite.PushOnce:input_type -> amphora.ingester.v1.Frames
+	5,  // 19: amphora.ingester.v1.IngesterQuery.Query:input_type -> amphora.ingester.v1.QueryRequest
+	9,  // 20: amphora.ingester.v1.IngesterQuery.Exemplars:input_type -> amphora.ingester.v1.ExemplarsRequest
+	13, // 21: amphora.ingester.v1.IngesterQuery.LabelNames:input_type -> amphora.ingester.v1.LabelNamesRequest
+	15, // 22: amphora.ingester.v1.IngesterQuery.LabelValues:input_type -> amphora.ingester.v1.LabelValuesRequest
+	17, // 23: amphora.ingester.v1.IngesterQuery.Series:input_type -> amphora.ingester.v1.SeriesRequest
+	20, // 24: amphora.ingester.v1.IngesterQuery.ActiveSeries:input_type -> amphora.ingester.v1.ActiveSeriesRequest
+	22, // 25: amphora.ingester.v1.IngesterQuery.Metadata:input_type -> amphora.ingester.v1.MetadataRequest
+	25, // 26: amphora.ingester.v1.IngesterQuery.TenantStats:input_type -> amphora.ingester.v1.TenantStatsRequest
+	25, // 27: amphora.ingester.v1.IngesterQuery.AllTenantStats:input_type -> amphora.ingester.v1.TenantStatsRequest
+	2,  // 28: amphora.ingester.v1.IngesterWrite.Push:output_type -> amphora.ingester.v1.Results
+	2,  // 29: amphora.ingester.v1.IngesterWrite.PushOnce:output_type -> amphora.ingester.v1.Results
+	6,  // 30: amphora.ingester.v1.IngesterQuery.Query:output_type -> amphora.ingester.v1.QueryResponse
+	10, // 31: amphora.ingester.v1.IngesterQuery.Exemplars:output_type -> amphora.ingester.v1.ExemplarsResponse
+	14, // 32: amphora.ingester.v1.IngesterQuery.LabelNames:output_type -> amphora.ingester.v1.LabelNamesResponse
+	16, // 33: amphora.ingester.v1.IngesterQuery.LabelValues:output_type -> amphora.ingester.v1.LabelValuesResponse
+	18, // 34: amphora.ingester.v1.IngesterQuery.Series:output_type -> amphora.ingester.v1.SeriesResponse
+	21, // 35: amphora.ingester.v1.IngesterQuery.ActiveSeries:output_type -> amphora.ingester.v1.ActiveSeriesResponse
+	23, // 36: amphora.ingester.v1.IngesterQuery.Metadata:output_type -> amphora.ingester.v1.MetadataResponse
+	26, // 37: amphora.ingester.v1.IngesterQuery.TenantStats:output_type -> amphora.ingester.v1.TenantStatsResponse
+	27, // 38: amphora.ingester.v1.IngesterQuery.AllTenantStats:output_type -> amphora.ingester.v1.AllTenantStatsResponse
+	28, // [28:39] is the sub-list for method output_type
+	17, // [17:28] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_ingester_proto_init() }
@@ -1792,7 +1931,7 @@ func file_ingester_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ingester_proto_rawDesc), len(file_ingester_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   26,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -173,6 +173,7 @@ const (
 	IngesterQuery_LabelNames_FullMethodName     = "/amphora.ingester.v1.IngesterQuery/LabelNames"
 	IngesterQuery_LabelValues_FullMethodName    = "/amphora.ingester.v1.IngesterQuery/LabelValues"
 	IngesterQuery_Series_FullMethodName         = "/amphora.ingester.v1.IngesterQuery/Series"
+	IngesterQuery_ActiveSeries_FullMethodName   = "/amphora.ingester.v1.IngesterQuery/ActiveSeries"
 	IngesterQuery_Metadata_FullMethodName       = "/amphora.ingester.v1.IngesterQuery/Metadata"
 	IngesterQuery_TenantStats_FullMethodName    = "/amphora.ingester.v1.IngesterQuery/TenantStats"
 	IngesterQuery_AllTenantStats_FullMethodName = "/amphora.ingester.v1.IngesterQuery/AllTenantStats"
@@ -195,6 +196,9 @@ type IngesterQueryClient interface {
 	LabelValues(ctx context.Context, in *LabelValuesRequest, opts ...grpc.CallOption) (*LabelValuesResponse, error)
 	// Series streams the labels of the matching series.
 	Series(ctx context.Context, in *SeriesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SeriesResponse], error)
+	// ActiveSeries streams the labels of the matching series that had a sample within the idle
+	// timeout, in no order.
+	ActiveSeries(ctx context.Context, in *ActiveSeriesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ActiveSeriesResponse], error)
 	Metadata(ctx context.Context, in *MetadataRequest, opts ...grpc.CallOption) (*MetadataResponse, error)
 	TenantStats(ctx context.Context, in *TenantStatsRequest, opts ...grpc.CallOption) (*TenantStatsResponse, error)
 	// AllTenantStats answers for every tenant of the ingester.
@@ -277,6 +281,25 @@ func (c *ingesterQueryClient) Series(ctx context.Context, in *SeriesRequest, opt
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type IngesterQuery_SeriesClient = grpc.ServerStreamingClient[SeriesResponse]
 
+func (c *ingesterQueryClient) ActiveSeries(ctx context.Context, in *ActiveSeriesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ActiveSeriesResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &IngesterQuery_ServiceDesc.Streams[2], IngesterQuery_ActiveSeries_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ActiveSeriesRequest, ActiveSeriesResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type IngesterQuery_ActiveSeriesClient = grpc.ServerStreamingClient[ActiveSeriesResponse]
+
 func (c *ingesterQueryClient) Metadata(ctx context.Context, in *MetadataRequest, opts ...grpc.CallOption) (*MetadataResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(MetadataResponse)
@@ -324,6 +347,9 @@ type IngesterQueryServer interface {
 	LabelValues(context.Context, *LabelValuesRequest) (*LabelValuesResponse, error)
 	// Series streams the labels of the matching series.
 	Series(*SeriesRequest, grpc.ServerStreamingServer[SeriesResponse]) error
+	// ActiveSeries streams the labels of the matching series that had a sample within the idle
+	// timeout, in no order.
+	ActiveSeries(*ActiveSeriesRequest, grpc.ServerStreamingServer[ActiveSeriesResponse]) error
 	Metadata(context.Context, *MetadataRequest) (*MetadataResponse, error)
 	TenantStats(context.Context, *TenantStatsRequest) (*TenantStatsResponse, error)
 	// AllTenantStats answers for every tenant of the ingester.
@@ -352,6 +378,9 @@ func (UnimplementedIngesterQueryServer) LabelValues(context.Context, *LabelValue
 }
 func (UnimplementedIngesterQueryServer) Series(*SeriesRequest, grpc.ServerStreamingServer[SeriesResponse]) error {
 	return status.Error(codes.Unimplemented, "method Series not implemented")
+}
+func (UnimplementedIngesterQueryServer) ActiveSeries(*ActiveSeriesRequest, grpc.ServerStreamingServer[ActiveSeriesResponse]) error {
+	return status.Error(codes.Unimplemented, "method ActiveSeries not implemented")
 }
 func (UnimplementedIngesterQueryServer) Metadata(context.Context, *MetadataRequest) (*MetadataResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Metadata not implemented")
@@ -459,6 +488,17 @@ func _IngesterQuery_Series_Handler(srv interface{}, stream grpc.ServerStream) er
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type IngesterQuery_SeriesServer = grpc.ServerStreamingServer[SeriesResponse]
 
+func _IngesterQuery_ActiveSeries_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ActiveSeriesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(IngesterQueryServer).ActiveSeries(m, &grpc.GenericServerStream[ActiveSeriesRequest, ActiveSeriesResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type IngesterQuery_ActiveSeriesServer = grpc.ServerStreamingServer[ActiveSeriesResponse]
+
 func _IngesterQuery_Metadata_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(MetadataRequest)
 	if err := dec(in); err != nil {
@@ -554,6 +594,11 @@ var IngesterQuery_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Series",
 			Handler:       _IngesterQuery_Series_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ActiveSeries",
+			Handler:       _IngesterQuery_ActiveSeries_Handler,
 			ServerStreams: true,
 		},
 	},

@@ -1,0 +1,96 @@
+package integration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/amphora-metrics/amphora/integration/harness"
+)
+
+// TestAnIngesterIsForgottenAndComesBack loses an ingester for longer than others wait for it, and
+// finds it again at another address. A stranger cannot take its name.
+func TestAnIngesterIsForgottenAndComesBack(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t, 4*time.Minute)
+	c, j, end := scaled(ctx, t, "-ingester.ring.heartbeat-timeout=4s", "-ingester.ring.auto-forget-unhealthy-periods=2")
+	lost := c.Node("ingester-a")
+	other, err := c.Add(harness.Spec{Name: "ingester-a2", Target: "ingester", Zone: "a"})
+	must(t, err)
+	must(t, other.WaitReady(ctx))
+	everybody := []string{"ingester-a", "ingester-b", "ingester-c", "ingester-a2"}
+	settled(ctx, t, c.Nodes(), everybody...)
+	pause(ctx, t, time.Second)
+	end().good(t) // later on, two are away at once
+	load, stop := context.WithCancel(ctx)
+	var writing sync.WaitGroup
+	writing.Go(func() { j.run(load, 1) })
+	defer func() { stop(); writing.Wait() }()
+	audited := j.audited(ctx, frontDoor(ctx, c, "querier"))
+	j.resetGap()
+
+	must(t, lost.Kill())
+	held := func() float64 { return scrape(ctx, t, other.URL("/metrics"), "amphora_ingester_memory_series") }
+	relieved := func(n *harness.Node) error {
+		r := call(ctx, t, http.MethodGet, n.URL("/ingester/ring"), nil, "Accept", "application/json")
+		if !strings.Contains(r.body, "Reads count it as missing until") {
+			return errors.New("nobody is relieved")
+		}
+		return nil
+	}
+	for _, n := range c.Running() {
+		eventually(ctx, t, n.Spec.Name+" to know that the lost one was relieved", func() error { return relieved(n) })
+	}
+	eventually(ctx, t, "the other of its zone to hold all series that are written", func() error {
+		return between(held(), 180, 220) // half of those of two writers who ended, and all of the third
+	})
+
+	audited().good(t)
+	// Its samples may be in one other replica only.
+	must(t, c.Node("ingester-b").Kill())
+	r := call(ctx, t, http.MethodGet, c.Node("querier-1").URL("/prometheus/api/v1/query?query=journal"), nil, "X-Scope-OrgID", "team-a")
+	if r.status != 503 {
+		t.Errorf("a query that may have a gap answered %s", r)
+	}
+	must(t, c.Node("ingester-b").Start())
+	must(t, c.Node("ingester-b").WaitReady(ctx))
+
+	must(t, c.Move(lost))
+	must(t, lost.Start())
+	must(t, lost.WaitReady(ctx))
+	settled(ctx, t, c.Nodes(), everybody...)
+	members, err := ringOf(ctx, c.Node("querier-1").URL("/ingester/ring"))
+	must(t, err)
+	if at := members["ingester-a"].Address; !strings.HasSuffix(at, fmt.Sprint(":", lost.GRPC)) {
+		t.Errorf("the ring has the lost one at %s, it is at port %d", at, lost.GRPC)
+	}
+	eventually(ctx, t, "it to be written to again", func() error {
+		if n := scrape(ctx, t, lost.URL("/metrics"), "amphora_ingester_ingested_samples_total"); n == 0 {
+			return errors.New("no samples")
+		}
+		return nil
+	})
+
+	stranger, err := c.Add(harness.Spec{Name: "stranger", Target: "ingester", Zone: "b", Flags: []string{"-ingester.ring.instance-id=ingester-b"}})
+	must(t, err)
+	select {
+	case <-stranger.Done():
+		if log := stranger.Tail(); !strings.Contains(log, "living ingester") || !strings.Contains(log, "instance_id") {
+			t.Errorf("the stranger ended with\n%s", log)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("a stranger runs under a name that is taken")
+	}
+	stop()
+	writing.Wait()
+	acked, given := j.count()
+	t.Logf("%d samples acknowledged, %d given up, longest gap %s", acked, given, j.gap())
+	for _, q := range c.Of("querier") {
+		j.verify(ctx, t, q.URL(""))
+	}
+}
