@@ -120,6 +120,10 @@ func (a *Appender) AppendStart(ref Ref, ls labels.Labels, t int64, hist *histogr
 		}
 		ls = labels.EmptyLabels()
 	}
+	if ref == 0 {
+		a.h.creating.Lock()
+		defer a.h.creating.Unlock()
+	}
 	got, err := a.app.Append(storage.SeriesRef(ref), ls, 0, t, 0, hist, fhist, storage.AOptions{RejectOutOfOrder: true})
 	if err != nil {
 		return 0, err
@@ -140,6 +144,9 @@ func (a *Appender) append(ref Ref, ls labels.Labels, t int64, v float64, hist *h
 			}
 		}
 		ls = labels.EmptyLabels()
+	} else {
+		a.h.creating.Lock()
+		defer a.h.creating.Unlock()
 	}
 	got, err := a.app.Append(storage.SeriesRef(ref), ls, 0, t, v, hist, fhist, storage.AOptions{RejectOutOfOrder: true})
 	late := err != nil && errors.Is(err, storage.ErrOutOfOrderSample) && a.h.late.Load()

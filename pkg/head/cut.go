@@ -46,7 +46,7 @@ func (h *Head) Compact(ctx context.Context, force bool) (int, error) {
 			continue
 		}
 		rh := tsdb.NewRangeHeadWithIsolationDisabled(h.db.Head(), mint, end-1)
-		if err := h.db.CompactHead(rh); err != nil {
+		if err := h.cutRange(rh); err != nil {
 			return h.madeSince(before), fmt.Errorf("cut block up to %d: %w", end, err)
 		}
 		cut = true
@@ -62,6 +62,12 @@ func (h *Head) Compact(ctx context.Context, force bool) (int, error) {
 		}
 	}
 	return h.madeSince(before), nil
+}
+
+// cutRange cuts a range into a block and drops it from memory.
+func (h *Head) cutRange(r *tsdb.RangeHead) error {
+	defer h.resumeAppends()
+	return h.db.CompactHead(r)
 }
 
 // noCut is before the time of any sample.
@@ -80,7 +86,7 @@ func (h *Head) cutAll(ctx context.Context) error {
 			return err
 		}
 		end := min(blockEnd(mint)-1, maxt)
-		if err := h.db.CompactHead(tsdb.NewRangeHead(h.db.Head(), mint, end)); err != nil {
+		if err := h.cutRange(tsdb.NewRangeHead(h.db.Head(), mint, end)); err != nil {
 			return fmt.Errorf("cut block up to %d: %w", end, err)
 		}
 		if h.MinTime() <= mint {
@@ -106,6 +112,7 @@ func (h *Head) CutSeries(ctx context.Context, refs []Ref) (int, error) {
 	for k, r := range refs {
 		list[k] = storage.SeriesRef(r)
 	}
+	defer h.resumeAppends()
 	if err := h.db.CompactSelectedSeries(list); err != nil {
 		return 0, fmt.Errorf("cut %d series: %w", len(refs), err)
 	}

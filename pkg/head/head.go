@@ -80,15 +80,20 @@ type Head struct {
 	// cutting is after the times being cut: no sample may be appended before it. noCut if nothing
 	// is being cut. It is set under flush.
 	cutting atomic.Int64
-	late    atomic.Bool  // late samples are taken
-	sawLate atomic.Bool  // late samples came since they were cut last
-	gone    atomic.Int64 // series that left memory
+	// creating is held while a series is made. The TSDB gives it a reference first and sorts it into
+	// its postings later, and of two that do so in the other order the lists are put right under the
+	// eyes of queries, which may miss a series then.
+	creating sync.Mutex
+	late     atomic.Bool  // late samples are taken
+	sawLate  atomic.Bool  // late samples came since they were cut last
+	gone     atomic.Int64 // series that left memory
 
 	lateSamples atomic.Int64
 	meters      meters // of the TSDB
 	order       order
 	views       views
 	lateCut     lateCut
+	pause       pause
 	// restoring says that series come back whose samples may not.
 	restoring atomic.Bool
 
@@ -118,6 +123,9 @@ func Open(o Options) (*Head, error) {
 		return nil, fmt.Errorf("open head in %s: %w", o.Dir, err)
 	}
 	h.db = db
+	if h.pause.old, err = h.lastChunkFile(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open head in %s: %w", o.Dir, err), db.Close())
+	}
 	h.cutting.Store(noCut)
 	h.late.Store(o.OutOfOrderWindow > 0)
 	if maxt, ok := h.blocks.newest(); ok {
@@ -256,6 +264,8 @@ func (h *Head) Unreleased() int64 { return h.unreleased.Load() }
 // two open files, a mapping and a buffer of 64 KiB, for good. The process ends if the disk has no
 // room for the chunks, so that must be known before. Calls must not overlap.
 func (h *Head) ReleaseChunks() {
+	h.flush.RLock()
+	defer h.flush.RUnlock()
 	h.unreleased.Store(0)
 	h.db.ForceHeadMMap()
 }

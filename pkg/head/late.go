@@ -78,6 +78,12 @@ func (c *compactor) Write(_ string, b tsdb.BlockReader, mint, maxt int64, base *
 		}
 		c.h.made.Add(1)
 	}
+	// What follows is that the TSDB drops it from memory. Late samples have a file by now.
+	if _, late := b.(*tsdb.OOOCompactionHead); !late {
+		if err := c.h.pauseAppends(); err != nil {
+			return nil, err
+		}
+	}
 	return ids, nil
 }
 

@@ -1,7 +1,6 @@
 package ingester
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -69,7 +68,7 @@ func TestMetadataIsKeptOverARestartAndForgottenInTime(t *testing.T) {
 }
 
 func TestRefusalsAreLoggedOneInSoMany(t *testing.T) {
-	var log bytes.Buffer
+	var log lockedBuffer
 	s := newSite(t, siteOptions{view: limits.MaxGlobalSeriesPerUser.With(limits.View{}, 1), logger: slog.New(slog.NewTextHandler(&log, nil)),
 		change: func(c *Config) { c.ErrorSampleRate = 10 }})
 	from := newSender(s.Ingester)

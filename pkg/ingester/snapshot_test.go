@@ -1,7 +1,6 @@
 package ingester
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io/fs"
@@ -53,7 +52,7 @@ func (s *site) snapshotFiles(t testing.TB) []string {
 }
 
 // loggedTo has the ingester log to b.
-func loggedTo(b *bytes.Buffer) siteOptions {
+func loggedTo(b *lockedBuffer) siteOptions {
 	return siteOptions{logger: slog.New(slog.NewTextHandler(b, nil))}
 }
 
@@ -71,13 +70,13 @@ func TestAPlannedRestartDoesNotReadTheLog(t *testing.T) {
 	}
 	w.mustPush(t, "t1", point{metric("a"), base + 100, -1})
 	want := []map[string]string{s.dump(t, "t1"), s.dump(t, "t2")}
-	var logs bytes.Buffer
+	var logs lockedBuffer
 	s = s.restarted(t, loggedTo(&logs))
 	for k, id := range []string{"t1", "t2"} {
 		equal(t, s.dump(t, id), want[k])
 	}
 	if !strings.Contains(logs.String(), "heads came back from the snapshot") || strings.Contains(logs.String(), "log read back") {
-		t.Errorf("logs: %s", &logs)
+		t.Errorf("logs: %s", logs.String())
 	}
 	if left := s.snapshotFiles(t); len(left) > 0 {
 		t.Errorf("left of the snapshot: %v", left)
@@ -91,12 +90,12 @@ func TestAPlannedRestartDoesNotReadTheLog(t *testing.T) {
 	// What is pushed from here on is in the log alone.
 	newSender(s.Ingester).mustPush(t, "t1", point{metric("a"), base + 2*hour, 9}, point{metric("c"), base + 2*hour, 9})
 	want[0] = s.dump(t, "t1")
-	logs.Reset()
+	logs.reset()
 	crashed := s.crashed(t, loggedTo(&logs))
 	equal(t, crashed.dump(t, "t1"), want[0])
 	equal(t, crashed.dump(t, "t2"), want[1])
 	if !strings.Contains(logs.String(), "log read back") {
-		t.Errorf("logs of a start after a crash: %s", &logs)
+		t.Errorf("logs of a start after a crash: %s", logs.String())
 	}
 }
 
@@ -132,12 +131,12 @@ func TestASnapshotOfAnOlderStopIsNotUsed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var logs bytes.Buffer
+	var logs lockedBuffer
 	o := loggedTo(&logs)
 	o.dir = dir
 	equal(t, newSite(t, o).dump(t, "t1"), want)
 	if !strings.Contains(logs.String(), "log went on without it") {
-		t.Errorf("logs: %s", &logs)
+		t.Errorf("logs: %s", logs.String())
 	}
 }
 
