@@ -183,6 +183,9 @@ func (a *Appender) AppendExemplar(ref Ref, e exemplar.Exemplar) error {
 	if a.exs == nil {
 		a.exs = a.h.db.Head().Appender(context.Background())
 	}
+	if err := a.h.exemplars.makeFor(a.h); err != nil {
+		return err
+	}
 	_, err := a.exs.AppendExemplar(storage.SeriesRef(ref), labels.EmptyLabels(), e)
 	return err
 }

@@ -16,7 +16,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
@@ -101,6 +100,8 @@ type Head struct {
 	made   atomic.Int64 // blocks cut
 
 	unreleased atomic.Int64 // samples that came since chunks were released
+
+	exemplars exemplarRoom
 }
 
 // Open opens the head in o.Dir, which is created. A damaged local block is moved aside (suffix
@@ -149,7 +150,7 @@ func (h *Head) open() (*tsdb.DB, error) {
 	t.MaxBlockDuration = rangeMillis
 	t.EnableOverlappingCompaction = false
 	t.EnableExemplarStorage = true
-	t.MaxExemplars = int64(h.o.MaxExemplars)
+	t.MaxExemplars = h.exemplars.begin(&h.o)
 	t.BlockReloadInterval = reloadEvery
 	t.SeriesLifecycleCallback = lifecycle{h}
 	t.NewCompactorFunc = h.newCompactor
@@ -177,10 +178,7 @@ func (h *Head) openTSDB(t *tsdb.Options) (*tsdb.DB, error) {
 // SetLimits applies changed limits at once.
 func (h *Head) SetLimits(oooWindow time.Duration, maxExemplars int) error {
 	h.late.Store(oooWindow > 0)
-	return h.db.ApplyConfig(&config.Config{StorageConfig: config.StorageConfig{
-		TSDBConfig:      &config.TSDBConfig{OutOfOrderTimeWindow: oooWindow.Milliseconds()},
-		ExemplarsConfig: &config.ExemplarsConfig{MaxExemplars: int64(maxExemplars)},
-	}})
+	return h.exemplars.setLimits(h, oooWindow, int64(maxExemplars))
 }
 
 // NumSeries is the number of series in memory.

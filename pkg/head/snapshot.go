@@ -33,7 +33,9 @@ type Snapshot struct {
 	Series  uint64
 	MinTime int64 // milliseconds; chunks may hold older samples, which are in blocks
 	Late    bool  // some samples are late ones
-	Files   []SnapshotFile
+	// Exemplars is how many there are. The TSDB reads back as many as it has room for at open.
+	Exemplars int
+	Files     []SnapshotFile
 }
 
 // SnapshotFile is one file of a snapshot.
@@ -81,7 +83,7 @@ func (h *Head) Snapshot(ctx context.Context, dir string) (_ Snapshot, err error)
 	if err = errors.Join(err, w.close()); err != nil {
 		return Snapshot{}, errors.Join(fmt.Errorf("write snapshot: %w", err), os.RemoveAll(dir))
 	}
-	s := Snapshot{Series: w.series, MinTime: h.MinTime(), Late: w.late != nil}
+	s := Snapshot{Series: w.series, MinTime: h.MinTime(), Late: w.late != nil, Exemplars: len(w.refs)}
 	s.Files, err = filesOf(dir)
 	return s, err
 }

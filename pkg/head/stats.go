@@ -31,7 +31,7 @@ func (h *Head) Stats() Stats {
 	s.Exemplars = int(h.meters.read("prometheus_tsdb_exemplar_exemplars_in_storage"))
 	s.ExemplarSeries = int(h.meters.read("prometheus_tsdb_exemplar_series_with_exemplars_in_storage"))
 	s.OldestExemplar = h.meters.read("prometheus_tsdb_exemplar_last_exemplars_timestamp_seconds")
-	s.ExemplarsAtMost = int(h.meters.read("prometheus_tsdb_exemplar_max_exemplars"))
+	s.ExemplarsAtMost = int(h.exemplars.granted())
 	return s
 }
 

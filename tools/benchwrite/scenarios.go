@@ -174,7 +174,7 @@ func (b *bench) steady(ctx context.Context) error {
 
 func (b *bench) large(ctx context.Context) error {
 	const needs = 10 << 30
-	c := contest{series: 1_000_000, warm: 1, turns: 2, scrapes: 1}
+	c := contest{series: 1_000_000, warm: 1, turns: 1, scrapes: 1}
 	if b.short || memoryAvailable() < needs {
 		b.printf("  left out: a short run, or less than %s of memory available\n", megabytes(needs))
 		return nil

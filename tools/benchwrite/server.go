@@ -106,6 +106,7 @@ func limitsOn() []string {
 		"-distributor.ingestion-rate-limit=1e8", "-distributor.ingestion-burst-size=100000000",
 		"-ingester.max-global-series-per-user=10000000", "-ingester.max-global-series-per-metric=10000000",
 		"-ingester.max-global-exemplars-per-user=100000",
+		"-distributor.ha-tracker.enable", "-distributor.ha-tracker.enable-for-all-users",
 	}
 }
 
