@@ -36,9 +36,13 @@ func (f *Finder) Value(i int) []byte {
 		// A label as all senders write it: short, with its name first. Whether it is worth a look is
 		// told by its length of one byte and its name.
 		if at+4 < len(p) && p[at+1] < 0x80 && p[at+2] == 1<<3|wireBytes && p[at+3] < 0x80 {
-			if n := int(p[at+3]); n != len(f.name) || at+4+n > len(p) || string(p[at+4:at+4+n]) != f.name {
-				at += 2 + int(p[at+1])
+			value, end := at+4+int(p[at+3]), at+2+int(p[at+1])
+			if int(p[at+3]) != len(f.name) || value > len(p) || string(p[at+4:value]) != f.name {
+				at = end
 				continue
+			}
+			if value+1 < end && end <= len(p) && p[value] == 2<<3|wireBytes && value+2+int(p[value+1]) == end {
+				return valueOf(p[value+2 : end])
 			}
 		}
 		_, _, s := tag(p, at)
