@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"sync"
 	"unsafe"
 
 	"github.com/prometheus/prometheus/tsdb"
@@ -12,11 +13,13 @@ import (
 
 // Shared is what the heads of a process have in common, so that a tenant with few series costs
 // little. The TSDB is made for one large tenant: however small a head is, it lays out its index for
-// 512 label names, which is 75 kB, and makes 40 kB of counters, which here nobody reads. It has no
-// options for that, so both are replaced in an open head by reflection. If a later version names its
-// parts differently nothing is replaced, and a test says so.
+// 512 label names, which is 75 kB, makes 40 kB of counters, which here nobody reads, and works on
+// each batch in buffers for 512 samples of every kind, 115 kB together, of which a pool keeps several
+// for each head. It has no options for that, so these parts are replaced in an open head by
+// reflection. If a later version names them differently nothing is replaced, and a test says so.
 type Shared struct {
 	headMetrics, dbMetrics reflect.Value // pointers
+	pools                  []smallPool
 	blocks                 openBlocks
 	meters                 meters // of headMetrics
 }
@@ -41,7 +44,49 @@ func NewShared(dir string) (_ *Shared, err error) {
 		return nil, err
 	}
 	s := &Shared{headMetrics: part(h.db.Head(), "metrics"), dbMetrics: part(h.db, "metrics"), meters: h.meters}
+	for _, name := range []string{"refSeriesPool", "floatsPool", "exemplarsPool", "histogramsPool", "floatHistogramsPool", "metadataPool", "seriesPool"} {
+		if p, ok := smallPoolOf(h.db.Head(), name); ok {
+			s.pools = append(s.pools, p)
+		}
+	}
 	return s, h.Close()
+}
+
+// smallPool is what a pool of buffers makes when it is empty: a buffer that grows with its use.
+type smallPool struct {
+	name string
+	make reflect.Value // func() any
+}
+
+// firstSamples is the capacity of a new buffer.
+const firstSamples = 16
+
+// smallPoolOf is for the pool in the field name of a head. A pool has a method Get, which tells the
+// type of a buffer, and a sync.Pool of pointers to such.
+func smallPoolOf(head *tsdb.Head, name string) (smallPool, bool) {
+	pool := part(head, name)
+	if !pool.IsValid() {
+		return smallPool{}, false
+	}
+	get, ok := pool.Addr().Type().MethodByName("Get")
+	if !ok || get.Type.NumOut() != 1 || get.Type.Out(0).Kind() != reflect.Slice {
+		return smallPool{}, false
+	}
+	buffer := get.Type.Out(0)
+	return smallPool{name, reflect.ValueOf(func() any {
+		p := reflect.New(buffer)
+		p.Elem().Set(reflect.MakeSlice(buffer, 0, firstSamples))
+		return p.Interface()
+	})}, true
+}
+
+// apply makes the pool of a head one of small buffers.
+func (p smallPool) apply(head *tsdb.Head) {
+	items := part(part(head, p.name).Addr().Interface(), "items")
+	if !items.IsValid() || items.Type() != reflect.TypeFor[sync.Pool]() {
+		return
+	}
+	items.FieldByName("New").Set(p.make)
 }
 
 // slim replaces the parts of a head that was just opened and that nobody uses yet.
@@ -51,6 +96,9 @@ func (s *Shared) slim(db *tsdb.DB) {
 	}
 	replace(part(db.Head(), "metrics"), s.headMetrics)
 	replace(part(db, "metrics"), s.dbMetrics)
+	for _, p := range s.pools {
+		p.apply(db.Head())
+	}
 	postings := part(db.Head(), "postings")
 	if !postings.IsValid() || postings.Kind() != reflect.Pointer || postings.IsNil() {
 		return

@@ -64,3 +64,34 @@ func TestALeanHeadDoesAllThatAHeadDoes(t *testing.T) {
 		}
 	}
 }
+
+// What a batch of a few samples leaves behind in the pools of a head is small as well.
+func TestAPushToASmallHeadLeavesLittleBehind(t *testing.T) {
+	shared, err := NewShared(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const heads = 50
+	garbage := func(s *Shared) uint64 {
+		var all []*Head
+		for range heads {
+			h := open(t, Options{Shared: s})
+			put(t, h, labels.FromStrings("__name__", "m"), 1000, 1)
+			all = append(all, h)
+		}
+		runtime.GC()
+		runtime.GC() // empties the pools
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for _, h := range all {
+			put(t, h, labels.FromStrings("__name__", "m"), 2000, 1)
+		}
+		runtime.ReadMemStats(&after)
+		return (after.TotalAlloc - before.TotalAlloc) / heads
+	}
+	own, lean := garbage(nil), garbage(shared)
+	t.Logf("%d bytes, %d without anything shared", lean, own)
+	if lean > 15_000 || own < 5*lean {
+		t.Errorf("a push allocates %d bytes, %d without anything shared", lean, own)
+	}
+}

@@ -191,14 +191,14 @@ func (b *bench) look(ctx context.Context, when string) error {
 func (b *bench) print(push, restart time.Duration) {
 	fmt.Fprintf(b.out, "%d tenants, %d series each, %d samples each; %s watched idle\n", b.tenants, b.series, b.scrapes, b.idle)
 	w := tabwriter.NewWriter(b.out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "\tanonymous MB\theap MB\tgoroutines\topen files\tmappings\tidle CPU ms/s\tmetrics kB\tmetrics ms\t")
+	fmt.Fprintln(w, "\twith garbage MB\tanonymous MB\theap MB\tgoroutines\topen files\tmappings\tidle CPU ms/s\tmetrics kB\tmetrics ms\t")
 	for _, r := range b.rows {
-		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%d\t%d\t%d\t%.2f\t%.0f\t%.0f\t\n", r.when, float64(r.anon)/1e6, float64(r.heap)/1e6,
+		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%.1f\t%d\t%d\t%d\t%.2f\t%.0f\t%.0f\t\n", r.when, float64(r.found)/1e6, float64(r.anon)/1e6, float64(r.heap)/1e6,
 			r.goroutines, r.files, r.mappings, r.idleCPU*1000, float64(r.page)/1e3, float64(r.pageTook.Microseconds())/1e3)
 	}
 	for _, r := range b.rows[1:] {
 		n, zero := float64(b.tenants), b.rows[0]
-		fmt.Fprintf(w, "a tenant, %s\t%.1f kB\t%.1f kB\t%.2f\t%.2f\t%.2f\t%.3f\t%.2f\t%.3f\t\n", r.when, float64(r.anon-zero.anon)/n/1e3,
+		fmt.Fprintf(w, "a tenant, %s\t%.1f kB\t%.1f kB\t%.1f kB\t%.2f\t%.2f\t%.2f\t%.3f\t%.2f\t%.3f\t\n", r.when, float64(r.found-zero.found)/n/1e3, float64(r.anon-zero.anon)/n/1e3,
 			float64(r.heap-zero.heap)/n/1e3, float64(r.goroutines-zero.goroutines)/n, float64(r.files-zero.files)/n,
 			float64(r.mappings-zero.mappings)/n, (r.idleCPU-zero.idleCPU)*1000/n, float64(r.page-zero.page)/n/1e3,
 			float64((r.pageTook-zero.pageTook).Microseconds())/n/1e3)

@@ -15,7 +15,8 @@ import (
 
 // usage is what a process uses.
 type usage struct {
-	anon       int64 // bytes of anonymous memory in RAM
+	found      int64 // bytes of anonymous memory in RAM, garbage included
+	anon       int64 // the same after a collection and some rest
 	heap       int64 // bytes of live objects
 	goroutines int
 	files      int // open
@@ -28,12 +29,15 @@ type usage struct {
 // usageOf looks at n after a garbage collection, and watches it for as long as idle.
 func usageOf(ctx context.Context, n *harness.Node, idle time.Duration) (usage, error) {
 	var u usage
+	var err error
+	if u.found, err = load.AnonOf(n.PID()); err != nil {
+		return u, err
+	}
 	for range 2 { // what the first one finds in pools is garbage for the second
 		if _, err := harness.Get(ctx, n.URL("/debug/pprof/heap?gc=1")); err != nil {
 			return u, err
 		}
 	}
-	var err error
 	if u.idleCPU, err = idleCPU(ctx, n.PID(), idle); err != nil {
 		return u, err
 	}
