@@ -77,6 +77,8 @@ func TestSeriesAreCountedAndLimitedPerTenant(t *testing.T) {
 		{"/usage/labels", "amphora_ingester_attributed_active_series", 3, []string{"tenant", "sets", "team", "shop"}},
 		{"/usage/labels", "amphora_ingester_attributed_active_series", 1, []string{"tenant", "sets", "team", "__missing__"}},
 		{"/metrics", "amphora_ingester_attributed_active_series", 0, nil},
+		{"/usage/labels", "amphora_distributor_received_attributed_samples_total", 5, []string{"tenant", "sets", "team", "shop"}},
+		{"/usage/labels", "amphora_discarded_attributed_samples_total", 1, []string{"tenant", "sets", "team", "shop", "reason", "per_labelset_series_limit"}},
 		{"/ingester/tsdb_metrics", "prometheus_tsdb_head_series", 4, []string{"user", "sets"}},
 	} {
 		if got := scrape(ctx, t, n.URL(want.page), want.name, want.labels...); got != want.v {

@@ -173,6 +173,7 @@ func (a *App) distributor() (*distributor.Distributor, error) {
 		d, err := distributor.New(a.cfg.Distributor, distributor.Deps{
 			Logger: a.log, Reg: a.reg, Limits: a.limits.For, Ring: r, Replica: reps.For, Replicas: elections,
 			HealthyDistributors: peers.healthy, ShardGrowDelay: a.shardGrowDelay(), InstanceLimits: a.distributorLimits, Memory: a.memory,
+			Costs: distributor.Costs{Reg: a.costsRegisterer(), EvictAfter: a.cfg.Costs.EvictionAfter, CleanupInterval: a.cfg.Costs.CleanupInterval},
 		})
 		if err != nil {
 			return nil, err

@@ -126,7 +126,7 @@ func (p *push) fromElected(ctx context.Context, i int, n uint32) (bool, error) {
 		return true, nil
 	case ha.TooManyClusters:
 		p.refs[i] = skipped
-		p.refuse(tooManyClusters, p.samplesOf(i), func() error {
+		p.refuse(i, tooManyClusters, p.samplesOf(i), func() error {
 			return tooManyClusters.errorf("too many HA clusters (limit: %d): cluster %q is one more", p.lim.replicas.policy.MaxClusters,
 				clip([]byte(p.lim.replicas.pairs.at(n).cluster)))
 		})
@@ -190,7 +190,7 @@ func (p *push) judgeNew(ctx context.Context, w *work, ls []remotewrite.Label) (b
 	}
 	if v.check != valid {
 		p.refs[i] = skipped
-		p.refuse(v.check, p.samplesOf(i), func() error { return v.error(ls) })
+		p.refuse(i, v.check, p.samplesOf(i), func() error { return v.error(ls) })
 		return false, nil
 	}
 	n, added := p.lim.replicas.pairs.number(cluster, replica)

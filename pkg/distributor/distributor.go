@@ -6,6 +6,7 @@
 package distributor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -51,6 +52,8 @@ type Deps struct {
 	// ShardGrowDelay is how long a tenant's shard that was made larger is not used yet, so that
 	// queriers hear of it first.
 	ShardGrowDelay time.Duration
+	// Costs is where samples are counted by values of labels.
+	Costs Costs
 	// Now is the clock. nil: time.Now.
 	Now func() time.Time
 }
@@ -117,6 +120,11 @@ func New(cfg Config, deps Deps) (*Distributor, error) {
 	if deps.Reg != nil {
 		deps.Reg.MustRegister(newTenantCollector(d.tenants))
 	}
+	if deps.Costs.Reg != nil {
+		deps.Costs.Reg.MustRegister(costCollector{d.tenants})
+	}
+	d.deps.Costs.EvictAfter = cmp.Or(deps.Costs.EvictAfter, 20*time.Minute)
+	d.deps.Costs.CleanupInterval = cmp.Or(deps.Costs.CleanupInterval, 3*time.Minute)
 	d.pushes.New = func() any { return newPush(d) }
 	d.Service = services.NewBasicService(nil, d.running, d.stopping).WithName("distributor")
 	return d, nil
@@ -203,10 +211,14 @@ func (d *Distributor) admit(bytes int) (leave func(), err error) {
 func (d *Distributor) running(ctx context.Context) error {
 	tick := time.NewTicker(ringPeriod)
 	defer tick.Stop()
+	clean := time.NewTicker(d.deps.Costs.CleanupInterval)
+	defer clean.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-clean.C:
+			d.cleanCosts(d.deps.Now())
 		case <-tick.C:
 			now := d.deps.Now()
 			d.watch.current(now)

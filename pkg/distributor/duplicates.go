@@ -71,7 +71,7 @@ func ascend(times []int64) bool {
 
 // refuseDuplicate refuses one sample of series i because there is another one at its time.
 func (p *push) refuseDuplicate(i int, ms int64) {
-	p.refuse(duplicateSample, 1, func() error {
+	p.refuse(i, duplicateSample, 1, func() error {
 		return duplicateSample.errorf("series %s has different samples for the timestamp %d (%s) in one request",
 			p.seriesText(i), ms, time.UnixMilli(ms).UTC().Format(time.RFC3339))
 	})

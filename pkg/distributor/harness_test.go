@@ -156,6 +156,7 @@ type cluster struct {
 	ring      *ring.Ring
 	store     *consul.Client
 	reg       *prometheus.Registry
+	costs     *prometheus.Registry
 	ingesters map[string]*ingester
 	clock     atomic.Int64 // milliseconds
 	view      atomic.Pointer[limits.View]
@@ -174,7 +175,7 @@ type clusterOptions struct {
 
 func newCluster(t testing.TB, o clusterOptions) *cluster {
 	t.Helper()
-	c := &cluster{t: t, ingesters: map[string]*ingester{}, reg: prometheus.NewPedanticRegistry()}
+	c := &cluster{t: t, ingesters: map[string]*ingester{}, reg: prometheus.NewPedanticRegistry(), costs: prometheus.NewRegistry()}
 	c.clock.Store(time.Now().UnixMilli())
 	c.share.Store(1)
 	view := limits.IngestionRate.With(limits.View{}, 0)
@@ -210,7 +211,8 @@ func newCluster(t testing.TB, o clusterOptions) *cluster {
 	c.Distributor, err = New(cfg, Deps{Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Reg: c.reg,
 		Limits: c.limitsOf, Ring: c.ring, Replica: c.replica,
 		HealthyDistributors: func() int { return int(c.share.Load()) }, Memory: o.memory,
-		Now: func() time.Time { return time.UnixMilli(c.clock.Load()) }})
+		Costs: Costs{Reg: c.costs, EvictAfter: 10 * time.Minute},
+		Now:   func() time.Time { return time.UnixMilli(c.clock.Load()) }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,13 +45,13 @@ func (p *push) addHistogram(i, first int, h remotewrite.Histogram) {
 	p.t.observeLatest(h.Time)
 	if err := h.Validate(); err != nil {
 		c, id := histogramCheck(err)
-		p.refuse(c, 1, func() error {
+		p.refuse(i, c, 1, func() error {
 			return errs.WithID(errs.Invalid, id, "", "native histogram of series %s with timestamp %d: %w", p.seriesText(i), h.Time, err)
 		})
 		return
 	}
 	if had, c := p.lim.reduceBuckets(&h); c != valid {
-		p.refuse(c, 1, func() error {
+		p.refuse(i, c, 1, func() error {
 			return c.errorf("native histogram of series %s has %d buckets, the limit is %d", p.seriesText(i), had, p.lim.buckets)
 		})
 		return

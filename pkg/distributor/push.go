@@ -226,8 +226,9 @@ func (p *push) samplesOf(i int) int {
 
 // refuse drops n samples for c; err puts the reason into words and is only called for the first
 // refusal.
-func (p *push) refuse(c check, n int, err func() error) {
+func (p *push) refuse(i int, c check, n int, err func() error) {
 	p.refused[c] += n
+	p.attributeRefusal(i, c, n)
 	if p.first == nil {
 		p.first = err()
 	}

@@ -73,7 +73,7 @@ func (p *push) refuseTime(i int, ms int64) {
 	if p.inPast(ms) {
 		c, limit = tooFarInPast, p.lim.pastMs
 	}
-	p.refuse(c, 1, func() error {
+	p.refuse(i, c, 1, func() error {
 		what := "future"
 		if c == tooFarInPast {
 			what = "past"

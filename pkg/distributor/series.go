@@ -147,7 +147,7 @@ func (p *push) validate(ctx context.Context) error {
 		p.noteShortened(ls)
 		if v := p.lim.checkLabels(ls, n, p.leaves); v.check != valid {
 			p.refs[w.series] = skipped
-			p.refuse(v.check, p.samplesOf(int(w.series)), func() error { return v.error(ls) })
+			p.refuse(int(w.series), v.check, p.samplesOf(int(w.series)), func() error { return v.error(ls) })
 			continue
 		}
 		if w.meta {

@@ -245,7 +245,7 @@ func (p *push) partition(s *splitter) []*part {
 }
 
 func (p *push) refuseTenant(i int, why string) {
-	p.refuse(tenantNotAllowed, p.samplesOf(i), func() error {
+	p.refuse(i, tenantNotAllowed, p.samplesOf(i), func() error {
 		return tenantNotAllowed.errorf("series %s %s", p.seriesText(i), why)
 	})
 }

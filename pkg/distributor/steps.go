@@ -35,6 +35,7 @@ func steps() []step {
 		{"ingestion rate", (*push).checkIngestionRate},
 		{"find ingesters", (*push).route},
 		{"remember series", (*push).remember},
+		{"attribute usage", (*push).attribute},
 		{"define series", (*push).define},
 		{"make frames", (*push).makeFrames},
 		{"replicate", (*push).replicate},
@@ -96,6 +97,7 @@ func (p *push) checkIngestionRate(context.Context) error {
 	if !p.t.rates.ingestion.AllowN(p.now, total) {
 		reason := rateLimited.row().reason
 		p.d.metrics.discardedSamples.WithLabelValues(reason, user, p.group()).Add(float64(samples))
+		p.attributeAll(rateLimited)
 		p.d.metrics.discardedExemplars.WithLabelValues(reason, user).Add(float64(p.counts.Exemplars))
 		p.d.metrics.discardedMetadata.WithLabelValues(reason, user).Add(float64(len(p.metadata)))
 		r := rateLimited.row()

@@ -27,6 +27,7 @@ type tenantState struct {
 	seen   atomic.Uint32 // tick of the last push
 	latest atomic.Int64  // largest timestamp seen
 	groups groups
+	costs  atomic.Pointer[costs] // nil: nothing was attributed yet
 
 	limits atomic.Pointer[tenantLimits]
 	rates  struct {
@@ -72,8 +73,9 @@ type tenantLimits struct {
 	buckets          int
 	reduce           bool
 	exemplars        bool
-	seriesExemplars  int    // of one request; 0: no limit
-	groupLabel       string // empty: none
+	seriesExemplars  int        // of one request; 0: no limit
+	groupLabel       string     // empty: none
+	costs            *costRules // nil: usage is not attributed
 	requestRate      float64
 	requestBurst     int
 	ingestionRate    float64
@@ -175,6 +177,7 @@ func readLimits(v limits.View) *tenantLimits {
 		l.ingestionBurst = int(math.Ceil(min(factor*l.ingestionRate, most)))
 	}
 	l.infoLabels = min(max(l.labels, limits.MaxLabelNamesPerInfoSeries.Of(v)), mostLabels)
+	l.costs = readCosts(v)
 	l.readShape(v)
 	if grace := limits.PastGracePeriod.Of(v); grace > 0 {
 		l.pastMs = (grace + limits.OutOfOrderTimeWindow.Of(v)).Milliseconds()

@@ -48,7 +48,8 @@ func (l activeLimit) refusal(samples int) *refusal {
 }
 
 // overActive counts the refusal of one sample.
-func (p *push) overActive() {
+func (p *push) overActive(t *tenantHead, s named) {
+	p.attribute(t, s, reasonActiveSeries)
 	p.rejected++
 	if p.counts[reasonActiveSeries]++; p.first == nil {
 		p.first = p.active.refusal(0)

@@ -334,15 +334,17 @@ type visit struct {
 	// mixed says that the tenant has native histograms, so that a float sample may be the first
 	// after one.
 	mixed bool
-	at    uint64
-	page  *seriesPage
+	// attributed says that usage is attributed to values of labels.
+	attributed bool
+	at         uint64
+	page       *seriesPage
 }
 
 // visit begins at tick.
 func (a *activity) visit(tick uint32) visit {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return visit{of: a, tick: tick, mixed: a.total.histograms > 0}
+	return visit{of: a, tick: tick, mixed: a.total.histograms > 0, attributed: a.rules != nil && len(a.rules.attribution) > 0}
 }
 
 // float notes that a float sample was appended to the series ref, which is known.

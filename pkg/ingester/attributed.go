@@ -18,6 +18,7 @@ const attributionTracker = "cost-attribution"
 
 // Collect sends the counts of now.
 func (c *attributedCollector) Collect(ch chan<- prometheus.Metric) {
+	rows := reasonRows()
 	for _, t := range c.ing.all() {
 		by, tuples := t.activity.byTuple()
 		if len(by) == 0 {
@@ -33,10 +34,15 @@ func (c *attributedCollector) Collect(ch chan<- prometheus.Metric) {
 		series := desc("attributed_active_series", "Active series by the values that usage is attributed to.")
 		histograms := desc("attributed_active_native_histogram_series", "Active series of native histograms by the values that usage is attributed to.")
 		buckets := desc("attributed_active_native_histogram_buckets", "Buckets of active native histograms by the values that usage is attributed to.")
+		discarded := prometheus.NewDesc("amphora_discarded_attributed_samples_total",
+			"Samples refused, by the values that usage is attributed to.", append(names, "reason"), nil)
 		for _, x := range tuples {
 			values := append([]string{string(t.id), attributionTracker}, x.tuple...)
 			gauge := func(d *prometheus.Desc, v int64) {
 				ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), values...)
+			}
+			for why, n := range x.refused {
+				ch <- prometheus.MustNewConstMetric(discarded, prometheus.CounterValue, float64(n), append(values, rows[why].name)...)
 			}
 			if x.active > 0 {
 				gauge(series, x.active)

@@ -145,6 +145,7 @@ type cohort struct {
 // tuple is values that usage is attributed to.
 type tuple struct {
 	tally
+	refused map[reason]int64 // samples
 	values  []string
 	cohorts int
 }
@@ -180,20 +181,10 @@ func (c *cohorts) number(key []byte, at int) uint32 {
 	}
 	var to *tuple
 	if len(c.rules.attribution) > 0 {
-		if to = c.tuples[string(key[at:])]; to == nil {
-			if len(c.tuples) >= c.rules.maxTuples {
-				if c.overflow == nil {
-					c.overflow = &tuple{}
-				}
-				key = append(key[:at:at], overflowValue...) // a key of its own: it lacks the separator
-				if n, ok := c.byKey[string(key)]; ok {
-					return n
-				}
-				to = c.overflow
-			} else {
-				values := strings.Split(string(key[at:]), string([]byte{tupleSeparator}))
-				to = &tuple{values: values[:len(values)-1]}
-				c.tuples[string(key[at:])] = to
+		if to = c.tupleOf(key[at:]); to == c.overflow {
+			key = append(key[:at:at], overflowValue...) // a key of its own: it lacks the separator
+			if n, ok := c.byKey[string(key)]; ok {
+				return n
 			}
 		}
 		to.cohorts++
@@ -211,6 +202,23 @@ func (c *cohorts) number(key []byte, at int) uint32 {
 	}
 	c.byKey[x.key] = n
 	return n
+}
+
+// tupleOf returns the tuple with a key, which it makes if need be, or the overflow.
+func (c *cohorts) tupleOf(key []byte) *tuple {
+	if t := c.tuples[string(key)]; t != nil {
+		return t
+	}
+	if len(c.tuples) >= c.rules.maxTuples {
+		if c.overflow == nil {
+			c.overflow = &tuple{}
+		}
+		return c.overflow
+	}
+	values := strings.Split(string(key), string([]byte{tupleSeparator}))
+	t := &tuple{values: values[:len(values)-1]}
+	c.tuples[string(key)] = t
+	return t
 }
 
 // positions reads one list of a key.

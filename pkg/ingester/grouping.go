@@ -2,6 +2,7 @@ package ingester
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -120,12 +121,40 @@ func (a *activity) overflowing() bool {
 	return a.overflow != nil
 }
 
+// refused attributes the refusal of a sample of the series that ref or, if that is 0, ls names.
+func (a *activity) refused(ref head.Ref, ls labels.Labels, why reason) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.rules == nil || len(a.rules.attribution) == 0 {
+		return
+	}
+	var to *tuple
+	if p, k := a.page(uint64(ref)/pageSeries), uint64(ref)%pageSeries; ref != 0 && p != nil {
+		if n := a.cohortOf(p, k); n != 0 {
+			to = a.list[n].tuple
+		}
+	}
+	if to == nil {
+		if ls.IsEmpty() {
+			return // its cohort is not known yet
+		}
+		var scratch [256]byte
+		key, at := a.rules.key(scratch[:0], ls)
+		to = a.tupleOf(key[at:])
+	}
+	if to.refused == nil {
+		to.refused = map[reason]int64{}
+	}
+	to.refused[why]++
+}
+
 // tracked is the counts of one tracker, label set or tuple.
 type tracked struct {
 	tally
-	name  string               // of a tracker
-	limit limits.LabelSetLimit // of a label set
-	tuple []string             // values, of what usage is attributed to
+	name    string               // of a tracker
+	limit   limits.LabelSetLimit // of a label set
+	tuple   []string             // values, of what usage is attributed to
+	refused map[reason]int64     // samples, of a tuple
 }
 
 // byTracker returns the counts of each tracker.
@@ -160,7 +189,7 @@ func (a *activity) byTuple() ([]limits.AttributionLabel, []tracked) {
 	}
 	by := a.rules.attribution
 	if a.overflow != nil {
-		all := tracked{tally: a.total}
+		all := tracked{tally: a.total, refused: maps.Clone(a.overflow.refused)}
 		for range by {
 			all.tuple = append(all.tuple, overflowValue)
 		}
@@ -168,7 +197,7 @@ func (a *activity) byTuple() ([]limits.AttributionLabel, []tracked) {
 	}
 	out := make([]tracked, 0, len(a.tuples))
 	for _, t := range a.tuples {
-		out = append(out, tracked{tally: t.tally, tuple: t.values})
+		out = append(out, tracked{tally: t.tally, tuple: t.values, refused: maps.Clone(t.refused)})
 	}
 	return by, out
 }

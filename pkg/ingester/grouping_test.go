@@ -46,7 +46,7 @@ func (s *site) facts(t *testing.T, costs bool, family string) []string {
 					line = append(line, l.GetName()+"="+l.GetValue())
 				}
 			}
-			out = append(out, fmt.Sprintf("%s %g", strings.Join(line, ","), m.GetGauge().GetValue()))
+			out = append(out, fmt.Sprintf("%s %g", strings.Join(line, ","), m.GetGauge().GetValue()+m.GetCounter().GetValue()))
 		}
 	}
 	slices.Sort(out)
@@ -214,4 +214,17 @@ func TestCohortsOfGoneSeriesAreForgotten(t *testing.T) {
 	if n := len(a.byKey) + len(a.tuples); n != 0 || len(a.list) > 51 {
 		t.Errorf("%d cohorts and tuples remembered, %d made", n, len(a.list))
 	}
+}
+
+func TestRefusalsAreAttributedToValuesOfLabels(t *testing.T) {
+	view := limits.CostAttributionLabels.With(limits.View{}, []string{"team"})
+	view = limits.MaxGlobalSeriesPerUser.With(view, 2)
+	s := newSite(t, siteOptions{view: view})
+	from := newSender(s.Ingester)
+	a, b := metric("m", "team", "a"), metric("m", "team", "b")
+	from.mustPush(t, "t1", point{a, base, 1}, point{b, base, 1})
+	from.wantRefused(t, "t1", 3, "max-series-per-user", point{metric("n", "team", "a"), base, 1}, point{metric("n", "team", "c"), base, 1}, point{b, base, 2})
+	from.wantRefused(t, "t1", 1, "sample-timestamp-too-old", point{b, base - hour, 2})
+	s.wantFacts(t, true, "amphora_discarded_attributed_samples_total", "reason=new-value-for-timestamp,team=b 1", "reason=per_user_series_limit,team=a 1",
+		"reason=per_user_series_limit,team=c 1", "reason=sample-too-old,team=b 1")
 }

@@ -200,7 +200,7 @@ func (p *push) append(app *head.Appender, t *tenantHead, f *frame.Frame) error {
 	for k := range f.Refs {
 		ref, ls, d := p.target(p.refs[k], f)
 		if p.active.share > 0 && !p.active.allows(t, &p.visit, app, ref, ls) {
-			p.overActive()
+			p.overActive(t, named{ref, ls})
 			continue
 		}
 		if zero && f.StartTimes[k] != 0 && f.StartTimes[k] < f.Times[k] {
@@ -222,7 +222,7 @@ func (p *push) append(app *head.Appender, t *tenantHead, f *frame.Frame) error {
 		h := &f.Histograms[k]
 		ref, ls, d := p.target(p.hists[k], f)
 		if p.active.share > 0 && !p.active.allows(t, &p.visit, app, ref, ls) {
-			p.overActive()
+			p.overActive(t, named{ref, ls})
 			continue
 		}
 		if wanted && h.StartTime != 0 && h.StartTime < h.Time {
@@ -370,6 +370,7 @@ func (p *push) refuse(err error, t *tenantHead, r frame.Ref, s named, at int64) 
 	}
 	if p.first != nil {
 		if r, ok := reasonOf(err); ok { // counted, but not put into words: that costs more than to store the sample
+			p.attribute(t, s, r)
 			p.rejected++
 			p.counts[r]++
 			return nil
@@ -382,9 +383,17 @@ func (p *push) refuse(err error, t *tenantHead, r frame.Ref, s named, at int64) 
 	if soft == nil {
 		return errs.New(errs.Internal, "append: %w", err)
 	}
+	p.attribute(t, s, soft.reason)
 	p.rejected++
 	p.note(soft)
 	return nil
+}
+
+// attribute counts the refusal of a sample by values of its series' labels.
+func (p *push) attribute(t *tenantHead, s named, why reason) {
+	if p.visit.attributed {
+		t.activity.refused(s.ref, s.ls, why)
+	}
 }
 
 func (p *push) note(r *refusal) {
