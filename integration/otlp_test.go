@@ -245,3 +245,42 @@ func freePort(t *testing.T) int {
 	must(t, err)
 	return ports[0]
 }
+
+// TestDeltasAreAddedUp: one process makes cumulative series of what a sender tells as changes, however
+// often it tells it.
+func TestDeltasAreAddedUp(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t, time.Minute)
+	n := everything(ctx, t, "-distributor.otel-delta-to-cumulative-enabled=true", "-distributor.otel-metric-suffixes-enabled=true")
+	at := time.Now().Add(-time.Minute)
+	send := func(from, to int) {
+		t.Helper()
+		md := shopMetrics(at.Add(time.Duration(to) * time.Second))
+		ms := md.ResourceMetrics().At(0).ScopeMetrics().At(0).Metrics()
+		start := pcommon.NewTimestampFromTime(at.Add(time.Duration(from) * time.Second))
+		ms.At(1).Sum().SetAggregationTemporality(pmetric.AggregationTemporalityDelta)
+		ms.At(1).Sum().DataPoints().At(0).SetStartTimestamp(start)
+		ms.At(2).Histogram().SetAggregationTemporality(pmetric.AggregationTemporalityDelta)
+		ms.At(2).Histogram().DataPoints().At(0).SetStartTimestamp(start)
+		ms.At(3).ExponentialHistogram().SetAggregationTemporality(pmetric.AggregationTemporalityDelta)
+		ms.At(3).ExponentialHistogram().DataPoints().At(0).SetStartTimestamp(start)
+		r := call(ctx, t, http.MethodPost, n.URL("/otlp/v1/metrics"), otlpBody(t, md), "X-Scope-OrgID", "a", "Content-Type", "application/x-protobuf")
+		if p := partial(t, r); p.RejectedDataPoints() != 0 {
+			t.Errorf("%d points rejected: %s", p.RejectedDataPoints(), p.ErrorMessage())
+		}
+	}
+	for _, to := range []int{10, 20, 20, 30} { // one of them twice
+		send(to-10, to)
+	}
+	for expr, want := range map[string]float64{
+		`http_requests_total`: 3 * 42, `http_duration_seconds_bucket{le="1"}`: 3 * 5, `http_duration_seconds_sum`: 3 * 4.5,
+		`histogram_count(queue_wait_seconds)`: 3 * 7, `count_over_time(http_requests_total[1m])`: 3, `resets(http_requests_total[1m])`: 0,
+	} {
+		if got, err := scalar(ctx, n.URL(""), "a", expr, at.Add(31*time.Second)); err != nil || got != want {
+			t.Errorf("%s is %g, %v; want %g", expr, got, err, want)
+		}
+	}
+	if n := scrape(ctx, t, n.URL("/metrics"), "amphora_distributor_otlp_delta_streams"); n != 3 {
+		t.Errorf("%g streams, want 3", n)
+	}
+}

@@ -43,6 +43,8 @@ type Deps struct {
 	Memory *memory.Ledger
 
 	Pusher ingest.Pusher
+	// Distributors is how many processes take pushes, 0 while that is not known. nil: this one.
+	Distributors func() int
 	// MaxPushBytes bounds a push, packed and unpacked. 0: 100 MiB.
 	MaxPushBytes int
 
@@ -113,7 +115,7 @@ func New(cfg Config, deps Deps) (*API, error) {
 	if deps.Pusher != nil {
 		cfg.Ingest.MaxRecvBytes = cmp.Or(deps.MaxPushBytes, defaultMaxPushBytes)
 		cfg.Ingest.Memory = deps.Memory.Account(memory.Bodies)
-		a.ingest = ingest.New(cfg.Ingest, ingest.Deps{Pusher: deps.Pusher, Registerer: deps.Registerer, Limits: deps.Limits, Random: rand.Float64})
+		a.ingest = ingest.New(cfg.Ingest, ingest.Deps{Pusher: deps.Pusher, Registerer: deps.Registerer, Limits: deps.Limits, Distributors: deps.Distributors, Random: rand.Float64})
 	}
 	if deps.Read != nil {
 		b := *deps.Read

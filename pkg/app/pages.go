@@ -27,6 +27,9 @@ func (a *App) mountPages(d *api.Deps) error {
 			return err
 		}
 		d.DistributorRing = roster{&members.Roster{KV: peers.store, Key: distributorRingKey, Timeout: a.cfg.DistributorRing.Heartbeats.Timeout}}
+		if !a.cfg.alone() {
+			d.Distributors = peers.known
+		}
 	}
 	if a.cfg.runs("store-gateway") || a.cfg.runs("querier") {
 		if r, err = a.storeRing(); err != nil {

@@ -257,6 +257,9 @@ func (p *peers) OnRingInstanceHeartbeat(l *ring.BasicLifecycler, all *ring.Desc,
 }
 
 // healthy is how many distributors there are, this one included.
+// known is how many distributors there are, 0 before the first look.
+func (p *peers) known() int { return int(p.count.Load()) }
+
 func (p *peers) healthy() int { return max(1, int(p.count.Load())) }
 
 func (a *App) distributorRing() (*peers, error) {

@@ -203,7 +203,7 @@ func number(b []byte) (float64, error) {
 		}
 		// What strconv takes beside decimal numbers is no number here: infinities, hexadecimal.
 		if last <= '9' || last == '.' {
-			if v, err := strconv.ParseFloat(view(b), 64); err == nil && bytes.IndexAny(b, "xXpP_") < 0 {
+			if v, err := strconv.ParseFloat(view(b), 64); err == nil && !bytes.ContainsAny(b, "xXpP_") {
 				return v, nil
 			}
 		}

@@ -94,11 +94,22 @@ func (t *Translator) exponential(m *metric, b []byte) error {
 		t.refusePoint(m, errors.New("its scale is below -4, the coarsest that is stored"))
 		return nil
 	}
-	h.Schema = min(scale, histogram.ExponentialSchemaMax)
 	if err := t.pointLabels(); err != nil {
 		t.refusePoint(m, err)
 		return nil
 	}
+	if m.addUp && x.flags&noRecordedValue == 0 {
+		p := exponentialPoint{h, scale, pos, neg}
+		start, show, err := t.set.Streams.exponential(t.arrival(m, x.start, x.at), &p)
+		if err != nil {
+			t.refusePoint(m, err)
+		}
+		if err != nil || !show {
+			return nil
+		}
+		scale, x.start = p.scale, start
+	}
+	h.Schema = min(scale, histogram.ExponentialSchemaMax)
 	posOK, negOK := false, false
 	h.PositiveSpans, h.PositiveBuckets, posOK = pos.sparseExponential(h.PositiveSpans, h.PositiveBuckets, scale-h.Schema)
 	h.NegativeSpans, h.NegativeBuckets, negOK = neg.sparseExponential(h.NegativeSpans, h.NegativeBuckets, scale-h.Schema)

@@ -98,6 +98,15 @@ func (t *Translator) histogram(m *metric, b []byte) error {
 		t.refusePoint(m, err)
 		return nil
 	}
+	if m.addUp && p.flags&noRecordedValue == 0 {
+		show, err := t.set.Streams.explicit(t.arrival(m, p.start, p.at), p)
+		if err != nil {
+			t.refusePoint(m, err)
+		}
+		if err != nil || !show {
+			return nil
+		}
+	}
 	if t.set.CustomBuckets {
 		return t.custom(m, p)
 	}

@@ -31,8 +31,9 @@ type metric struct {
 	body             []byte // the message that holds the points
 	temporality      uint64
 	monotonic        bool
+	addUp            bool // its points are deltas, and are added up
 
-	family           string // what Prometheus calls it
+	metricName
 	kind             remotewrite.Kind
 	helpRef, unitRef uint32
 	familyRef        uint32
@@ -46,6 +47,9 @@ type metricKey struct {
 	kind           otlptranslator.MetricType
 	suffixes, utf8 bool
 }
+
+// metricName is what Prometheus calls a metric and its unit.
+type metricName struct{ family, unitName string }
 
 // metric reads a Metric and writes the series of its points.
 func (t *Translator) metric(b []byte) error {
@@ -143,28 +147,43 @@ func (t *Translator) acceptable(m *metric) error {
 	if t.resource.bad != nil {
 		return t.resource.bad
 	}
-	if m.data == dataSum || m.data == dataHistogram || m.data == dataExponential {
-		switch {
-		case m.temporality == temporalityCumulative:
-		case m.temporality == temporalityDelta && t.set.Deltas:
-		case m.temporality == temporalityDelta:
-			return errs.New(errs.Invalid, "metric %q has delta temporality, which is not stored: let the sender export cumulative values, "+
-				"or put a deltatocumulative processor into its collector, or let your administrator set the limit otel_native_delta_ingestion", clip(m.name))
-		default:
-			return errs.New(errs.Invalid, "metric %q has neither cumulative nor delta temporality", clip(m.name))
-		}
+	if err := t.checkTemporality(m); err != nil {
+		return err
 	}
 	name, err := t.nameOf(m)
 	if err != nil {
 		return errs.New(errs.Invalid, "metric %q cannot be named: its name has no letter or digit", clip(m.name))
 	}
-	m.family = name
+	m.metricName = name
+	return nil
+}
+
+// checkTemporality says why the points of m cannot be stored, and whether they are to be added up.
+func (t *Translator) checkTemporality(m *metric) error {
+	if m.data == dataGauge || m.data == dataSummary || m.temporality == temporalityCumulative {
+		return nil
+	}
+	switch {
+	case m.temporality != temporalityDelta:
+		return errs.New(errs.Invalid, "metric %q has neither cumulative nor delta temporality", clip(m.name))
+	case t.set.Deltas:
+		return nil
+	case t.set.Several:
+		return errs.New(errs.Invalid, "metric %q has delta temporality, which is added up only where one distributor takes all pushes, and here are several: "+
+			"put a deltatocumulative processor into the collector", clip(m.name))
+	case t.set.Streams == nil:
+		return errs.New(errs.Invalid, "metric %q has delta temporality, which is not stored: let the sender export cumulative values, "+
+			"or put a deltatocumulative processor into its collector, or see the limits otel_delta_to_cumulative_enabled and otel_native_delta_ingestion", clip(m.name))
+	case m.data == dataSum && !m.monotonic:
+		return errs.New(errs.Invalid, "metric %q has delta temporality and may fall: where it stands is not known to who sees only changes", clip(m.name))
+	}
+	m.addUp, m.temporality = true, temporalityCumulative
 	return nil
 }
 
 // nameOf returns what Prometheus calls m. Names are remembered across requests: they depend on
 // nothing secret, and making one costs as much as storing a few points.
-func (t *Translator) nameOf(m *metric) (string, error) {
+func (t *Translator) nameOf(m *metric) (metricName, error) {
 	key := metricKey{m.name, m.unit, typeOf(m), t.set.Suffixes, t.set.UTF8}
 	if name, ok := t.names[key]; ok {
 		return name, nil
@@ -172,12 +191,14 @@ func (t *Translator) nameOf(m *metric) (string, error) {
 	namer := otlptranslator.MetricNamer{WithMetricSuffixes: t.set.Suffixes, UTF8Allowed: t.set.UTF8}
 	name, err := namer.Build(otlptranslator.Metric{Name: m.name, Unit: m.unit, Type: key.kind})
 	if err != nil || name == "" {
-		return "", errs.New(errs.Invalid, "no name: %w", err)
+		return metricName{}, errs.New(errs.Invalid, "no name: %w", err)
 	}
 	// The texts belong to the request.
-	key.name, key.unit, name = strings.Clone(m.name), strings.Clone(m.unit), strings.Clone(name)
-	t.names[key] = name
-	return name, nil
+	units := otlptranslator.UnitNamer{}
+	key.name, key.unit = strings.Clone(m.name), strings.Clone(m.unit)
+	out := metricName{strings.Clone(name), strings.Clone(units.Build(m.unit))}
+	t.names[key] = out
+	return out, nil
 }
 
 func typeOf(m *metric) otlptranslator.MetricType {
@@ -200,8 +221,7 @@ func typeOf(m *metric) otlptranslator.MetricType {
 // metadata readies what is said about the family with each of its series.
 func (t *Translator) metadata(m *metric) {
 	m.helpRef = t.enc.Symbol(m.help)
-	units := otlptranslator.UnitNamer{}
-	m.unitRef = t.enc.Symbol(units.Build(m.unit))
+	m.unitRef = t.enc.Symbol(m.unitName)
 	m.familyRef = t.enc.Symbol(m.family)
 	switch {
 	case m.temporality == temporalityDelta:

@@ -27,6 +27,12 @@ type Settings struct {
 	PreserveUnderscores bool     // a__b stays
 	StartTimes          bool     // pass on when a series started
 	Exemplars           bool     // pass on exemplars
+
+	// Streams adds up points of delta temporality, unless Deltas is set. nil: they are refused.
+	Streams *Streams
+	Tenant  string // whose the streams are
+	// Several says that Streams would be used if this process were the only distributor.
+	Several bool
 }
 
 // SettingsOf reads the settings off a tenant's limits.
@@ -75,8 +81,8 @@ type Translator struct {
 	set *Settings
 	res Result
 
-	names      map[metricKey]string // of metrics, across requests
-	labelNames map[string]labelName // of attributes of this request
+	names      map[metricKey]metricName // across requests
+	labelNames map[string]labelName     // of attributes of this request
 
 	resource  resource
 	targets   targets
@@ -94,7 +100,7 @@ type Translator struct {
 
 // NewTranslator returns a Translator.
 func NewTranslator() *Translator {
-	return &Translator{names: map[metricKey]string{}, labelNames: map[string]labelName{}}
+	return &Translator{names: map[metricKey]metricName{}, labelNames: map[string]labelName{}}
 }
 
 // Translate makes the body of an ExportMetricsServiceRequest in the protobuf encoding into one of
@@ -122,7 +128,7 @@ const maxKeptNames = 4096
 func (t *Translator) reset() {
 	t.set, t.res = nil, Result{}
 	if len(t.names) > maxKeptNames {
-		t.names = map[metricKey]string{}
+		t.names = map[metricKey]metricName{}
 	}
 	if len(t.labelNames) > maxKeptNames {
 		t.labelNames = map[string]labelName{}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/pmetric"
@@ -289,6 +290,7 @@ func FuzzTranslate(f *testing.F) {
 		bit := func(i int) bool { return switches>>i&1 == 1 }
 		s := Settings{Suffixes: bit(0), UTF8: bit(1), KeepIdentifying: bit(2), CustomBuckets: bit(3), Scope: bit(4), Deltas: bit(5),
 			UnderscoreKeys: bit(6), PreserveUnderscores: bit(7), StartTimes: bit(8), Exemplars: bit(9), Promote: []string{"host.name"}}
+		s.Streams = NewStreams(StreamsOptions{MaxBytes: 1 << 20, Idle: time.Minute, Now: time.Now})
 		res, err := tr.Translate(body, &s, nil, &poor{1 << 24})
 		if err != nil {
 			return

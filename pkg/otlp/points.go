@@ -18,7 +18,8 @@ func stale() float64 { return math.Float64frombits(value.StaleNaN) }
 func (t *Translator) number(m *metric, b []byte) error {
 	var f field
 	var start, at, flags uint64
-	v, has := 0.0, false
+	var v numberValue
+	has := false
 	for len(b) > 0 {
 		var ok bool
 		if b, ok = f.next(b); !ok {
@@ -34,9 +35,9 @@ func (t *Translator) number(m *metric, b []byte) error {
 		case f.is(3, wireFixed64):
 			at = f.num
 		case f.is(4, wireFixed64):
-			v, has = f.double(), true
+			v, has = numberValue{f: f.double()}, true
 		case f.is(6, wireFixed64):
-			v, has = float64(int64(f.num)), true
+			v, has = numberValue{isInt: true, i: int64(f.num)}, true
 		case f.is(5, wireBytes):
 			if m.data == dataSum {
 				t.exemplar(f.data)
@@ -46,10 +47,8 @@ func (t *Translator) number(m *metric, b []byte) error {
 		}
 	}
 	t.resource.saw(at)
-	if flags&noRecordedValue != 0 {
-		v, has = stale(), true
-	}
-	if !has {
+	ended := flags&noRecordedValue != 0
+	if !has && !ended {
 		t.refusePoint(m, errors.New("it has no value"))
 		return nil
 	}
@@ -57,9 +56,23 @@ func (t *Translator) number(m *metric, b []byte) error {
 		t.refusePoint(m, err)
 		return nil
 	}
+	value, show := v.float(), true
+	switch {
+	case ended:
+		value = stale()
+	case m.addUp:
+		var err error
+		if value, start, show, err = t.set.Streams.number(t.arrival(m, start, at), v); err != nil {
+			t.refusePoint(m, err)
+			return nil
+		}
+	}
+	if !show {
+		return nil
+	}
 	t.setName(m.familyRef)
 	t.enc.Series(t.refs)
-	t.enc.Sample(v, milliseconds(at), t.start(start))
+	t.enc.Sample(value, milliseconds(at), t.start(start))
 	if _, err := t.writeExemplars(0, math.Inf(1), at); err != nil {
 		return err
 	}

@@ -17,7 +17,9 @@ const (
 	defaultInflightBytes = 1 << 30
 	// inflightShare is the part of the memory limit that bodies may take: the rest belongs to what
 	// the distributor makes of them.
-	inflightShare = 4
+	inflightShare     = 4
+	defaultDeltaBytes = 64 << 20
+	defaultDeltaIdle  = 15 * time.Minute
 	// defaultBodyBytes is what senders expect to be accepted.
 	defaultBodyBytes = 100 << 20
 )
@@ -55,6 +57,9 @@ func (c *Config) Declare(s *config.Set) {
 type Protocols struct {
 	// MaxOTLPBytes bounds an OTLP request, packed and unpacked.
 	MaxOTLPBytes int
+	// MaxDeltaBytes bounds what is kept to add up points of delta temporality, DeltaIdle how long.
+	MaxDeltaBytes int
+	DeltaIdle     time.Duration
 	// Influx says whether the Influx line protocol is taken.
 	Influx bool
 	// MaxInfluxBytes bounds a request of that protocol, packed and unpacked.
@@ -64,6 +69,8 @@ type Protocols struct {
 // Declare adds the settings to s.
 func (p *Protocols) Declare(s *config.Set) {
 	s.Int(&p.MaxOTLPBytes, "max_otlp_request_size", defaultBodyBytes, "Largest OTLP request in bytes, compressed and decompressed.").Expert()
+	s.Int(&p.MaxDeltaBytes, "max_otlp_delta_bytes", defaultDeltaBytes, "Memory for series of delta temporality that are being added up, about 256 bytes each and 16 for each bucket; further ones are refused.").Expert()
+	s.Duration(&p.DeltaIdle, "otlp_delta_idle_timeout", defaultDeltaIdle, "How long such a series may be silent before its sum begins anew.").Expert()
 	s.Bool(&p.Influx, "influx_endpoint_enabled", true, "Whether the Influx line protocol is taken.").Expert()
 	s.Int(&p.MaxInfluxBytes, "max_influx_request_size", defaultBodyBytes, "Largest request of the Influx line protocol in bytes, compressed and decompressed.").Expert()
 }
@@ -72,6 +79,9 @@ func (p *Protocols) Declare(s *config.Set) {
 func (p *Protocols) Validate() error {
 	if p.MaxOTLPBytes <= 0 || p.MaxInfluxBytes <= 0 {
 		return errors.New("settings distributor.max_otlp_request_size and distributor.max_influx_request_size must be positive")
+	}
+	if p.MaxDeltaBytes < 0 || p.DeltaIdle < time.Minute {
+		return errors.New("setting distributor.max_otlp_delta_bytes must not be negative, and distributor.otlp_delta_idle_timeout at least 1m")
 	}
 	return nil
 }

@@ -42,24 +42,7 @@ func (a *API) ExportGRPC(w http.ResponseWriter, r *http.Request) error {
 	if t := r.Header.Get("Content-Type"); t != typeGRPC && t != typeGRPC+"+proto" {
 		return errs.New(errs.Unsupported, "content type %q is not supported; use %s", t, typeGRPC)
 	}
-	ctx, cancel, err := grpcContext(r)
-	if err != nil {
-		return err
-	}
-	defer cancel()
-	share := a.bodies.share()
-	defer share.release()
-	most := a.cfg.Protocols.MaxOTLPBytes + grpcHeadBytes
-	body := a.first(r, most)
-	defer func() { a.buffers.give(body) }()
-	if body, err = a.readBody(w, r, body, share, most); err != nil {
-		return a.otlpTooLarge(err)
-	}
-	e, err := grpcMessage(body, r.Header.Get("Grpc-Encoding"))
-	if err != nil {
-		return err
-	}
-	stored, err := a.export(ctx, e, share)
+	stored, err := a.receiveGRPC(w, r)
 	if err != nil && errs.KindOf(err) != errs.Accepted {
 		return err
 	}
@@ -75,6 +58,28 @@ func (a *API) ExportGRPC(w http.ResponseWriter, r *http.Request) error {
 	_, _ = w.Write(append(head, message...)) // the client is gone if this fails
 	w.Header().Set(http.TrailerPrefix+"Grpc-Status", "0")
 	return nil
+}
+
+// receiveGRPC stores what r carries. Its memory is given back when it returns.
+func (a *API) receiveGRPC(w http.ResponseWriter, r *http.Request) (none outcome, err error) {
+	ctx, cancel, err := grpcContext(r)
+	if err != nil {
+		return none, err
+	}
+	defer cancel()
+	share := a.bodies.share()
+	defer share.release()
+	most := a.cfg.Protocols.MaxOTLPBytes + grpcHeadBytes
+	body := a.first(r, most)
+	defer func() { a.buffers.give(body) }()
+	if body, err = a.readBody(w, r, body, share, most); err != nil {
+		return none, a.otlpTooLarge(err)
+	}
+	e, err := grpcMessage(body, r.Header.Get("Grpc-Encoding"))
+	if err != nil {
+		return none, err
+	}
+	return a.export(ctx, e, share)
 }
 
 func grpcHeaders(h http.Header) {

@@ -1,6 +1,10 @@
 package ingest
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/amphora-metrics/amphora/pkg/otlp"
+)
 
 type metrics struct {
 	inflightBytes            prometheus.Gauge
@@ -29,4 +33,17 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		reg.MustRegister(m.inflightBytes, m.compressed, m.uncompressed)
 	}
 	return m
+}
+
+// deltas shows what is kept to add up points of delta temporality.
+func (*metrics) deltas(reg prometheus.Registerer, s *otlp.Streams) {
+	if reg == nil {
+		return
+	}
+	reg.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "amphora_distributor_otlp_delta_streams",
+			Help: "Series of delta temporality that are being added up."}, func() float64 { return float64(s.Len()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "amphora_distributor_otlp_delta_stream_bytes",
+			Help: "Memory of these series. At distributor.max_otlp_delta_bytes, further ones are refused."}, func() float64 { return float64(s.Bytes()) }),
+	)
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/otlp"
 	"github.com/amphora-metrics/amphora/pkg/remotewrite"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
@@ -80,7 +81,10 @@ func (a *API) export(ctx context.Context, e export, share *share) (none outcome,
 			return none, err
 		}
 	}
-	settings := otlp.SettingsOf(a.limits(id))
+	settings, err := a.translation(id)
+	if err != nil {
+		return none, err
+	}
 	t := a.translators.Get().(*otlp.Translator)
 	room := &room{a: a, share: share, most: translatedRatio * a.cfg.Protocols.MaxOTLPBytes}
 	first, err := room.Grow(nil, len(plain))
@@ -95,6 +99,26 @@ func (a *API) export(ctx context.Context, e export, share *share) (none outcome,
 	}
 	written, err := a.pusher.Push(ctx, id, &remotewrite.Request{Version: remotewrite.V2, Body: res.Body, Origin: remotewrite.OTLP, Refused: res.Refused})
 	return a.judge(res, written, err)
+}
+
+// translation is how the metrics of a tenant are translated. Errors: Unavailable.
+func (a *API) translation(id tenant.ID) (otlp.Settings, error) {
+	v := a.limits(id)
+	s := otlp.SettingsOf(v)
+	s.Tenant = string(id)
+	a.streams.Sweep()
+	if !limits.OTelDeltaToCumulative.Of(v) {
+		return s, nil
+	}
+	switch n := a.distributors(); {
+	case n == 0:
+		return s, errs.New(errs.Unavailable, "this distributor does not know yet whether there are others")
+	case n == 1:
+		s.Streams = a.streams
+	default:
+		s.Several = true
+	}
+	return s, nil
 }
 
 // judge decides what the client of an export is told.
