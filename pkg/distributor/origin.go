@@ -12,6 +12,8 @@ func (p *push) countRequest() {
 		p.t.metrics.requestsIn[byOTLP].Inc()
 	case remotewrite.Influx:
 		p.t.metrics.requestsIn[byInflux].Inc()
+	case remotewrite.Import:
+		p.t.metrics.requestsIn[byImport].Inc()
 	default:
 		p.t.metrics.requestsIn[p.req.Version].Inc()
 	}

@@ -17,6 +17,7 @@ func (c *count) Add(n float64) { c.n.Add(int64(n)) }
 const (
 	byOTLP = iota + 3
 	byInflux
+	byImport
 	numWays
 )
 
@@ -77,7 +78,7 @@ func (c *tenantCollector) Collect(ch chan<- prometheus.Metric) {
 				ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
 			}
 		}
-		for way, version := range [numWays]string{1: "1.0", 2: "2.0", byOTLP: "otlp", byInflux: "influx"} {
+		for way, version := range [numWays]string{1: "1.0", 2: "2.0", byOTLP: "otlp", byInflux: "influx", byImport: "import"} {
 			send(c.requestsIn, &m.requestsIn[way], false, user, version)
 		}
 		send(c.otlpRequests, &m.requestsIn[byOTLP], false, user)

@@ -69,7 +69,7 @@ type tenantLimits struct {
 	metadataBytes    int
 	metadataNames    bool // metadata without a metric name is refused
 	histograms       bool
-	startTimes       [remotewrite.Influx + 1]bool // by origin of a push
+	startTimes       [remotewrite.NumOrigins]bool // by origin of a push
 	buckets          int
 	reduce           bool
 	exemplars        bool

@@ -35,6 +35,8 @@ const (
 	RemoteWrite Origin = iota
 	OTLP
 	Influx
+	Import // of text or JSON lines
+	NumOrigins
 )
 
 // Written counts what a push stored, for the X-Prometheus-Remote-Write-*-Written headers.

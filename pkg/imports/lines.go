@@ -1,0 +1,93 @@
+package imports
+
+import (
+	"bytes"
+	"encoding/json"
+	"strconv"
+
+	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/remotewrite"
+)
+
+// lineBytes is about how much memory decoding takes for a byte of a line.
+const lineBytes = 8
+
+// line is one series with its samples.
+type line struct {
+	Metric     map[string]string `json:"metric"`
+	Values     []value           `json:"values"`
+	Timestamps []int64           `json:"timestamps"` // milliseconds
+}
+
+// value is a number, or the text of one that JSON cannot write.
+type value float64
+
+// UnmarshalJSON implements json.Unmarshaler. What is null is no number.
+func (v *value) UnmarshalJSON(b []byte) error {
+	if len(b) > 1 && b[0] == '"' {
+		f, ok := special(string(b[1 : len(b)-1]))
+		if !ok {
+			return errs.New(errs.Invalid, "%.40s is not a number", b)
+		}
+		*v = value(f)
+		return nil
+	}
+	if string(b) == "null" {
+		f, _ := special("NaN")
+		*v = value(f)
+		return nil
+	}
+	f, err := strconv.ParseFloat(string(b), 64)
+	if err != nil {
+		return errs.New(errs.Invalid, "%.40s is not a number", b)
+	}
+	*v = value(f)
+	return nil
+}
+
+// Lines makes a remote write 2.0 body of JSON objects, one on each line:
+//
+//	{"metric":{"__name__":"up","job":"node"},"values":[1,0],"timestamps":[1700000000000,1700000015000]}
+//
+// Errors: Invalid, naming the line; BodyTooLarge, those of room.
+func Lines(text []byte, o Options, buf []byte, room remotewrite.Room) (Result, error) {
+	w := new(writer)
+	w.begin(o, buf, room)
+	return w.end(w.lines(text))
+}
+
+func (w *writer) lines(text []byte) error {
+	var l line
+	for number := 1; len(text) > 0; number++ {
+		var row []byte
+		row, text, _ = bytes.Cut(text, []byte("\n"))
+		if row = bytes.TrimSpace(row); len(row) == 0 {
+			continue
+		}
+		if err := w.enc.Reserve(lineBytes * len(row)); err != nil {
+			return err
+		}
+		l = line{Values: l.Values[:0], Timestamps: l.Timestamps[:0]}
+		if err := json.Unmarshal(row, &l); err != nil {
+			return errs.New(errs.Invalid, "line %d, nothing is stored: %.300s", number, err)
+		}
+		if len(l.Values) != len(l.Timestamps) {
+			return errs.New(errs.Invalid, "line %d, nothing is stored: %d values have %d timestamps", number, len(l.Values), len(l.Timestamps))
+		}
+		if len(l.Values) == 0 {
+			continue
+		}
+		if err := w.series(labels.FromMap(l.Metric)); err != nil {
+			return errs.New(errs.Invalid, "line %d, nothing is stored: %w", number, err)
+		}
+		for i, v := range l.Values {
+			w.enc.Sample(float64(v), l.Timestamps[i], 0)
+		}
+		if err := w.enc.EndSeries(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
