@@ -24,7 +24,16 @@ type label struct {
 	key      string // of the attribute, by which those with the same name are ordered
 	value    string
 	nameRef  uint32
-	override bool // of a constant: wins over an attribute
+	valueRef uint32 // 0: not looked up yet
+	override bool   // of a constant: wins over an attribute
+}
+
+// before is an attribute of the point before, at the same place. Most points of a metric have the same
+// attributes in the same order, and many of the same values; telling that is cheaper than looking up.
+type before struct {
+	key, value string
+	name       labelName
+	valueRef   uint32
 }
 
 // labelName is what an attribute is called as a label.
@@ -103,11 +112,20 @@ func (t *Translator) pointLabels() error {
 	}
 	for i := range t.attrs {
 		a := &t.attrs[i]
-		n := t.labelNameOf(a.key)
-		if n.bad {
+		if i == len(t.before) {
+			t.before = append(t.before, before{})
+		}
+		b := &t.before[i]
+		if b.key != a.key || b.name.name == "" {
+			b.key, b.name = a.key, t.labelNameOf(a.key)
+		}
+		if b.name.bad {
 			return badName(a.key)
 		}
-		a.name, a.nameRef = n.name, n.ref
+		if b.value != a.value {
+			b.value, b.valueRef = a.value, t.enc.Symbol(a.value)
+		}
+		a.name, a.nameRef, a.valueRef = b.name.name, b.name.ref, b.valueRef
 	}
 	t.attrs = t.joined(t.attrs)
 	t.merge()
@@ -117,7 +135,10 @@ func (t *Translator) pointLabels() error {
 		if m.name == nameLabel {
 			t.nameAt = len(t.refs) + 1
 		}
-		t.refs = append(t.refs, m.nameRef, t.enc.Symbol(m.value))
+		if m.valueRef == 0 {
+			m.valueRef = t.enc.Symbol(m.value)
+		}
+		t.refs = append(t.refs, m.nameRef, m.valueRef)
 	}
 	return nil
 }
@@ -143,6 +164,7 @@ func (t *Translator) joined(ls []label) []label {
 			} else {
 				ls[n-1].value = ls[i].value
 			}
+			ls[n-1].valueRef = 0
 			continue
 		}
 		ls[n] = ls[i]

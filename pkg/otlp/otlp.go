@@ -89,6 +89,7 @@ type Translator struct {
 	constants []label // of the scope being read, sorted by name
 	attrs     []label // of the point being read
 	merged    []label // attrs and constants
+	before    []before
 	refs      []uint32
 	nameAt    int      // in refs, of the value of the metric's name
 	extra     []uint32 // refs with one label more
@@ -136,6 +137,7 @@ func (t *Translator) reset() {
 	clear(t.labelNames)
 	t.resource = resource{attrs: forget(t.resource.attrs)}
 	t.constants, t.attrs, t.merged = forget(t.constants), forget(t.attrs), forget(t.merged)
+	t.before = forget(t.before)
 	t.refs, t.extra, t.exemplars = forget(t.refs), forget(t.extra), forget(t.exemplars)
 	t.targets.reset()
 	t.hist.reset()

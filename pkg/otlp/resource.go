@@ -182,7 +182,7 @@ func (t *Translator) setConstants(scope []byte, schema string) error {
 
 // constant sets one label that all series of a scope have.
 func (t *Translator) constant(name, value string, override bool) {
-	c := label{name: name, value: value, nameRef: t.enc.Symbol(name), override: override}
+	c := label{name: name, value: value, nameRef: t.enc.Symbol(name), valueRef: t.enc.Symbol(value), override: override}
 	i := slices.IndexFunc(t.constants, func(c label) bool { return c.name == name })
 	switch {
 	case i < 0:
