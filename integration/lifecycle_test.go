@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -308,17 +309,31 @@ func TestIngesterIsTakenOutOfService(t *testing.T) {
 
 	stored(t, pushV1(ctx, t, n.URL(""), "one", good("one")))
 	stored(t, pushV1(ctx, t, n.URL(""), "two", good("two")))
-	does(http.MethodPost, "/ingester/flush?wait=true&tenant=one", 204, "")
+	if r := call(ctx, t, http.MethodPost, n.URL("/ingester/flush?wait=true&tenant=one"), nil); r.status != 200 || !strings.Contains(r.body, `"state":"done"`) || !strings.Contains(r.body, `"blocks":1`) {
+		t.Errorf("flush answered %s", r)
+	}
 	if blocks("one") != 1 || blocks("two") != 0 {
 		t.Errorf("%d and %d blocks after the flush of the first tenant", blocks("one"), blocks("two"))
 	}
-	does(http.MethodPost, "/ingester/flush?tenant=two", 204, "") // in the background
+	flush := call(ctx, t, http.MethodPost, n.URL("/ingester/flush?tenant=two"), nil) // in the background
+	var job struct{ Job string }
+	if err := json.Unmarshal([]byte(flush.body), &job); err != nil || flush.status != 202 {
+		t.Errorf("flush in the background answered %s (%v)", flush, err)
+	}
 	eventually(ctx, t, "the second tenant's block", func() error {
 		if blocks("two") != 1 {
 			return errors.New("none")
 		}
 		return nil
 	})
+	eventually(ctx, t, "the result of the flush", func() error {
+		if r := call(ctx, t, http.MethodGet, n.URL("/ingester/flush?job="+job.Job), nil); r.status != 200 || !strings.Contains(r.body, `"state":"done"`) {
+			return errors.New(r.String())
+		}
+		return nil
+	})
+	does(http.MethodGet, "/ingester/flush?job=unknown", 404, `no flush "unknown" is known: the last 100 since the start are`)
+	does(http.MethodPost, "/ingester/prepare-partition-downscale", 405, "this ingester owns no partition")
 
 	does(http.MethodGet, "/ingester/prepare-shutdown", 200, "unset")
 	does(http.MethodPost, "/ingester/prepare-shutdown", 204, "")

@@ -217,7 +217,7 @@ var Routes = []Route{
 	{Methods: "GET", Path: "/api/v1/user_stats", Action: DescribeTenant, Service: Querier, Tenancy: OneTenant, Doc: "Series and rates of the calling tenant.",
 		bind: (*API).userStats},
 
-	{Methods: "GET,POST", Path: "/ingester/flush", Action: Admin, Service: Ingester, Doc: "Ship the samples in memory; `tenant` (may repeat), `wait=true` to wait for the result.",
+	{Methods: "GET,POST", Path: "/ingester/flush", Action: Admin, Service: Ingester, Doc: "Ship the samples in memory; `tenant` (may repeat), `wait=true` to wait for the result. Answers a job in JSON; `job` asks for its result later.",
 		bind: func(a *API) Handler { return serviceCall(a.deps.Ingester.Flusher, admin.Flush) }},
 	{Methods: "POST", Path: "/ingester/shutdown", Action: Admin, Service: Ingester, Doc: "Ship everything, leave the ring and stop serving; the process stays.",
 		bind: func(a *API) Handler { return serviceCall(a.deps.Ingester.Flusher, admin.Shutdown) }},
@@ -225,6 +225,8 @@ var Routes = []Route{
 		bind: func(a *API) Handler { return serviceCall(a.deps.Ingester.PrepareShutdown, admin.PrepareShutdown) }},
 	{Methods: "GET,POST,DELETE", Path: "/ingester/prepare-instance-ring-downscale", Action: Admin, Service: Ingester, Doc: "Since when the ingester takes no new series, as Unix seconds or 0. POST begins, DELETE ends.",
 		bind: func(a *API) Handler { return serviceCall(a.deps.Ingester.PrepareDownscale, admin.PrepareDownscale) }},
+	{Methods: "GET,POST,DELETE", Path: "/ingester/prepare-partition-downscale", Action: Admin, Service: Ingester, Doc: "There are no partitions: 405.",
+		bind: func(a *API) Handler { return admin.NoPartitions() }},
 	{Methods: "GET,PUT,DELETE", Path: "/ingester/unregister-on-shutdown", Action: Admin, Service: Ingester, Doc: "Whether the ingester leaves the ring when it stops: `{\"unregister\":true}`. PUT sets, DELETE goes back to the configured state.",
 		bind: func(a *API) Handler {
 			return serviceCall(a.deps.Ingester.UnregisterOnShutdown, admin.UnregisterOnShutdown)

@@ -291,9 +291,26 @@ func (p promql) allow(ctx context.Context) context.Context {
 type flusher struct{ *ingester.Ingester }
 
 // Flush is part of admin.Flusher.
-func (f flusher) Flush(ctx context.Context, tenants []tenant.ID, wait bool) error {
-	_, err := f.Ingester.Flush(ctx, tenants, wait)
-	return err
+func (f flusher) Flush(ctx context.Context, tenants []tenant.ID, wait bool) (admin.FlushJob, error) {
+	job, err := f.Ingester.Flush(ctx, tenants, wait)
+	return flushJob(job), err
+}
+
+// FlushJob is part of admin.Flusher.
+func (f flusher) FlushJob(_ context.Context, id string) (admin.FlushJob, error) {
+	job, err := f.Ingester.FlushJob(id)
+	return flushJob(job), err
+}
+
+func flushJob(j ingester.FlushJob) admin.FlushJob {
+	out := admin.FlushJob{ID: j.ID, State: admin.FlushRunning, Tenants: j.Tenants, Started: j.Started.UTC(), Blocks: j.Blocks}
+	if !j.Ended.IsZero() {
+		out.State, out.Ended = "done", new(j.Ended.UTC())
+	}
+	if j.Err != nil {
+		out.State, out.Error = "failed", j.Err.Error()
+	}
+	return out
 }
 
 type prepareShutdown struct{ i *ingester.Ingester }

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -16,6 +18,8 @@ import (
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/chunks"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
 )
 
 // TestLateSamplesOfAllSeriesSurviveACutUnderLoad has bursts of late samples, of series that had
@@ -320,3 +324,19 @@ func TestAQueryThatIsReadOnLetsLateSamplesInAndSeesNoneOfThem(t *testing.T) {
 }
 
 var _ storage.ChunkSeriesSet = (*chunkSet)(nil)
+
+func TestADiskThatTakesNoChunksEndsACutAndNotTheProcess(t *testing.T) {
+	cut := func(cause any) (err error) {
+		defer recoverDisk(&err)
+		panic(cause)
+	}
+	if err := cut(&os.PathError{Op: "write", Path: "000001", Err: syscall.ENOSPC}); errs.KindOf(err) != errs.Unavailable || !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("no room: %v", err)
+	}
+	defer func() {
+		if recover() == nil {
+			t.Error("a bug is taken for a full disk")
+		}
+	}()
+	_ = cut(errors.New("index out of range"))
+}

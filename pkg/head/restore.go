@@ -15,6 +15,10 @@ import (
 // ErrSnapshot says that a snapshot is not whole. The head can be opened without it.
 var ErrSnapshot = errors.New("snapshot is damaged")
 
+// Discard removes what a head that is closed, or whose process ended, left in dir beside its blocks
+// and its snapshot. The next one does without.
+func Discard(dir string) error { return clearCaches(dir) }
+
 // clearCaches removes what an earlier head left in the directory beside blocks. Closed chunks of a head
 // whose series are not known mean nothing, or the wrong thing.
 func clearCaches(dir string) error {

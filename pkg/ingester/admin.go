@@ -35,37 +35,6 @@ func (i *Ingester) CheckReady(ctx context.Context) error {
 	return nil
 }
 
-// Flush cuts all that the named tenants have in memory, of all tenants if none is named, into
-// blocks and ships them. It returns the number of blocks cut. The work goes on when ctx ends only
-// if wait is false: then Flush returns at once and errors are logged. Errors: Unavailable, and
-// what cutting and shipping return.
-func (i *Ingester) Flush(ctx context.Context, tenants []tenant.ID, wait bool) (blocks int, err error) {
-	if i.State() != services.Running {
-		return 0, errs.New(errs.Unavailable, "ingester is %s", i.State())
-	}
-	if wait {
-		return i.flush(ctx, tenants)
-	}
-	ctx = context.WithoutCancel(ctx)
-	i.background.start(func() {
-		if _, err := i.flush(ctx, tenants); err != nil {
-			i.log.Error("flush incomplete, the rest is shipped in time", "err", err)
-		}
-	})
-	return 0, nil
-}
-
-func (i *Ingester) flush(ctx context.Context, only []tenant.ID) (blocks int, err error) {
-	tenants := i.all()
-	if len(only) > 0 {
-		tenants = slices.DeleteFunc(tenants, func(t *tenantHead) bool { return !slices.Contains(only, t.id) })
-	}
-	blocks, err = i.compact(ctx, tenants, func(*tenantHead) bool { return true })
-	err = errors.Join(err, i.shipNow(ctx, tenants))
-	i.reportBlocks(i.all())
-	return blocks, err
-}
-
 // Shutdown flushes, leaves the ring for good and stops the ingester; it is terminated when
 // Shutdown returns.
 func (i *Ingester) Shutdown(ctx context.Context) error {

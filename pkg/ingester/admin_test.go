@@ -77,8 +77,8 @@ func TestFlushShipsNamedTenants(t *testing.T) {
 	a := newSender(s.Ingester)
 	a.mustPush(t, "t1", point{metric("m"), base, 1})
 	a.mustPush(t, "t2", point{metric("m"), base, 1})
-	if n, err := s.Flush(t.Context(), []tenant.ID{"t1"}, true); n != 1 || err != nil {
-		t.Errorf("flush: %d blocks, %v", n, err)
+	if job, err := s.Flush(t.Context(), []tenant.ID{"t1"}, true); job.Blocks != 1 || err != nil {
+		t.Errorf("flush: %+v, %v", job, err)
 	}
 	if n1, n2 := shippedBlocksOf(t, s.bucket, "t1"), shippedBlocksOf(t, s.bucket, "t2"); n1 != 1 || n2 != 0 {
 		t.Errorf("blocks shipped: %d, %d", n1, n2)

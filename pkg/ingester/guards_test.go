@@ -3,6 +3,7 @@ package ingester
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -197,4 +198,25 @@ func TestInstanceLimitsRefuseAsTheyAreInForceNow(t *testing.T) {
 	if n := len(s.dump(t, "t1")); n != 2 {
 		t.Errorf("%d series, want 2", n)
 	}
+}
+
+func TestAStartOnAFullDiskWaitsUntilThereIsRoom(t *testing.T) {
+	s := newSite(t, siteOptions{})
+	newSender(s.Ingester).mustPush(t, "t1", point{metric("a"), base, 1})
+	s.stopped(t)
+	d := &disk{}
+	d.free.Store(5 << 20)
+	var logs lockedBuffer
+	done := make(chan *site, 1)
+	go func() {
+		done <- newSite(t, siteOptions{dir: s.dir, logger: slog.New(slog.NewTextHandler(&logs, nil)), deps: func(deps *Deps) { deps.DiskSpace = d.space }})
+	}()
+	poll(t, "the start to wait", func() bool { return strings.Contains(logs.String(), "the start waits until there is room") })
+	select {
+	case <-done:
+		t.Fatal("started on a full disk")
+	default:
+	}
+	d.free.Store(500 << 20)
+	equal(t, (<-done).dump(t, "t1"), map[string]string{`{__name__="a"}`: "0:1"})
 }

@@ -118,6 +118,7 @@ type background struct {
 	mu      sync.Mutex // guards stopped
 	stopped bool
 	running sync.WaitGroup
+	flushes flushJobs
 }
 
 // counts are over all tenants.
@@ -189,6 +190,9 @@ func (i *Ingester) nextSession() uint64 { return i.session.Add(1) }
 
 // starting reads the log back and joins the ring.
 func (i *Ingester) starting(ctx context.Context) error {
+	if err := i.awaitSpace(ctx); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(i.tenantsDir(), 0o750); err != nil {
 		return errs.New(errs.Unavailable, "create data directory: %w", err)
 	}
@@ -259,13 +263,14 @@ func (i *Ingester) running(ctx context.Context) error {
 	}
 }
 
-// start runs do on a goroutine; it does nothing once stop has begun.
-func (b *background) start(do func()) {
+// start runs do on a goroutine; it does nothing, and says so, once stop has begun.
+func (b *background) start(do func()) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.stopped {
 		b.running.Go(do)
 	}
+	return !b.stopped
 }
 
 // stop waits for what runs and lets nothing more start.

@@ -1,17 +1,22 @@
 package ingester
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/amphora-metrics/amphora/pkg/config"
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/head"
 )
 
 // DiskConfig says how much of the disk stays free.
@@ -166,6 +171,50 @@ func (c *DiskConfig) judge(d DiskSpace, was spaceState) spaceState {
 		return spaceLow
 	}
 	return spaceEnough
+}
+
+// startBytes is what a start needs on disk. Late samples that are read back fill chunks there, and
+// the process ends when it cannot write them: better to wait than to start again and again.
+const startBytes = 16 << 20
+
+// awaitSpace returns when the disk has enough room for a start. Closed chunks of the last process
+// are of no use any more, and go first.
+func (i *Ingester) awaitSpace(ctx context.Context) error {
+	least := uint64(min(i.cfg.Disk.MinFreeBytes, startBytes))
+	enough := func() bool {
+		d, err := i.space.free(i.cfg.DataDir)
+		return err != nil || d.Free >= least // what is not known will be seen
+	}
+	if enough() {
+		return nil
+	}
+	i.discardChunks()
+	tick := time.NewTicker(guardTick)
+	defer tick.Stop()
+	var told occasional
+	for !enough() {
+		if told.due(time.Now(), time.Minute) {
+			i.log.Error("disk is full, the start waits until there is room", "dir", i.cfg.DataDir, "needed_bytes", least)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+func (i *Ingester) discardChunks() {
+	entries, err := os.ReadDir(i.tenantsDir())
+	if err != nil {
+		return // there are no tenants yet, or the start will say what is wrong
+	}
+	for _, e := range entries {
+		if err := head.Discard(filepath.Join(i.tenantsDir(), e.Name())); err != nil {
+			i.log.Warn("closed chunks of the last process not removed", "tenant", e.Name(), "err", err)
+		}
+	}
 }
 
 func (s *space) enter(now spaceState, d DiskSpace) {

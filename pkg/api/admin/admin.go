@@ -24,17 +24,24 @@ func secure(h http.Header) {
 }
 
 func sendText(w http.ResponseWriter, kind, text string) {
+	sendTextStatus(w, http.StatusOK, kind, text)
+}
+
+func sendTextStatus(w http.ResponseWriter, status int, kind, text string) {
 	secure(w.Header())
 	w.Header().Set("Content-Type", kind)
+	w.WriteHeader(status)
 	_, _ = w.Write([]byte(text)) // the client is gone if this fails
 }
 
-func sendJSON(w http.ResponseWriter, v any) error {
+func sendJSON(w http.ResponseWriter, v any) error { return sendJSONStatus(w, http.StatusOK, v) }
+
+func sendJSONStatus(w http.ResponseWriter, status int, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("encode answer: %w", err)
 	}
-	sendText(w, "application/json", string(b))
+	sendTextStatus(w, status, "application/json", string(b))
 	return nil
 }
 

@@ -136,9 +136,20 @@ type fakeIngester struct {
 	failWith error
 }
 
-func (f *fakeIngester) Flush(_ context.Context, ids []tenant.ID, wait bool) error {
+func (f *fakeIngester) Flush(_ context.Context, ids []tenant.ID, wait bool) (FlushJob, error) {
 	f.flushed, f.waited = ids, wait
-	return f.failWith
+	job := FlushJob{ID: "J1", State: FlushRunning, Tenants: ids}
+	if wait {
+		job.State, job.Blocks = "done", 3
+	}
+	return job, f.failWith
+}
+
+func (f *fakeIngester) FlushJob(_ context.Context, id string) (FlushJob, error) {
+	if id != "J1" {
+		return FlushJob{}, errs.New(errs.NotFound, "no flush %s", id)
+	}
+	return FlushJob{ID: "J1", State: "failed", Error: "bucket away"}, nil
 }
 func (f *fakeIngester) Shutdown(context.Context) error { f.shut = true; return f.failWith }
 func (f *fakeIngester) On() bool                       { return f.on }
@@ -154,7 +165,7 @@ func (f *fakeIngester) Since() time.Time            { return f.since }
 
 func TestSwitchesOfTheIngester(t *testing.T) {
 	f := &fakeIngester{}
-	calls := map[string]Handler{"shutdown": PrepareShutdown(f), "downscale": PrepareDownscale(f), "unregister": UnregisterOnShutdown(f)}
+	calls := map[string]Handler{"shutdown": PrepareShutdown(f), "downscale": PrepareDownscale(f), "unregister": UnregisterOnShutdown(f), "partition": NoPartitions()}
 	for _, c := range []struct {
 		of, method, body string
 		status           int
@@ -168,6 +179,8 @@ func TestSwitchesOfTheIngester(t *testing.T) {
 		{"downscale", "POST", "", 200, `{"timestamp":1700000000}`},
 		{"downscale", "GET", "", 200, `{"timestamp":1700000000}`},
 		{"downscale", "DELETE", "", 200, `{"timestamp":0}`},
+		{"partition", "GET", "", 405, "no partition"},
+		{"partition", "POST", "", 405, "no partition"},
 		{"unregister", "GET", "", 200, `{"unregister":false}`},
 		{"unregister", "PUT", `{"unregister":true}`, 200, `{"unregister":true}`},
 		{"unregister", "PUT", `{"unregister":false}`, 200, `{"unregister":false}`},
@@ -186,10 +199,10 @@ func TestSwitchesOfTheIngester(t *testing.T) {
 
 func TestFlushNamesTenantsAndWaits(t *testing.T) {
 	f := &fakeIngester{}
-	if rec := call(Flush(f), "POST", "/?tenant=a&tenant=b&wait=true", ""); rec.Code != 204 || !slices.Equal(f.flushed, []tenant.ID{"a", "b"}) || !f.waited {
+	if rec := call(Flush(f), "POST", "/?tenant=a&tenant=b&wait=true", ""); rec.Code != 200 || !strings.Contains(rec.Body.String(), `"job":"J1","state":"done","tenants":["a","b"]`) || !slices.Equal(f.flushed, []tenant.ID{"a", "b"}) || !f.waited {
 		t.Errorf("%d, flushed %v, waited %v", rec.Code, f.flushed, f.waited)
 	}
-	if rec := call(Flush(f), "GET", "/", ""); rec.Code != 204 || f.flushed != nil || f.waited {
+	if rec := call(Flush(f), "GET", "/", ""); rec.Code != 202 || !strings.Contains(rec.Body.String(), `"state":"running"`) || f.flushed != nil || f.waited {
 		t.Errorf("%d, flushed %v, waited %v", rec.Code, f.flushed, f.waited)
 	}
 	for _, bad := range []string{"/?wait=maybe", "/?tenant=a/b"} {
@@ -198,8 +211,14 @@ func TestFlushNamesTenantsAndWaits(t *testing.T) {
 		}
 	}
 	f.failWith = errs.New(errs.Unavailable, "bucket away")
-	if rec := call(Flush(f), "POST", "/?wait=true", ""); rec.Code != 503 {
-		t.Errorf("failed flush: %d", rec.Code)
+	if rec := call(Flush(f), "POST", "/?wait=true", ""); rec.Code != 503 || !strings.Contains(rec.Body.String(), "flush J1: bucket away") {
+		t.Errorf("failed flush: %d %s", rec.Code, rec.Body)
+	}
+	if rec := call(Flush(f), "GET", "/?job=J1", ""); rec.Code != 200 || !strings.Contains(rec.Body.String(), `"state":"failed"`) {
+		t.Errorf("an earlier flush: %d %s", rec.Code, rec.Body)
+	}
+	if rec := call(Flush(f), "GET", "/?job=J2", ""); rec.Code != 404 {
+		t.Errorf("an unknown flush: %d", rec.Code)
 	}
 	f.failWith = nil
 	if rec := call(Shutdown(f), "POST", "/", ""); rec.Code != 204 || !f.shut {

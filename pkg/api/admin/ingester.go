@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -17,10 +18,26 @@ import (
 type Flusher interface {
 	// Flush ships the samples of tenants, of all if there are none. With wait it returns when that
 	// is done, otherwise when it has begun.
-	Flush(ctx context.Context, tenants []tenant.ID, wait bool) error
+	Flush(ctx context.Context, tenants []tenant.ID, wait bool) (FlushJob, error)
+	// FlushJob tells of an earlier flush. Errors: NotFound.
+	FlushJob(ctx context.Context, id string) (FlushJob, error)
 	// Shutdown flushes everything, leaves the ring and stops the service, not the process.
 	Shutdown(ctx context.Context) error
 }
+
+// FlushJob is one flush.
+type FlushJob struct {
+	ID      string      `json:"job"`
+	State   string      `json:"state"`             // running, done or failed
+	Tenants []tenant.ID `json:"tenants,omitempty"` // none: all
+	Started time.Time   `json:"started"`
+	Ended   *time.Time  `json:"ended,omitempty"`
+	Blocks  int         `json:"blocks"` // cut
+	Error   string      `json:"error,omitempty"`
+}
+
+// FlushRunning is the state of a flush that has not ended.
+const FlushRunning = "running"
 
 // Switch is a state that an operator sets and takes back.
 type Switch interface {
@@ -66,7 +83,8 @@ type TenantList interface {
 	Tenant(ctx context.Context, id tenant.ID) (TenantInfo, error)
 }
 
-// Flush answers the flush call: tenant= names tenants, wait=true waits for the result.
+// Flush answers the flush call: tenant= names tenants, wait=true waits for the result, job= asks for
+// that of an earlier call.
 func Flush(f Flusher) Handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if err := r.ParseForm(); err != nil {
@@ -87,10 +105,23 @@ func Flush(f Flusher) Handler {
 				return errs.New(errs.Invalid, "wait=%q is neither true nor false", s)
 			}
 		}
-		if err := f.Flush(r.Context(), ids, wait); err != nil {
-			return err
+		if id := r.Form.Get("job"); id != "" {
+			job, err := f.FlushJob(r.Context(), id)
+			if err != nil {
+				return err
+			}
+			return sendJSON(w, job)
 		}
-		return noContent(w)
+		job, err := f.Flush(r.Context(), ids, wait)
+		switch {
+		case err != nil && job.ID != "":
+			return fmt.Errorf("flush %s: %w", job.ID, err)
+		case err != nil:
+			return err
+		case job.State == FlushRunning:
+			return sendJSONStatus(w, http.StatusAccepted, job)
+		}
+		return sendJSON(w, job)
 	}
 }
 
@@ -143,6 +174,16 @@ func PrepareDownscale(m ReadOnly) Handler {
 			unix = since.Unix()
 		}
 		return sendJSON(w, map[string]int64{"timestamp": unix})
+	}
+}
+
+// NoPartitions answers calls about the partition of an ingester, of which there is none: writes do
+// not go through a log of partitions here.
+func NoPartitions() Handler {
+	return func(w http.ResponseWriter, _ *http.Request) error {
+		w.Header().Set("Allow", "")
+		sendTextStatus(w, http.StatusMethodNotAllowed, "text/plain; charset=utf-8", "this ingester owns no partition\n")
+		return nil
 	}
 }
 
