@@ -18,7 +18,7 @@ import (
 func TestAnIngesterIsForgottenAndComesBack(t *testing.T) {
 	t.Parallel()
 	ctx := bounded(t, 4*time.Minute)
-	c, j, end := scaled(ctx, t, "-ingester.ring.heartbeat-timeout=4s", "-ingester.ring.auto-forget-unhealthy-periods=2")
+	c, j, end := scaled(ctx, t, "-ingester.ring.heartbeat-timeout=10s", "-ingester.ring.auto-forget-unhealthy-periods=1")
 	lost := c.Node("ingester-a")
 	other, err := c.Add(harness.Spec{Name: "ingester-a2", Target: "ingester", Zone: "a"})
 	must(t, err)
@@ -35,6 +35,7 @@ func TestAnIngesterIsForgottenAndComesBack(t *testing.T) {
 	j.resetGap()
 
 	must(t, lost.Kill())
+	pause(ctx, t, 9*time.Second)
 	held := func() float64 { return scrape(ctx, t, other.URL("/metrics"), "amphora_ingester_memory_series") }
 	relieved := func(n *harness.Node) error {
 		r := call(ctx, t, http.MethodGet, n.URL("/ingester/ring"), nil, "Accept", "application/json")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -61,7 +62,7 @@ func answers(ctx context.Context, addr string) bool {
 }
 
 // caretaker looks after the ring of ingesters.
-func (a *App) caretaker(ing *ingester.Ingester, lc ring.LifecyclerConfig) error {
+func (a *App) caretaker(ing *ingester.Ingester, lc ring.LifecyclerConfig, memory *members.Memory) error {
 	if a.cfg.alone() {
 		return nil
 	}
@@ -71,8 +72,16 @@ func (a *App) caretaker(ing *ingester.Ingester, lc ring.LifecyclerConfig) error 
 	}
 	return a.serve("ingester-caretaker", members.NewCaretaker(members.CaretakerDeps{
 		Log: a.log, Reg: a.reg, KV: store, Key: ingester.RingKey, ID: lc.ID, Addr: net.JoinHostPort(lc.Addr, strconv.Itoa(lc.Port)),
-		Every: a.cfg.Ring.Heartbeats.Period, Rules: a.forgetRules(), CutOff: ing.SetCutOff,
+		Every: a.cfg.Ring.Heartbeats.Period, Rules: a.forgetRules(), CutOff: ing.SetCutOff, Memory: memory,
 	}))
+}
+
+// ringMemory is where an ingester remembers the ring; nil when it is alone.
+func (a *App) ringMemory() *members.Memory {
+	if a.cfg.alone() {
+		return nil
+	}
+	return &members.Memory{Path: filepath.Join(a.cfg.Ingester.DataDir, "ring.json")}
 }
 
 // forgetRules say what becomes of silent ingesters.

@@ -93,8 +93,9 @@ func (a *App) ingester() (*ingester.Ingester, error) {
 			return nil, err
 		}
 		where := newPlaces(r, lc.ID, a.cfg.Ring.ZoneAwareness, func(id tenant.ID) int { return limits.IngestionTenantShardSize.Of(a.limits.For(id)) })
+		memory := a.ringMemory()
 		ing, err := ingester.New(a.cfg.Ingester, ingester.Deps{
-			Logger: a.log, Reg: a.reg, Limits: a.limits.For, Place: where.of, Bucket: b, Lifecycler: lc,
+			Logger: a.log, Reg: a.reg, Limits: a.limits.For, Place: where.of, Bucket: b, Lifecycler: lc, RingMemory: memory,
 			InstanceLimits: a.ingesterLimits, Memory: a.memory,
 			Attribution: ingester.Attribution{Reg: a.costsRegisterer(), CleanupInterval: a.cfg.Costs.CleanupInterval},
 		})
@@ -107,7 +108,7 @@ func (a *App) ingester() (*ingester.Ingester, error) {
 		if err := a.serve("ingester", ing); err != nil {
 			return nil, err
 		}
-		return ing, a.caretaker(ing, lc)
+		return ing, a.caretaker(ing, lc, memory)
 	})
 }
 

@@ -25,6 +25,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/head"
 	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/members"
 	"github.com/amphora-metrics/amphora/pkg/memory"
 	"github.com/amphora-metrics/amphora/pkg/telemetry"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
@@ -52,6 +53,8 @@ type Deps struct {
 	// Bucket holds the blocks of all tenants, each under its ID.
 	Bucket     objstore.Bucket
 	Lifecycler ring.LifecyclerConfig
+	// RingMemory is who was in the ring before this start. nil: it is not remembered.
+	RingMemory *members.Memory
 	// InstanceLimits returns the configured instance limits as changed while running. nil: as
 	// configured.
 	InstanceLimits func(InstanceLimits) InstanceLimits
@@ -132,7 +135,7 @@ func New(cfg Config, deps Deps) (*Ingester, error) {
 	i := &Ingester{
 		cfg: cfg, log: deps.Logger, limits: deps.Limits, place: deps.Place,
 		bucket: deps.Bucket, timing: timing{now: deps.Now}, tenants: map[tenant.ID]*tenantHead{}, streams: map[*stream]struct{}{},
-		unregister: deps.Lifecycler.UnregisterOnShutdown,
+		unregister: deps.Lifecycler.UnregisterOnShutdown, standing: standing{memory: deps.RingMemory},
 	}
 	if i.log == nil {
 		i.log = slog.Default()

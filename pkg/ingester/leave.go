@@ -37,7 +37,8 @@ const (
 
 // standing is why this ingester takes no writes, and how it goes.
 type standing struct {
-	leaving *departure // set when stopping begins
+	memory  *members.Memory // of the ring; nil: none
+	leaving *departure      // set when stopping begins
 
 	mu       sync.Mutex // guards what follows; held while the ring is changed
 	operator bool       // asked for while cut off
@@ -92,6 +93,14 @@ func (i *Ingester) changeReadOnly(ctx context.Context, on bool) error {
 // join enters the ring. An ingester that was away for so long that others took its work asks for
 // it again; that the ring then shows when it came back tells reads to look to both.
 func (i *Ingester) join(ctx context.Context) error {
+	switch n, err := i.recallRing(ctx); {
+	case errs.KindOf(err) == errs.Invalid && err != nil:
+		i.log.Warn("the ring of before is not remembered; if all ingesters were down at once, wait for all before reading", "err", err)
+	case err != nil:
+		return err
+	case n > 0:
+		i.log.Info("the ring was forgotten while all were down; its members are recalled from disk and waited for", "members", n)
+	}
 	relieved, err := members.WasRelieved(ctx, i.lifecycler.KVStore, i.lifecycler.RingKey, i.lifecycler.ID)
 	if err != nil {
 		return err
@@ -110,6 +119,14 @@ func (i *Ingester) join(ctx context.Context) error {
 	i.lifecycler.SetUnregisterOnShutdown(false)
 	i.lifecycler.SetFlushOnShutdown(false)
 	return errors.Join(err, services.StopAndAwaitTerminated(context.WithoutCancel(ctx), i.lifecycler))
+}
+
+// recallRing returns how many members it put into a ring that everybody had forgotten.
+func (i *Ingester) recallRing(ctx context.Context) (int, error) {
+	if i.standing.memory == nil {
+		return 0, nil
+	}
+	return i.standing.memory.Recall(ctx, i.lifecycler.KVStore, i.lifecycler.RingKey, time.Now())
 }
 
 // departure is how an ingester stops.
@@ -239,8 +256,15 @@ func (i *Ingester) left(ctx context.Context, d *departure) error {
 			i.log.Warn("series not given to other ingesters, they do so when this one stays away", "err", err)
 		}
 	}
-	if gone && d.others {
-		time.Sleep(lingerFor)
+	if gone {
+		if m := i.standing.memory; m != nil {
+			if err := m.Forget(); err != nil {
+				i.log.Warn("a later start may recall members that have left", "err", err)
+			}
+		}
+		if d.others {
+			time.Sleep(lingerFor)
+		}
 	}
 	if !d.unregister {
 		return nil // what could not be shipped is read back at the next start

@@ -31,6 +31,8 @@ type CaretakerDeps struct {
 	// CutOff is told when this process comes to see so few of the others that they may have given
 	// its work away, and when it sees them again. It returns when the ring says so.
 	CutOff func(ctx context.Context, cutOff bool) error
+	// Memory is brought up to date with what the ring shows. nil: none.
+	Memory *Memory
 	Now    func() time.Time // nil: time.Now
 }
 
@@ -84,11 +86,15 @@ func (c *Caretaker) round(ctx context.Context) error {
 	c.checkIdentity(d)
 	c.checkClocks(d, now)
 	c.checkContact(ctx, d, now)
-	if c.deps.Rules.judge(d, now).empty() {
-		return nil
+	if !c.deps.Rules.judge(d, now).empty() {
+		if err := c.forget(ctx, now); err != nil {
+			c.deps.Log.Warn("silent ingesters not forgotten, tried again at the next heartbeat", "err", err)
+		}
 	}
-	if err := c.forget(ctx, now); err != nil {
-		c.deps.Log.Warn("silent ingesters not forgotten, tried again at the next heartbeat", "err", err)
+	if c.deps.Memory != nil {
+		if err := c.deps.Memory.remember(d, now); err != nil {
+			c.deps.Log.Warn("ring not remembered on disk, tried again at the next heartbeat", "err", err)
+		}
 	}
 	return nil
 }
@@ -164,7 +170,12 @@ func (c *Caretaker) checkClocks(d *ring.Desc, now time.Time) {
 		}
 	}
 	c.metrics.skew.Set(most.Seconds())
-	if most > skewTolerated && !c.skewed {
+	switch {
+	case most <= skewTolerated || c.skewed:
+	case who == c.deps.ID:
+		c.deps.Log.Error("the clock of this machine was ahead and has been set back; what this ingester says of itself in the ring is not heard until the clock gets there again",
+			"ahead", most)
+	default:
 		c.deps.Log.Error("an ingester's clock is ahead of the one of this machine; the one that is wrong is taken for dead if they differ by the heartbeat timeout",
 			"ingester", who, "ahead", most)
 	}
