@@ -25,13 +25,21 @@ func TestS3KeepsTheLawsOfBuckets(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	var c bucket.Config
+	config.NewSet().Mount("blocks_storage", &c)
+	c.Backend = bucket.S3
+	c.S3.Endpoint, c.S3.Insecure, c.S3.Region, c.S3.BucketName = server.Endpoint, true, server.Region, "laws"
+	c.S3.AccessKeyID, c.S3.SecretAccessKey = server.AccessKey, server.SecretKey
+	c.S3.BucketLookup = "path"
+	buckettest.RunConditional(t, func(t *testing.T) bucket.Conditional {
+		b, err := bucket.OpenConditional(ctx, c, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	})
 	runs := 0
 	buckettest.Run(t, func(t *testing.T) objstore.Bucket {
-		var c bucket.Config
-		config.NewSet().Mount("blocks_storage", &c)
-		c.Backend = bucket.S3
-		c.S3.Endpoint, c.S3.Insecure, c.S3.Region, c.S3.BucketName = server.Endpoint, true, server.Region, "laws"
-		c.S3.AccessKeyID, c.S3.SecretAccessKey = server.AccessKey, server.SecretKey
 		b, err := bucket.New(ctx, c, "test", slog.New(slog.DiscardHandler), nil)
 		if err != nil {
 			t.Fatal(err)

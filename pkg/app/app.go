@@ -30,6 +30,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/config"
 	"github.com/amphora-metrics/amphora/pkg/distributor"
 	"github.com/amphora-metrics/amphora/pkg/distributor/ha"
+	"github.com/amphora-metrics/amphora/pkg/docstore"
 	"github.com/amphora-metrics/amphora/pkg/ingester"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/memory"
@@ -75,6 +76,7 @@ type parts struct {
 	clients         part[*transport.Clients]
 	bucket          part[objstore.InstrumentedBucket]
 	storeRing       part[*ring.Ring]
+	documents       part[*docstore.Store]
 	storeGateway    part[*storegateway.Gateway]
 	compactorRing   part[*ring.Ring]
 	compactor       part[*compactor.Compactor]

@@ -9,9 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/thanos-io/objstore"
 
-	"github.com/amphora-metrics/amphora/pkg/bucket/buckettest"
 	"github.com/amphora-metrics/amphora/pkg/config"
 	"github.com/amphora-metrics/amphora/pkg/errs"
 )
@@ -20,32 +18,6 @@ func defaults() Config {
 	var c Config
 	config.NewSet().Mount("blocks_storage", &c)
 	return c
-}
-
-func TestFilesystemKeepsTheLaws(t *testing.T) {
-	buckettest.Run(t, func(t *testing.T) objstore.Bucket {
-		cfg := defaults()
-		cfg.Filesystem.Dir = t.TempDir()
-		cfg.StoragePrefix = "cell1"
-		b, err := New(t.Context(), cfg, "test", slog.New(slog.DiscardHandler), prometheus.NewRegistry())
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := b.Close(); err != nil {
-				t.Error(err)
-			}
-		})
-		return b
-	})
-}
-
-func TestFilesystemStandsConcurrentUse(t *testing.T) {
-	b, err := NewFilesystem(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	buckettest.Churn(t, b)
 }
 
 func TestSettingsHaveTheFieldsNames(t *testing.T) {

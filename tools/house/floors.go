@@ -31,7 +31,8 @@ type room struct {
 	grants []string
 }
 
-// readFloors parses floors.txt. A line is "room: granted rooms"; "# floor N: ..." opens a floor.
+// readFloors parses floors.txt. A line is "room: granted rooms", where * is every room above;
+// "# floor N: ..." opens a floor.
 func readFloors(root string) ([]room, error) {
 	data, err := os.ReadFile(filepath.Join(root, floorsFile))
 	if err != nil {
@@ -56,7 +57,14 @@ func readFloors(root string) ([]room, error) {
 		if !ok {
 			return nil, fmt.Errorf("%s line %d: %q is not \"room: granted rooms\"", floorsFile, line, text)
 		}
-		rooms = append(rooms, room{name, floor, line, strings.Fields(grants)})
+		granted := strings.Fields(grants)
+		if slices.Equal(granted, []string{"*"}) {
+			granted = nil
+			for _, r := range rooms {
+				granted = append(granted, r.name)
+			}
+		}
+		rooms = append(rooms, room{name, floor, line, granted})
 	}
 	return rooms, nil
 }
