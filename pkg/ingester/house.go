@@ -42,6 +42,7 @@ func (i *Ingester) keepHouse(ctx context.Context) {
 			t.saveMetadata()
 		}
 		t.applyLimits()
+		t.groups.forgetIdle(now)
 		t.noteSize()
 		if !full && t.compactionDue(now) {
 			due = append(due, t)

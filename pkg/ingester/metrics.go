@@ -165,4 +165,11 @@ func (c *tenantCollector) collectTenant(ch chan<- prometheus.Metric, t *tenantHe
 			}
 		}
 	}
+	for group, counts := range t.groups.counted() {
+		for r, n := range counts {
+			if n > 0 {
+				counter(c.discarded[refusedSamples], n, c.reasons[r].name, id, group)
+			}
+		}
+	}
 }

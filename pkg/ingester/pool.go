@@ -32,7 +32,7 @@ func (i *Ingester) givePush(p *push) {
 	}
 	p.rec.reset()
 	clear(p.defs)
-	p.bound, p.frame, p.visit, p.first, p.short, p.rejected = nil, nil, visit{}, nil, nil, 0
+	p.bound, p.frame, p.visit, p.first, p.short, p.rejected, p.group = nil, nil, visit{}, nil, nil, 0, ""
 	p.unknown = p.unknown[:0]
 	clear(p.counts[:])
 	i.pool.Put(p)

@@ -100,6 +100,7 @@ type push struct {
 	first    *refusal
 	short    error // why new series were refused that may be sent again
 	counts   [numReasons]int
+	group    string // of what is refused, in metrics
 }
 
 // store brings f into the head of t, as one batch, and fills p.rec with what was stored. The
@@ -132,6 +133,9 @@ func (p *push) store(ctx context.Context, s *stream, t *tenantHead, f *frame.Fra
 	}
 	if err := app.Commit(); err != nil {
 		return frame.FailedWith(errs.New(errs.Internal, "tenant %s: commit: %w", t.id, err))
+	}
+	if p.rejected > 0 {
+		p.group = p.groupOf(t, f)
 	}
 	t.chunks.took(t.ing.memory.chunks, len(p.rec.samples)+len(p.rec.histograms)*histogramSamples)
 	return frame.Result{Outcome: frame.Stored}
@@ -487,12 +491,15 @@ func (p *push) result(i *Ingester, t *tenantHead, f *frame.Frame) frame.Result {
 		if p.first.reason == reasonActiveSeries {
 			p.first = p.active.refusal(p.counts[reasonActiveSeries])
 		}
+		res.Kind, res.Message = errs.KindOf(p.first), ofTenant(f.Tenant, p.first)
+		if p.group != "" {
+			t.groups.add(p.group, &p.counts, i.now())
+		}
 		for r, n := range p.counts {
 			if n > 0 {
 				t.stats.refused[r].Add(int64(n))
 			}
 		}
-		res.Kind, res.Message = errs.KindOf(p.first), ofTenant(f.Tenant, p.first)
 		i.logRefusal(t.id, p.first, p.rejected)
 	}
 	if p.short != nil { // the sender is to come back, whatever else is wrong

@@ -61,6 +61,7 @@ type tenantHead struct {
 	activity activity
 	place    atomic.Pointer[Place] // by which activity knows what is owned
 	grouping grouping
+	groups   groups
 	pending  pending
 	metadata metadataStore
 	stats    tenantStats
