@@ -25,6 +25,9 @@ const (
 
 	// keptTargets bounds the values of labels whose tenant is remembered.
 	keptTargets = 10_000
+
+	// keptRows is the capacity up to which a part keeps its memory for the next push.
+	keptRows = 1 << 12
 )
 
 // splitter says which tenant a series that one tenant sends belongs to, by the labels it has. It is
@@ -34,6 +37,8 @@ type splitter struct {
 	allowed  []string
 	fallback target // of series that no rule is about
 	remove   bool
+
+	seen *destinations
 
 	mu     sync.RWMutex      // guards byName
 	byName map[string]target // by the value of a label that names a tenant
@@ -45,8 +50,8 @@ type target struct {
 	cut    uint8     // number plus one of the rule whose label is removed; 0: none
 }
 
-// newSplitter returns nil for a tenant whose series are all its own.
-func newSplitter(own tenant.ID, v limits.View) *splitter {
+// newSplitter returns nil for a tenant whose series are all its own, and old if nothing is different.
+func newSplitter(own tenant.ID, v limits.View, old *splitter, b *budget) *splitter {
 	rules, err := limits.ParseTenantRules(limits.TenantFromLabelRules.Of(v))
 	if err != nil || len(rules) == 0 { // the table takes no rules that cannot be parsed
 		return nil
@@ -56,7 +61,18 @@ func newSplitter(own tenant.ID, v limits.View) *splitter {
 	if name := limits.TenantFromLabelDefault.Of(v); name != "" {
 		s.fallback.tenant = tenant.ID(name)
 	}
+	if old != nil && slices.Equal(s.rules, old.rules) && slices.Equal(s.allowed, old.allowed) && s.fallback == old.fallback && s.remove == old.remove {
+		return old
+	}
+	s.seen = newDestinations(b)
 	return s
+}
+
+// finish ends the use of s for pushes to come. s may be nil.
+func (s *splitter) finish() {
+	if s != nil {
+		s.seen.finish()
+	}
 }
 
 // find returns what finds the labels of the rules in b.
@@ -157,6 +173,12 @@ type part struct {
 type partList struct {
 	list  []*part
 	spare []*part
+
+	at map[tenant.ID]*part
+	// to is the number of the target of each series, and of the part by that number, nil if no series
+	// of this push went there before.
+	to []uint32
+	of []*part
 }
 
 func (l *partList) add(id tenant.ID) *part {
@@ -172,13 +194,43 @@ func (l *partList) add(id tenant.ID) *part {
 // reset forgets the parts.
 func (l *partList) reset() {
 	for _, pt := range l.list {
-		if cap(pt.rows) <= keptSeries && len(l.spare) < partsAtOnce {
+		if cap(pt.rows) <= keptRows && len(l.spare) < maxTenantsPerPush {
 			*pt = part{rows: pt.rows[:0], cuts: pt.cuts[:0]}
 			l.spare = append(l.spare, pt)
 		}
 	}
 	clear(l.list)
-	l.list = l.list[:0]
+	clear(l.of)
+	clear(l.at)
+	l.list, l.of = l.list[:0], l.of[:0]
+}
+
+// enter returns the part of a tenant, nil if there are too many.
+func (l *partList) enter(id tenant.ID) *part {
+	pt := l.at[id]
+	if pt == nil && len(l.at) < maxTenantsPerPush {
+		pt = l.add(id)
+		if l.at == nil {
+			l.at = make(map[tenant.ID]*part)
+		}
+		l.at[id] = pt
+	}
+	return pt
+}
+
+// enterTarget is enter for the tenant of target n.
+func (l *partList) enterTarget(n uint32, id tenant.ID) *part {
+	if n == 0 {
+		return l.enter(id)
+	}
+	if have := len(l.of); int(n) >= have {
+		l.of = slices.Grow(l.of, int(n)+1-have)[:n+1]
+		clear(l.of[have:])
+	}
+	if l.of[n] == nil {
+		l.of[n] = l.enter(id)
+	}
+	return l.of[n]
 }
 
 // splitByLabel pushes the series of this request for the tenants that their labels say, if its
@@ -205,33 +257,33 @@ func (p *push) splitByLabel(ctx context.Context) error {
 
 // partition finds the tenant of every series. What belongs to no series goes to the fallback.
 func (p *push) partition(s *splitter) []*part {
-	at := make(map[tenant.ID]*part)
-	enter := func(id tenant.ID) *part {
-		pt := at[id]
-		if pt == nil && len(at) < maxTenantsPerPush {
-			pt = p.parts.add(id)
-			at[id] = pt
-		}
-		return pt
-	}
+	l := &p.parts
 	if p.batch.MetadataCount() > 0 || p.batch.Len() == 0 {
-		enter(s.fallback.tenant)
+		l.enter(s.fallback.tenant)
 	}
-	find := s.find(&p.batch)
+	l.to = resized(l.to, p.batch.Len())
+	targets := s.seen.look(p.batch.Hashes, l.to)
+	var find []remotewrite.Finder
 	var last lastName
-	var to tenant.ID
-	var pt *part
-	for i := range p.batch.Len() {
-		t := s.of(find, i, &last)
+	for i, n := range l.to {
+		var t target
+		if n > 0 {
+			t = targets[n-1]
+		} else {
+			if find == nil {
+				find = s.find(&p.batch)
+			}
+			t = s.of(find, i, &last)
+			n = s.seen.remember(p.batch.Hashes[i], t)
+		}
 		if t.tenant == "" {
 			p.refuseTenant(i, "names a tenant that tenant "+string(p.t.id)+" may not write for")
 			continue
 		}
-		if pt == nil || t.tenant != to {
-			if to, pt = t.tenant, enter(t.tenant); pt == nil {
-				p.refuseTenant(i, "is of one more tenant than a request may have series for")
-				continue
-			}
+		pt := l.enterTarget(n, t.tenant)
+		if pt == nil {
+			p.refuseTenant(i, "is of one more tenant than a request may have series for")
+			continue
 		}
 		pt.rows = append(pt.rows, uint32(i))
 		if t.cut > 0 || len(pt.cuts) > 0 {
@@ -241,7 +293,7 @@ func (p *push) partition(s *splitter) []*part {
 			pt.cuts = append(pt.cuts, t.cut)
 		}
 	}
-	return p.parts.list
+	return l.list
 }
 
 func (p *push) refuseTenant(i int, why string) {
@@ -254,13 +306,15 @@ func (p *push) refuseTenant(i int, why string) {
 func (p *push) runParts(ctx context.Context, parts []*part) {
 	var wg sync.WaitGroup
 	var next atomic.Int64
-	for range min(len(parts), partsAtOnce) {
-		wg.Go(func() {
-			for k := next.Add(1) - 1; k < int64(len(parts)); k = next.Add(1) - 1 {
-				p.tryPart(ctx, parts[k])
-			}
-		})
+	work := func() {
+		for k := next.Add(1) - 1; k < int64(len(parts)); k = next.Add(1) - 1 {
+			p.tryPart(ctx, parts[k])
+		}
 	}
+	for range min(len(parts), partsAtOnce) - 1 {
+		wg.Go(work)
+	}
+	work()
 	wg.Wait()
 }
 

@@ -115,7 +115,10 @@ func (t *tenantState) limitsOf(v limits.View, now time.Time, deps *Deps) *tenant
 	l.readReplicas(v, deps.Replicas != nil)
 	l.hold(old, now, deps.ShardGrowDelay)
 	l.verdict, l.shape = 1, 1
-	l.split = newSplitter(t.id, v)
+	was := old.splitter()
+	if l.split = newSplitter(t.id, v, was, t.table.budget); l.split != was {
+		was.finish()
+	}
 	if old != nil {
 		l.verdict, l.shape = old.verdict, old.shape
 		if l.verdictLimits != old.verdictLimits {
@@ -143,6 +146,14 @@ func (t *tenantState) limitsOf(v limits.View, now time.Time, deps *Deps) *tenant
 // current says whether l is what v says now. l may be nil.
 func (l *tenantLimits) current(v limits.View, now time.Time) bool {
 	return l != nil && l.view == v.Epoch() && !l.growth.due(now) && !l.replicas.pairs.outgrown()
+}
+
+// splitter is what splits pushes under l, nil if nothing does. l may be nil.
+func (l *tenantLimits) splitter() *splitter {
+	if l == nil {
+		return nil
+	}
+	return l.split
 }
 
 func readLimits(v limits.View) *tenantLimits {
@@ -305,6 +316,7 @@ func (ts *tenants) drop(t *tenantState, tick uint32) {
 	series, _ := t.table.size()
 	ts.budget.used.Add(-int64(series))
 	ts.budget.give(t.table)
+	t.limits.Load().splitter().finish()
 	ts.metrics.seriesForgotten.Add(float64(series))
 	ts.metrics.forget(string(t.id))
 }

@@ -1,5 +1,7 @@
 package remotewrite
 
+import "slices"
+
 // Finder looks for the label of one name in the series of a batch, without decoding the others.
 type Finder struct {
 	b    *Batch
@@ -92,6 +94,13 @@ func (b *Batch) Select(from *Batch, rows []uint32, metadata bool) {
 	b.reset()
 	b.version, b.body, b.Several, b.borrowed = from.version, from.body, from.Several, true
 	b.extra, b.symbols, b.symHashes = from.extra, from.symbols, from.symHashes
+	if metadata {
+		b.metadata = append(b.metadata, from.metadata...)
+	}
+	if from.plain() {
+		b.selectPlain(from, rows)
+		return
+	}
 	for _, r := range rows {
 		i := int(r)
 		lo, hi := from.Samples(i)
@@ -110,8 +119,21 @@ func (b *Batch) Select(from *Batch, rows []uint32, metadata bool) {
 		}
 		b.series, b.Hashes = append(b.series, s), append(b.Hashes, from.Hashes[i])
 	}
-	if metadata {
-		b.metadata = append(b.metadata, from.metadata...)
+}
+
+// plain says whether every series of b has one float sample and nothing else, as most requests are.
+func (b *Batch) plain() bool {
+	return len(b.series) == len(b.Times) && !b.Several && len(b.hists)+len(b.exemplars)+len(b.metas)+len(b.StartTimes) == 0
+}
+
+// selectPlain is Select from a plain batch.
+func (b *Batch) selectPlain(from *Batch, rows []uint32) {
+	n := len(rows)
+	b.Times, b.Values = slices.Grow(b.Times, n)[:n], slices.Grow(b.Values, n)[:n]
+	b.series, b.Hashes = slices.Grow(b.series, n)[:n], slices.Grow(b.Hashes, n)[:n]
+	for k, r := range rows {
+		b.Times[k], b.Values[k], b.Hashes[k] = from.Times[r], from.Values[r], from.Hashes[r]
+		b.series[k] = series{labels: from.series[r].labels, samplesEnd: uint32(k + 1)}
 	}
 }
 
