@@ -10,6 +10,7 @@ import (
 
 	"github.com/amphora-metrics/amphora/pkg/remotewrite"
 	"github.com/amphora-metrics/amphora/pkg/wire/frame"
+	"github.com/amphora-metrics/amphora/pkg/wire/labeltext"
 )
 
 // skipped stands for the reference of a series of which nothing is stored.
@@ -49,7 +50,7 @@ type push struct {
 	places placesState
 
 	labels  []remotewrite.Label
-	builder labels.ScratchBuilder
+	builder labeltext.Builder
 	ring    ringBuffers
 
 	outcome
@@ -124,7 +125,7 @@ type familyMetadata struct {
 func newPush(d *Distributor) *push {
 	t := time.NewTimer(time.Hour)
 	t.Stop()
-	return &push{d: d, decoded: decoded{families: map[uint64]struct{}{}, seen: map[int64]int{}}, builder: labels.NewScratchBuilder(32),
+	return &push{d: d, decoded: decoded{families: map[uint64]struct{}{}, seen: map[int64]int{}},
 		shaping: shaping{relabel: labels.NewBuilder(labels.EmptyLabels())}, dedupe: dedupe{stamp: 1},
 		replies: replies{wake: make(chan struct{}, 1), timer: t}}
 }

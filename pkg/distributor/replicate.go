@@ -9,6 +9,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/remotewrite"
 	"github.com/amphora-metrics/amphora/pkg/wire/frame"
+	"github.com/amphora-metrics/amphora/pkg/wire/labeltext"
 )
 
 // maxResends is how often a frame is sent again because its receiver does not know references.
@@ -263,6 +264,10 @@ func (p *push) labelsOf(i int) (labels.Labels, error) {
 // RW 2.0 body can name a long symbol very often. Errors: BodyTooLarge.
 func (p *push) build(ls []remotewrite.Label) (labels.Labels, error) {
 	for i := range ls {
+		n := max(len(ls[i].Name), len(ls[i].Value))
+		if n > labeltext.MaxBytes {
+			return labels.EmptyLabels(), errs.New(errs.BodyTooLarge, "a label takes %d bytes, at most %d are allowed", n, labeltext.MaxBytes)
+		}
 		p.labelBytes += len(ls[i].Name) + len(ls[i].Value)
 	}
 	if err := p.checkText(); err != nil {

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/amphora-metrics/amphora/pkg/head"
+	"github.com/amphora-metrics/amphora/pkg/wire/labeltext"
 )
 
 // decoder reads the parts of a record. After the first fault bad is set and everything reads as
@@ -15,7 +16,7 @@ import (
 type decoder struct {
 	b    []byte
 	bad  bool
-	made labels.ScratchBuilder
+	made labeltext.Builder
 }
 
 func (d *decoder) fail() {
@@ -96,7 +97,12 @@ func (d *decoder) bytes() []byte {
 func (d *decoder) labels() labels.Labels {
 	d.made.Reset()
 	for range d.count(2) {
-		d.made.Add(string(d.bytes()), string(d.bytes()))
+		name, value := d.bytes(), d.bytes()
+		if max(len(name), len(value)) > labeltext.MaxBytes {
+			d.fail()
+			break
+		}
+		d.made.Add(name, value)
 	}
 	return d.made.Labels()
 }

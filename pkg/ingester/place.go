@@ -2,6 +2,7 @@ package ingester
 
 import (
 	"math"
+	"sync"
 
 	"github.com/grafana/dskit/ring"
 
@@ -17,6 +18,9 @@ type Place struct {
 	// Owned is the tokens of the series that the ring places here. nil: it is not known, and what
 	// is here counts as owned.
 	Owned ring.TokenRanges
+
+	summed sync.Once
+	part   float64 // of all tokens that is owned, once summed
 }
 
 // share is this ingester's part of a limit that holds for the cluster; 0 is no limit and stays 0.
@@ -27,16 +31,22 @@ func (p *Place) share(global int) int {
 		return global
 	}
 	even := float64(min(p.Copies, p.Ingesters)) / float64(p.Ingesters)
-	return max(1, int(math.Ceil(float64(global)*max(even, p.fraction()))))
+	if even < 1 {
+		even = max(even, p.fraction())
+	}
+	return max(1, int(math.Ceil(float64(global)*even)))
 }
 
-// fraction is the part of all tokens that is owned.
+// fraction is the part of all tokens that is owned. Every new series asks for it.
 func (p *Place) fraction() float64 {
-	n := uint64(0)
-	for k := 0; k+1 < len(p.Owned); k += 2 {
-		n += uint64(p.Owned[k+1]-p.Owned[k]) + 1
-	}
-	return float64(n) / (1 << 32)
+	p.summed.Do(func() {
+		n := uint64(0)
+		for k := 0; k+1 < len(p.Owned); k += 2 {
+			n += uint64(p.Owned[k+1]-p.Owned[k]) + 1
+		}
+		p.part = float64(n) / (1 << 32)
+	})
+	return p.part
 }
 
 // placeOf returns the place of now.
@@ -55,6 +65,16 @@ func (i *Ingester) localLimit(id tenant.ID, global int) int { return i.placeOf(i
 // once, because series come here before they are counted.
 func (t *tenantHead) localLimit(global int) int {
 	return max(t.place.Load().share(global), t.ing.localLimit(t.id, global))
+}
+
+// reaches says whether n series are as many as the tenant's share of a limit, which may be none. The
+// share is at least that of the applied place, which mostly says enough.
+func (t *tenantHead) reaches(global int, n int64) bool {
+	if share := t.place.Load().share(global); share > 0 && n < int64(share) {
+		return false
+	}
+	most := t.localLimit(global)
+	return most > 0 && n >= int64(most)
 }
 
 // ownedSeries is the number of series in memory but those that moved to other ingesters.

@@ -12,6 +12,7 @@ import (
 	tsdbrecord "github.com/prometheus/prometheus/tsdb/record"
 
 	"github.com/amphora-metrics/amphora/pkg/head"
+	"github.com/amphora-metrics/amphora/pkg/wire/labeltext"
 )
 
 // recordPush is the first byte of the one kind of record the log holds: what one push stored for
@@ -102,7 +103,7 @@ func (r *record) appendTo(b []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(len(r.series)))
 	for _, s := range r.series {
 		b = binary.AppendUvarint(b, uint64(s.ref))
-		b = appendLabels(b, s.labels)
+		b = labeltext.Append(b, s.labels)
 	}
 	b = r.appendSamples(b)
 	b = binary.AppendUvarint(b, uint64(len(r.histograms)))
@@ -114,7 +115,7 @@ func (r *record) appendTo(b []byte) []byte {
 		b = binary.AppendUvarint(b, uint64(x.ref))
 		b = binary.AppendVarint(b, x.e.Ts)
 		b = binary.LittleEndian.AppendUint64(b, math.Float64bits(x.e.Value))
-		b = appendLabels(b, x.e.Labels)
+		b = labeltext.Append(b, x.e.Labels)
 	}
 	return b
 }
@@ -163,15 +164,6 @@ func appendHistogram(b []byte, h histogramSample) []byte {
 func appendString(b []byte, s string) []byte {
 	b = binary.AppendUvarint(b, uint64(len(s)))
 	return append(b, s...)
-}
-
-func appendLabels(b []byte, ls labels.Labels) []byte {
-	b = binary.AppendUvarint(b, uint64(ls.Len()))
-	ls.Range(func(l labels.Label) {
-		b = appendString(b, l.Name)
-		b = appendString(b, l.Value)
-	})
-	return b
 }
 
 // decode reads a record into r, whose memory it uses again. Nothing in r refers to b afterwards.

@@ -263,7 +263,7 @@ func (t *tenantHead) mayCreate(ls labels.Labels) error {
 	}
 	v := i.limits(t.id)
 	if global := limits.MaxGlobalSeriesPerUser.Of(v); global > 0 {
-		if most := t.localLimit(global); most > 0 && t.ownedSeries() >= int64(most) {
+		if t.reaches(global, t.ownedSeries()) {
 			return &refusal{reasonSeriesPerTenant, errs.Limit(errs.Invalid, "max-series-per-user",
 				limits.MaxGlobalSeriesPerUser.Row().Flag, limits.MaxGlobalSeriesPerUser.Row().Name,
 				"per-user series limit of %d exceeded", global)}
@@ -273,7 +273,7 @@ func (t *tenantHead) mayCreate(ls labels.Labels) error {
 		return r
 	}
 	if global := limits.MaxGlobalSeriesPerMetric.Of(v); global > 0 {
-		if most := t.localLimit(global); most > 0 && t.metrics.of(ls.Get(model.MetricNameLabel)) >= most {
+		if t.reaches(global, int64(t.metrics.of(ls.Get(model.MetricNameLabel)))) {
 			err := errs.Limit(errs.Invalid, "max-series-per-metric",
 				limits.MaxGlobalSeriesPerMetric.Row().Flag, limits.MaxGlobalSeriesPerMetric.Row().Name,
 				"per-metric series limit of %d exceeded", global)

@@ -4,6 +4,8 @@ import (
 	"unsafe"
 
 	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/amphora-metrics/amphora/pkg/wire/labeltext"
 )
 
 // Label is one label as it lies in a body; Name and Value are valid as long as the body is.
@@ -41,6 +43,15 @@ func (b *Batch) refLabels(p []byte, dst []Label, limit int) ([]Label, int) {
 func labelsV1(p []byte, dst []Label, limit int) ([]Label, int, error) {
 	n := 0
 	for i := 0; i < len(p); {
+		if l, next := shortLabelV1(p, i); next > 0 {
+			if i = next; len(l.Value) == 0 {
+				continue
+			}
+			if n++; n <= limit {
+				dst = append(dst, l)
+			}
+			continue
+		}
 		_, _, s := tag(p, i)
 		s, e := chunk(p, max(s, 0))
 		if e < 0 {
@@ -58,6 +69,19 @@ func labelsV1(p []byte, dst []Label, limit int) ([]Label, int, error) {
 		}
 	}
 	return dst, n, nil
+}
+
+// shortLabelV1 reads a label at p[i:] as all senders write it: its name, then its value, and every
+// length in one byte. next is 0 if it is another.
+func shortLabelV1(p []byte, i int) (l Label, next int) {
+	if i+4 > len(p) || p[i+1] >= 0x80 || p[i+2] != 1<<3|wireBytes || p[i+3] >= 0x80 {
+		return Label{}, 0
+	}
+	end, value := i+2+int(p[i+1]), i+4+int(p[i+3])
+	if end > len(p) || value+2 > end || p[value] != 2<<3|wireBytes || value+2+int(p[value+1]) != end {
+		return Label{}, 0
+	}
+	return Label{p[i+4 : value], p[value+2 : end]}, end
 }
 
 // labelV1 reads one prometheus.Label at b[i:].
@@ -87,15 +111,18 @@ func labelV1(b []byte, i int) (l Label, ok bool) {
 	return l, true
 }
 
-// Build returns ls as labels that own their memory. ls must be sorted by name. sb is scratch
-// memory and holds views of ls until its next use.
-func Build(sb *labels.ScratchBuilder, ls []Label) labels.Labels {
-	sb.Reset()
-	for _, l := range ls {
-		sb.Add(view(l.Name), view(l.Value))
+// Build returns ls as labels that own their memory. ls must be sorted by name, and no text be longer
+// than labeltext.MaxBytes. b is scratch memory.
+func Build(b *labeltext.Builder, ls []Label) labels.Labels {
+	b.Reset()
+	for i := range ls {
+		b.Add(ls[i].Name, ls[i].Value)
 	}
-	return sb.Labels() // copies all text into one string
+	return b.Labels()
 }
+
+// view returns b as a string without copying it; it is read before b can change.
+func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 // Views appends the labels of ls to dst. They share the memory of ls and must not be written to.
 func Views(dst []Label, ls labels.Labels) []Label {
@@ -103,6 +130,3 @@ func Views(dst []Label, ls labels.Labels) []Label {
 	ls.Range(func(l labels.Label) { dst = append(dst, Label{bytes(l.Name), bytes(l.Value)}) })
 	return dst
 }
-
-// view returns b as a string without copying it; it is read before b can change.
-func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/remotewrite/remotewritetest"
+	"github.com/amphora-metrics/amphora/pkg/wire/labeltext"
 )
 
 // field encodes a length-delimited field.
@@ -44,8 +45,7 @@ func labelsOf(t testing.TB, b *Batch, i int) labels.Labels {
 		t.Fatalf("labels of series %d: %v", i, err)
 	}
 	slices.SortStableFunc(ls, func(a, b Label) int { return bytes.Compare(a.Name, b.Name) })
-	sb := labels.NewScratchBuilder(8)
-	return Build(&sb, ls)
+	return Build(new(labeltext.Builder), ls)
 }
 
 func fullHistograms() (int, float prompb.Histogram) {

@@ -5,11 +5,11 @@ import (
 	"encoding/binary"
 	"math"
 	"slices"
-	"unsafe"
 
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/wire/labeltext"
 )
 
 const (
@@ -28,7 +28,7 @@ const (
 type Decoder struct {
 	tenants map[string]string
 	symbols []symbol
-	builder labels.ScratchBuilder
+	builder labeltext.Builder
 }
 
 // symbol is the place of a text in the body.
@@ -183,7 +183,6 @@ func (d *Decoder) decodeLabelled(in *reader, body []byte, f *Frame) error {
 // labels reads labels, checks that they are sorted, unique and named, and takes their size off
 // budget.
 func (d *Decoder) labels(in *reader, body []byte, budget *int) (labels.Labels, error) {
-	d.builder.SetUnsafeAdd(true)
 	d.builder.Reset()
 	var last []byte
 	for range in.count(2) {
@@ -197,7 +196,7 @@ func (d *Decoder) labels(in *reader, body []byte, budget *int) (labels.Labels, e
 		if *budget -= len(name) + len(value); *budget < 0 {
 			return labels.EmptyLabels(), errs.New(errs.Invalid, "labels of a frame take more than %d bytes", maxLabelBytes)
 		}
-		d.builder.Add(view(name), view(value))
+		d.builder.Add(name, value)
 		last = name
 	}
 	if err := in.cut(); err != nil {
@@ -205,9 +204,6 @@ func (d *Decoder) labels(in *reader, body []byte, budget *int) (labels.Labels, e
 	}
 	return d.builder.Labels(), nil
 }
-
-// view is b as a string for the builder, which copies it before body may be used again.
-func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 // cut reports an error if a value was missing.
 func (r *reader) cut() error {

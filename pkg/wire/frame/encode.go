@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/wire/labeltext"
 )
 
 // flags of an encoded frame; FORMAT.md.
@@ -188,11 +189,14 @@ func (e *Encoder) appendLabelled(dst []byte, f *Frame) ([]byte, error) {
 
 func (e *Encoder) appendLabels(ls labels.Labels) {
 	e.tail = binary.AppendUvarint(e.tail, uint64(ls.Len()))
-	ls.Range(func(l labels.Label) {
-		e.tail = binary.AppendUvarint(e.tail, uint64(e.symbol(l.Name)))
-		e.tail = binary.AppendUvarint(e.tail, uint64(e.symbol(l.Value)))
-		e.labelBytes += len(l.Name) + len(l.Value)
-	})
+	text := labeltext.Of(ls)
+	for at := 0; at < len(text); {
+		var name, value string
+		name, value, at = labeltext.Next(text, at)
+		e.tail = binary.AppendUvarint(e.tail, uint64(e.symbol(name)))
+		e.tail = binary.AppendUvarint(e.tail, uint64(e.symbol(value)))
+		e.labelBytes += len(name) + len(value)
+	}
 }
 
 func (e *Encoder) symbol(s string) uint32 {

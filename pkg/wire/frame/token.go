@@ -3,6 +3,8 @@ package frame
 import (
 	"github.com/cespare/xxhash/v2"
 	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/amphora-metrics/amphora/pkg/wire/labeltext"
 )
 
 // tokenSeparator stands between the parts that are hashed; it never occurs in UTF-8 text.
@@ -14,12 +16,15 @@ const tokenSeparator = 0xff
 func ShardToken[ID ~string](tenant ID, ls labels.Labels) uint32 {
 	var scratch [1024]byte
 	b := append(append(scratch[:0], tenant...), tokenSeparator)
-	ls.Range(func(l labels.Label) {
-		if l.Name == labels.BucketLabel {
-			return
+	text := labeltext.Of(ls)
+	for at := 0; at < len(text); {
+		var name, value string
+		name, value, at = labeltext.Next(text, at)
+		if name == labels.BucketLabel {
+			continue
 		}
-		b = append(append(b, l.Name...), tokenSeparator)
-		b = append(append(b, l.Value...), tokenSeparator)
-	})
+		b = append(append(b, name...), tokenSeparator)
+		b = append(append(b, value...), tokenSeparator)
+	}
 	return uint32(xxhash.Sum64(b))
 }
