@@ -59,14 +59,24 @@ type Deps struct {
 	// Config and RuntimeConfig render YAML without secrets; mode is "", diff or defaults.
 	Config, RuntimeConfig func(mode string) ([]byte, error)
 
-	Uploads   admin.BlockUploads
-	Deletions admin.TenantDeletions
-	Planner   admin.Planner
-	Stored    admin.Stored
+	Blocks BlockDeps
 
 	Memberlist http.Handler // a page made elsewhere
 
 	IngesterRing, DistributorRing, StoreGatewayRing, CompactorRing admin.RingView
+}
+
+// BlockDeps is what is done with the blocks in object storage.
+type BlockDeps struct {
+	Uploads   admin.BlockUploads
+	Deletions admin.TenantDeletions
+	// SeriesDeletions are the requests to delete series.
+	SeriesDeletions prom.SeriesDeletions
+	Planner         admin.Planner
+	Stored          admin.Stored
+	Marks           admin.BlockMarks
+	StoreShutdown   admin.Switch // of a store-gateway's place in the ring
+	History         prom.History
 }
 
 // IngesterDeps is the switches of an ingester.

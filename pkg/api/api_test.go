@@ -80,7 +80,8 @@ func everything(t testing.TB, f *fakes) Deps {
 		Services: func() []admin.Service { return nil },
 		Config:   f.yaml, RuntimeConfig: f.yaml,
 		IngesterRing: oneMember{}, DistributorRing: oneMember{}, Memberlist: f, StoreGatewayRing: oneMember{}, CompactorRing: oneMember{},
-		Uploads: noBlocks{}, Deletions: noBlocks{}, Planner: noBlocks{}, Stored: noBlocks{},
+		Blocks: BlockDeps{Uploads: noBlocks{}, Deletions: noBlocks{}, SeriesDeletions: noBlocks{}, Planner: noBlocks{}, Stored: noBlocks{},
+			Marks: noBlocks{}, StoreShutdown: f, History: noBlocks{}},
 	}
 }
 
@@ -102,6 +103,21 @@ func (noBlocks) UploadFile(context.Context, tenant.ID, ulid.ULID, string, int64,
 func (noBlocks) FinishUpload(context.Context, tenant.ID, ulid.ULID) error { return nil }
 func (noBlocks) UploadResult(context.Context, tenant.ID, ulid.ULID) (string, string, error) {
 	return "complete", "", nil
+}
+func (noBlocks) Estimate(int64) time.Duration                                        { return 0 }
+func (noBlocks) MarkNoCompact(context.Context, tenant.ID, ulid.ULID, string) error   { return nil }
+func (noBlocks) UnmarkNoCompact(context.Context, tenant.ID, ulid.ULID) error         { return nil }
+func (noBlocks) MarkForDeletion(context.Context, tenant.ID, ulid.ULID, string) error { return nil }
+func (noBlocks) UnmarkForDeletion(context.Context, tenant.ID, ulid.ULID) error       { return nil }
+func (noBlocks) History(context.Context, tenant.ID, int) (prom.Cardinality, error) {
+	return prom.Cardinality{}, nil
+}
+func (noBlocks) DeleteSeries(context.Context, tenant.ID, []string, time.Time, time.Time) error {
+	return nil
+}
+func (noBlocks) CancelSeriesDeletion(context.Context, tenant.ID, string) error { return nil }
+func (noBlocks) SeriesDeletions(context.Context, tenant.ID) ([]prom.SeriesDeletion, error) {
+	return nil, nil
 }
 func (noBlocks) DeleteTenant(context.Context, tenant.ID) error          { return nil }
 func (noBlocks) TenantDeleted(context.Context, tenant.ID) (bool, error) { return true, nil }

@@ -7,6 +7,7 @@ import (
 	"github.com/felixge/fgprof"
 
 	"github.com/amphora-metrics/amphora/pkg/api/admin"
+	"github.com/amphora-metrics/amphora/pkg/api/prom"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 )
 
@@ -23,6 +24,7 @@ const (
 	GetMetricMetadata Action = "aps:GetMetricMetadata"
 	UploadBlocks      Action = "amphora:UploadBlocks"
 	DeleteTenant      Action = "amphora:DeleteTenant"   // all blocks of one's own tenant
+	DeleteSeries      Action = "amphora:DeleteSeries"   // samples of one's own tenant
 	DescribeTenant    Action = "amphora:DescribeTenant" // usage and limits of one's own tenant
 	Scrape            Action = "amphora:Scrape"         // the metrics of the process
 	Admin             Action = "amphora:Admin"          // everything of the process and all tenants
@@ -206,6 +208,8 @@ var Routes = []Route{
 		bind: func(a *API) Handler { return a.prom.FormatQuery }},
 	{Methods: "GET,POST", Path: "/prometheus/api/v1/parse_query", Action: QueryMetrics, Service: Querier, Tenancy: Tenants, Style: JSON, Doc: "Syntax tree of the `query`.",
 		bind: func(a *API) Handler { return a.prom.ParseQuery }},
+	{Methods: "GET", Path: "/prometheus/api/v1/status/tsdb", Action: QueryMetrics, Service: Querier, Tenancy: OneTenant, Style: JSON, Doc: "Cardinality over all blocks of the tenant, as Prometheus shows it of its head: `limit`.",
+		bind: func(a *API) Handler { return serviceCall(a.deps.Blocks.History, handlerOf(prom.StatusTSDB)) }},
 	{Methods: "GET", Path: "/prometheus/api/v1/status/config", Action: Open, Service: Querier, Style: JSON, Doc: "An empty configuration, for clients of Prometheus.",
 		bind: func(*API) Handler { return admin.Empty(map[string]string{"yaml": ""}) }},
 	{Methods: "GET", Path: "/prometheus/api/v1/status/flags", Action: Open, Service: Querier, Style: JSON, Doc: "No flags, for clients of Prometheus.",
@@ -243,28 +247,47 @@ var Routes = []Route{
 			return admin.Ring("store_gateway_ring", "Ring of store-gateways", a.deps.StoreGatewayRing)
 		}},
 	{Methods: "GET", Path: "/store-gateway/tenants", Action: Admin, Service: StoreGateway, Link: "Tenants with blocks", Doc: "Tenants of the bucket.",
-		bind: func(a *API) Handler { return serviceCall(a.deps.Stored, admin.StoredTenants) }},
+		bind: func(a *API) Handler { return serviceCall(a.deps.Blocks.Stored, admin.StoredTenants) }},
 	{Methods: "GET", Path: "/store-gateway/tenant/{tenant}/blocks", Action: Admin, Service: StoreGateway, Doc: "Blocks of one tenant with their marks, as its bucket index has them.",
-		bind: func(a *API) Handler { return serviceCall(a.deps.Stored, admin.StoredBlocks) }},
+		bind: func(a *API) Handler { return serviceCall(a.deps.Blocks.Stored, admin.StoredBlocks) }},
+	{Methods: "GET,POST,DELETE", Path: "/store-gateway/prepare-shutdown", Action: Admin, Service: StoreGateway, Doc: "Whether the store-gateway leaves the ring at its next stop although it is configured to keep its place: `set` or `unset`. POST sets, DELETE takes it back.",
+		bind: func(a *API) Handler { return serviceCall(a.deps.Blocks.StoreShutdown, admin.PrepareShutdown) }},
 
 	{Methods: "GET,POST", Path: "/compactor/ring", Action: Admin, Service: Compactor, Link: "Ring of compactors", Doc: "Compactors and their share of the work; POST forgets one.",
 		bind: func(a *API) Handler { return admin.Ring("compactor_ring", "Ring of compactors", a.deps.CompactorRing) }},
 	{Methods: "GET", Path: "/compactor/tenants", Action: Admin, Service: Compactor, Link: "Tenants and their jobs", Doc: "Tenants of the bucket.",
-		bind: func(a *API) Handler { return serviceCall(a.deps.Planner, admin.CompactorTenants) }},
+		bind: func(a *API) Handler { return serviceCall(a.deps.Blocks.Planner, admin.CompactorTenants) }},
 	{Methods: "GET", Path: "/compactor/tenant/{tenant}/planned_jobs", Action: Admin, Service: Compactor, Doc: "Compaction jobs of one tenant that are due, with their blocks and bytes.",
-		bind: func(a *API) Handler { return serviceCall(a.deps.Planner, admin.PlannedJobs) }},
+		bind: func(a *API) Handler { return serviceCall(a.deps.Blocks.Planner, admin.PlannedJobs) }},
+	{Methods: "GET", Path: "/compactor/tenant/{tenant}/blocks", Action: Admin, Service: Compactor, Doc: "Blocks of one tenant with their marks, and buttons to set and remove these.",
+		bind: func(a *API) Handler {
+			if a.deps.Blocks.Marks == nil || a.deps.Blocks.Stored == nil {
+				return nil
+			}
+			return admin.MarkedBlocks(a.deps.Blocks.Stored)
+		}},
+	{Methods: "POST,DELETE", Path: "/compactor/tenant/{tenant}/block/{block}/no-compact-mark", Action: Admin, Service: Compactor, Doc: "Set a block aside from compaction, with `details`; DELETE, or `undo=true`, lets it be compacted again.",
+		bind: func(a *API) Handler { return serviceCall(a.deps.Blocks.Marks, admin.NoCompactMark) }},
+	{Methods: "POST,DELETE", Path: "/compactor/tenant/{tenant}/block/{block}/deletion-mark", Action: Admin, Service: Compactor, Doc: "Mark a block for deletion, with `details`; DELETE, or `undo=true`, takes that back while the block is there.",
+		bind: func(a *API) Handler { return serviceCall(a.deps.Blocks.Marks, admin.DeletionMark) }},
 	{Methods: "POST", Path: "/compactor/delete_tenant", Action: DeleteTenant, Service: Compactor, Tenancy: OneTenant, Doc: "Mark all blocks of the calling tenant for deletion.",
-		bind: func(a *API) Handler { return serviceCall(a.deps.Deletions, admin.DeleteTenant) }},
+		bind: func(a *API) Handler { return serviceCall(a.deps.Blocks.Deletions, admin.DeleteTenant) }},
 	{Methods: "GET", Path: "/compactor/delete_tenant_status", Action: DeleteTenant, Service: Compactor, Tenancy: OneTenant, Doc: "Whether all blocks of the calling tenant are gone: `{\"tenant_id\":\"...\",\"blocks_deleted\":true}`.",
-		bind: func(a *API) Handler { return serviceCall(a.deps.Deletions, admin.DeleteTenantStatus) }},
+		bind: func(a *API) Handler { return serviceCall(a.deps.Blocks.Deletions, admin.DeleteTenantStatus) }},
+	{Methods: "GET,POST,PUT", Path: "/prometheus/api/v1/admin/tsdb/delete_series", Action: DeleteSeries, Service: Compactor, Tenancy: OneTenant, Style: JSON, Doc: "Delete samples: `match[]` (may repeat), `start`, `end`. They are hidden from queries within a minute and leave object storage later. GET lists the requests.",
+		bind: func(a *API) Handler { return serviceCall(a.deps.Blocks.SeriesDeletions, handlerOf(prom.DeleteSeries)) }},
+	{Methods: "POST,PUT", Path: "/prometheus/api/v1/admin/tsdb/cancel_delete_request", Action: DeleteSeries, Service: Compactor, Tenancy: OneTenant, Style: JSON, Doc: "Take back the request `request_id` to delete series, for as long as it is pending.",
+		bind: func(a *API) Handler {
+			return serviceCall(a.deps.Blocks.SeriesDeletions, handlerOf(prom.CancelSeriesDeletion))
+		}},
 	{Methods: "POST", Path: "/api/v1/upload/block/{block}/start", Action: UploadBlocks, Service: Compactor, Tenancy: OneTenant, Doc: "Begin to upload a block; the body is its meta.json with `thanos.files`.",
-		bind: func(a *API) Handler { return serviceCall(a.deps.Uploads, admin.StartBlockUpload) }},
+		bind: func(a *API) Handler { return serviceCall(a.deps.Blocks.Uploads, admin.StartBlockUpload) }},
 	{Methods: "POST", Path: "/api/v1/upload/block/{block}/files", Action: UploadBlocks, Service: Compactor, Tenancy: OneTenant, Doc: "Upload the file `path` of a block: index or chunks/000001.",
-		bind: func(a *API) Handler { return serviceCall(a.deps.Uploads, admin.UploadBlockFile) }},
+		bind: func(a *API) Handler { return serviceCall(a.deps.Blocks.Uploads, admin.UploadBlockFile) }},
 	{Methods: "POST", Path: "/api/v1/upload/block/{block}/finish", Action: UploadBlocks, Service: Compactor, Tenancy: OneTenant, Doc: "End the upload of a block, which is then checked and published.",
-		bind: func(a *API) Handler { return serviceCall(a.deps.Uploads, admin.FinishBlockUpload) }},
+		bind: func(a *API) Handler { return serviceCall(a.deps.Blocks.Uploads, admin.FinishBlockUpload) }},
 	{Methods: "GET", Path: "/api/v1/upload/block/{block}/check", Action: UploadBlocks, Service: Compactor, Tenancy: OneTenant, Doc: "Where the upload of a block stands: `complete`, `uploading`, `validating` or `failed` with an `error`.",
-		bind: func(a *API) Handler { return serviceCall(a.deps.Uploads, admin.CheckBlockUpload) }},
+		bind: func(a *API) Handler { return serviceCall(a.deps.Blocks.Uploads, admin.CheckBlockUpload) }},
 }
 
 // serviceCall makes a handler of part, none of a part that the process does not have.
@@ -274,6 +297,11 @@ func serviceCall[T comparable](part T, handler func(T) Handler) Handler {
 		return nil
 	}
 	return handler(part)
+}
+
+// handlerOf gives a maker of handlers of another package the type of this one's.
+func handlerOf[T any](maker func(T) func(http.ResponseWriter, *http.Request) error) func(T) Handler {
+	return func(part T) Handler { return maker(part) }
 }
 
 func (a *API) influx() Handler {

@@ -37,6 +37,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/querier"
 	"github.com/amphora-metrics/amphora/pkg/storegateway"
 	"github.com/amphora-metrics/amphora/pkg/telemetry"
+	"github.com/amphora-metrics/amphora/pkg/tombstone"
 	"github.com/amphora-metrics/amphora/pkg/transport"
 )
 
@@ -56,13 +57,14 @@ type App struct {
 	limits *limits.Overrides
 	memory *memory.Ledger
 
-	p        parts
-	api      *api.API
-	services []named        // in start order
-	closers  []func() error // of what is no service, in the order of building
-	draining atomic.Bool
-	known    atomic.Bool                   // an ingester was seen in the ring
-	indexes  atomic.Pointer[block.Indexes] // once built
+	p          parts
+	api        *api.API
+	services   []named        // in start order
+	closers    []func() error // of what is no service, in the order of building
+	draining   atomic.Bool
+	known      atomic.Bool                   // an ingester was seen in the ring
+	storeLeave *storeLeave                   // once built
+	indexes    atomic.Pointer[block.Indexes] // once built
 }
 
 // parts are built when they are first asked for.
@@ -83,6 +85,7 @@ type parts struct {
 	ingester        part[*ingester.Ingester]
 	distributor     part[*distributor.Distributor]
 	querier         part[*querier.Querier]
+	deletions       part[*tombstone.Requests]
 }
 
 type named struct {

@@ -6,12 +6,45 @@ import (
 
 	"github.com/thanos-io/objstore"
 
+	"github.com/amphora-metrics/amphora/pkg/api"
 	"github.com/amphora-metrics/amphora/pkg/api/admin"
+	"github.com/amphora-metrics/amphora/pkg/api/prom"
 	"github.com/amphora-metrics/amphora/pkg/block"
 	"github.com/amphora-metrics/amphora/pkg/compactor"
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/querier"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 )
+
+// mountBlocks gives what is done with blocks, in processes that can.
+func (a *App) mountBlocks(d *api.BlockDeps) error {
+	works, serves := a.cfg.runs("compactor"), a.cfg.runs("store-gateway")
+	if works || serves {
+		b, err := a.blocksBucket()
+		if err != nil {
+			return err
+		}
+		d.Stored = stored{b}
+	}
+	if a.storeLeave != nil {
+		d.StoreShutdown = a.storeLeave
+	}
+	if works || a.cfg.runs("querier") {
+		r, err := a.deletions()
+		if err != nil {
+			return err
+		}
+		d.SeriesDeletions = seriesDeletions{r, a.cfg.Compactor.SeriesDeletionWait}
+	}
+	if works {
+		c, err := a.compactor()
+		if err != nil {
+			return err
+		}
+		d.Uploads, d.Deletions, d.Planner, d.Marks = c, c, planner{c}, c
+	}
+	return nil
+}
 
 // planner gives a compactor the shape that its pages ask for.
 type planner struct{ *compactor.Compactor }
@@ -71,4 +104,29 @@ func (s stored) Blocks(ctx context.Context, id tenant.ID) ([]admin.StoredBlock, 
 		})
 	}
 	return out, time.Unix(idx.UpdatedAt, 0).UTC(), nil
+}
+
+// history gives a querier the shape that the API asks for.
+type history struct{ *querier.Querier }
+
+// History is part of prom.History.
+func (h history) History(ctx context.Context, id tenant.ID, limit int) (prom.Cardinality, error) {
+	var out prom.Cardinality
+	found, err := h.Querier.History(tenant.Inject(ctx, id), limit)
+	if err != nil {
+		return out, err
+	}
+	out.Head.Series, out.Head.MinTime, out.Head.MaxTime = found.Series, found.MinTime, found.MaxTime
+	list := func(counts []block.Count) []prom.Stat {
+		stats := []prom.Stat{}
+		for _, c := range counts {
+			stats = append(stats, prom.Stat{Name: c.Name, Value: c.Count})
+		}
+		return stats
+	}
+	out.SeriesByMetric, out.ValuesByLabel, out.SeriesByPair, out.BytesByLabel = list(found.SeriesByMetric), list(found.ValuesByLabel), list(found.SeriesByPair), list(nil)
+	for _, c := range found.ValuesByLabel {
+		out.Head.LabelPairs += c.Count
+	}
+	return out, nil
 }

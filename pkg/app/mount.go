@@ -106,20 +106,10 @@ func (a *App) mountBackends(d *api.Deps) error {
 			Engine: promql{e, a.limits}, Storage: q, Exemplars: q, Metadata: q,
 			Limits: a.limits.For, Timeout: a.cfg.Engine.Timeout,
 		}
+		d.Blocks.History = history{q}
 	}
-	if a.cfg.runs("store-gateway") {
-		b, err := a.blocksBucket()
-		if err != nil {
-			return err
-		}
-		d.Stored = stored{b}
-	}
-	if a.cfg.runs("compactor") {
-		c, err := a.compactor()
-		if err != nil {
-			return err
-		}
-		d.Uploads, d.Deletions, d.Planner = c, c, planner{c}
+	if err := a.mountBlocks(&d.Blocks); err != nil {
+		return err
 	}
 	if a.cfg.runs("ingester") {
 		ing, err := a.ingester()

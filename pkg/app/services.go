@@ -210,8 +210,13 @@ func (a *App) querier() (*querier.Querier, error) {
 		if err != nil {
 			return nil, err
 		}
+		gone, err := a.deletions()
+		if err != nil {
+			return nil, err
+		}
 		q, err := querier.New(a.cfg.Querier, querier.Deps{
 			Logger: a.log, Reg: a.reg, Ingesters: r, Client: c.For, Stores: stores, Limits: a.limits.For, Memory: a.memory,
+			Tombstones: gone.InForce,
 		})
 		if err != nil {
 			return nil, err

@@ -2,6 +2,7 @@ package app
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -70,9 +71,17 @@ func (a *App) storeRing() (*ring.Ring, error) {
 
 // storeEntry is this process's place among the store-gateways.
 func (a *App) storeEntry() error {
+	if err := os.MkdirAll(a.cfg.StoreGateway.SyncDir, 0o750); err != nil {
+		return fmt.Errorf("make the directory of the store-gateway: %w", err)
+	}
 	c := a.cfg.StoreRing
 	return a.workersEntry(storegateway.RingName, storegateway.RingKey, worker{
 		beats: c.Heartbeats, tokens: tokensPerStoreGateway, tokensFile: filepath.Join(a.cfg.StoreGateway.SyncDir, "tokens"), leave: c.UnregisterOnShutdown,
+		entered: func(e *ring.BasicLifecycler) {
+			a.storeLeave = &storeLeave{entry: e, file: filepath.Join(a.cfg.StoreGateway.SyncDir, shutdownFile), keep: !c.UnregisterOnShutdown}
+			a.storeLeave.load()
+			a.closers = append(a.closers, a.storeLeave.done)
+		},
 	})
 }
 

@@ -22,6 +22,8 @@ type worker struct {
 	tokens     int
 	tokensFile string
 	leave      bool // at shutdown
+	// entered is given the entry. nil: nobody asks for it.
+	entered func(*ring.BasicLifecycler)
 }
 
 // workersKV opens the store of a ring.
@@ -81,6 +83,9 @@ func (a *App) workersEntry(name, key string, w worker) error {
 	if err != nil {
 		return fmt.Errorf("%s ring: %w", name, err)
 	}
+	if w.entered != nil {
+		w.entered(entry)
+	}
 	return a.serve(name+"-entry", entry)
 }
 
@@ -111,10 +116,18 @@ func (a *App) compactor() (*compactor.Compactor, error) {
 			return nil, err
 		}
 		deps := compactor.Deps{Logger: a.log, Reg: a.reg, Bucket: b, Limits: a.limits.For}
+		if deps.Deletions, err = a.deletions(); err != nil {
+			return nil, err
+		}
 		if !a.cfg.alone() {
 			if deps.Owns, err = a.ownsCompaction(); err != nil {
 				return nil, err
 			}
+			r, err := a.compactorRing()
+			if err != nil {
+				return nil, err
+			}
+			deps.Peers = r.InstancesCount
 		}
 		c, err := compactor.New(a.cfg.Compactor, deps)
 		if err != nil {

@@ -64,7 +64,7 @@ func idOf(dir string) ulid.ULID { return ulid.MustParse(filepath.Base(dir)) }
 
 func upload(t testing.TB, bkt objstore.Bucket, dir string) ulid.ULID {
 	t.Helper()
-	if err := Upload(t.Context(), quiet, objstore.NewPrefixedBucket(bkt, "t1"), dir, nil); err != nil {
+	if err := Upload(t.Context(), quiet, objstore.NewPrefixedBucket(bkt, "t1"), dir, Tags{}); err != nil {
 		t.Fatal(err)
 	}
 	return idOf(dir)
@@ -128,7 +128,7 @@ func TestAPartialUploadIsInvisibleAndCanBeRepeated(t *testing.T) {
 		cut := &cutBucket{Bucket: newBucket(t)}
 		cut.left.Store(int64(n))
 		tb := objstore.NewPrefixedBucket(cut, "t1")
-		if err := Upload(t.Context(), quiet, tb, dir, nil); errs.KindOf(err) != errs.Unavailable {
+		if err := Upload(t.Context(), quiet, tb, dir, Tags{}); errs.KindOf(err) != errs.Unavailable {
 			t.Fatalf("cut after %d objects: %v, want Unavailable", n, err)
 		}
 		if idx := scan(t, tb); len(idx.Blocks) != 0 {
@@ -136,7 +136,7 @@ func TestAPartialUploadIsInvisibleAndCanBeRepeated(t *testing.T) {
 		}
 		cut.left.Store(100)
 		for range 2 {
-			if err := Upload(t.Context(), quiet, tb, dir, nil); err != nil {
+			if err := Upload(t.Context(), quiet, tb, dir, Tags{}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -166,7 +166,7 @@ func TestADamagedBlockIsNotUploaded(t *testing.T) {
 			t.Fatal(err)
 		}
 		bkt := objstore.NewInMemBucket()
-		if err := Upload(t.Context(), quiet, bkt, dir, nil); errs.KindOf(err) != errs.Internal {
+		if err := Upload(t.Context(), quiet, bkt, dir, Tags{}); errs.KindOf(err) != errs.Internal {
 			t.Errorf("%s: %v, want Internal", name, err)
 		}
 		if n := len(bkt.Objects()); n != 0 {

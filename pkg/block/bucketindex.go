@@ -68,6 +68,8 @@ type IndexedBlock struct {
 	SizeBytes int64 `json:"size_bytes,omitempty"`
 	// Resolution is that of a downsampled block, in milliseconds; 0: raw.
 	Resolution int64 `json:"resolution,omitempty"`
+	// Erased are the IDs of the tombstones whose samples the block lacks.
+	Erased []string `json:"erased,omitempty"`
 }
 
 // IndexedMark says that a block is marked for deletion, and since when.
@@ -86,6 +88,9 @@ func (m *Meta) Indexed(uploaded time.Time) IndexedBlock {
 		CompactorShard: m.Thanos.Labels[ShardLabel], Source: m.Thanos.Source, CompactionLevel: m.Compaction.Level,
 		OutOfOrder: m.Compaction.FromOutOfOrder() || m.Thanos.Labels[OutOfOrderLabel] == "true",
 		Resolution: m.Thanos.Downsample.Resolution,
+	}
+	if m.Amphora != nil {
+		b.Erased = m.Amphora.Erased
 	}
 	for k, v := range m.Thanos.Labels {
 		if k != ShardLabel && k != OutOfOrderLabel {

@@ -133,3 +133,16 @@ func downloadFile(ctx context.Context, bkt objstore.BucketReader, f File, to str
 	}
 	return nil
 }
+
+// DownloadIndex copies the index of block m to the file to; bkt is the tenant's. Errors: as Download.
+func DownloadIndex(ctx context.Context, bkt objstore.Bucket, m Meta, to string) error {
+	own := objstore.NewPrefixedBucket(bkt, m.ULID.String())
+	files, err := filesOf(ctx, own, m)
+	if err == nil {
+		err = downloadFile(ctx, own, files[len(files)-1], to) // the index comes last
+	}
+	if err != nil {
+		return fmt.Errorf("download the index of block %s: %w", m.ULID, err)
+	}
+	return nil
+}

@@ -7,10 +7,12 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/oklog/ulid/v2"
 	"github.com/thanos-io/objstore"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
 )
@@ -180,7 +182,7 @@ func Delete(ctx context.Context, bkt objstore.Bucket, id ulid.ULID) (n int, err 
 	if err != nil {
 		return n, storeError(ctx, bkt, err, "list block %s", id)
 	}
-	names = append(names, path.Join(id.String(), DeletionMarkFile),
+	names = append(names, path.Join(id.String(), DeletionMarkFile), path.Join(MarkersDir, id.String()+"-"+erasedFile),
 		path.Join(MarkersDir, id.String()+"-"+NoCompactMarkFile), path.Join(MarkersDir, id.String()+"-"+DeletionMarkFile))
 	for _, name := range names {
 		if err := remove(name); err != nil {
@@ -188,4 +190,58 @@ func Delete(ctx context.Context, bkt objstore.Bucket, id ulid.ULID) (n int, err 
 		}
 	}
 	return n, nil
+}
+
+// erasedFile among a tenant's marks says of which tombstones a block never had samples. It spares
+// to look again, and is not repeated beside the block.
+const erasedFile = "erased-mark.json"
+
+type erasedMark struct {
+	ID      ulid.ULID `json:"id"`
+	Version int       `json:"version"`
+	Erased  []string  `json:"erased"`
+}
+
+// MarkErased notes that block id has no samples of tombstones; bkt is the tenant's.
+func MarkErased(ctx context.Context, bkt objstore.Bucket, id ulid.ULID, tombstones []string) error {
+	b, err := json.Marshal(erasedMark{ID: id, Version: markVersion, Erased: tombstones})
+	if err != nil {
+		return err
+	}
+	name := path.Join(MarkersDir, id.String()+"-"+erasedFile)
+	if err := bkt.Upload(ctx, name, bytes.NewReader(b)); err != nil {
+		return storeError(ctx, bkt, err, "write %s", name)
+	}
+	return nil
+}
+
+// ErasedMarks returns what MarkErased noted, by block; bkt is the tenant's. Errors: Unavailable.
+func ErasedMarks(ctx context.Context, bkt objstore.BucketReader) (map[ulid.ULID][]string, error) {
+	ids, err := marked(ctx, bkt, erasedFile)
+	if err != nil {
+		return nil, err
+	}
+	var mu sync.Mutex // guards out
+	out := map[ulid.ULID][]string{}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(listConcurrency)
+	for id := range ids {
+		g.Go(func() error {
+			b, err := readObject(gctx, bkt, path.Join(MarkersDir, id.String()+"-"+erasedFile), maxMetaBytes)
+			if err != nil && errs.KindOf(err) == errs.NotFound {
+				return nil // deleted meanwhile
+			}
+			if err != nil {
+				return err
+			}
+			var m erasedMark
+			if json.Unmarshal(b, &m) == nil { // otherwise the block is looked into again
+				mu.Lock()
+				out[id] = m.Erased
+				mu.Unlock()
+			}
+			return nil
+		})
+	}
+	return out, g.Wait()
 }

@@ -54,6 +54,14 @@ const (
 type Meta struct {
 	tsdb.BlockMeta
 	Thanos Thanos `json:"thanos"`
+	// Amphora is what other programs do not know; nil in blocks of theirs.
+	Amphora *Amphora `json:"amphora,omitempty"`
+}
+
+// Amphora is the section of the meta file that is Amphora's own.
+type Amphora struct {
+	// Erased are the IDs of the tombstones whose samples were left out when the block was made.
+	Erased []string `json:"erased,omitempty"`
 }
 
 // Thanos is the section of the meta file that TSDB itself does not know.

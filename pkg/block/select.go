@@ -32,6 +32,12 @@ const (
 	// known.
 	seriesGuess = 512
 	chunkGuess  = 1024
+
+	// refBytes, seriesBytes and chunkBytes are what a reference to a series, and a series and a chunk
+	// beside their text and data, take in memory.
+	refBytes    = 8
+	seriesBytes = 120
+	chunkBytes  = 96
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -44,6 +50,9 @@ type Selection struct {
 	ShardIndex, ShardCount uint64
 	// LabelsOnly leaves the chunks out.
 	LabelsOnly bool
+	// Memory is told how many bytes reading takes, or gives back if negative; its error ends the
+	// reading. nil: nobody counts. Calls may come from several goroutines.
+	Memory func(bytes int64) error
 }
 
 // Work is what reading took.
@@ -70,6 +79,7 @@ type SeriesSet struct {
 	at    int
 	work  Work
 	err   error
+	held  int64 // bytes of the batch and of refs that Memory was told of
 
 	builder labels.ScratchBuilder
 	metas   []chunks.Meta
@@ -84,7 +94,20 @@ func (b *Block) Select(ctx context.Context, sel Selection) (*SeriesSet, error) {
 		return nil, fmt.Errorf("select from block %s: %w", b.opened.meta.ULID, err)
 	}
 	s.work.Postings = len(s.refs)
+	if err := s.hold(int64(len(s.refs)) * refBytes); err != nil {
+		return nil, fmt.Errorf("select from block %s: %w", b.opened.meta.ULID, err)
+	}
 	return s, nil
+}
+
+// hold tells whoever counts that reading takes n bytes now.
+func (s *SeriesSet) hold(n int64) error {
+	if s.sel.Memory == nil || n == s.held {
+		return nil
+	}
+	more := n - s.held
+	s.held = n
+	return s.sel.Memory(more)
 }
 
 // expand returns the series that match, from the cache if they are there. The caller must not
@@ -206,8 +229,12 @@ func (s *SeriesSet) read() error {
 	}
 	s.refs = s.refs[taken:]
 	s.work.Series += taken
-	if metas == 0 {
-		return nil
+	size := int64(len(s.refs))*refBytes + int64(metas)*chunkBytes
+	for i := range s.batch {
+		size += seriesBytes + int64(s.batch[i].Labels.ByteSize())
+	}
+	if err := s.hold(size); err != nil || metas == 0 {
+		return err
 	}
 	if err := s.readChunks(metas); err != nil {
 		return fmt.Errorf("read chunks of block %s: %w", s.block.opened.meta.ULID, err)
@@ -263,6 +290,9 @@ func (s *SeriesSet) readChunks(n int) error {
 		size += to - from
 		return paged.Range{From: int64(from), To: int64(to)}, err
 	}); err != nil {
+		return err
+	}
+	if err := s.hold(s.held + int64(size)); err != nil {
 		return err
 	}
 	slab := make([]byte, 0, size)

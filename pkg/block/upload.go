@@ -23,17 +23,26 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/errs"
 )
 
+// Tags are what a block is published with.
+type Tags struct {
+	External map[string]string // labels by which compactors tell kinds of blocks apart
+	Erased   []string          // as in Amphora
+}
+
 // Upload publishes the block in directory dir; bkt is the tenant's. It checks the block first and
 // refuses one that is damaged. The meta file goes last, so the block is invisible until it is
 // complete; calling again after an error, or after success, is safe. Nothing is deleted locally.
-// The block gets the external labels given, by which compactors tell kinds of blocks apart. Errors: Internal for a block that must not be published, Unavailable for the storage.
-func Upload(ctx context.Context, logger *slog.Logger, bkt objstore.Bucket, dir string, external map[string]string) error {
+// Errors: Internal for a block that must not be published, Unavailable for the storage.
+func Upload(ctx context.Context, logger *slog.Logger, bkt objstore.Bucket, dir string, tags Tags) error {
 	start := time.Now()
 	meta, err := verify(dir)
 	if err != nil {
 		return fmt.Errorf("check block %s before upload: %w", dir, err)
 	}
-	maps.Copy(meta.Thanos.Labels, external)
+	maps.Copy(meta.Thanos.Labels, tags.External)
+	if meta.Amphora = nil; len(tags.Erased) > 0 {
+		meta.Amphora = &Amphora{Erased: tags.Erased}
+	}
 	id := meta.ULID.String()
 	remote, err := ReadMeta(ctx, bkt, meta.ULID)
 	switch {

@@ -16,6 +16,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
+	"github.com/amphora-metrics/amphora/pkg/tombstone"
 )
 
 // cleaning is the piece of work of a tenant that is its cleanup.
@@ -102,14 +103,21 @@ func (c *Compactor) report(ctx context.Context, id tenant.ID, scan *block.Scan) 
 		c.metrics.estimateFailures.Inc()
 		return err
 	}
-	jobs := plan(eligible(scan.Index, aside), c.planning(id))
-	c.metrics.tenant(id, scan, len(aside), jobs, c.deps.Now())
+	jobs, erased, err := c.due(ctx, id, eligible(scan.Index, aside))
+	if err == nil {
+		err = c.reportErased(ctx, id, scan.Index, erased)
+	}
+	if err != nil {
+		c.metrics.estimateFailures.Inc()
+		return err
+	}
+	c.metrics.tenant(id, scan, len(aside), jobs, c.deps.Now(), c.Estimate)
 	return nil
 }
 
 // retire marks the blocks that are older than the tenant's retention.
 func (c *Compactor) retire(ctx context.Context, id tenant.ID, idx *block.BucketIndex) error {
-	keep := limits.CompactorBlocksRetentionPeriod.Of(c.deps.Limits(id))
+	keep := tombstone.KeepAll(c.deps.Limits(id))
 	if keep <= 0 {
 		return nil
 	}

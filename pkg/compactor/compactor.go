@@ -26,6 +26,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
+	"github.com/amphora-metrics/amphora/pkg/tombstone"
 )
 
 // RingName and RingKey are where compactors register.
@@ -45,7 +46,11 @@ type Deps struct {
 	Limits func(tenant.ID) limits.View
 	// Owns says whether a piece of work of a tenant is this process's. nil: all is.
 	Owns func(id tenant.ID, key string) (bool, error)
-	Now  func() time.Time // nil: time.Now
+	// Peers is how many compactors share the work. nil: this one does all.
+	Peers func() int
+	// Deletions are the requests to delete series. nil: there are none.
+	Deletions *tombstone.Requests
+	Now       func() time.Time // nil: time.Now
 }
 
 // Compactor works on the bucket while it runs. It is a services.Service.
@@ -55,6 +60,7 @@ type Compactor struct {
 	ranges  []int64
 	deps    Deps
 	metrics *metrics
+	pace    pace
 
 	checks     chan struct{} // a token for each uploaded block being checked
 	background sync.WaitGroup
@@ -264,7 +270,8 @@ func (c *Compactor) Plan(ctx context.Context, id tenant.ID) ([]Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	return plan(eligible(scan.Index, aside), c.planning(id)), nil
+	jobs, _, err := c.due(ctx, id, eligible(scan.Index, aside))
+	return jobs, err
 }
 
 // eligible returns the blocks that may be compacted.

@@ -150,7 +150,7 @@ func (w *world) replica(from int64, n int, lacks func(series, sample int) bool) 
 	if err := bw.Close(); err != nil {
 		w.t.Fatal(err)
 	}
-	if err := block.Upload(w.t.Context(), discard, w.tenantBucket(), filepath.Join(dir, id.String()), nil); err != nil {
+	if err := block.Upload(w.t.Context(), discard, w.tenantBucket(), filepath.Join(dir, id.String()), block.Tags{}); err != nil {
 		w.t.Fatal(err)
 	}
 	return id
@@ -466,46 +466,6 @@ func TestADeletedTenantLeavesNothingBehind(t *testing.T) {
 	n := 0
 	if err := w.bkt.Iter(t.Context(), "", func(string) error { n++; return nil }, objstore.WithRecursiveIter()); err != nil || n != 0 {
 		t.Errorf("%d objects are left, %v", n, err)
-	}
-}
-
-func TestDeletionsLeaveOutWhatTheySay(t *testing.T) {
-	w := newWorld(t)
-	id := w.replica(0, 10, nil)
-	m, err := block.ReadMeta(t.Context(), w.tenantBucket(), id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := filepath.Join(t.TempDir(), id.String())
-	if err := block.Download(t.Context(), w.tenantBucket(), m, dir); err != nil {
-		t.Fatal(err)
-	}
-	tc, err := newTSDBCompactor(t.Context(), discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dest := t.TempDir()
-	ids, err := tc.CompactWithBlockPopulator(dest, []string{dir}, nil, part{deletions: []Deletion{
-		{Matchers: []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "i", "0003")}, MinTime: -1 << 60, MaxTime: 1 << 60},
-		{Matchers: []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "i", "0004")}, MinTime: 600_000, MaxTime: 1_200_000},
-	}})
-	if err != nil || len(ids) != 1 {
-		t.Fatalf("%v, %v", ids, err)
-	}
-	got := truth{}
-	w.readBlock(got, filepath.Join(dest, ids[0].String()))
-	want := w.truth
-	delete(want, `{__name__="m", i="0003"}`)
-	for at := int64(600_000); at <= 1_200_000; at += 60_000 {
-		delete(want[`{__name__="m", i="0004"}`], at)
-	}
-	for series, samples := range want {
-		if !maps.Equal(samples, got[series]) {
-			t.Errorf("series %s has %d samples, want %d", series, len(got[series]), len(samples))
-		}
-	}
-	if len(got) != len(want) {
-		t.Errorf("%d series, want %d", len(got), len(want))
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/block"
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
+	"github.com/amphora-metrics/amphora/pkg/tombstone"
 )
 
 // transferConcurrency is how many blocks of a job are copied at the same time.
@@ -31,21 +32,24 @@ const (
 
 // work is a job being done.
 type work struct {
-	c   *Compactor
-	id  tenant.ID
-	bkt objstore.Bucket // the tenant's
-	job Job
-	dir string
+	c     *Compactor
+	began time.Time
+	id    tenant.ID
+	bkt   objstore.Bucket // the tenant's
+	job   Job
+	dir   string
 	// sources are the blocks to be compacted, and dirs where they lie.
 	sources []block.Meta
 	dirs    []string
+	// gone is what the new blocks lack.
+	gone tombstone.Set
 }
 
 // do does one job: sources are copied here, made into new blocks, these are uploaded, and then the
 // sources are marked for deletion. Errors: Unavailable for the storage and the disk; Internal if a
 // block is damaged, which is set aside before do returns, so that the next try goes without it.
 func (c *Compactor) do(ctx context.Context, id tenant.ID, j Job) (err error) {
-	w := &work{c: c, id: id, bkt: c.bucket(id), job: j,
+	w := &work{c: c, began: time.Now(), id: id, bkt: c.bucket(id), job: j,
 		dir: filepath.Join(c.scratch(), fmt.Sprintf("%016x", xxhash.Sum64String(string(id)+"/"+j.Key)))}
 	if err := errors.Join(os.RemoveAll(w.dir), os.MkdirAll(w.dir, 0o750)); err != nil {
 		return errs.New(errs.Unavailable, "prepare the job's directory: %w", err)
@@ -61,10 +65,17 @@ func (c *Compactor) do(ctx context.Context, id tenant.ID, j Job) (err error) {
 	if len(w.sources) == 0 || j.Stage == Merge && len(w.sources) < 2 {
 		return nil
 	}
+	if w.gone, err = c.gone(ctx, id, &j); err != nil {
+		return err
+	}
+	if j.Stage == Rewrite {
+		if touched, err := w.touched(ctx); err != nil || !touched {
+			return err
+		}
+	}
 	if err := w.download(ctx); err != nil {
 		return err
 	}
-	began := time.Now()
 	made, err := w.compact(ctx)
 	if err != nil {
 		return err
@@ -76,8 +87,9 @@ func (c *Compactor) do(ctx context.Context, id tenant.ID, j Job) (err error) {
 		return err
 	}
 	c.metrics.compacted(j.Stage, len(w.sources))
+	c.pace.add(j.Bytes(), time.Since(w.began))
 	c.deps.Logger.Info("blocks compacted", "tenant", id, "stage", string(j.Stage), "shard", j.Shard, "from", j.MinTime, "to", j.MaxTime,
-		"sources", len(w.sources), "results", len(made), "took", time.Since(began))
+		"sources", len(w.sources), "results", len(made), "took", time.Since(w.began))
 	return nil
 }
 
@@ -243,11 +255,11 @@ func (w *work) compact(ctx context.Context) ([]made, error) {
 	if err := os.MkdirAll(dest, 0o750); err != nil {
 		return nil, errs.New(errs.Unavailable, "prepare the job's directory: %w", err)
 	}
-	parts := []part{{}}
+	parts := []part{{gone: w.gone}}
 	if w.job.Stage == Split {
 		parts = parts[:0]
 		for i := range w.job.Shards {
-			parts = append(parts, part{shard: uint64(i), shards: uint64(w.job.Shards)})
+			parts = append(parts, part{shard: uint64(i), shards: uint64(w.job.Shards), gone: w.gone})
 		}
 	}
 	tc, err := newTSDBCompactor(ctx, quiet(w.c.deps.Logger))
@@ -298,7 +310,7 @@ func (w *work) upload(ctx context.Context, blocks []made) error {
 		if m.shard != "" {
 			labels[block.ShardLabel] = m.shard
 		}
-		if err := block.Upload(ctx, w.c.deps.Logger, w.bkt, m.dir, labels); err != nil {
+		if err := block.Upload(ctx, w.c.deps.Logger, w.bkt, m.dir, block.Tags{External: labels, Erased: names(w.gone)}); err != nil {
 			return err
 		}
 	}

@@ -33,6 +33,7 @@ type metrics struct {
 type perTenant struct {
 	blocks, marks, partials, aside, updated *prometheus.GaugeVec
 	backlogJobs, backlogBytes               *prometheus.GaugeVec
+	backlogSeconds                          *prometheus.GaugeVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -78,13 +79,14 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		uploads:       counter("block_uploads_total", "Blocks published by the block upload API."),
 		uploadsFailed: counter("block_uploads_failed_total", "Uploaded blocks that were refused because they are damaged."),
 		perTenant: perTenant{
-			blocks:       ofTenant("bucket_blocks_count", "Blocks of the tenant in the bucket, those marked for deletion included."),
-			marks:        ofTenant("bucket_blocks_marked_for_deletion_count", "Blocks of the tenant that are marked for deletion."),
-			partials:     ofTenant("bucket_blocks_partials_count", "Blocks of the tenant without a meta file."),
-			aside:        ofTenant("bucket_blocks_marked_for_no_compaction_count", "Blocks of the tenant that are set aside from compaction."),
-			updated:      ofTenant("bucket_index_last_successful_update_timestamp_seconds", "When the tenant's bucket index was brought up to date."),
-			backlogJobs:  ofTenant("bucket_index_estimated_compaction_jobs", "Compaction jobs of the tenant that are due.", "type"),
-			backlogBytes: ofTenant("bucket_index_estimated_compaction_bytes", "Bytes of the blocks of these jobs.", "type"),
+			blocks:         ofTenant("bucket_blocks_count", "Blocks of the tenant in the bucket, those marked for deletion included."),
+			marks:          ofTenant("bucket_blocks_marked_for_deletion_count", "Blocks of the tenant that are marked for deletion."),
+			partials:       ofTenant("bucket_blocks_partials_count", "Blocks of the tenant without a meta file."),
+			aside:          ofTenant("bucket_blocks_marked_for_no_compaction_count", "Blocks of the tenant that are set aside from compaction."),
+			updated:        ofTenant("bucket_index_last_successful_update_timestamp_seconds", "When the tenant's bucket index was brought up to date."),
+			backlogJobs:    ofTenant("bucket_index_estimated_compaction_jobs", "Compaction jobs of the tenant that are due.", "type"),
+			backlogBytes:   ofTenant("bucket_index_estimated_compaction_bytes", "Bytes of the blocks of these jobs.", "type"),
+			backlogSeconds: ofTenant("bucket_index_estimated_compaction_seconds", "How long these jobs take if all compactors are as quick as this one was lately; absent before its first job. A rise means that compaction does not keep up."),
 		},
 		known: map[tenant.ID]bool{},
 	}
@@ -97,7 +99,7 @@ func (m *metrics) compacted(s Stage, blocks int) {
 }
 
 // tenant sets what is known of a tenant.
-func (m *metrics) tenant(id tenant.ID, scan *block.Scan, aside int, jobs []Job, now time.Time) {
+func (m *metrics) tenant(id tenant.ID, scan *block.Scan, aside int, jobs []Job, now time.Time, estimate func(int64) time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.known[id] = true
@@ -112,7 +114,10 @@ func (m *metrics) tenant(id tenant.ID, scan *block.Scan, aside int, jobs []Job, 
 		n[jobs[i].Stage]++
 		bytes[jobs[i].Stage] += jobs[i].Bytes()
 	}
-	for _, s := range []Stage{Split, Merge} {
+	if takes := estimate(bytes[Split] + bytes[Merge] + bytes[Rewrite]); takes > 0 || len(jobs) == 0 {
+		m.backlogSeconds.WithLabelValues(user).Set(takes.Seconds())
+	}
+	for _, s := range []Stage{Split, Merge, Rewrite} {
 		m.backlogJobs.WithLabelValues(user, string(s)).Set(float64(n[s]))
 		m.backlogBytes.WithLabelValues(user, string(s)).Set(float64(bytes[s]))
 	}
@@ -128,7 +133,7 @@ func (m *metrics) forget(id tenant.ID) {
 func (m *metrics) drop(id tenant.ID) {
 	delete(m.known, id)
 	labels := prometheus.Labels{"user": string(id)}
-	for _, v := range []*prometheus.GaugeVec{m.blocks, m.marks, m.partials, m.aside, m.updated, m.backlogJobs, m.backlogBytes} {
+	for _, v := range []*prometheus.GaugeVec{m.blocks, m.marks, m.partials, m.aside, m.updated, m.backlogJobs, m.backlogBytes, m.backlogSeconds} {
 		v.DeletePartialMatch(labels)
 	}
 }

@@ -22,6 +22,8 @@ type Stage string
 const (
 	Split Stage = "split"
 	Merge Stage = "merge"
+	// Rewrite makes one block anew without the samples that are deleted.
+	Rewrite Stage = "rewrite"
 )
 
 // Job is some blocks to be made into one, or into one for each shard.

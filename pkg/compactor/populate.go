@@ -14,19 +14,14 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunks"
 	"github.com/prometheus/prometheus/tsdb/index"
 	"github.com/prometheus/prometheus/tsdb/tombstones"
-)
 
-// Deletion is samples that a new block is to lack: those with MinTime <= t <= MaxTime
-// (milliseconds) of the series that match all matchers.
-type Deletion struct {
-	Matchers         []*labels.Matcher
-	MinTime, MaxTime int64
-}
+	"github.com/amphora-metrics/amphora/pkg/tombstone"
+)
 
 // part says which series of the source blocks a new block gets, and without which samples.
 type part struct {
 	shard, shards uint64 // of shards, if there are any, only the series of shard
-	deletions     []Deletion
+	gone          tombstone.Set
 }
 
 // PopulateBlock lets the TSDB fill a block with p's part of the source blocks.
@@ -64,19 +59,15 @@ func newView(ctx context.Context, b tsdb.BlockReader, p part, postings tsdb.Inde
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, ix.Close()) }()
-	deleted, err := v.applyDeletions(ctx, ix, p.deletions)
-	if err != nil {
-		return nil, err
-	}
+	m := v.Meta()
+	gone := p.gone.In(m.MinTime, m.MaxTime-1)
+	choosing := p.shards > 0 || !gone.Empty()
 	symbols := map[string]struct{}{}
 	var builder labels.ScratchBuilder
 	all := postings(ctx, ix)
 	for all.Next() {
 		ref := all.At()
-		if deleted[ref] {
-			continue
-		}
-		if p.shards > 0 {
+		if choosing {
 			if err := ctx.Err(); err != nil {
 				return nil, err
 			}
@@ -84,9 +75,14 @@ func newView(ctx context.Context, b tsdb.BlockReader, p part, postings tsdb.Inde
 				return nil, err
 			}
 			ls := builder.Labels()
-			if labels.StableHash(ls)%p.shards != p.shard {
+			if p.shards > 0 && labels.StableHash(ls)%p.shards != p.shard {
 				continue
 			}
+			hidden := gone.Of(ls)
+			if tombstone.Covers(hidden, m.MinTime, m.MaxTime-1) {
+				continue
+			}
+			v.gone.AddInterval(ref, hidden...)
 			ls.Range(func(l labels.Label) {
 				note(symbols, l.Name)
 				note(symbols, l.Value)
@@ -94,7 +90,7 @@ func newView(ctx context.Context, b tsdb.BlockReader, p part, postings tsdb.Inde
 		}
 		v.refs = append(v.refs, ref)
 	}
-	if p.shards > 0 {
+	if choosing {
 		v.symbols = make([]string, 0, len(symbols))
 		for s := range symbols {
 			v.symbols = append(v.symbols, s)
@@ -109,32 +105,6 @@ func note(symbols map[string]struct{}, s string) {
 	if _, ok := symbols[s]; !ok {
 		symbols[string([]byte(s))] = struct{}{}
 	}
-}
-
-// applyDeletions notes which samples to leave out, and returns the series of which nothing is left.
-func (v *view) applyDeletions(ctx context.Context, ix tsdb.IndexReader, deletions []Deletion) (map[storage.SeriesRef]bool, error) {
-	gone := map[storage.SeriesRef]bool{}
-	m := v.Meta()
-	for _, d := range deletions {
-		if d.MaxTime < m.MinTime || d.MinTime >= m.MaxTime {
-			continue
-		}
-		p, err := tsdb.PostingsForMatchers(ctx, ix, slices.Clone(d.Matchers)...) // it sorts them in place
-		if err != nil {
-			return nil, err
-		}
-		for p.Next() {
-			if d.MinTime <= m.MinTime && d.MaxTime >= m.MaxTime-1 {
-				gone[p.At()] = true
-			} else {
-				v.gone.AddInterval(p.At(), tombstones.Interval{Mint: d.MinTime, Maxt: d.MaxTime})
-			}
-		}
-		if err := p.Err(); err != nil {
-			return nil, err
-		}
-	}
-	return gone, nil
 }
 
 // Index returns the block's index with the symbols of the view.

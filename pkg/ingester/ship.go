@@ -90,7 +90,7 @@ func (t *tenantHead) upload(ctx context.Context, b head.Block) error {
 	var err error
 	for tries.Ongoing() {
 		i.metrics.uploads.Inc()
-		err = block.Upload(ctx, i.log.With("tenant", t.id), objstore.NewPrefixedBucket(i.bucket, string(t.id)), b.Dir, t.externalLabels(b))
+		err = block.Upload(ctx, i.log.With("tenant", t.id), objstore.NewPrefixedBucket(i.bucket, string(t.id)), b.Dir, block.Tags{External: t.externalLabels(b)})
 		if err == nil {
 			i.metrics.lastUpload.Set(float64(i.now().Unix()))
 			return nil

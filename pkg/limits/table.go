@@ -226,6 +226,11 @@ func atMostAMinute(x time.Duration) error {
 var (
 	CompactorBlocksRetentionPeriod = define("compactor_blocks_retention_period", "compactor.blocks-retention-period", time.Duration(0), "",
 		"Blocks whose newest sample is older are deleted. 0: they are kept for ever.", "compactor")
+	RetentionBySelector = structured(Row{Name: "compactor_blocks_retention_by_selector", Flag: "compactor.blocks-retention-by-selector", Default: new(RetentionRules),
+		Doc: "List of {selector, period}: how long the samples of matching series stay. The first rule that matches a series counts; compactor_blocks_retention_period is for the series that no rule matches. Period 0: for ever. Queries do not show older samples, and compaction removes them.",
+		By:  []string{"compactor", "querier"}}, readRetentionRules)
+	MaxSeriesDeletionRequests = define("max_series_deletion_requests", "compactor.max-series-deletion-requests", 100, "requests",
+		"Requests to delete series that may be open at the same time; each series of a query is held against all of them. 0: a tenant may delete no series.", "compactor")
 	CompactorSplitAndMergeShards = define("compactor_split_and_merge_shards", "compactor.split-and-merge-shards", 0, "shards",
 		"Blocks that a tenant's series are split into: about one for 8 million active series. 0: blocks are not split.", "compactor")
 	CompactorSplitGroups = define("compactor_split_groups", "compactor.split-groups", 1, "groups",

@@ -16,29 +16,33 @@ import (
 // LabelNames returns the names of the labels of the series that match, sorted, each once. hints
 // may limit how many; the first ones are returned.
 func (s *session) LabelNames(ctx context.Context, hints *storage.LabelHints, matchers ...*labels.Matcher) ([]string, annotations.Annotations, error) {
-	return s.labels(ctx, hints, labelCall{
-		ingester: func(ctx context.Context, c ingesterpb.IngesterQueryClient, sc scope, limit uint64) (labelStrings, error) {
-			r, err := c.LabelNames(ctx, &ingesterpb.LabelNamesRequest{MinTime: sc.mint, MaxTime: sc.maxt, Matchers: toWire(matchers), Limit: limit})
-			return labelStrings{r.GetNames(), r.GetCompleteSince()}, err
-		},
-		store: func(ctx context.Context, c storepb.StoreGatewayClient, sc scope, blocks [][]byte) ([]string, [][]byte, error) {
-			r, err := c.LabelNames(ctx, &storepb.LabelNamesRequest{MinTime: sc.mint, MaxTime: sc.blocksMaxt, Matchers: toWire(matchers), Blocks: blocks})
-			return r.GetNames(), r.GetBlocks(), err
-		},
+	return s.shownLabels(ctx, hints, "", matchers, func(ctx context.Context, hints *storage.LabelHints, matchers []*labels.Matcher) ([]string, error) {
+		return s.labels(ctx, hints, labelCall{
+			ingester: func(ctx context.Context, c ingesterpb.IngesterQueryClient, sc scope, limit uint64) (labelStrings, error) {
+				r, err := c.LabelNames(ctx, &ingesterpb.LabelNamesRequest{MinTime: sc.mint, MaxTime: sc.maxt, Matchers: toWire(matchers), Limit: limit})
+				return labelStrings{r.GetNames(), r.GetCompleteSince()}, err
+			},
+			store: func(ctx context.Context, c storepb.StoreGatewayClient, sc scope, blocks [][]byte) ([]string, [][]byte, error) {
+				r, err := c.LabelNames(ctx, &storepb.LabelNamesRequest{MinTime: sc.mint, MaxTime: sc.blocksMaxt, Matchers: toWire(matchers), Blocks: blocks})
+				return r.GetNames(), r.GetBlocks(), err
+			},
+		})
 	})
 }
 
 // LabelValues returns the values that label name has in the series that match, as LabelNames does.
 func (s *session) LabelValues(ctx context.Context, name string, hints *storage.LabelHints, matchers ...*labels.Matcher) ([]string, annotations.Annotations, error) {
-	return s.labels(ctx, hints, labelCall{
-		ingester: func(ctx context.Context, c ingesterpb.IngesterQueryClient, sc scope, limit uint64) (labelStrings, error) {
-			r, err := c.LabelValues(ctx, &ingesterpb.LabelValuesRequest{Name: name, MinTime: sc.mint, MaxTime: sc.maxt, Matchers: toWire(matchers), Limit: limit})
-			return labelStrings{r.GetValues(), r.GetCompleteSince()}, err
-		},
-		store: func(ctx context.Context, c storepb.StoreGatewayClient, sc scope, blocks [][]byte) ([]string, [][]byte, error) {
-			r, err := c.LabelValues(ctx, &storepb.LabelValuesRequest{Name: name, MinTime: sc.mint, MaxTime: sc.blocksMaxt, Matchers: toWire(matchers), Blocks: blocks})
-			return r.GetValues(), r.GetBlocks(), err
-		},
+	return s.shownLabels(ctx, hints, name, matchers, func(ctx context.Context, hints *storage.LabelHints, matchers []*labels.Matcher) ([]string, error) {
+		return s.labels(ctx, hints, labelCall{
+			ingester: func(ctx context.Context, c ingesterpb.IngesterQueryClient, sc scope, limit uint64) (labelStrings, error) {
+				r, err := c.LabelValues(ctx, &ingesterpb.LabelValuesRequest{Name: name, MinTime: sc.mint, MaxTime: sc.maxt, Matchers: toWire(matchers), Limit: limit})
+				return labelStrings{r.GetValues(), r.GetCompleteSince()}, err
+			},
+			store: func(ctx context.Context, c storepb.StoreGatewayClient, sc scope, blocks [][]byte) ([]string, [][]byte, error) {
+				r, err := c.LabelValues(ctx, &storepb.LabelValuesRequest{Name: name, MinTime: sc.mint, MaxTime: sc.blocksMaxt, Matchers: toWire(matchers), Blocks: blocks})
+				return r.GetValues(), r.GetBlocks(), err
+			},
+		})
 	})
 }
 
@@ -56,15 +60,15 @@ type labelStrings struct {
 
 func (l labelStrings) completeSince() int64 { return l.since }
 
-func (s *session) labels(ctx context.Context, hints *storage.LabelHints, call labelCall) ([]string, annotations.Annotations, error) {
+func (s *session) labels(ctx context.Context, hints *storage.LabelHints, call labelCall) ([]string, error) {
 	release, err := s.q.acquire(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer release()
 	sc, err := s.q.scope(ctx, s.mint, s.maxt)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	limit := 0
 	if hints != nil {
@@ -92,13 +96,13 @@ func (s *session) labels(ctx context.Context, hints *storage.LabelHints, call la
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	all := union(append(recent, old...))
 	if limit > 0 && len(all) > limit {
 		all = all[:limit]
 	}
-	return all, nil, nil
+	return all, nil
 }
 
 // union returns the strings of all lists, sorted, each once.

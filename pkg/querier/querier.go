@@ -17,6 +17,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/memory"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
+	"github.com/amphora-metrics/amphora/pkg/tombstone"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
 )
 
@@ -32,8 +33,10 @@ type Deps struct {
 	Client    func(addr string) (ingesterpb.IngesterQueryClient, error)
 	Stores    *Stores // nil: there are no blocks
 	Limits    func(tenant.ID) limits.View
-	Memory    *memory.Ledger   // nil: not bounded
-	Now       func() time.Time // nil: time.Now
+	Memory    *memory.Ledger // nil: not bounded
+	// Tombstones returns what queries of a tenant must not show. nil: nothing is hidden.
+	Tombstones func(context.Context, tenant.ID) (tombstone.Set, error)
+	Now        func() time.Time // nil: time.Now
 }
 
 // Querier reads the data of one tenant, the one its caller's context names. It is a

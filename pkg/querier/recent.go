@@ -41,6 +41,10 @@ func (e exemplars) Select(start, end int64, matchers ...[]*labels.Matcher) ([]ex
 	if err != nil {
 		return nil, err
 	}
+	hidden, err := e.q.hidden(e.ctx, sc)
+	if err != nil {
+		return nil, err
+	}
 	merged := map[string]*exemplar.QueryResult{}
 	var b labels.ScratchBuilder
 	for _, a := range answers {
@@ -68,6 +72,7 @@ func (e exemplars) Select(start, end int64, matchers ...[]*labels.Matcher) ([]ex
 	for _, r := range merged {
 		slices.SortFunc(r.Exemplars, compareExemplars)
 		r.Exemplars = slices.CompactFunc(r.Exemplars, func(a, b exemplar.Exemplar) bool { return compareExemplars(a, b) == 0 })
+		r.Exemplars = withoutHidden(r.Exemplars, hidden.Of(r.SeriesLabels))
 		if len(r.Exemplars) > 0 {
 			out = append(out, *r)
 		}

@@ -6,6 +6,8 @@ import (
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/chunks"
+
+	"github.com/amphora-metrics/amphora/pkg/tombstone"
 )
 
 // series is the merged chunks of one series, sorted by time; they may overlap.
@@ -15,6 +17,7 @@ type series struct {
 	mint, maxt int64
 	untrimmed  bool // chunks may reach over mint and maxt
 	mixed      bool // chunks come from several replicas or blocks
+	hidden     tombstone.Intervals
 }
 
 func (s *series) Labels() labels.Labels { return s.lset }
@@ -57,10 +60,20 @@ type samples struct {
 
 	mixed bool
 	fresh bool // the current sample need not stand behind the last one in its chunk
+
+	hidden tombstone.Intervals // of those that are not over
 }
 
 func (s *samples) reset(of *series) {
-	*s = samples{metas: of.metas, mint: of.mint, maxt: of.maxt, mixed: of.mixed, alone: s.alone}
+	*s = samples{metas: of.metas, mint: of.mint, maxt: of.maxt, mixed: of.mixed || len(of.hidden) > 0, alone: s.alone, hidden: of.hidden}
+}
+
+// hides says whether the sample at t is deleted. Times must not go back.
+func (s *samples) hides(t int64) bool {
+	for len(s.hidden) > 0 && s.hidden[0].Maxt < t {
+		s.hidden = s.hidden[1:]
+	}
+	return len(s.hidden) > 0 && s.hidden[0].Mint <= t
 }
 
 // open makes the next group that reaches t the current one.
@@ -101,6 +114,10 @@ func (s *samples) Next() chunkenc.ValueType {
 			if t := s.cur.AtT(); t > s.maxt {
 				return s.end()
 			} else if t >= s.mint {
+				if len(s.hidden) > 0 && s.hides(t) {
+					s.fresh = true
+					continue
+				}
 				return s.typ
 			}
 		}
@@ -134,8 +151,16 @@ func (s *samples) Seek(t millis) chunkenc.ValueType {
 	s.fresh = true
 	for {
 		if s.typ = s.cur.Seek(t); s.typ != chunkenc.ValNone {
-			if s.cur.AtT() > s.maxt {
+			at := s.cur.AtT()
+			if at > s.maxt {
 				return s.end()
+			}
+			if len(s.hidden) > 0 && s.hides(at) {
+				if s.hidden[0].Maxt >= s.maxt {
+					return s.end()
+				}
+				t = s.hidden[0].Maxt + 1
+				continue
 			}
 			return s.typ
 		}
@@ -210,7 +235,7 @@ func (c *chunkIterator) Next() bool {
 		c.i = end
 		switch {
 		case maxt < s.mint:
-		case end == start+1 && (s.untrimmed || s.metas[start].MinTime >= s.mint && maxt <= s.maxt):
+		case end == start+1 && !touches(s.hidden, s.metas[start].MinTime, maxt) && (s.untrimmed || s.metas[start].MinTime >= s.mint && maxt <= s.maxt):
 			c.at = s.metas[start]
 			return true
 		default:

@@ -63,6 +63,7 @@ type selection struct {
 
 	budget *budget
 	points points // charged for each series
+	hiding hiding
 }
 
 // points is what the engine makes of each series of a selection: a value for each step at which the
@@ -152,21 +153,28 @@ func (s *session) fetch(ctx context.Context, h storage.SelectHints, matchers []*
 	h.Start, h.End = sc.mint, sc.maxt
 	out.mint, out.maxt = sc.mint, sc.maxt
 
-	b := s.budgetOf(sc)
-	out.budget = b
+	out.budget = s.budgetOf(sc)
+	if out.hiding, err = s.q.hiding(ctx, sc, h, matchers, out.budget); err != nil {
+		return err
+	}
+	out.merger, err = s.q.merged(ctx, sc, h, matchers, out.budget)
+	return err
+}
+
+// merged selects from ingesters and blocks.
+func (q *Querier) merged(ctx context.Context, sc scope, h storage.SelectHints, matchers []*labels.Matcher, b *budget) (*merger, error) {
 	var recent, old []source
 	g, gctx := errgroup.WithContext(ctx)
 	if sc.ingesters {
-		g.Go(func() (err error) { recent, err = s.q.selectIngesters(gctx, sc, h, matchers, b); return err })
+		g.Go(func() (err error) { recent, err = q.selectIngesters(gctx, sc, h, matchers, b); return err })
 	}
 	if sc.blocks {
-		g.Go(func() (err error) { old, err = s.q.selectBlocks(gctx, sc, h, matchers, b); return err })
+		g.Go(func() (err error) { old, err = q.selectBlocks(gctx, sc, h, matchers, b); return err })
 	}
 	if err := g.Wait(); err != nil {
-		return err
+		return nil, err
 	}
-	out.merger = newMerger(append(recent, old...), s.q.metrics)
-	return nil
+	return newMerger(append(recent, old...), q.metrics), nil
 }
 
 func (s *session) budgetOf(sc scope) *budget {
@@ -184,9 +192,14 @@ func (s *selection) next() bool {
 	if s.err != nil || s.limit > 0 && s.n >= s.limit {
 		return false
 	}
-	if !s.merger.next() {
-		s.err = s.merger.failure
-		return false
+	for shown := false; !shown; {
+		if !s.merger.next() {
+			s.err = s.merger.failure
+			return false
+		}
+		if shown, s.err = s.hiding.shows(s); s.err != nil {
+			return false
+		}
 	}
 	s.n++
 	if ms := s.merger.metas; len(ms) > 0 && s.points.step > 0 {
@@ -198,7 +211,7 @@ func (s *selection) next() bool {
 }
 
 func (s *selection) series() *series {
-	return &series{lset: s.merger.lset, metas: s.merger.metas, mint: s.mint, maxt: s.maxt, untrimmed: s.untrimmed, mixed: s.merger.mixed}
+	return &series{lset: s.merger.lset, metas: s.merger.metas, mint: s.mint, maxt: s.maxt, untrimmed: s.untrimmed, mixed: s.merger.mixed, hidden: s.hiding.hidden}
 }
 
 func (s *selection) Err() error {

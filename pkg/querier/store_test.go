@@ -188,7 +188,7 @@ func (s *stores) cut(t testing.TB, n *node) {
 		t.Fatal(err)
 	}
 	for _, id := range ids {
-		if err := block.Upload(t.Context(), quiet, objstore.NewPrefixedBucket(s.bkt, "t1"), filepath.Join(dir, id.String()), nil); err != nil {
+		if err := block.Upload(t.Context(), quiet, objstore.NewPrefixedBucket(s.bkt, "t1"), filepath.Join(dir, id.String()), block.Tags{}); err != nil {
 			t.Fatal(err)
 		}
 	}

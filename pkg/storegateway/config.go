@@ -15,6 +15,7 @@ type Config struct {
 	IdleTimeout   time.Duration
 	MaxConcurrent int
 	QueueTimeout  time.Duration
+	MaxQueryBytes int
 }
 
 // Declare names each setting once.
@@ -25,6 +26,7 @@ func (c *Config) Declare(s *config.Set) {
 	s.Duration(&c.IdleTimeout, "index-header.lazy-loading-idle-timeout", time.Hour, "The index of a block that no query needed for this long is closed.").Expert()
 	s.Int(&c.MaxConcurrent, "max-concurrent", 200, "Calls that a store-gateway answers at the same time.").Expert()
 	s.Duration(&c.QueueTimeout, "max-concurrent-queue-timeout", 5*time.Second, "How long a call waits for its turn; then the querier asks another store-gateway.").Expert()
+	s.Int(&c.MaxQueryBytes, "max-query-memory-bytes", 0, "Memory that one call may take in a store-gateway. 0: a quarter of what the process may use.").Expert()
 }
 
 // Validate refuses what cannot work.
@@ -36,6 +38,8 @@ func (c *Config) Validate() error {
 		return config.Wrong("max-cache-bytes", "is %d; it must be positive", c.MaxCacheBytes)
 	case c.SyncInterval <= 0:
 		return config.Wrong("sync-interval", "is %s; it must be positive", c.SyncInterval)
+	case c.MaxQueryBytes < 0:
+		return config.Wrong("max-query-memory-bytes", "is %d; it must not be negative", c.MaxQueryBytes)
 	case c.MaxConcurrent <= 0:
 		return config.Wrong("max-concurrent", "is %d; it must be 1 or more", c.MaxConcurrent)
 	}

@@ -93,7 +93,7 @@ func (w *world) block(mint int64, from, n int) []byte {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if err := block.Upload(w.t.Context(), quiet, objstore.NewPrefixedBucket(w.bkt, "t1"), dir, nil); err != nil {
+	if err := block.Upload(w.t.Context(), quiet, objstore.NewPrefixedBucket(w.bkt, "t1"), dir, block.Tags{}); err != nil {
 		w.t.Fatal(err)
 	}
 	id := ulid.MustParse(filepath.Base(dir))

@@ -22,3 +22,17 @@ func TestCallsAreRefusedWhenTheProcessIsShortOfMemory(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestACallMayTakeSoMuchMemory(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.MaxQueryBytes = 64 << 10 })
+	small, large := w.block(0, 0, 10), w.block(0, 0, 900)
+	if _, err := w.ask(nil, small); err != nil {
+		t.Error(err)
+	}
+	if _, err := w.ask(nil, large); errs.KindOf(err) != errs.TooLarge {
+		t.Errorf("900 series in 64 KiB: %v, want TooLarge", err)
+	}
+	if _, err := w.ask(nil, small); err != nil {
+		t.Errorf("after a call that was refused: %v", err)
+	}
+}

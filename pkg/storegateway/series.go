@@ -38,7 +38,9 @@ func (g *Gateway) Series(req *storepb.SeriesRequest, to grpc.ServerStreamingServ
 	defer end()
 	began := time.Now()
 	defer func() { g.metrics.duration.Observe(time.Since(began).Seconds()) }()
-	sel := block.Selection{MinTime: req.MinTime, MaxTime: req.MaxTime, LabelsOnly: req.SkipChunks,
+	memory := g.room()
+	defer memory.leave()
+	sel := block.Selection{Memory: memory.use, MinTime: req.MinTime, MaxTime: req.MaxTime, LabelsOnly: req.SkipChunks,
 		ShardIndex: uint64(req.ShardIndex), ShardCount: uint64(req.ShardCount)}
 	if sel.Matchers, err = matchersOf(req.Matchers); err != nil {
 		return err

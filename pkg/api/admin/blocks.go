@@ -65,6 +65,60 @@ type Stored interface {
 type Planner interface {
 	Tenants(ctx context.Context) ([]tenant.ID, error)
 	PlannedJobs(ctx context.Context, id tenant.ID) ([]CompactionJob, error)
+	// Estimate is how long compaction of so many bytes takes, by how long it took lately; 0: unknown.
+	Estimate(bytes int64) time.Duration
+}
+
+// BlockMarks sets and removes the marks of blocks. Errors have the kinds of package errs.
+type BlockMarks interface {
+	// MarkNoCompact sets a block aside from compaction; UnmarkNoCompact takes that back.
+	MarkNoCompact(ctx context.Context, id tenant.ID, block ulid.ULID, details string) error
+	UnmarkNoCompact(ctx context.Context, id tenant.ID, block ulid.ULID) error
+	// MarkForDeletion hides a block from queries and deletes it later; UnmarkForDeletion takes that
+	// back for as long as the block is there.
+	MarkForDeletion(ctx context.Context, id tenant.ID, block ulid.ULID, details string) error
+	UnmarkForDeletion(ctx context.Context, id tenant.ID, block ulid.ULID) error
+}
+
+// NoCompactMark sets, or with DELETE or undo=true removes, the mark that keeps the block in the path
+// from being compacted.
+func NoCompactMark(m BlockMarks) Handler { return mark(m.MarkNoCompact, m.UnmarkNoCompact) }
+
+// DeletionMark sets, or with DELETE or undo=true removes, the mark by which the block in the path is
+// deleted.
+func DeletionMark(m BlockMarks) Handler { return mark(m.MarkForDeletion, m.UnmarkForDeletion) }
+
+// mark answers a form of a page by sending the browser back to it.
+func mark(set func(context.Context, tenant.ID, ulid.ULID, string) error, remove func(context.Context, tenant.ID, ulid.ULID) error) Handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		id, err := tenant.Parse(r.PathValue("tenant"))
+		if err != nil {
+			return err
+		}
+		b, err := blockOf(r)
+		if err != nil {
+			return err
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, maxFormBytes)
+		if err := r.ParseForm(); err != nil {
+			return errs.New(errs.Invalid, "read the form: %w", err)
+		}
+		if r.Method == http.MethodDelete || r.Form.Get("undo") == "true" {
+			err = remove(r.Context(), id, b)
+		} else {
+			err = set(r.Context(), id, b, r.Form.Get("details"))
+		}
+		if err != nil {
+			return err
+		}
+		if r.Form.Get("page") == "true" {
+			secure(w.Header())
+			w.Header().Set("Location", "../../blocks")
+			w.WriteHeader(http.StatusSeeOther)
+			return nil
+		}
+		return noContent(w)
+	}
 }
 
 // blockOf returns the block in the path.
@@ -203,13 +257,15 @@ func StoredTenants(s Stored) Handler {
 
 // PlannedJobs shows what is due of the tenant in the path.
 func PlannedJobs(p Planner) Handler {
-	page := newPage("planned-jobs", "Compaction jobs of tenant {{.Tenant}}", `<p>{{len .Jobs}} jobs are due, {{.Bytes}} bytes in all; the first one is done first.</p>
+	page := newPage("planned-jobs", "Compaction jobs of tenant {{.Tenant}}", `<p>{{len .Jobs}} jobs are due, {{.Bytes}} bytes in all; the first one is done first. {{if .Seconds}}They take about {{.Seconds}} seconds, by how long jobs took lately.{{else}}How long that takes is known after the first job.{{end}}</p>
 <table><tr><th>Stage</th><th>Shard</th><th>From</th><th>To</th><th class="n">Bytes</th><th>Blocks</th></tr>{{range .Jobs}}
 <tr><td>{{.Stage}}</td><td>{{.Shard}}</td><td>{{rfc3339 .MinTime}}</td><td>{{rfc3339 .MaxTime}}</td><td class="n">{{.Bytes}}</td><td>{{range .Blocks}}{{.}}<br>{{end}}</td></tr>{{end}}</table>`)
 	type jobs struct {
-		Tenant tenant.ID       `json:"tenant"`
-		Bytes  int64           `json:"bytes"`
-		Jobs   []CompactionJob `json:"jobs"`
+		Tenant tenant.ID `json:"tenant"`
+		Bytes  int64     `json:"bytes"`
+		// Seconds is the estimate of how long the jobs take; 0: unknown.
+		Seconds float64         `json:"estimatedSeconds"`
+		Jobs    []CompactionJob `json:"jobs"`
 	}
 	return func(w http.ResponseWriter, r *http.Request) error {
 		id, err := tenant.Parse(r.PathValue("tenant"))
@@ -225,6 +281,7 @@ func PlannedJobs(p Planner) Handler {
 			out.Bytes += j.Bytes
 			out.Jobs = append(out.Jobs, j)
 		}
+		out.Seconds = p.Estimate(out.Bytes).Round(time.Second).Seconds()
 		if wantsJSON(r) {
 			return sendJSON(w, out)
 		}
@@ -233,11 +290,20 @@ func PlannedJobs(p Planner) Handler {
 }
 
 // StoredBlocks shows the blocks of the tenant in the path.
-func StoredBlocks(s Stored) Handler {
+func StoredBlocks(s Stored) Handler { return blocksPage(s, "") }
+
+// MarkedBlocks is StoredBlocks with buttons that set and remove marks.
+func MarkedBlocks(s Stored) Handler {
+	return blocksPage(s, `<form method="post" action="block/{{.ID}}/no-compact-mark"><input type="hidden" name="page" value="true"><input type="hidden" name="undo" value="{{if .NotCompacted}}true{{else}}false{{end}}"><input type="hidden" name="details" value="set on the page of blocks"><button>{{if .NotCompacted}}Compact again{{else}}Do not compact{{end}}</button></form>
+{{if not .MarkedForDelete.IsZero}}<form method="post" action="block/{{.ID}}/deletion-mark"><input type="hidden" name="page" value="true"><input type="hidden" name="undo" value="true"><button>Do not delete</button></form>{{end}}`)
+}
+
+// blocksPage shows the blocks of the tenant in the path; buttons is a template of one block.
+func blocksPage(s Stored, buttons string) Handler {
 	page := newPage("stored-blocks", "Blocks of tenant {{.Tenant}}", `<p>{{len .Blocks}} blocks, as of {{rfc3339 .AsOf}}.</p>
 <table><tr><th>Block</th><th>From</th><th>To</th><th class="n">Level</th><th>Shard</th><th class="n">Bytes</th><th>Uploaded</th><th>Marks</th></tr>{{range .Blocks}}
 <tr><td>{{.ID}}</td><td>{{rfc3339 .MinTime}}</td><td>{{rfc3339 .MaxTime}}</td><td class="n">{{.Level}}</td><td>{{.Shard}}</td><td class="n">{{.Bytes}}</td><td>{{rfc3339 .Uploaded}}</td>
-<td>{{if .OutOfOrder}}out of order {{end}}{{if not .MarkedForDelete.IsZero}}to be deleted since {{rfc3339 .MarkedForDelete}} {{end}}{{with .NotCompacted}}<span class="bad">not compacted: {{.}}</span>{{end}}</td></tr>{{end}}</table>`)
+<td>{{if .OutOfOrder}}out of order {{end}}{{if not .MarkedForDelete.IsZero}}to be deleted since {{rfc3339 .MarkedForDelete}} {{end}}{{with .NotCompacted}}<span class="bad">not compacted: {{.}}</span>{{end}}`+buttons+`</td></tr>{{end}}</table>`)
 	type blocks struct {
 		Tenant tenant.ID     `json:"tenant"`
 		AsOf   time.Time     `json:"asOf"`

@@ -1,0 +1,187 @@
+package compactor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/tsdb/chunks"
+	"github.com/prometheus/prometheus/tsdb/index"
+
+	"github.com/amphora-metrics/amphora/pkg/block"
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+	"github.com/amphora-metrics/amphora/pkg/tombstone"
+)
+
+// erasures are the tombstones of a tenant whose samples compaction leaves out.
+func (c *Compactor) erasures(ctx context.Context, id tenant.ID) (tombstone.Set, error) {
+	lapsed := tombstone.Retention(c.deps.Limits(id), c.deps.Now())
+	if c.deps.Deletions == nil {
+		return lapsed, nil
+	}
+	requested, err := c.deps.Deletions.Due(ctx, id)
+	return tombstone.Join(requested, lapsed), err
+}
+
+// applies says whether t is to be applied to blocks of MinTime <= t < MaxTime. What ends by its age is
+// left until all of a block is too old, so that it is not written anew every day.
+func applies(t *tombstone.Tombstone, mint, maxt int64) bool {
+	return t.Overlaps(mint, maxt-1) && (!t.Lapses() || t.MaxTime >= maxt-1)
+}
+
+// gone is what a job leaves out.
+func (c *Compactor) gone(ctx context.Context, id tenant.ID, j *Job) (tombstone.Set, error) {
+	all, err := c.erasures(ctx, id)
+	if err != nil {
+		return all, err
+	}
+	return all.Pick(func(t *tombstone.Tombstone) bool { return applies(t, j.MinTime, j.MaxTime) }), nil
+}
+
+// names are the IDs of tombstones.
+func names(s tombstone.Set) []string {
+	var out []string
+	for _, t := range s.List() {
+		out = append(out, t.ID)
+	}
+	return out
+}
+
+// due returns the jobs that are due of eligible blocks: those of compaction, and the rewriting of
+// blocks that have samples of tombstones and are in no other job, which would leave them out, too.
+// erased says of each tombstone of a request whether no eligible block has its samples.
+func (c *Compactor) due(ctx context.Context, id tenant.ID, blocks []block.IndexedBlock) (jobs []Job, erased map[string]bool, err error) {
+	p := c.planning(id)
+	jobs = plan(blocks, p)
+	all, err := c.erasures(ctx, id)
+	if err != nil || all.Empty() {
+		return jobs, nil, err
+	}
+	marks, err := block.ErasedMarks(ctx, c.bucket(id))
+	if err != nil {
+		return nil, nil, err
+	}
+	busy := map[ulid.ULID]bool{}
+	for i := range jobs {
+		for _, b := range jobs[i].Blocks {
+			busy[b.ID] = true
+		}
+	}
+	erased = map[string]bool{}
+	for _, t := range all.List() {
+		erased[t.ID] = true
+	}
+	for _, b := range blocks {
+		todo := false
+		for _, t := range all.List() {
+			if b.Resolution == 0 && applies(&t, b.MinTime, b.MaxTime) && !slices.Contains(b.Erased, t.ID) && !slices.Contains(marks[b.ID], t.ID) {
+				todo, erased[t.ID] = true, false
+			}
+		}
+		j := Job{Stage: Rewrite, Shard: b.CompactorShard, MinTime: b.MinTime, MaxTime: b.MaxTime,
+			Blocks: []block.IndexedBlock{b}, Key: fmt.Sprintf("%s-%s", Rewrite, b.ID)}
+		if todo && !busy[b.ID] && !p.waiting(&j) {
+			jobs = append(jobs, j)
+		}
+	}
+	return jobs, erased, nil
+}
+
+// reportErased tells of which requests no block has samples. Blocks that are set aside and not
+// marked for deletion count.
+func (c *Compactor) reportErased(ctx context.Context, id tenant.ID, idx *block.BucketIndex, erased map[string]bool) error {
+	if c.deps.Deletions == nil || len(erased) == 0 {
+		return nil
+	}
+	all, err := c.erasures(ctx, id)
+	if err != nil {
+		return err
+	}
+	aside, err := block.NoCompacts(ctx, c.bucket(id))
+	if err != nil {
+		return err
+	}
+	for _, b := range eligible(idx, nil) {
+		if !slices.ContainsFunc(aside, func(m block.NoCompact) bool { return m.ID == b.ID }) {
+			continue
+		}
+		for _, t := range all.List() {
+			if applies(&t, b.MinTime, b.MaxTime) && !slices.Contains(b.Erased, t.ID) {
+				erased[t.ID] = false
+			}
+		}
+	}
+	return c.deps.Deletions.Report(ctx, id, erased)
+}
+
+// touched says whether the block of a rewriting has any sample to leave out, of which only the index
+// is fetched. If not, that is noted in the bucket.
+func (w *work) touched(ctx context.Context) (touched bool, err error) {
+	if w.gone.Empty() {
+		return false, nil
+	}
+	m := w.sources[0]
+	path := filepath.Join(w.dir, "index")
+	if err := block.DownloadIndex(ctx, w.bkt, m, path); err != nil {
+		if errs.KindOf(err) == errs.Internal && ctx.Err() == nil {
+			return false, w.setAside(ctx, m.ULID, err)
+		}
+		return false, err
+	}
+	touched, err = touches(ctx, path, w.gone)
+	if rerr := os.Remove(path); rerr != nil {
+		err = errors.Join(err, rerr)
+	}
+	if err != nil {
+		if ctx.Err() != nil {
+			return false, context.Cause(ctx)
+		}
+		return false, w.setAside(ctx, m.ULID, errs.New(errs.Internal, "its index is corrupted: %w", err))
+	}
+	if touched {
+		return true, nil
+	}
+	marks, err := block.ErasedMarks(ctx, w.bkt)
+	if err != nil {
+		return false, err
+	}
+	free := slices.Concat(marks[m.ULID], names(w.gone))
+	slices.Sort(free)
+	return false, block.MarkErased(ctx, w.bkt, m.ULID, slices.Compact(free))
+}
+
+// touches says whether a chunk of an index reaches into what is gone.
+func touches(ctx context.Context, path string, gone tombstone.Set) (found bool, err error) {
+	r, err := index.NewFileReader(path, index.DecodePostingsRaw)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	name, value := index.AllPostingsKey()
+	p, err := r.Postings(ctx, name, value)
+	if err != nil {
+		return false, err
+	}
+	var builder labels.ScratchBuilder
+	var metas []chunks.Meta
+	for p.Next() {
+		if ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		if err := r.Series(p.At(), &builder, &metas); err != nil {
+			return false, err
+		}
+		for _, i := range gone.Of(builder.Labels()) {
+			if slices.ContainsFunc(metas, func(m chunks.Meta) bool { return m.OverlapsClosedInterval(i.Mint, i.Maxt) }) {
+				return true, nil
+			}
+		}
+	}
+	return false, p.Err()
+}

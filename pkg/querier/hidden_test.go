@@ -1,0 +1,185 @@
+package querier
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+	"github.com/amphora-metrics/amphora/pkg/tombstone"
+)
+
+// paper is a document in memory.
+type paper struct{ text []byte }
+
+func (p *paper) Read(context.Context, string) ([]byte, error) { return p.text, nil }
+
+func (p *paper) Change(_ context.Context, _ string, change func([]byte) ([]byte, error)) (err error) {
+	p.text, err = change(p.text)
+	return err
+}
+
+// erasing lets c take requests to delete series.
+func (c *cluster) erasing(t *testing.T) func(start, end int64, selectors ...string) {
+	t.Helper()
+	requests := tombstone.NewRequests(tombstone.Deps{Logger: quiet, Documents: &paper{}, Limits: func(tenant.ID) limits.View { return c.limits },
+		Grace: time.Hour, Settle: time.Hour, Now: func() time.Time { return c.now }})
+	c.q.deps.Tombstones = requests.InForce
+	return func(start, end int64, selectors ...string) {
+		t.Helper()
+		if _, err := requests.Add(t.Context(), "t1", selectors, start, end); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// half returns a cluster that has the older half of dots in a block, and the newer one in ingesters.
+func half(t *testing.T, dots []dot) *cluster {
+	t.Helper()
+	old, a, b := newNode(t, ""), newNode(t, "a"), newNode(t, "b")
+	add(t, old, slices.DeleteFunc(slices.Clone(dots), func(d dot) bool { return d.t >= 3_000_000 }))
+	recent := slices.DeleteFunc(slices.Clone(dots), func(d dot) bool { return d.t < 2_900_000 })
+	add(t, a, recent)
+	add(t, b, slices.DeleteFunc(slices.Clone(recent), func(d dot) bool { return d.series == 5 }))
+	c := newCluster(t, []*node{a, b}, withBlocks(t, old))
+	c.ring.set.MaxErrors = 0
+	return c
+}
+
+func TestDeletedSamplesAreNowhereToBeSeen(t *testing.T) {
+	dots := reference(12, 400)
+	c := half(t, dots)
+	remove := c.erasing(t)
+	remove(-1<<60, 1<<60, `{i="004"}`, `{i="011",job="2"}`)
+	remove(2_950_000, 3_100_000, `{job="0"}`) // over the seam, and in the middle of chunks
+	remove(1_000_000, 1_500_000, `m{i="006"}`)
+	truth := newNode(t, "")
+	add(t, truth, slices.DeleteFunc(dots, func(d dot) bool {
+		return d.series == 4 || d.series == 11 || d.series%3 == 0 && d.t >= 2_950_000 && d.t <= 3_100_000 ||
+			d.series == 6 && d.t >= 1_000_000 && d.t <= 1_500_000
+	}))
+	for _, rg := range [][2]int64{{0, 1 << 40}, {0, 2_000_000}, {2_990_000, 3_050_000}, {1_100_000, 1_200_000}} {
+		// A TSDB also names series without samples in the range.
+		want := slices.DeleteFunc(single(t, truth, rg[0], rg[1]), func(line string) bool { return !strings.Contains(line, "} ") })
+		same(t, fmt.Sprint("samples of ", rg), c.read(t, rg[0], rg[1]), want)
+		q, err := c.q.ChunkQuerier(rg[0], rg[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		set := storage.NewSeriesSetFromChunkSeriesSet(q.Select(asTenant(t), true, nil, all))
+		same(t, fmt.Sprint("chunks of ", rg), dump(t, set), want)
+		closing(t, q)
+	}
+	soughtEqualsRead(t, c)
+}
+
+// soughtEqualsRead seeks for every time and compares with reading on.
+func soughtEqualsRead(t *testing.T, c *cluster) {
+	t.Helper()
+	q, err := c.q.Querier(0, 1<<40)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closing(t, q)
+	set := q.Select(asTenant(t), true, nil, all)
+	for set.Next() {
+		var times []int64
+		it := set.At().Iterator(nil)
+		for it.Next() != chunkenc.ValNone {
+			times = append(times, it.AtT())
+		}
+		for _, step := range []int64{7_000, 40_000, 700_000} {
+			it = set.At().Iterator(nil)
+			for at := int64(0); at <= times[len(times)-1]; at += step {
+				i, _ := slices.BinarySearch(times, at)
+				if it.Seek(at) == chunkenc.ValNone || it.AtT() != times[i] {
+					t.Fatalf("%s: seek %d in steps of %d found %d, want %d", set.At().Labels(), at, step, it.AtT(), times[i])
+				}
+			}
+		}
+	}
+}
+
+func TestLabelsOfDeletedSeriesAreNotListed(t *testing.T) {
+	dots := reference(7, 300)
+	for at := range int64(300) {
+		dots = append(dots, dot{series: 12, t: at * 15_000})
+	}
+	c := half(t, dots)
+	remove := c.erasing(t)
+	remove(-1<<60, 1<<60, `{i="012"}`, `{i="001"}`)
+	remove(-1<<60, 2_000_000, `{i="002"}`)
+	q, err := c.q.Querier(0, 1<<40)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closing(t, q)
+	want := []string{"000", "002", "003", "004", "005", "006"}
+	if values, _, err := q.LabelValues(asTenant(t), "i", nil); err != nil || !slices.Equal(values, want) {
+		t.Errorf("values %v, %v; want %v", values, err, want)
+	}
+	if values, _, err := q.LabelValues(asTenant(t), "i", &storage.LabelHints{Limit: 2}); err != nil || !slices.Equal(values, want[:2]) {
+		t.Errorf("limited values %v, %v; want %v", values, err, want[:2])
+	}
+	var series []string
+	set := q.Select(asTenant(t), true, &storage.SelectHints{Start: 0, End: 1 << 40, Func: "series"}, all)
+	for set.Next() {
+		series = append(series, set.At().Labels().Get("i"))
+	}
+	if set.Err() != nil || !slices.Equal(series, want) {
+		t.Errorf("series %v, %v; want %v", series, set.Err(), want)
+	}
+	none := labels.MustNewMatcher(labels.MatchEqual, "i", "012")
+	if names, _, err := q.LabelNames(asTenant(t), nil, none); err != nil || len(names) != 0 {
+		t.Errorf("names of a deleted series %v, %v; want none", names, err)
+	}
+	if names, _, err := q.LabelNames(asTenant(t), nil); err != nil || !slices.Equal(names, []string{"__name__", "i", "job"}) {
+		t.Errorf("names %v, %v", names, err)
+	}
+}
+
+func TestRetentionBySelectorIsHiddenFromQueries(t *testing.T) {
+	dots := reference(6, 400)
+	c := half(t, dots)
+	c.erasing(t)
+	v, err := limits.RetentionBySelector.WithText(c.limits, `[{selector: '{i="001"}', period: 9h}, {selector: '{job="1"}', period: 1m}]`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.limits = v
+	truth := newNode(t, "")
+	add(t, truth, slices.DeleteFunc(dots, func(d dot) bool { return d.series == 1 && d.t < 3_600_000 || d.series == 4 }))
+	same(t, "samples", c.read(t, 0, 1<<40), single(t, truth, 0, 1<<40))
+	q, err := c.q.Querier(0, 1<<40)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closing(t, q)
+	n := 0
+	set := q.Select(asTenant(t), true, &storage.SelectHints{Start: 0, End: 1 << 40, Func: "series"}, all)
+	for set.Next() {
+		n++
+	}
+	if set.Err() != nil || n != 5 {
+		t.Errorf("%d series, %v; want 5", n, set.Err())
+	}
+}
+
+func TestAQueryFailsThatDoesNotKnowWhatToHide(t *testing.T) {
+	c := half(t, reference(2, 300))
+	c.q.deps.Tombstones = func(context.Context, tenant.ID) (tombstone.Set, error) {
+		return tombstone.Set{}, errs.New(errs.Unavailable, "down")
+	}
+	if err := c.tryRead(asTenant(t), t); errs.KindOf(err) != errs.Unavailable {
+		t.Errorf("%v, want Unavailable", err)
+	}
+}

@@ -1,0 +1,112 @@
+package querier
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/amphora-metrics/amphora/pkg/block"
+	"github.com/amphora-metrics/amphora/pkg/wire/storepb"
+)
+
+// History is what all blocks of a tenant consist of. A series that is in many blocks is counted once
+// for each stretch of time, and of all stretches the largest count is told.
+type History struct {
+	Series           uint64
+	MinTime, MaxTime int64 // milliseconds; MaxTime is exclusive
+	SeriesByMetric   []block.Count
+	ValuesByLabel    []block.Count
+	SeriesByPair     []block.Count
+}
+
+// statsDepth is how much longer the lists are that are asked for than the answer: of what is spread
+// over shards, each sees a part.
+const statsDepth = 10
+
+// stretch is a time range of blocks.
+type stretch struct{ from, to int64 }
+
+// History counts by the indexes of the blocks of ctx's tenant. Errors: as those of a query.
+func (q *Querier) History(ctx context.Context, limit int) (History, error) {
+	out := History{}
+	release, err := q.acquire(ctx)
+	if err != nil {
+		return out, err
+	}
+	defer release()
+	sc, err := q.scope(ctx, math.MinInt64, math.MaxInt64)
+	if err != nil || !sc.blocks {
+		return out, err
+	}
+	answers, err := askStores(ctx, q, sc, func(ctx context.Context, c storepb.StoreGatewayClient, blocks [][]byte) (*storepb.StatsResponse, [][]byte, error) {
+		r, err := c.Stats(ctx, &storepb.StatsRequest{Blocks: blocks, Limit: uint32(limit * statsDepth)})
+		return r, r.GetBlocks(), err
+	})
+	if err != nil {
+		return out, err
+	}
+	idx, err := q.deps.Stores.Indexes.At(ctx, sc.tenant, nil)
+	if err != nil {
+		return out, err
+	}
+	times := map[ulid.ULID]stretch{}
+	for _, b := range idx.Blocks {
+		times[b.ID] = stretch{b.MinTime, b.MaxTime}
+	}
+	byStretch := map[stretch][]*storepb.BlockStats{}
+	for _, a := range answers {
+		for _, s := range a.Stats {
+			at := times[ulid.ULID(s.Block)]
+			byStretch[at] = append(byStretch[at], s)
+			if len(byStretch) == 1 || at.from < out.MinTime {
+				out.MinTime = at.from
+			}
+			out.MaxTime = max(out.MaxTime, at.to)
+		}
+	}
+	for _, of := range byStretch {
+		series := uint64(0)
+		for _, s := range of {
+			series += s.Series
+		}
+		out.Series = max(out.Series, series)
+	}
+	out.SeriesByMetric = largest(byStretch, (*storepb.BlockStats).GetSeriesByMetric, true, limit)
+	out.SeriesByPair = largest(byStretch, (*storepb.BlockStats).GetSeriesByPair, true, limit)
+	out.ValuesByLabel = largest(byStretch, (*storepb.BlockStats).GetValuesByLabel, false, limit)
+	return out, nil
+}
+
+// largest returns the largest counts of any stretch of time. The blocks of one stretch are shards,
+// whose series add up; values of labels occur in several, so of these the largest count is told.
+func largest(byStretch map[stretch][]*storepb.BlockStats, list func(*storepb.BlockStats) []*storepb.NamedCount, add bool, limit int) []block.Count {
+	all := map[string]uint64{}
+	for _, of := range byStretch {
+		here := map[string]uint64{}
+		for _, s := range of {
+			for _, c := range list(s) {
+				if add {
+					here[c.Name] += c.Count
+				} else {
+					here[c.Name] = max(here[c.Name], c.Count)
+				}
+			}
+		}
+		for name, n := range here {
+			all[name] = max(all[name], n)
+		}
+	}
+	out := make([]block.Count, 0, len(all))
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		out = append(out, block.Count{Name: name, Count: all[name]})
+	}
+	slices.SortStableFunc(out, func(a, b block.Count) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), strings.Compare(a.Name, b.Name))
+	})
+	return out[:min(len(out), limit)]
+}
