@@ -207,6 +207,30 @@ func TestReplicasAreToldApartSeriesBySeries(t *testing.T) {
 	}
 }
 
+// TestARestartKeepsWhoIsElected: a process that is a whole cluster has nobody to tell it.
+func TestARestartKeepsWhoIsElected(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t, time.Minute)
+	n := everything(ctx, t, append(slices.Clone(pairFlags), "-distributor.ha-tracker.failover-timeout=1m")...)
+	push := func(replica string) reply {
+		return pushV1(ctx, t, n.URL(""), "ha", floats(time.Now(), 1, "__name__", "up", "__replica__", replica, "cluster", "eu"))
+	}
+	stored(t, push("a"))
+	must(t, n.Restart())
+	must(t, n.WaitReady(ctx))
+	if r := push("b"); r.status != http.StatusAccepted {
+		t.Errorf("of the other replica after a restart: %s", r)
+	}
+	pause(ctx, t, 6*time.Second) // that is how often it is written down
+	must(t, n.Kill())
+	must(t, n.Start())
+	must(t, n.WaitReady(ctx))
+	if r := push("b"); r.status != http.StatusAccepted {
+		t.Errorf("of the other replica after a crash: %s", r)
+	}
+	stored(t, push("a"))
+}
+
 func TestRulesOfATenantAreAppliedAndReadAgain(t *testing.T) {
 	t.Parallel()
 	ctx := bounded(t, time.Minute)

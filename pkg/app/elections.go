@@ -2,6 +2,7 @@ package app
 
 import (
 	"fmt"
+	"path/filepath"
 
 	"github.com/grafana/dskit/kv"
 
@@ -28,7 +29,11 @@ func (a *App) elections() (*ha.Tracker, error) {
 		if err != nil {
 			return nil, fmt.Errorf("store of elected replicas: %w", err)
 		}
-		t, err := ha.New(ha.Deps{Logger: a.log, Reg: a.reg, Store: client})
+		deps := ha.Deps{Logger: a.log, Reg: a.reg, Store: client}
+		if a.cfg.alone() {
+			deps.File = filepath.Join(a.cfg.Ingester.DataDir, "elections")
+		}
+		t, err := ha.New(deps)
 		if err != nil {
 			return nil, err
 		}

@@ -15,7 +15,20 @@ const (
 )
 
 // starting takes over what the store has.
-func (t *Tracker) starting(ctx context.Context) error { return t.read(ctx, stored) }
+func (t *Tracker) starting(ctx context.Context) error {
+	if t.deps.File != "" {
+		t.recall(ctx)
+	}
+	return t.read(ctx, stored)
+}
+
+// stopping writes down what was heard last.
+func (t *Tracker) stopping(error) error {
+	if t.deps.File != "" {
+		t.remember()
+	}
+	return nil
+}
 
 // read takes in all that the store has.
 func (t *Tracker) read(ctx context.Context, how sighting) error {
@@ -46,7 +59,7 @@ func (t *Tracker) running(ctx context.Context) error {
 	defer func() { <-followed }()
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
-	var cleaned time.Time
+	var cleaned, remembered time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -59,6 +72,10 @@ func (t *Tracker) running(ctx context.Context) error {
 				t.cleanup(ctx, now)
 			}
 			t.share(ctx, now)
+			if t.deps.File != "" && now.Sub(remembered) >= rememberPeriod {
+				remembered = now
+				t.remember()
+			}
 		}
 	}
 }

@@ -28,7 +28,7 @@ func (c *Config) Declare(s *config.Set) {
 	s.Bool(&c.Enabled, "enable_ha_tracker", false,
 		"Deduplicate what the replicas of a cluster send, for tenants with the limit accept_ha_samples.").Named("distributor.ha-tracker.enable")
 	s.String(&c.Store, "kvstore.store", Memberlist,
-		"Where distributors share which replica is elected. A process that runs alone keeps it in memory.").Named("distributor.ha-tracker.store").
+		"Where distributors share which replica is elected. A process that runs alone keeps it to itself.").Named("distributor.ha-tracker.store").
 		OneOf(Memberlist, InMemory).Expert()
 }
 

@@ -49,11 +49,27 @@ func (c *cluster) dueToShare(now time.Time) (election, bool) {
 
 // put joins elections into the state under a key of the store, and takes in what comes of it.
 func (t *Tracker) put(ctx context.Context, at string, elections map[clusterKey]election) error {
+	now := t.deps.Now()
+	joined, err := t.join(ctx, at, elections)
+	for k := range elections {
+		t.metrics.changed(k)
+	}
+	if err != nil {
+		return err
+	}
+	for k, e := range joined {
+		t.observe(k, e, now, live)
+	}
+	return nil
+}
+
+// join joins elections into the state under a key of the store, and returns what came of them.
+func (t *Tracker) join(ctx context.Context, at string, elections map[clusterKey]election) (joined map[clusterKey]election, err error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	now := t.deps.Now()
-	joined := map[clusterKey]election{}
-	err := t.deps.Store.CAS(ctx, at, func(in any) (any, bool, error) {
+	joined = map[clusterKey]election{}
+	err = t.deps.Store.CAS(ctx, at, func(in any) (any, bool, error) {
 		s := stateOf(in)
 		changed := false
 		for k, e := range elections {
@@ -73,16 +89,7 @@ func (t *Tracker) put(ctx context.Context, at string, elections map[clusterKey]e
 		s.RemoveTombstones(now.Add(-idleAfter))
 		return s, true, nil
 	})
-	for k := range elections {
-		t.metrics.changed(k)
-	}
-	if err != nil {
-		return err
-	}
-	for k, e := range joined {
-		t.observe(k, e, now, live)
-	}
-	return nil
+	return joined, err
 }
 
 // cleanup deletes clusters of which nothing was heard for long. They stay in the store, marked, so

@@ -43,6 +43,8 @@ type Deps struct {
 	Reg    prometheus.Registerer
 	// Store holds States under keys of its own, by Codec.
 	Store kv.Client
+	// File remembers who is elected over a restart, for a process that has nobody to ask. Empty: none.
+	File string
 	// Now is the clock. nil: time.Now.
 	Now func() time.Time
 }
@@ -54,7 +56,8 @@ type Tracker struct {
 
 	deps    Deps
 	metrics *metrics
-	failing bool // the last change of the store failed; of the service's goroutine alone
+	// Of the service's goroutine alone: the last change of the store failed, or that of the file.
+	failing, forgetful bool
 
 	mu       sync.RWMutex // guards clusters and counts
 	clusters map[clusterKey]*cluster
@@ -84,7 +87,7 @@ func New(deps Deps) (*Tracker, error) {
 		deps.Now = time.Now
 	}
 	t := &Tracker{deps: deps, metrics: newMetrics(deps.Reg), clusters: map[clusterKey]*cluster{}, counts: map[tenant.ID]int{}}
-	t.Service = services.NewBasicService(t.starting, t.running, nil).WithName("ha tracker")
+	t.Service = services.NewBasicService(t.starting, t.running, t.stopping).WithName("ha tracker")
 	return t, nil
 }
 
