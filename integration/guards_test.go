@@ -223,3 +223,27 @@ func TestBlocksStayUntilTheyAreShippedAndAWhileLonger(t *testing.T) {
 	}
 	has(ctx, t, n.URL(""), "team-a", "up", 1) // from the bucket
 }
+
+// TestASelectionIsKnownTheSecondTime, and what is stored is found at once all the same.
+func TestASelectionIsKnownTheSecondTime(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t, time.Minute)
+	n := everything(ctx, t)
+	hits := func() float64 {
+		return scrape(ctx, t, n.URL("/metrics"), "amphora_ingester_tsdb_head_postings_for_matchers_cache_hits_total")
+	}
+	eventually(ctx, t, "a query that finds what the one before found", func() error {
+		stored(t, pushV1(ctx, t, n.URL(""), "team-a", floats(time.Now(), 1, "__name__", "up")))
+		before := hits()
+		has(ctx, t, n.URL(""), "team-a", "up", 1)
+		has(ctx, t, n.URL(""), "team-a", "up", 1)
+		if now := hits(); now == before {
+			return fmt.Errorf("%g hits, as before", now)
+		}
+		return nil
+	})
+	for k := range 10 {
+		stored(t, pushV1(ctx, t, n.URL(""), "team-a", floats(time.Now(), 1, "__name__", "up", "k", fmt.Sprint(k))))
+		has(ctx, t, n.URL(""), "team-a", "up", k+2)
+	}
+}

@@ -386,7 +386,7 @@ func (h *Head) Querier(mint, maxt int64) (storage.Querier, error) {
 
 // chunkQuerier reads the same as encoded chunks.
 func (h *Head) chunkQuerier(mint, maxt int64) (storage.ChunkQuerier, error) {
-	r, err := openParts(h, mint, maxt, h.db.ChunkQuerier, tsdb.NewBlockChunkQuerier)
+	r, err := openParts(h, mint, maxt, h.memoryChunks, tsdb.NewBlockChunkQuerier)
 	if err != nil {
 		return nil, err
 	}

@@ -50,6 +50,8 @@ type Options struct {
 	// appends slower, too large a one wastes memory.
 	Series uint64
 	Shared *Shared // of all heads of the process; nil: this one has everything of its own
+	// Selections is that of the process. nil: each query looks its series up.
+	Selections *Selections
 
 	// LargeLateBlocks puts late samples of days before today (UTC) in blocks of a day.
 	LargeLateBlocks bool
@@ -102,6 +104,7 @@ type Head struct {
 	unreleased atomic.Int64 // samples that came since chunks were released
 
 	exemplars exemplarRoom
+	changes   changes
 }
 
 // Open opens the head in o.Dir, which is created. A damaged local block is moved aside (suffix
@@ -154,6 +157,9 @@ func (h *Head) open() (*tsdb.DB, error) {
 	t.BlockReloadInterval = reloadEvery
 	t.SeriesLifecycleCallback = lifecycle{h}
 	t.NewCompactorFunc = h.newCompactor
+	if h.o.Selections != nil {
+		t.BlockChunkQuerierFunc = h.selectingOf
+	}
 	// The TSDB fixes at open whether late samples can be cut to blocks, so a window is always
 	// opened; SetLimits gives the true one.
 	t.OutOfOrderTimeWindow = max(1, h.o.OutOfOrderWindow.Milliseconds())
@@ -272,6 +278,7 @@ func (h *Head) ReleaseChunks() {
 // Unavailable if the disk is full, and then not everything was closed.
 func (h *Head) Close() (err error) {
 	defer recoverDisk(&err)
+	h.o.Selections.drop(func(of *Head) bool { return of == h })
 	return errors.Join(h.db.Close(), h.blocks.closeAll())
 }
 
@@ -306,12 +313,14 @@ func (l lifecycle) PreCreation(ls labels.Labels) error {
 }
 
 func (l lifecycle) PostCreation(ls labels.Labels) {
+	l.h.changes.add(ls) // the index has it already
 	if f := l.h.o.PostCreate; f != nil && !l.h.restoring.Load() {
 		f(ls)
 	}
 }
 
 func (l lifecycle) PostDeletion(gone map[chunks.HeadSeriesRef]labels.Labels) {
+	l.h.changes.gone.Add(1)
 	if l.h.restoring.Load() {
 		return // nobody was told of them
 	}

@@ -20,6 +20,7 @@ type Config struct {
 	MetadataRetention     time.Duration
 	ActiveSeries          ActiveSeriesConfig
 	EarlyCompaction       EarlyCompactionConfig
+	Selections            SelectionsConfig
 	WAL                   wal.Config
 	InstanceLimits        InstanceLimits
 	Disk                  DiskConfig
@@ -51,6 +52,7 @@ func (c *Config) Declare(s *config.Set) {
 	s.Duration(&c.MetadataRetention, "metadata-retain-period", 10*time.Minute, "How long metadata is kept after a sender last said it.").Expert()
 	s.Mount("", &c.ActiveSeries)
 	s.Mount("", &c.EarlyCompaction)
+	s.Mount("", &c.Selections)
 	s.Mount("wal", &c.WAL)
 	s.Mount("instance_limits", &c.InstanceLimits)
 	s.Mount("", &c.Disk)

@@ -83,8 +83,10 @@ func (t *tenantHead) tidy(full bool, samples int64) {
 	}
 }
 
-// shrink puts the chunks of all heads on disk, because the process is short of memory.
+// shrink forgets what can be found again and puts the chunks of all heads on disk, because the process
+// is short of memory.
 func (i *Ingester) shrink() {
+	i.opening.selections.Drop()
 	if !i.accepting.Load() || !i.released.due(time.Now(), releaseEvery) {
 		return
 	}

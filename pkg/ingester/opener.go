@@ -14,6 +14,8 @@ import (
 type opener struct {
 	locks  [64]sync.Mutex // by the hash of a tenant
 	shared *head.Shared   // set while starting
+
+	selections *head.Selections // nil: none
 }
 
 // of returns the lock of a tenant.

@@ -210,7 +210,7 @@ func (i *Ingester) openHead(id tenant.ID, how opening) (*tenantHead, error) {
 	}
 	t.head, err = head.Open(head.Options{
 		Dir: t.dir, Logger: i.log.With("tenant", id), OutOfOrderWindow: window, MaxExemplars: int(t.exemplars.Load()),
-		LargeLateBlocks: i.cfg.LargeLateBlocks, Now: i.now, Series: t.sized, Shared: i.opening.shared,
+		LargeLateBlocks: i.cfg.LargeLateBlocks, Now: i.now, Series: t.sized, Shared: i.opening.shared, Selections: i.opening.selections,
 		Snapshot: how.from, SnapshotDir: filepath.Join(t.dir, snapshotDir), Restored: t.restored,
 		PreCreate: t.mayCreate, PostCreate: t.created, PostDelete: t.deleted,
 	})
