@@ -20,6 +20,8 @@ PROTOC_GRPC   := v1.6.2
 PROTOC_VT     := v0.6.1-0.20240319094008-0393e58bdf10
 # The components of the collector are pinned by development/otelcol/go.mod.
 OTELCOL       := v0.155.0
+# So is etcd, by development/etcd/go.mod.
+ETCD          := v3.6.14
 # Prometheus carries its module version: 3.15 is v0.315.0.
 PROMETHEUS    := $(shell awk '$$1 == "github.com/prometheus/prometheus" {print $$2}' go.mod)
 
@@ -95,7 +97,7 @@ proto: $(TOOLS)/protoc-gen-go-$(PROTOC_GO) $(TOOLS)/protoc-gen-go-grpc-$(PROTOC_
 images: ## Build the container image amphora:dev.
 	docker build -f operations/docker/Dockerfile -t amphora:$(or $(VERSION),dev) .
 
-tools: $(TOOLS)/versitygw-$(VERSITYGW) $(TOOLS)/prometheus-$(PROMETHEUS) $(TOOLS)/promtool-$(PROMETHEUS) $(TOOLS)/otelcol-$(OTELCOL) ## Install what tests and development run: an S3 server, Prometheus, promtool, an OpenTelemetry collector.
+tools: $(TOOLS)/versitygw-$(VERSITYGW) $(TOOLS)/prometheus-$(PROMETHEUS) $(TOOLS)/promtool-$(PROMETHEUS) $(TOOLS)/otelcol-$(OTELCOL) $(TOOLS)/etcd-$(ETCD) ## Install what tests and development run: an S3 server, Prometheus, promtool, an OpenTelemetry collector, etcd.
 	@for t in $(notdir $^); do ln -sf $$t $(TOOLS)/$${t%%-*}; done
 
 clean: ## Remove bin and .tools; data stays.
@@ -120,7 +122,7 @@ $(TOOLS)/prom%-$(PROMETHEUS):
 	cd "$$(GOFLAGS= go mod download -json github.com/prometheus/prometheus@$(PROMETHEUS) | sed -n 's/.*"Dir": "\(.*\)",*/\1/p')" && \
 	  GOWORK=off GOFLAGS=-buildvcs=false go build -tags remove_all_sd -o $@ ./cmd/prom$*
 
-# The collector is a module of its own, so that its dependencies are not ours.
-$(TOOLS)/otelcol-$(OTELCOL):
+# The collector and etcd are modules of their own, so that their dependencies are not ours.
+$(TOOLS)/otelcol-$(OTELCOL) $(TOOLS)/etcd-$(ETCD): $(TOOLS)/%:
 	@mkdir -p $(TOOLS)
-	cd development/otelcol && GOWORK=off GOFLAGS='-mod=readonly -buildvcs=false' go build -trimpath -ldflags '-s -w' -o $@ .
+	cd development/$(firstword $(subst -, ,$*)) && GOWORK=off GOFLAGS='-mod=readonly -buildvcs=false' go build -trimpath -ldflags '-s -w' -o $@ .

@@ -34,6 +34,9 @@ func TestMistakesAreNamed(t *testing.T) {
 	for args, want := range map[string]string{
 		"-target=ingester -memberlist.bind-addr=0.0.0.0": "memberlist.bind_addr",
 		"-target=ingestor":                                          "unknown target",
+		"-target=ingester -kvstore.store=etcd":                      "kvstore.etcd.endpoints",
+		"-kvstore.store=etcd -kvstore.etcd.endpoints=10.0.0.1:2379": "without encryption",
+		"-kvstore.store=etcd -kvstore.etcd.endpoints=10.0.0.1":      "host:port",
 		"-server.http-listen-address=0.0.0.0":                       "unsafe",
 		"-ingester.ring.zone-awareness-enabled=true":                "instance_availability_zone",
 		"-ingester.ring.replication-factor=0":                       "replication_factor",
@@ -102,7 +105,7 @@ func TestTargetsResolve(t *testing.T) {
 
 func TestAloneMeansOneReplica(t *testing.T) {
 	for args, want := range map[string]int{
-		"": 1, "-memberlist.join=127.0.0.1:1": 3, "-target=ingester": 3,
+		"": 1, "-memberlist.join=127.0.0.1:1": 3, "-target=ingester": 3, "-kvstore.store=etcd -kvstore.etcd.endpoints=127.0.0.1:2379": 3,
 		"-target=ingester,distributor,read,compactor": 1, "-target=querier -ingester.ring.replication-factor=2": 2,
 	} {
 		c, _, err := load(t, strings.Fields(args)...)

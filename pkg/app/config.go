@@ -35,6 +35,7 @@ type Config struct {
 	API             api.Config
 	Costs           CostsConfig
 	Memberlist      MemberlistConfig
+	KVStore         KVStoreConfig
 	Ring            members.Config
 	DistributorRing members.DistributorConfig
 	Limits          limits.Defaults
@@ -64,6 +65,7 @@ func (c *Config) Declare(s *config.Set) {
 	s.Mount("server", &c.Server)
 	s.Mount("api", &c.API)
 	s.Mount("memberlist", &c.Memberlist)
+	s.Mount("kvstore", &c.KVStore)
 	s.Mount("distributor", &c.Distributor)
 	s.Mount("distributor.ring", &c.DistributorRing)
 	s.Mount("distributor.retry_after_header", &c.API.Ingest.Retry)
@@ -100,7 +102,10 @@ func (c *Config) Validate() error {
 	if err := transport.CheckExposure(c.Server, c.Exposure, false); err != nil {
 		return err
 	}
-	if !c.alone() && !c.Exposure.Unsafe && !transport.Loopback(c.Memberlist.BindAddr) {
+	if err := c.checkEtcd(); err != nil {
+		return err
+	}
+	if c.usesGossip() && !c.Exposure.Unsafe && !transport.Loopback(c.Memberlist.BindAddr) {
 		return config.Wrong("memberlist.bind_addr", "is %q, which other machines can reach, but nothing authenticates the members of gossip, and whoever joins can make itself an ingester: "+
 			"set it to 127.0.0.1, or accept that with auth.unsafe_listen_without_authentication (-auth.unsafe-listen-without-authentication) on a network that only the cluster uses", c.Memberlist.BindAddr)
 	}

@@ -16,14 +16,9 @@ func (a *App) elections() (*ha.Tracker, error) {
 		if !a.cfg.Distributor.Replicas.Enabled {
 			return nil, nil
 		}
-		store := kv.Config{Store: ha.InMemory}
-		if !a.cfg.alone() && a.cfg.Distributor.Replicas.Store == ha.Memberlist {
-			m, err := a.memberlistKV()
-			if err != nil {
-				return nil, err
-			}
-			store = kv.Config{Store: ha.Memberlist}
-			store.MemberlistKV = m.GetMemberlistKV
+		store, err := a.storeOf(a.cfg.Distributor.Replicas.Store)
+		if err != nil {
+			return nil, err
 		}
 		client, err := kv.NewClient(store, ha.Codec{}, kv.RegistererWithKVName(a.prefixed(), "distributor-ha-tracker"), a.kitLog("ha-tracker"))
 		if err != nil {

@@ -44,7 +44,7 @@ func (a *App) mountPages(d *api.Deps) error {
 		}
 		d.CompactorRing = roster{&members.Roster{KV: r.KVClient, Key: compactor.RingKey, Timeout: a.cfg.CompactorRing.Heartbeats.Timeout}}
 	}
-	if !a.cfg.alone() {
+	if a.cfg.usesGossip() {
 		m, err := a.memberlistKV()
 		if err != nil {
 			return err

@@ -53,7 +53,9 @@ func (c *MemberlistConfig) Declare(s *config.Set) {
 }
 
 // alone says whether this process is a whole cluster by itself.
-func (c *Config) alone() bool { return c.runsEverything() && len(c.Memberlist.Join) == 0 }
+func (c *Config) alone() bool {
+	return c.runsEverything() && len(c.Memberlist.Join) == 0 && c.KVStore.Store != inEtcd
+}
 
 // replicationFactor is the one in force.
 func (c *Config) replicationFactor() int {
@@ -141,20 +143,6 @@ func (a *App) memberlistKV() (*memberlist.KVInitService, error) {
 		}
 		return svc, a.rejoin(svc, names)
 	})
-}
-
-// ringKV is the store of the rings: in memory when alone, else gossip.
-func (a *App) ringKV() (kv.Config, error) {
-	if a.cfg.alone() {
-		return kv.Config{Store: "inmemory"}, nil
-	}
-	svc, err := a.memberlistKV()
-	if err != nil {
-		return kv.Config{}, err
-	}
-	c := kv.Config{Store: "memberlist"}
-	c.MemberlistKV = svc.GetMemberlistKV
-	return c, nil
 }
 
 // ringConfig is what readers of the ingesters' ring need.

@@ -20,6 +20,7 @@ type Config struct {
 // The stores.
 const (
 	Memberlist = "memberlist" // gossip
+	Etcd       = "etcd"       // as kvstore.etcd says
 	InMemory   = "inmemory"   // of a process that shares with nobody
 )
 
@@ -29,7 +30,7 @@ func (c *Config) Declare(s *config.Set) {
 		"Deduplicate what the replicas of a cluster send, for tenants with the limit accept_ha_samples.").Named("distributor.ha-tracker.enable")
 	s.String(&c.Store, "kvstore.store", Memberlist,
 		"Where distributors share which replica is elected. A process that runs alone keeps it to itself.").Named("distributor.ha-tracker.store").
-		OneOf(Memberlist, InMemory).Expert()
+		OneOf(Memberlist, Etcd, InMemory).Expert()
 }
 
 // Sender is a replica of a cluster.

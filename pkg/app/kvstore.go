@@ -1,0 +1,135 @@
+package app
+
+import (
+	"net"
+	"time"
+
+	"github.com/grafana/dskit/flagext"
+	"github.com/grafana/dskit/kv"
+
+	"github.com/amphora-metrics/amphora/pkg/config"
+	"github.com/amphora-metrics/amphora/pkg/distributor/ha"
+	"github.com/amphora-metrics/amphora/pkg/transport"
+)
+
+// The stores of rings, by the names that dskit has for them.
+const (
+	inGossip = ha.Memberlist
+	inEtcd   = ha.Etcd
+	inMemory = ha.InMemory
+)
+
+// KVStoreConfig says where the members of a cluster tell each other of themselves. Gossip needs
+// nothing beside the cluster; etcd is for who moves from a system that has it, or has no network
+// that carries gossip.
+type KVStoreConfig struct {
+	Store, Prefix string
+	Etcd          EtcdConfig
+}
+
+// EtcdConfig is how etcd is reached.
+type EtcdConfig struct {
+	Endpoints   []string
+	DialTimeout time.Duration
+	MaxRetries  int
+	Username    string
+	Password    config.Secret
+
+	TLS                                   bool
+	CAPath, CertPath, KeyPath, ServerName string
+}
+
+// Declare names the settings.
+func (c *KVStoreConfig) Declare(s *config.Set) {
+	s.String(&c.Store, "store", inGossip, "Where all rings are. A process that runs alone keeps them to itself.").OneOf(inGossip, inEtcd).Expert()
+	s.String(&c.Prefix, "prefix", "amphora/", "What keys in etcd begin with, of rings and elected replicas. Two clusters need different ones.").Expert()
+	s.Mount("etcd", &c.Etcd)
+}
+
+// Declare names the settings.
+func (c *EtcdConfig) Declare(s *config.Set) {
+	s.Strings(&c.Endpoints, "endpoints", nil, "Members of etcd, host:port, for ingester.ring and all other rings with kvstore.store, and for distributor.ha_tracker.kvstore.store.").Expert()
+	s.Duration(&c.DialTimeout, "dial-timeout", 10*time.Second, "How long a connection may take to be made.").Expert()
+	s.Int(&c.MaxRetries, "max-retries", 10, "Tries of a change before it fails.").Expert()
+	s.String(&c.Username, "username", "", "User. Empty: none.").Expert()
+	s.Secret(&c.Password, "password", "Password of the user.").Expert()
+	s.Bool(&c.TLS, "tls-enabled", false, "Whether connections are encrypted. Needed unless all members are on this machine.").Expert()
+	s.String(&c.CAPath, "tls-ca-path", "", "File with the certificates that are trusted. Empty: those of the machine.").Expert()
+	s.String(&c.CertPath, "tls-cert-path", "", "File with the certificate that this process shows.").Expert()
+	s.String(&c.KeyPath, "tls-key-path", "", "File with its key.").Expert()
+	s.String(&c.ServerName, "tls-server-name", "", "Name that the certificate of the server must have. Empty: that of the endpoint.").Expert()
+}
+
+// Validate refuses what cannot work.
+func (c *EtcdConfig) Validate() error {
+	switch {
+	case c.DialTimeout <= 0:
+		return config.Wrong("dial_timeout", "is %s; it must be longer than 0", config.FormatDuration(c.DialTimeout))
+	case c.MaxRetries < 1:
+		return config.Wrong("max_retries", "is %d; it must be at least 1", c.MaxRetries)
+	}
+	return nil
+}
+
+// usesEtcd says whether anything is in etcd.
+func (c *Config) usesEtcd() bool {
+	return c.KVStore.Store == inEtcd || c.Distributor.Replicas.Enabled && c.Distributor.Replicas.Store == ha.Etcd
+}
+
+// usesGossip says whether this process joins the gossip.
+func (c *Config) usesGossip() bool {
+	return !c.alone() && (c.KVStore.Store == inGossip || c.runs("distributor") && c.Distributor.Replicas.Enabled && c.Distributor.Replicas.Store == ha.Memberlist)
+}
+
+// checkEtcd refuses an etcd that is not named, or whose answers anybody on the network could make up.
+func (c *Config) checkEtcd() error {
+	if !c.usesEtcd() {
+		return nil
+	}
+	e := &c.KVStore.Etcd
+	if len(e.Endpoints) == 0 {
+		return config.Wrong("kvstore.etcd.endpoints", "is empty, but rings or elected replicas are to be in etcd")
+	}
+	for _, endpoint := range e.Endpoints {
+		host, _, err := net.SplitHostPort(endpoint)
+		if err != nil {
+			return config.Wrong("kvstore.etcd.endpoints", "has %q; it must be host:port", endpoint)
+		}
+		if !e.TLS && !c.Exposure.Unsafe && !transport.Loopback(host) {
+			return config.Wrong("kvstore.etcd.endpoints", "has %q, which is on another machine, without encryption: set kvstore.etcd.tls_enabled (-kvstore.etcd.tls-enabled), "+
+				"or accept that with auth.unsafe_listen_without_authentication (-auth.unsafe-listen-without-authentication) on a network that only the cluster uses", endpoint)
+		}
+	}
+	return nil
+}
+
+// etcdKV is the store in etcd.
+func (c *Config) etcdKV() kv.Config {
+	out := kv.Config{Store: inEtcd, Prefix: c.KVStore.Prefix}
+	e, to := &c.KVStore.Etcd, &out.Etcd
+	to.Endpoints, to.DialTimeout, to.MaxRetries = e.Endpoints, e.DialTimeout, e.MaxRetries
+	to.UserName, to.Password = e.Username, flagext.SecretWithValue(e.Password.Reveal())
+	to.EnableTLS = e.TLS
+	to.TLS.CAPath, to.TLS.CertPath, to.TLS.KeyPath, to.TLS.ServerName = e.CAPath, e.CertPath, e.KeyPath, e.ServerName
+	return out
+}
+
+// storeOf is the store by its name: in memory when this process is alone.
+func (a *App) storeOf(name string) (kv.Config, error) {
+	switch {
+	case a.cfg.alone() || name == inMemory:
+		return kv.Config{Store: inMemory}, nil
+	case name == inEtcd:
+		return a.cfg.etcdKV(), nil
+	}
+	svc, err := a.memberlistKV()
+	if err != nil {
+		return kv.Config{}, err
+	}
+	c := kv.Config{Store: inGossip}
+	c.MemberlistKV = svc.GetMemberlistKV
+	return c, nil
+}
+
+// ringKV is the store of the rings.
+func (a *App) ringKV() (kv.Config, error) { return a.storeOf(a.cfg.KVStore.Store) }
