@@ -247,3 +247,27 @@ func TestASelectionIsKnownTheSecondTime(t *testing.T) {
 		has(ctx, t, n.URL(""), "team-a", "up", k+2)
 	}
 }
+
+// TestMetadataIsKnownAsLongAsItsBlocks asks for the metadata of a metric that nobody sends any more.
+func TestMetadataIsKnownAsLongAsItsBlocks(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t, time.Minute)
+	n := everything(ctx, t)
+	raw, err := (&prompb.WriteRequest{Timeseries: []prompb.TimeSeries{floats(time.Now(), 1, "__name__", "shelves")},
+		Metadata: []prompb.MetricMetadata{{Type: prompb.MetricMetadata_GAUGE, MetricFamilyName: "shelves", Help: "Number of shelves."}}}).Marshal()
+	must(t, err)
+	stored(t, call(ctx, t, http.MethodPost, n.URL("/api/v1/push"), snappy.Encode(nil, raw), "X-Scope-OrgID", "team-a"))
+	if r := call(ctx, t, http.MethodPost, n.URL("/ingester/flush?wait=true"), nil); r.status != http.StatusOK {
+		t.Fatalf("flush answered %s", r)
+	}
+	must(t, n.Process.Stop())
+	must(t, os.RemoveAll(n.DataDir))
+	must(t, n.Start())
+	must(t, n.WaitReady(ctx))
+	if got := metadataOf(ctx, t, n.URL("/prometheus"), "team-a"); len(got) != 1 || len(got["shelves"]) != 1 || got["shelves"][0] != "gauge|Number of shelves.|" {
+		t.Errorf("metadata of the blocks alone: %q", got)
+	}
+	if got := metadataOf(ctx, t, n.URL("/prometheus"), "team-b"); len(got) != 0 {
+		t.Errorf("metadata of another tenant: %q", got)
+	}
+}

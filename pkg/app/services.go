@@ -215,7 +215,7 @@ func (a *App) querier() (*querier.Querier, error) {
 			return nil, err
 		}
 		q, err := querier.New(a.cfg.Querier, querier.Deps{
-			Logger: a.log, Reg: a.reg, Ingesters: r, Client: c.For, Stores: stores, Limits: a.limits.For, Memory: a.memory,
+			Logger: a.log, Reg: a.reg, Ingesters: r, Client: c.For, Stores: stores, Described: a.described(), Limits: a.limits.For, Memory: a.memory,
 			Tombstones: gone.InForce,
 		})
 		if err != nil {

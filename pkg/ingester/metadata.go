@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/amphora-metrics/amphora/pkg/block"
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
@@ -129,6 +130,18 @@ func (s *metadataStore) list(metric string, most, perMetric int64) []frame.Metad
 		})
 		if perMetric >= 0 && int64(len(added)) > perMetric {
 			out = out[:int64(from)+perMetric]
+		}
+	}
+	return out
+}
+
+// seen returns everything with when it was said last.
+func (s *metadataStore) seen() (out []block.Metadata) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, entries := range s.metrics {
+		for m, at := range entries {
+			out = append(out, block.Metadata{Name: m.Name, Type: m.Type, Help: m.Help, Unit: m.Unit, Seen: at.Unix()})
 		}
 	}
 	return out

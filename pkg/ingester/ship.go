@@ -69,7 +69,7 @@ func (t *tenantHead) ship(ctx context.Context) error {
 		}
 		t.shipped[b.ID] = t.ing.now().UnixMilli()
 		t.unlisted = append(t.unlisted, b.ID)
-		changed = true
+		t.unexplained, changed = true, true
 	}
 	if changed {
 		if err := t.shipped.write(t.dir); err != nil {
@@ -79,8 +79,30 @@ func (t *tenantHead) ship(ctx context.Context) error {
 	if err := t.announce(ctx); err != nil {
 		out = append(out, err)
 	}
+	t.explain(ctx)
 	t.dropOld(blocks)
 	return errors.Join(out...)
+}
+
+// explain puts what is known of the tenant's metrics beside its blocks, after new ones were shipped, so
+// that it can be asked for when nobody sends them any more. It needs t.compacting.
+func (t *tenantHead) explain(ctx context.Context) {
+	if !t.unexplained {
+		return
+	}
+	i := t.ing
+	var oldest time.Time
+	if keep := limits.CompactorBlocksRetentionPeriod.Of(i.limits(t.id)); keep > 0 {
+		oldest = i.now().Add(-keep)
+	}
+	more := t.metadata.seen()
+	if len(more) > 0 {
+		if err := block.AddMetadata(ctx, objstore.NewPrefixedBucket(i.bucket, string(t.id)), more, oldest); err != nil {
+			i.log.Warn("metadata not written beside the blocks, will retry", "tenant", t.id, "err", err)
+			return
+		}
+	}
+	t.unexplained = false
 }
 
 // upload ships one block, with a few tries.

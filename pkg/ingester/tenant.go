@@ -52,9 +52,11 @@ type tenantHead struct {
 	compacting sync.Mutex
 	shipped    shippedBlocks // guarded by compacting
 	unlisted   []ulid.ULID   // shipped, and not yet seen in the bucket index; guarded by compacting
-	dueSince   time.Time     // guarded by compacting
-	cutEarlyAt time.Time     // guarded by compacting
-	window     time.Duration // the applied out-of-order window; guarded by compacting
+	// unexplained says that blocks were shipped since metadata was; guarded by compacting.
+	unexplained bool
+	dueSince    time.Time     // guarded by compacting
+	cutEarlyAt  time.Time     // guarded by compacting
+	window      time.Duration // the applied out-of-order window; guarded by compacting
 
 	segments segmentTimes
 	chunks   chunkMemory

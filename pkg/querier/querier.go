@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/storage"
 
+	"github.com/amphora-metrics/amphora/pkg/block"
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/memory"
@@ -32,6 +33,8 @@ type Deps struct {
 	Ingesters ring.ReadRing
 	Client    func(addr string) (ingesterpb.IngesterQueryClient, error)
 	Stores    *Stores // nil: there are no blocks
+	// Described returns what is stored about a tenant's metrics beside its blocks. nil: nothing.
+	Described func(context.Context, tenant.ID) ([]block.Metadata, error)
 	Limits    func(tenant.ID) limits.View
 	Memory    *memory.Ledger // nil: not bounded
 	// Tombstones returns what queries of a tenant must not show. nil: nothing is hidden.

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/tsdbutil"
 
+	"github.com/amphora-metrics/amphora/pkg/block"
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
@@ -484,6 +485,19 @@ func TestExemplarsMetadataAndStats(t *testing.T) {
 	md, err := c.q.Metadata(asTenant(t), "", 3, 2)
 	if err != nil || len(md) != 3 || len(md["m"]) != 2 || md["zc"] != nil {
 		t.Errorf("metadata %v, %v", md, err)
+	}
+	stored, failed := []block.Metadata{{Name: "gone", Type: "gauge"}, {Name: "m", Type: "gauge", Help: "old"}}, error(nil)
+	c.q.deps.Described = func(_ context.Context, id tenant.ID) ([]block.Metadata, error) { return stored, failed }
+	md, err = c.q.Metadata(asTenant(t), "gone", 3, 2)
+	if err != nil || len(md["gone"]) != 1 || md["gone"][0].Type != "gauge" {
+		t.Errorf("of a metric that nobody sends any more: %v, %v", md, err)
+	}
+	if md, err = c.q.Metadata(asTenant(t), "m", 3, 9); err != nil || len(md["m"]) != 4 {
+		t.Errorf("of a metric that is sent: %v, %v", md, err)
+	}
+	failed = errDown
+	if md, err = c.q.Metadata(asTenant(t), "", 3, 2); err != nil || len(md) != 3 {
+		t.Errorf("without the stored ones: %v, %v", md, err)
 	}
 	c.ring.set.MaxErrors = 1
 	st, err := c.q.TenantStats(asTenant(t))

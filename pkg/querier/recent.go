@@ -3,6 +3,7 @@ package querier
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"maps"
 	"math"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"github.com/prometheus/prometheus/model/metadata"
 	"github.com/prometheus/prometheus/storage"
 
+	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
 )
 
@@ -106,8 +108,9 @@ func everyReplica[T any](ctx context.Context, q *Querier, mint, maxt int64, f fu
 	return answers, sc, err
 }
 
-// Metadata returns what the ingesters know of the tenant's metric families, by name: of metric,
-// or of all if that is empty. A negative limit, of families or of entries of each, is none.
+// Metadata returns what is known of the tenant's metric families, by name: of metric, or of all if
+// that is empty. What senders said lately counts; of metrics that nobody sends any more, what is stored
+// beside their blocks. A negative limit, of families or of entries of each, is none.
 func (q *Querier) Metadata(ctx context.Context, metric string, limit, limitPerMetric int) (map[string][]metadata.Metadata, error) {
 	out := map[string][]metadata.Metadata{}
 	if limit == 0 || limitPerMetric == 0 {
@@ -128,8 +131,41 @@ func (q *Querier) Metadata(ctx context.Context, metric string, limit, limitPerMe
 			}
 		}
 	}
+	if err := q.addDescribed(ctx, metric, out); err != nil {
+		return nil, err
+	}
 	clip(out, limit, limitPerMetric)
 	return out, nil
+}
+
+// addDescribed adds metrics that ingesters do not know. That they cannot be read is no reason to
+// refuse those that are known.
+func (q *Querier) addDescribed(ctx context.Context, metric string, out map[string][]metadata.Metadata) error {
+	if q.deps.Described == nil || len(out[metric]) > 0 {
+		return nil
+	}
+	id, err := tenant.FromContext(ctx)
+	if err != nil {
+		return err
+	}
+	all, err := q.deps.Described(ctx, id)
+	if err != nil {
+		if ctx.Err() != nil {
+			return fmt.Errorf("read metadata: %w", context.Cause(ctx))
+		}
+		q.deps.Logger.Warn("metadata beside the blocks not read, metrics that nobody sends any more are left out", "tenant", id, "err", err)
+		return nil
+	}
+	recent := make(map[string]bool, len(out))
+	for name := range out {
+		recent[name] = true
+	}
+	for _, m := range all {
+		if !recent[m.Name] && (metric == "" || m.Name == metric) {
+			out[m.Name] = append(out[m.Name], metadata.Metadata{Type: model.MetricType(m.Type), Unit: m.Unit, Help: m.Help})
+		}
+	}
+	return nil
 }
 
 // clip brings the same order and the same limits to whatever the replicas answered.
