@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -269,5 +270,58 @@ func TestMetadataIsKnownAsLongAsItsBlocks(t *testing.T) {
 	}
 	if got := metadataOf(ctx, t, n.URL("/prometheus"), "team-b"); len(got) != 0 {
 		t.Errorf("metadata of another tenant: %q", got)
+	}
+}
+
+// TestAStopShipsAndOldSamplesShareBlocks ends a process that flushes at its stop, with two days of
+// late samples.
+func TestAStopShipsAndOldSamplesShareBlocks(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("starts real processes; not in -short")
+	}
+	ctx := bounded(t, time.Minute)
+	dir := t.TempDir()
+	c := oneProcess(ctx, t, harness.Options{Dir: dir, Files: true, Flags: []string{"-ingester.out-of-order-time-window=72h",
+		"-blocks-storage.tsdb.bigger-out-of-order-blocks-for-old-samples=true", "-blocks-storage.tsdb.flush-blocks-on-shutdown=true",
+		"-ingester.out-of-order-blocks-external-label-enabled=true"}})
+	n := c.Nodes()[0]
+	now := time.Now()
+	today := now.UTC().Truncate(24 * time.Hour)
+	stored(t, pushV1(ctx, t, n.URL(""), "team-a", floats(now, 1, "__name__", "old")))
+	late := 0
+	for at := today.Add(-48 * time.Hour); at.Before(today); at = at.Add(time.Hour) {
+		stored(t, pushV1(ctx, t, n.URL(""), "team-a", floats(at, 1, "__name__", "old")))
+		late++
+	}
+	must(t, n.Process.Stop())
+	found, err := filepath.Glob(filepath.Join(dir, "blocks", "team-a", "*", "meta.json"))
+	must(t, err)
+	days, labelled := 0, 0
+	for _, path := range found {
+		b, err := os.ReadFile(path)
+		must(t, err)
+		var m struct {
+			MinTime, MaxTime int64
+			Thanos           struct{ Labels map[string]string }
+		}
+		must(t, json.Unmarshal(b, &m))
+		if m.MaxTime-m.MinTime > (2 * time.Hour).Milliseconds() {
+			days++
+		}
+		if m.Thanos.Labels["__out_of_order__"] == "true" {
+			labelled++
+		}
+	}
+	if days != 2 || labelled != 2 || len(found) != 3 {
+		t.Errorf("%d blocks, %d of them of a day, %d of them labelled; want 3, 2 and 2", len(found), days, labelled)
+	}
+	must(t, os.RemoveAll(n.DataDir))
+	must(t, n.Start())
+	must(t, n.WaitReady(ctx))
+	got, err := matrix(ctx, n.URL(""), "team-a", "count_over_time(old[60h])", now.Add(time.Second).UnixMilli())
+	must(t, err)
+	if text := fmt.Sprint(got); len(got) != 1 || !strings.Contains(text, fmt.Sprint(late+1)) {
+		t.Errorf("%s, want %d samples", text, late+1)
 	}
 }
