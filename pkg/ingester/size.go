@@ -13,11 +13,11 @@ const sizeFile = "size.json"
 type headSize struct{ Series uint64 }
 
 // firstSeries is the size that the first tenants of a process are laid out for while nothing is
-// known of them; each further group of groupTenants for half of it. All of them together take 8 MB
+// known of them; each further group of groupTenants for half of it. All of them together take 16 MB
 // more than with the least size, and a process of one or few large tenants is quick at once.
 const (
-	firstSeries  = 64 << 10
-	groupTenants = 4
+	firstSeries  = 128 << 10
+	groupTenants = 2
 )
 
 // expectedSeries is about how many series the tenant's head will hold, as one of the numbers that

@@ -17,7 +17,7 @@ func TestAHeadIsLaidOutForTheSizeItHad(t *testing.T) {
 	for n := range 10_000 {
 		extra += head.StripesFor(i.expectedSeries(dir, n)) - head.StripesFor(0)
 	}
-	if bytes := extra * 250; bytes > 8<<20 {
+	if bytes := extra * 250; bytes > 16<<20 {
 		t.Errorf("10,000 tenants of unknown size take %d bytes more than with the least size", bytes)
 	}
 	h, err := head.Open(head.Options{Dir: dir})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"time"
 
@@ -86,6 +87,7 @@ type tally struct {
 }
 
 func (t *tally) turn(ctx context.Context, s *server, b *load.Batch, measured bool) error {
+	runtime.GC() // so that what preparing left behind is not taken for the cost of sending
 	before, err := s.cpu()
 	if err != nil {
 		return err

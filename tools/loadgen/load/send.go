@@ -65,6 +65,9 @@ const (
 	firstBackoff   = 50 * time.Millisecond
 	largestBackoff = 5 * time.Second
 	mostAnswer     = 64 << 10
+	// writeBuffer lets a fresh connection take a request as a whole, so that the sender need not wake
+	// up to write the rest of it.
+	writeBuffer = 256 << 10
 )
 
 // Send sends b, scrape by scrape, and returns when every request was answered. The error says that
@@ -245,6 +248,11 @@ func (c *conn) open(ctx context.Context) error {
 	if err != nil {
 		c.Conn = nil
 		return fmt.Errorf("connect: %w", err)
+	}
+	if t, ok := c.Conn.(*net.TCPConn); ok {
+		if err := t.SetWriteBuffer(writeBuffer); err != nil {
+			return fmt.Errorf("connect: %w", err)
+		}
 	}
 	c.in = bufio.NewReader(c.Conn)
 	return nil

@@ -45,17 +45,16 @@ func CPUOf(pid int) (time.Duration, error) {
 }
 
 // AnonOf is the anonymous memory of process pid that is in RAM, in bytes: heap and stacks without
-// mapped files. Linux only.
+// mapped files. It is asked for often while a load runs, so it reads the shortest text that tells.
+// Linux only.
 func AnonOf(pid int) (int64, error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 	if err != nil {
 		return 0, fmt.Errorf("read memory: %w", err)
 	}
-	for line := range strings.Lines(string(status)) {
-		if rest, ok := strings.CutPrefix(line, "RssAnon:"); ok {
-			kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
-			return kib << 10, err
-		}
+	var size, resident, shared int64 // in pages; shared are those of files
+	if _, err := fmt.Sscan(string(text), &size, &resident, &shared); err != nil {
+		return 0, fmt.Errorf("read memory of %d: %q", pid, text)
 	}
-	return 0, fmt.Errorf("read memory of %d: no RssAnon in its status", pid)
+	return (resident - shared) * int64(os.Getpagesize()), nil
 }
