@@ -82,3 +82,35 @@ func TestExemplarsTakeRoomWhenTheyCome(t *testing.T) {
 		t.Errorf("%d exemplars kept, want the newest 900", n)
 	}
 }
+
+// A head that begins with a snapshot has all its exemplars, and goes on to grow to what is granted.
+func TestExemplarsOfASnapshotAreAllThereAndMakeRoomForMore(t *testing.T) {
+	const granted, before, after = 1000, 600, 700
+	o := Options{OutOfOrderWindow: time.Minute, MaxExemplars: granted}
+	h := open(t, o)
+	ref := put(t, h, labels.FromStrings("__name__", "m"), 1000, 1)
+	add := func(h *Head, from, to int) {
+		t.Helper()
+		a := h.Appender()
+		for i := from; i < to; i++ {
+			if err := a.AppendExemplar(ref, exemplar.Exemplar{Labels: labels.FromStrings("trace_id", strconv.Itoa(i)), Value: 1, Ts: int64(i), HasTs: true}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := a.Commit(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add(h, 0, before)
+	s, dir := snapped(t, h)
+	o.Dir, o.Snapshot, o.SnapshotDir = t.TempDir(), &s, dir
+	o.Restored = func(r Ref, _ labels.Labels, _ LastSample) { ref = r }
+	again := open(t, o)
+	if n := keptExemplars(t, again); n != before {
+		t.Errorf("%d exemplars came back, want %d", n, before)
+	}
+	add(again, before, before+after)
+	if n := keptExemplars(t, again); n != granted {
+		t.Errorf("%d exemplars kept of %d, want %d", n, before+after, granted)
+	}
+}
