@@ -61,8 +61,15 @@ type Deps struct {
 
 	Blocks BlockDeps
 
+	Alertmanager *AlertmanagerDeps
+
 	Memberlist http.Handler // a page made elsewhere
 
+	Rings
+}
+
+// Rings are the rings that have pages.
+type Rings struct {
 	IngesterRing, DistributorRing, StoreGatewayRing, CompactorRing admin.RingView
 }
 

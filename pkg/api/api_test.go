@@ -79,9 +79,18 @@ func everything(t testing.TB, f *fakes) Deps {
 		Ready:    func(context.Context) error { return nil },
 		Services: func() []admin.Service { return nil },
 		Config:   f.yaml, RuntimeConfig: f.yaml,
-		IngesterRing: oneMember{}, DistributorRing: oneMember{}, Memberlist: f, StoreGatewayRing: oneMember{}, CompactorRing: oneMember{},
 		Blocks: BlockDeps{Uploads: noBlocks{}, Deletions: noBlocks{}, SeriesDeletions: noBlocks{}, Planner: noBlocks{}, Stored: noBlocks{},
 			Marks: noBlocks{}, StoreShutdown: f, History: noBlocks{}},
+		Memberlist: f,
+		Rings:      Rings{IngesterRing: oneMember{}, DistributorRing: oneMember{}, StoreGatewayRing: oneMember{}, CompactorRing: oneMember{}},
+		Alertmanager: &AlertmanagerDeps{
+			Serve: func(w http.ResponseWriter, _ *http.Request, path string) error {
+				_, err := io.WriteString(w, path)
+				return err
+			},
+			Definition: func(http.ResponseWriter, *http.Request) error { return nil },
+			Ring:       oneMember{},
+		},
 	}
 }
 

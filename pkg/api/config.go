@@ -14,8 +14,9 @@ import (
 // Config is the settings of the section api. Those of Tenancy stand at the root of the file,
 // where whoever assembles the settings declares them.
 type Config struct {
-	PrometheusPrefix string
-	SlowRequest      time.Duration
+	PrometheusPrefix   string
+	AlertmanagerPrefix string
+	SlowRequest        time.Duration
 
 	Tenancy TenancyConfig
 	Ingest  ingest.Config
@@ -25,6 +26,7 @@ type Config struct {
 // Declare adds the settings of the section api to s.
 func (c *Config) Declare(s *config.Set) {
 	s.String(&c.PrometheusPrefix, "prometheus_http_prefix", defaultPrefix, "Path under which the Prometheus read API is served.").Named("http.prometheus-http-prefix")
+	s.String(&c.AlertmanagerPrefix, "alertmanager_http_prefix", alertmanagerPrefix, "Path under which the alertmanager's pages and API are served.").Named("http.alertmanager-http-prefix")
 	s.Duration(&c.SlowRequest, "log_requests_longer_than", 30*time.Second, "Requests that take longer are logged as warnings. 0: none.").Expert()
 	c.Ingest.Declare(s)
 	c.Prom.Declare(s)
@@ -32,14 +34,20 @@ func (c *Config) Declare(s *config.Set) {
 
 // Validate checks the settings, those of the other sections too.
 func (c *Config) Validate() error {
-	p := c.PrometheusPrefix
-	if p != "" && (!strings.HasPrefix(p, "/") || strings.HasSuffix(p, "/") || strings.ContainsAny(p, "{} ?#%") || strings.Contains(p, "//")) {
+	if p := c.PrometheusPrefix; p != "" && !isPrefix(p) {
 		return fmt.Errorf("setting api.prometheus_http_prefix: %q must begin with / and not end with it", p)
+	}
+	if p := c.AlertmanagerPrefix; !isPrefix(p) {
+		return fmt.Errorf("setting api.alertmanager_http_prefix: %q must begin with / and not end with it", p)
 	}
 	if err := c.Tenancy.Validate(); err != nil {
 		return err
 	}
 	return c.Ingest.Validate()
+}
+
+func isPrefix(p string) bool {
+	return strings.HasPrefix(p, "/") && !strings.HasSuffix(p, "/") && !strings.ContainsAny(p, "{} ?#%") && !strings.Contains(p, "//")
 }
 
 // TenancyConfig says who a request without a tenant acts for. Its settings stand at the root.

@@ -34,11 +34,14 @@ func (a *API) path(rt *Route) string {
 	if rt.Path == costsPath {
 		return a.deps.CostsPath
 	}
+	if rest, ok := strings.CutPrefix(rt.Path, alertmanagerPrefix); ok && (rest == "" || rest[0] == '/') {
+		return a.cfg.AlertmanagerPrefix + rest
+	}
 	return rt.Path
 }
 
 // mount fills the mux. Rows are bound in reverse, so that the index, which is the first, sees
-// all others; a path that two rows share after the prefix was applied goes to the first of them.
+// all others; a path and method that two rows share after the prefix was applied go to the first.
 func (a *API) mount() {
 	labels := map[string]string{}
 	var handlers []Handler
@@ -56,13 +59,12 @@ func (a *API) mount() {
 		a.mounted = append([]Route{rt}, a.mounted...)
 		handlers = append([]Handler{h}, handlers...)
 	}
-	seen := map[string]bool{}
+	byPath := map[string][]int{}
 	for i, rt := range a.mounted {
-		if seen[rt.Path] {
-			continue
-		}
-		seen[rt.Path] = true
-		a.mux.Handle(rt.Path, a.serve(rt, labels[rt.Path], handlers[i]))
+		byPath[rt.Path] = append(byPath[rt.Path], i)
+	}
+	for path, rows := range byPath {
+		a.mux.Handle(path, a.byMethod(rows, labels[path], handlers))
 	}
 	unknown := Route{Style: Plain}
 	a.mux.Handle("/", a.serve(unknown, "other", notFound))
@@ -70,6 +72,31 @@ func (a *API) mount() {
 		unknown.Style = JSON
 		a.mux.Handle(prefix+"/", a.serve(unknown, "other", notFound))
 	}
+}
+
+// byMethod serves a path with the first of its rows that has the method of a request.
+func (a *API) byMethod(rows []int, label string, handlers []Handler) http.Handler {
+	var served []http.Handler
+	none := a.mounted[rows[0]]
+	for _, i := range rows {
+		served = append(served, a.serve(a.mounted[i], label, handlers[i]))
+		if i != rows[0] {
+			none.Methods += "," + a.mounted[i].Methods
+		}
+	}
+	if len(rows) == 1 {
+		return served[0]
+	}
+	refused := a.serve(none, label, handlers[rows[0]])
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for k, i := range rows {
+			if a.mounted[i].allows(r.Method) {
+				served[k].ServeHTTP(w, r)
+				return
+			}
+		}
+		refused.ServeHTTP(w, r)
+	})
 }
 
 func notFound(_ http.ResponseWriter, r *http.Request) error {

@@ -26,9 +26,23 @@ const (
 	DeleteTenant      Action = "amphora:DeleteTenant"   // all blocks of one's own tenant
 	DeleteSeries      Action = "amphora:DeleteSeries"   // samples of one's own tenant
 	DescribeTenant    Action = "amphora:DescribeTenant" // usage and limits of one's own tenant
-	Scrape            Action = "amphora:Scrape"         // the metrics of the process
-	Admin             Action = "amphora:Admin"          // everything of the process and all tenants
-	Open              Action = "amphora:Open"           // anybody
+
+	ListAlerts         Action = "aps:ListAlertManagerAlerts"
+	CreateAlerts       Action = "aps:CreateAlertManagerAlerts"
+	ListAlertGroups    Action = "aps:ListAlertManagerAlertGroups"
+	ListReceivers      Action = "aps:ListAlertManagerReceivers"
+	ListSilences       Action = "aps:ListAlertManagerSilences"
+	PutSilences        Action = "aps:PutAlertManagerSilences"
+	GetSilence         Action = "aps:GetAlertManagerSilence"
+	DeleteSilence      Action = "aps:DeleteAlertManagerSilence"
+	GetAlertStatus     Action = "aps:GetAlertManagerStatus"
+	PutDefinition      Action = "aps:PutAlertManagerDefinition"
+	DescribeDefinition Action = "aps:DescribeAlertManagerDefinition"
+	DeleteDefinition   Action = "aps:DeleteAlertManagerDefinition"
+
+	Scrape Action = "amphora:Scrape" // the metrics of the process
+	Admin  Action = "amphora:Admin"  // everything of the process and all tenants
+	Open   Action = "amphora:Open"   // anybody
 )
 
 // Service names the part of Amphora that must run in the process for a route to exist.
@@ -42,11 +56,12 @@ const (
 	Querier      Service = "querier"
 	StoreGateway Service = "store-gateway"
 	Compactor    Service = "compactor"
+	Alertmanager Service = "alertmanager"
 )
 
 // everyService is in the order in which pages list them.
 func everyService() []Service {
-	return []Service{Any, Distributor, Querier, Ingester, StoreGateway, Compactor}
+	return []Service{Any, Distributor, Querier, Ingester, StoreGateway, Compactor, Alertmanager}
 }
 
 // Tenancy says for whom a route acts.
@@ -95,6 +110,9 @@ const defaultPrefix = "/prometheus"
 
 // costsPath stands for the configured path in the table.
 const costsPath = "/cost-attribution"
+
+// alertmanagerPrefix stands for the configured prefix in the table.
+const alertmanagerPrefix = "/alertmanager"
 
 // Label returns the value of the metric label route, the same whatever the prefix is.
 func (rt *Route) Label() string {
@@ -288,6 +306,33 @@ var Routes = []Route{
 		bind: func(a *API) Handler { return serviceCall(a.deps.Blocks.Uploads, admin.FinishBlockUpload) }},
 	{Methods: "GET", Path: "/api/v1/upload/block/{block}/check", Action: UploadBlocks, Service: Compactor, Tenancy: OneTenant, Doc: "Where the upload of a block stands: `complete`, `uploading`, `validating` or `failed` with an `error`.",
 		bind: func(a *API) Handler { return serviceCall(a.deps.Blocks.Uploads, admin.CheckBlockUpload) }},
+
+	{Methods: "GET", Path: "/alertmanager/api/v2/alerts", Action: ListAlerts, Service: Alertmanager, Tenancy: OneTenant, Doc: "Alerts: `filter` (may repeat), `receiver`, `receiver_matchers`, `active`, `silenced`, `inhibited`.",
+		bind: func(a *API) Handler { return a.alertmanager("/api/v2/alerts") }},
+	{Methods: "POST", Path: "/alertmanager/api/v2/alerts", Action: CreateAlerts, Service: Alertmanager, Tenancy: OneTenant, Doc: "Take alerts: a JSON list.",
+		bind: func(a *API) Handler { return a.alertmanager("/api/v2/alerts") }},
+	{Methods: "GET", Path: "/alertmanager/api/v2/alerts/groups", Action: ListAlertGroups, Service: Alertmanager, Tenancy: OneTenant, Doc: "Alerts as they are grouped for receivers: parameters as of /alerts, and `muted`.",
+		bind: func(a *API) Handler { return a.alertmanager("/api/v2/alerts/groups") }},
+	{Methods: "GET", Path: "/alertmanager/api/v2/receivers", Action: ListReceivers, Service: Alertmanager, Tenancy: OneTenant, Doc: "Names of the receivers.",
+		bind: func(a *API) Handler { return a.alertmanager("/api/v2/receivers") }},
+	{Methods: "GET", Path: "/alertmanager/api/v2/status", Action: GetAlertStatus, Service: Alertmanager, Tenancy: OneTenant, Doc: "The configuration, secrets masked, and the replicas of the tenant.",
+		bind: func(a *API) Handler { return a.alertmanager("/api/v2/status") }},
+	{Methods: "GET", Path: "/alertmanager/api/v2/silences", Action: ListSilences, Service: Alertmanager, Tenancy: OneTenant, Doc: "Silences: `filter` (may repeat), `active`, `pending`, `expired`.",
+		bind: func(a *API) Handler { return a.alertmanager("/api/v2/silences") }},
+	{Methods: "POST", Path: "/alertmanager/api/v2/silences", Action: PutSilences, Service: Alertmanager, Tenancy: OneTenant, Doc: "Create a silence, or change the one whose `id` is given.",
+		bind: func(a *API) Handler { return a.alertmanager("/api/v2/silences") }},
+	{Methods: "GET", Path: "/alertmanager/api/v2/silence/{silence}", Action: GetSilence, Service: Alertmanager, Tenancy: OneTenant, Doc: "One silence.",
+		bind: func(a *API) Handler { return a.alertmanager("/api/v2/silence/") }},
+	{Methods: "DELETE", Path: "/alertmanager/api/v2/silence/{silence}", Action: DeleteSilence, Service: Alertmanager, Tenancy: OneTenant, Doc: "Let a silence expire.",
+		bind: func(a *API) Handler { return a.alertmanager("/api/v2/silence/") }},
+	{Methods: "GET", Path: "/api/v1/alerts", Action: DescribeDefinition, Service: Alertmanager, Tenancy: OneTenant, Doc: "The configuration of the calling tenant's alertmanager, as it was put: YAML with `template_files` and `alertmanager_config`.",
+		bind: func(a *API) Handler { return a.definition() }},
+	{Methods: "POST", Path: "/api/v1/alerts", Action: PutDefinition, Service: Alertmanager, Tenancy: OneTenant, Doc: "Put the configuration of the calling tenant's alertmanager: 201, or 400 with line and reason, and then nothing changes.",
+		bind: func(a *API) Handler { return a.definition() }},
+	{Methods: "DELETE", Path: "/api/v1/alerts", Action: DeleteDefinition, Service: Alertmanager, Tenancy: OneTenant, Doc: "Delete the configuration of the calling tenant's alertmanager.",
+		bind: func(a *API) Handler { return a.definition() }},
+	{Methods: "GET,POST", Path: "/multitenant_alertmanager/ring", Action: Admin, Service: Alertmanager, Link: "Ring of alertmanagers", Doc: "Alertmanagers and their share of the tenants; POST forgets one.",
+		bind: func(a *API) Handler { return a.alertmanagerRing() }},
 }
 
 // serviceCall makes a handler of part, none of a part that the process does not have.

@@ -24,6 +24,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/thanos-io/objstore"
 
+	"github.com/amphora-metrics/amphora/pkg/alertmanager"
 	"github.com/amphora-metrics/amphora/pkg/api"
 	"github.com/amphora-metrics/amphora/pkg/block"
 	"github.com/amphora-metrics/amphora/pkg/compactor"
@@ -86,6 +87,8 @@ type parts struct {
 	distributor     part[*distributor.Distributor]
 	querier         part[*querier.Querier]
 	deletions       part[*tombstone.Requests]
+	alertRing       part[*ring.Ring]
+	alertmanager    part[*alertmanager.Alertmanager]
 }
 
 type named struct {

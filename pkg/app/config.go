@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/amphora-metrics/amphora/pkg/alertmanager"
 	"github.com/amphora-metrics/amphora/pkg/api"
 	"github.com/amphora-metrics/amphora/pkg/bucket"
 	"github.com/amphora-metrics/amphora/pkg/compactor"
@@ -50,6 +51,8 @@ type Config struct {
 	Ingester        ingester.Config
 	Querier         querier.Config
 	Engine          engine.Config
+	Alertmanager    alertmanager.Config
+	AlertRing       AlertRingConfig
 }
 
 // Declare names every setting of the process; the flags, the file, the environment and the
@@ -81,6 +84,8 @@ func (c *Config) Declare(s *config.Set) {
 	s.Mount("store_gateway.sharding_ring", &c.StoreRing)
 	s.Mount("compactor", &c.Compactor)
 	s.Mount("compactor.sharding_ring", &c.CompactorRing)
+	s.Mount("alertmanager", &c.Alertmanager)
+	s.Mount("alertmanager.sharding_ring", &c.AlertRing)
 	s.Mount("limits", &c.Limits)
 	s.Mount("runtime_config", &c.Runtime)
 }

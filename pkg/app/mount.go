@@ -33,7 +33,7 @@ func (a *App) mount() error {
 		return err
 	}
 	d := api.Deps{
-		Log: a.log, Registerer: a.reg, Metrics: a.reg.Handler(a.log), Limits: a.limits.For, Memory: a.memory, Build: build(),
+		Log: a.log, Registerer: a.reg, Metrics: a.reg.Handler(a.log), Limits: a.limits.For, Memory: a.memory, Build: build(a.cfg.runs("alertmanager") && a.cfg.Alertmanager.EnableAPI),
 		Ready: a.ready, Services: a.states,
 		Config: func(mode string) ([]byte, error) {
 			return printed(func(b *bytes.Buffer) error { return a.set.Print(b, mode) })
@@ -44,6 +44,9 @@ func (a *App) mount() error {
 		return err
 	}
 	if err := a.mountBackends(&d); err != nil {
+		return err
+	}
+	if err := a.mountAlertmanager(&d); err != nil {
 		return err
 	}
 	if a.costs != nil {
@@ -223,12 +226,13 @@ func (a *App) states() []admin.Service {
 	return out
 }
 
-func build() admin.BuildInfo {
+// build tells the version; alerts says that tenants can configure an alertmanager.
+func build(alerts bool) admin.BuildInfo {
 	b := telemetry.BuildInfo()
 	return admin.BuildInfo{
 		Application: "Amphora", Version: b.Version, Revision: b.Revision, Branch: b.Branch, BuildDate: b.Date, GoVersion: b.GoVersion,
-		// Rules and alerts are not served yet, so that Grafana does not offer to edit them.
-		Features: map[string]string{"ruler_config_api": "false", "alertmanager_config_api": "false", "query_sharding": "false", "federated_rules": "false"},
+		// Rules are not served yet, so that Grafana does not offer to edit them.
+		Features: map[string]string{"ruler_config_api": "false", "alertmanager_config_api": strconv.FormatBool(alerts), "query_sharding": "false", "federated_rules": "false"},
 	}
 }
 

@@ -15,15 +15,16 @@ type target struct {
 
 // targetDocs is every name that -target accepts, in the order in which parts start.
 var targetDocs = []target{
-	{"all", []string{"ingester", "store-gateway", "distributor", "querier", "compactor"}, "Everything in one process."},
+	{"all", []string{"ingester", "store-gateway", "distributor", "querier", "compactor", "alertmanager"}, "Everything in one process."},
 	{"write", []string{"ingester", "distributor"}, "The write path."},
 	{"read", []string{"store-gateway", "querier"}, "The read path."},
-	{"backend", []string{"store-gateway", "compactor"}, "What works on object storage."},
+	{"backend", []string{"store-gateway", "compactor", "alertmanager"}, "What works on object storage."},
 	{"ingester", nil, "Keeps recent samples, cuts them into blocks and ships these."},
 	{"store-gateway", nil, "Reads blocks in object storage for queriers."},
 	{"distributor", nil, "Takes samples, checks them and sends each to its ingesters."},
 	{"querier", nil, "Answers PromQL from ingesters and blocks."},
 	{"compactor", nil, "Merges, splits and deletes blocks in object storage, and keeps the bucket indexes."},
+	{"alertmanager", nil, "Groups, silences and inhibits alerts, and notifies receivers."},
 }
 
 // builders has what each single target needs built.
@@ -33,6 +34,7 @@ func builders() map[string]func(*App) error {
 		"store-gateway": (*App).buildStoreGateway,
 		"distributor":   func(a *App) error { _, err := a.distributor(); return err },
 		"querier":       func(a *App) error { _, err := a.querier(); return err },
+		"alertmanager":  (*App).buildAlertmanager,
 		"compactor":     func(a *App) error { _, err := a.compactor(); return err },
 	}
 }

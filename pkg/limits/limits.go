@@ -25,6 +25,7 @@ type Row struct {
 	Allowed []string // the only values of a text limit; empty: any
 
 	valid func(any) error // what else a value must fulfil; nil: nothing
+	below bool            // whether numbers below zero have a meaning
 	// shape reads the value of a structured limit; nil for all others.
 	shape func(doc *strict.Doc, n *yaml.Node, path string) (any, bool)
 }
@@ -69,6 +70,12 @@ func (k Key[T]) oneOf(values ...string) Key[T] {
 // must makes the limit just defined refuse the values for which valid returns an error.
 func (k Key[T]) must(valid func(T) error) Key[T] {
 	Table[k.i].valid = func(x any) error { return valid(x.(T)) }
+	return k
+}
+
+// signed gives values below zero a meaning in the limit just defined.
+func (k Key[T]) signed() Key[T] {
+	Table[k.i].below = true
 	return k
 }
 
@@ -122,7 +129,7 @@ func (v View) Value(i int) any {
 	return Table[i].Default
 }
 
-// check says why x may not be the value of r. No limit of the table has a meaning below zero.
+// check says why x may not be the value of r. Few limits have a meaning below zero.
 func (r *Row) check(x any) error {
 	if r.valid != nil {
 		if err := r.valid(x); err != nil {
@@ -134,7 +141,7 @@ func (r *Row) check(x any) error {
 	case int:
 		bad = x < 0
 	case float64:
-		bad = x < 0 || math.IsNaN(x) || math.IsInf(x, 0)
+		bad = x < 0 && !r.below || math.IsNaN(x) || math.IsInf(x, 0)
 	case time.Duration:
 		bad = x < 0
 	case string:

@@ -109,3 +109,13 @@ func newStoreClientMetrics(reg prometheus.Registerer) *clientMetrics {
 			Help: "Panics while the store-gateway of this process answered. Each is a bug."}),
 	}
 }
+
+func newAlertClientMetrics(reg prometheus.Registerer) *clientMetrics {
+	f := promauto.With(reg)
+	return &clientMetrics{
+		duration: f.NewHistogramVec(prometheus.HistogramOpts{Name: "amphora_alertmanager_client_request_duration_seconds",
+			Help: "Time of calls to alertmanagers.", Buckets: instrument.DefBuckets}, []string{"operation", "status_code"}),
+		panics: f.NewCounter(prometheus.CounterOpts{Name: "amphora_alertmanager_client_panics_total",
+			Help: "Panics while the alertmanager of this process answered. Each is a bug."}),
+	}
+}

@@ -1,0 +1,404 @@
+package alertmanager
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/url"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/grafana/dskit/concurrency"
+	"github.com/grafana/dskit/services"
+	"github.com/prometheus/alertmanager/featurecontrol"
+	"github.com/prometheus/alertmanager/matcher/compat"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/thanos-io/objstore"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+	pb "github.com/amphora-metrics/amphora/pkg/wire/alertmanagerpb"
+)
+
+// The ring of alertmanagers.
+const (
+	RingName = "alertmanager"
+	RingKey  = "alertmanager"
+)
+
+const (
+	// lookEvery is how often the ring is asked whose the tenants are.
+	lookEvery = 2 * time.Second
+	// idleAfter is how long the alertmanager of a tenant without configuration runs without use.
+	idleAfter = 5 * time.Minute
+	// startsAtOnce bounds the tenants that are started or stopped at the same time.
+	startsAtOnce = 16
+	// stopMost bounds how long one tenant may take to stop.
+	stopMost = 20 * time.Second
+)
+
+// Replicas are the replicas of one tenant.
+type Replicas struct {
+	Addrs  []string // of those alive, in the order in which they send
+	Quorum int      // of all, dead ones included
+}
+
+// Definitions keeps the configurations of tenants, as they were put.
+type Definitions interface {
+	// Read returns a configuration and its version. Errors: NotFound.
+	Read(ctx context.Context, id tenant.ID) (data []byte, version string, err error)
+	Write(ctx context.Context, id tenant.ID, data []byte) error
+	// Remove deletes a configuration; one that does not exist is no error.
+	Remove(ctx context.Context, id tenant.ID) error
+	// Versions returns the versions of all configurations.
+	Versions(ctx context.Context) (map[tenant.ID]string, error)
+}
+
+// Deps is what an Alertmanager stands on.
+type Deps struct {
+	Logger      *slog.Logger
+	Reg         prometheus.Registerer
+	Limits      func(tenant.ID) limits.View
+	Definitions Definitions
+	Bucket      objstore.Bucket // of the state
+	Self        string          // address of this replica
+	Replicas    func(tenant.ID) (Replicas, error)
+	// Client returns the replica at an address, this one included.
+	Client func(addr string) (pb.AlertmanagerClient, error)
+}
+
+// Alertmanager runs the alertmanagers of the tenants that this process is a replica of.
+type Alertmanager struct {
+	services.Service
+	pb.UnimplementedAlertmanagerServer
+
+	cfg      Config
+	deps     Deps
+	log      *slog.Logger
+	metrics  *metrics
+	tenants  *tenantMetrics
+	external *url.URL
+	fallback []byte
+	claims   claims
+
+	mu        sync.Mutex // guards what follows
+	instances map[tenant.ID]*instance
+	starting  map[tenant.ID]chan struct{} // closed when the start of a tenant has ended
+	known     map[tenant.ID]string        // versions of all configurations
+	wrong     map[tenant.ID]string        // versions of configurations that cannot be put in force
+	stopped   bool
+}
+
+// noReceiver is the configuration of tenants without one, if no file has another.
+const noReceiver = "alertmanager_config: |\n  route:\n    receiver: nobody\n  receivers:\n    - name: nobody\n"
+
+// New returns an Alertmanager that runs when it is started.
+func New(cfg Config, deps Deps) (*Alertmanager, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	external, err := url.Parse(cfg.ExternalURL)
+	if err != nil {
+		return nil, err
+	}
+	// Upstream keeps this choice in variables of its package.
+	flags := ""
+	if cfg.UTF8Strict {
+		flags = featurecontrol.FeatureUTF8StrictMode
+	}
+	features, err := featurecontrol.NewFlags(deps.Logger, flags)
+	if err != nil {
+		return nil, err
+	}
+	compat.InitFromFlags(deps.Logger.With("component", "alertmanager"), features)
+	m := &Alertmanager{cfg: cfg, deps: deps, log: deps.Logger.With("component", "alertmanager"), metrics: newMetrics(deps.Reg), external: external,
+		fallback: []byte(noReceiver), instances: map[tenant.ID]*instance{}, starting: map[tenant.ID]chan struct{}{}, known: map[tenant.ID]string{}, wrong: map[tenant.ID]string{}}
+	if cfg.FallbackFile != "" {
+		if m.fallback, err = readFallback(cfg.FallbackFile); err != nil {
+			return nil, err
+		}
+	}
+	if err := m.check("fallback", m.fallback, limits.View{}); err != nil {
+		return nil, fmt.Errorf("fallback configuration: %w", err)
+	}
+	m.tenants = newTenantMetrics(deps.Logger)
+	deps.Reg.MustRegister(m.tenants)
+	m.Service = services.NewBasicService(m.begin, m.run, m.end)
+	return m, nil
+}
+
+// readFallback reads an alertmanager's configuration file as the definition that loads it.
+func readFallback(path string) ([]byte, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("fallback configuration: %w", err)
+	}
+	return encodeDefinition(Definition{Config: string(text)})
+}
+
+// check reads a definition and builds what it describes. Errors: Invalid.
+func (m *Alertmanager) check(id tenant.ID, data []byte, v limits.View) error {
+	d, err := parse(data, m.cfg.Receivers, v)
+	if err != nil {
+		return err
+	}
+	_, err = build(d, id, m.external, &sending{log: slog.New(slog.DiscardHandler), view: func() limits.View { return v }})
+	return err
+}
+
+func (m *Alertmanager) begin(ctx context.Context) error {
+	if err := m.sync(ctx, atStart); err != nil {
+		m.log.Warn("configurations cannot be read, they will be looked for again", "err", err)
+	}
+	return nil
+}
+
+func (m *Alertmanager) run(ctx context.Context) error {
+	poll, look := time.NewTicker(m.cfg.PollInterval), time.NewTicker(lookEvery)
+	defer poll.Stop()
+	defer look.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-poll.C:
+			err = m.sync(ctx, atTurn)
+			m.claims.sweep(time.Now())
+		case <-look.C:
+			err = m.place(ctx, atChange)
+		}
+		if err != nil && ctx.Err() == nil {
+			m.log.Warn("configurations cannot be brought up to date, they will be looked at again", "err", err)
+		}
+	}
+}
+
+// sync learns which configurations there are and runs those of this replica.
+func (m *Alertmanager) sync(ctx context.Context, reason string) error {
+	m.metrics.syncs.WithLabelValues(reason).Inc()
+	known, err := m.deps.Definitions.Versions(ctx)
+	if err != nil {
+		m.metrics.syncFailures.WithLabelValues(reason).Inc()
+		return fmt.Errorf("list configurations: %w", err)
+	}
+	m.mu.Lock()
+	m.known = known
+	m.mu.Unlock()
+	m.metrics.discovered.Set(float64(len(known)))
+	return m.place(ctx, reason)
+}
+
+// place starts, changes and stops tenants so that those run here that shall.
+func (m *Alertmanager) place(ctx context.Context, reason string) error {
+	m.mu.Lock()
+	known, wrong := m.known, maps.Clone(m.wrong)
+	here := make(map[tenant.ID]*instance, len(m.instances))
+	for id, in := range m.instances {
+		here[id] = in
+	}
+	m.mu.Unlock()
+	var start []tenant.ID
+	owned := 0
+	for id, version := range known {
+		mine, err := m.mine(id)
+		if err != nil {
+			m.metrics.ringCheckErrors.Inc()
+			m.metrics.syncFailures.WithLabelValues(reason).Inc()
+			return err
+		}
+		if !mine {
+			continue
+		}
+		owned++
+		if in := here[id]; (in == nil || in.has() != version) && wrong[id] != version {
+			start = append(start, id)
+		}
+	}
+	m.metrics.owned.Set(float64(owned))
+	if reason == atChange && len(start) > 0 {
+		m.metrics.syncs.WithLabelValues(reason).Inc()
+	}
+	var stop []*instance
+	now := time.Now()
+	for id, in := range here {
+		mine, err := m.mine(id)
+		_, has := known[id]
+		switch {
+		case err != nil:
+		case !mine, !has && in.fallback.Load() && !in.busy(now), !has && !in.fallback.Load() && m.gone(ctx, id):
+			stop = append(stop, in)
+		}
+	}
+	m.stopAll(ctx, stop)
+	return concurrency.ForEachJob(ctx, len(start), startsAtOnce, func(ctx context.Context, i int) error {
+		if _, err := m.refresh(ctx, start[i]); err != nil && errs.KindOf(err) != errs.NotFound {
+			m.log.Error("configuration of a tenant is not in force, an older one stays if there was one", "tenant", string(start[i]), "err", err)
+		}
+		return nil
+	})
+}
+
+// gone says whether a configuration that a list does not have is really deleted: it may be newer than
+// the list.
+func (m *Alertmanager) gone(ctx context.Context, id tenant.ID) bool {
+	_, _, err := m.deps.Definitions.Read(ctx, id)
+	return errs.KindOf(err) == errs.NotFound
+}
+
+// mine says whether this process is a replica of the tenant.
+func (m *Alertmanager) mine(id tenant.ID) (bool, error) {
+	r, err := m.deps.Replicas(id)
+	return slices.Contains(r.Addrs, m.deps.Self), err
+}
+
+// instance returns the tenant's alertmanager, started if it was not. A tenant without configuration
+// gets the fallback.
+func (m *Alertmanager) instance(ctx context.Context, id tenant.ID) (*instance, error) {
+	m.mu.Lock()
+	in := m.instances[id]
+	m.mu.Unlock()
+	if in == nil {
+		var err error
+		if in, err = m.refresh(ctx, id); err != nil {
+			return nil, err
+		}
+	}
+	in.used.Store(time.Now().Unix())
+	return in, nil
+}
+
+// refresh reads the configuration of a tenant and puts it in force. One tenant is refreshed once at a
+// time; tenants do not wait for each other. Errors: Invalid, Unavailable.
+func (m *Alertmanager) refresh(ctx context.Context, id tenant.ID) (*instance, error) {
+	done := make(chan struct{})
+	for {
+		m.mu.Lock()
+		before := m.starting[id]
+		if before == nil {
+			if m.stopped {
+				m.mu.Unlock()
+				return nil, errs.New(errs.Unavailable, "the alertmanager is stopping")
+			}
+			m.starting[id] = done
+			m.mu.Unlock()
+			break
+		}
+		m.mu.Unlock()
+		select {
+		case <-before:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	defer func() {
+		m.mu.Lock()
+		delete(m.starting, id)
+		m.mu.Unlock()
+		close(done)
+	}()
+	return m.load(ctx, id)
+}
+
+func (m *Alertmanager) load(ctx context.Context, id tenant.ID) (*instance, error) {
+	data, version, err := m.deps.Definitions.Read(ctx, id)
+	none := errs.KindOf(err) == errs.NotFound
+	if none {
+		data, version, err = m.fallback, "", nil
+	}
+	if err != nil {
+		return nil, errs.New(errs.Unavailable, "read the configuration of tenant %s: %w", id, err)
+	}
+	m.mu.Lock()
+	in := m.instances[id]
+	m.mu.Unlock()
+	if in != nil && in.has() == version {
+		return in, nil
+	}
+	d, err := parse(data, m.cfg.Receivers, limits.View{}) // what was accepted once stays in force under lower limits
+	if err != nil {
+		return nil, m.refuse(id, version, err)
+	}
+	fresh := in == nil
+	if fresh {
+		if in, err = newInstance(m, id); err != nil {
+			return nil, err
+		}
+	}
+	if err := in.apply(d, version); err != nil {
+		return nil, m.refuse(id, version, err)
+	}
+	in.fallback.Store(none)
+	m.metrics.applied.WithLabelValues(string(id)).Set(1)
+	if fresh {
+		in.start()
+		m.tenants.add(id, in.reg)
+		m.mu.Lock()
+		m.instances[id] = in
+		m.mu.Unlock()
+	}
+	return in, nil
+}
+
+// refuse notes that a configuration cannot be put in force, so that it is not tried again and again.
+func (m *Alertmanager) refuse(id tenant.ID, version string, err error) error {
+	m.metrics.applied.WithLabelValues(string(id)).Set(0)
+	m.mu.Lock()
+	m.wrong[id] = version
+	m.mu.Unlock()
+	return fmt.Errorf("configuration of tenant %s: %w", id, err)
+}
+
+// has is the version of the configuration in force.
+func (in *instance) has() string {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.version
+}
+
+// stopAll stops instances. The state of those whose configuration is gone is deleted.
+func (m *Alertmanager) stopAll(ctx context.Context, all []*instance) {
+	_ = concurrency.ForEachJob(ctx, len(all), startsAtOnce, func(ctx context.Context, i int) error {
+		in := all[i]
+		m.mu.Lock()
+		_, has := m.known[in.id]
+		current := m.instances[in.id] == in
+		delete(m.instances, in.id)
+		m.mu.Unlock()
+		if !current {
+			return nil
+		}
+		at := in.position()
+		stop, cancel := context.WithTimeout(ctx, stopMost)
+		defer cancel()
+		in.stop(stop, has)
+		m.tenants.remove(in.id)
+		m.metrics.applied.DeleteLabelValues(string(in.id))
+		if !has && at == 0 {
+			if err := m.deps.Bucket.Delete(stop, stateObject(in.id)); err != nil && !m.deps.Bucket.IsObjNotFoundErr(err) {
+				m.log.Warn("state of a tenant without configuration not deleted, it is of no use", "tenant", string(in.id), "err", err)
+			}
+		}
+		return nil
+	})
+}
+
+// end stops everything; the state of all tenants goes to object storage.
+func (m *Alertmanager) end(error) error {
+	m.mu.Lock()
+	m.stopped = true
+	var all []*instance
+	for _, in := range m.instances {
+		all = append(all, in)
+		if in.fallback.Load() {
+			m.known[in.id] = "" // kept
+		}
+	}
+	m.mu.Unlock()
+	m.stopAll(context.Background(), all)
+	return nil
+}

@@ -1,0 +1,68 @@
+package alertmanager
+
+import (
+	"net/url"
+	"time"
+
+	"github.com/amphora-metrics/amphora/pkg/config"
+)
+
+// The kinds of receivers that tenants may use.
+const (
+	ReceiversAll = "all"
+	ReceiversSNS = "sns-only"
+)
+
+// Config is the settings of the section alertmanager.
+type Config struct {
+	ExternalURL       string
+	FallbackFile      string
+	EnableAPI         bool
+	PollInterval      time.Duration
+	PersistInterval   time.Duration
+	Retention         time.Duration
+	PeerTimeout       time.Duration
+	MaxRecvMsgBytes   int
+	MaxConcurrentGets int
+	UTF8Strict        bool
+	Receivers         string
+}
+
+// Declare names each setting once.
+func (c *Config) Declare(s *config.Set) {
+	s.String(&c.ExternalURL, "external_url", "http://localhost:8080/alertmanager", "Address of the alertmanager's pages, which notifications link to.").Named("alertmanager.web.external-url")
+	s.String(&c.FallbackFile, "fallback_config_file", "", "File with the configuration of tenants that have none. Empty: such tenants' alerts are kept and shown, and nobody is notified.").Named("alertmanager.configs.fallback")
+	s.Bool(&c.EnableAPI, "enable_api", true, "Whether tenants may read and write their configurations.").Expert()
+	s.Duration(&c.PollInterval, "poll_interval", 15*time.Second, "How often changed configurations are looked for. One that comes through the API takes effect at once.").Named("alertmanager.configs.poll-interval").Expert()
+	s.Duration(&c.PersistInterval, "persist_interval", 15*time.Minute, "How often silences, alerts and the log of notifications go to object storage. Replicas share them all the time.").Expert()
+	s.Duration(&c.Retention, "retention", 120*time.Hour, "How long expired silences and the log of notifications are kept.").Named("alertmanager.storage.retention").Expert()
+	s.Duration(&c.PeerTimeout, "peer_timeout", 15*time.Second, "How long each further replica waits for the ones before it to send a notification.").Expert()
+	s.Int(&c.MaxRecvMsgBytes, "max_recv_msg_size", 100<<20, "Bytes of a request to the API, packed or not.").Expert()
+	s.Int(&c.MaxConcurrentGets, "max_concurrent_get_requests_per_tenant", 0, "Reads of a tenant that a replica answers at the same time. 0: as many as there are CPUs, and at least 8.").Expert()
+	s.Bool(&c.UTF8Strict, "utf8_strict_mode", false, "Whether matchers must be written so that any UTF-8 text is unambiguous. If not, the older way is understood as well.").Named("alertmanager.utf8-strict-mode-enabled").Expert()
+	s.String(&c.Receivers, "receivers", ReceiversAll, "Receivers that tenants may use: all, or sns-only, which is what Amazon's service allows.")
+}
+
+// Validate refuses what cannot work.
+func (c *Config) Validate() error {
+	u, err := url.Parse(c.ExternalURL)
+	switch {
+	case err != nil:
+		return config.Wrong("external_url", "is no URL: %w", err)
+	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
+		return config.Wrong("external_url", "is %q; it must be an http or https URL with a host", c.ExternalURL)
+	case c.PollInterval <= 0:
+		return config.Wrong("poll_interval", "is %s; it must be positive", c.PollInterval)
+	case c.PersistInterval <= 0:
+		return config.Wrong("persist_interval", "is %s; it must be positive", c.PersistInterval)
+	case c.Retention <= 0:
+		return config.Wrong("retention", "is %s; it must be positive", c.Retention)
+	case c.PeerTimeout <= 0:
+		return config.Wrong("peer_timeout", "is %s; it must be positive", c.PeerTimeout)
+	case c.MaxRecvMsgBytes <= 0:
+		return config.Wrong("max_recv_msg_size", "is %d; it must be positive", c.MaxRecvMsgBytes)
+	case c.Receivers != ReceiversAll && c.Receivers != ReceiversSNS:
+		return config.Wrong("receivers", "is %q; it must be %s or %s", c.Receivers, ReceiversAll, ReceiversSNS)
+	}
+	return nil
+}

@@ -1,0 +1,135 @@
+package alertmanager
+
+import (
+	"context"
+	"net/http"
+	"sync"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+	pb "github.com/amphora-metrics/amphora/pkg/wire/alertmanagerpb"
+)
+
+func encodeDefinition(d Definition) ([]byte, error) { return yaml.Marshal(d) }
+
+// Check says what is wrong with a definition for a tenant, without storing it. Errors: Invalid.
+func (m *Alertmanager) Check(id tenant.ID, data []byte) error {
+	return m.check(id, data, m.deps.Limits(id))
+}
+
+// Put checks and stores a definition, byte for byte, and puts it in force on the replicas that can be
+// reached. One that is wrong changes nothing. Errors: Invalid.
+func (m *Alertmanager) Put(ctx context.Context, id tenant.ID, data []byte) error {
+	if err := m.Check(id, data); err != nil {
+		return err
+	}
+	if err := m.deps.Definitions.Write(ctx, id, data); err != nil {
+		return err
+	}
+	m.reload(ctx, id)
+	return nil
+}
+
+// Get returns a definition as it was put. Errors: NotFound.
+func (m *Alertmanager) Get(ctx context.Context, id tenant.ID) ([]byte, error) {
+	data, _, err := m.deps.Definitions.Read(ctx, id)
+	if errs.KindOf(err) == errs.NotFound {
+		return nil, errs.New(errs.NotFound, "the alertmanager of tenant %s has no configuration", id)
+	}
+	return data, err
+}
+
+// Delete removes a definition; the tenant's alertmanager then runs with the fallback.
+func (m *Alertmanager) Delete(ctx context.Context, id tenant.ID) error {
+	if err := m.deps.Definitions.Remove(ctx, id); err != nil {
+		return err
+	}
+	m.reload(ctx, id)
+	return nil
+}
+
+// reload tells the replicas that a configuration changed. One that does not hear it finds out by
+// itself.
+func (m *Alertmanager) reload(ctx context.Context, id tenant.ID) {
+	ctx, cancel := context.WithTimeout(ctx, 2*peerCall)
+	defer cancel()
+	r, err := m.deps.Replicas(id)
+	if err != nil {
+		m.metrics.ringCheckErrors.Inc()
+		return
+	}
+	var wg sync.WaitGroup
+	for _, addr := range r.Addrs {
+		wg.Go(func() {
+			c, err := m.deps.Client(addr)
+			if err == nil {
+				_, err = c.Reload(tenant.Inject(ctx, id), &pb.ReloadRequest{})
+			}
+			if err != nil {
+				m.log.Debug("replica not told of a changed configuration, it will look by itself", "replica", addr, "err", err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// changed looks at one tenant's configuration now.
+func (m *Alertmanager) changed(ctx context.Context, id tenant.ID) error {
+	_, version, err := m.deps.Definitions.Read(ctx, id)
+	none := errs.KindOf(err) == errs.NotFound
+	if err != nil && !none {
+		return err
+	}
+	m.mu.Lock()
+	known := make(map[tenant.ID]string, len(m.known)+1)
+	for k, v := range m.known {
+		known[k] = v
+	}
+	known[id] = version
+	if none {
+		delete(known, id)
+	}
+	m.known = known
+	in := m.instances[id]
+	m.mu.Unlock()
+	if none {
+		if in != nil {
+			m.stopAll(ctx, []*instance{in})
+		}
+		return nil
+	}
+	_, err = m.refresh(ctx, id)
+	return err
+}
+
+// ServeDefinition answers GET, POST and DELETE of the definition of the tenant in the context.
+func (m *Alertmanager) ServeDefinition(w http.ResponseWriter, r *http.Request) error {
+	id, err := tenant.FromContext(r.Context())
+	if err != nil {
+		return err
+	}
+	switch r.Method {
+	case http.MethodPost:
+		data, err := readBody(w, r, m.cfg.MaxRecvMsgBytes)
+		if err != nil {
+			return err
+		}
+		if err := m.Put(r.Context(), id, data); err != nil {
+			return err
+		}
+		w.WriteHeader(http.StatusCreated)
+		return nil
+	case http.MethodDelete:
+		return m.Delete(r.Context(), id)
+	}
+	data, err := m.Get(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/yaml")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	_, _ = w.Write(data) // the client is gone if this fails
+	return nil
+}

@@ -1,0 +1,236 @@
+package alertmanager
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/alertmanager/alert"
+	"github.com/prometheus/alertmanager/api"
+	"github.com/prometheus/alertmanager/dispatch"
+	"github.com/prometheus/alertmanager/eventrecorder"
+	"github.com/prometheus/alertmanager/featurecontrol"
+	"github.com/prometheus/alertmanager/inhibit"
+	"github.com/prometheus/alertmanager/marker"
+	"github.com/prometheus/alertmanager/nflog"
+	"github.com/prometheus/alertmanager/notify"
+	"github.com/prometheus/alertmanager/provider/mem"
+	"github.com/prometheus/alertmanager/silence"
+	"github.com/prometheus/alertmanager/template"
+	"github.com/prometheus/alertmanager/timeinterval"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/common/route"
+
+	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+)
+
+const (
+	// maintenance is how often expired silences, notifications and alerts are forgotten.
+	maintenance = 15 * time.Minute
+	alertGC     = 30 * time.Minute
+	// groupMaintenance is how often empty groups are forgotten.
+	groupMaintenance = 30 * time.Second
+)
+
+// instance is the alertmanager of one tenant on this replica.
+type instance struct {
+	id       tenant.ID
+	m        *Alertmanager
+	log      *slog.Logger
+	reg      *prometheus.Registry
+	external *url.URL
+	view     func() limits.View
+
+	*state
+	silencer *silence.Silencer
+	groups   marker.GroupMarker
+	limit    *alertLimit
+	api      *api.API
+	handler  http.Handler
+	repl     *replicator
+	sends    inflight
+	sending  *sending
+
+	dispatchMetrics *dispatch.DispatcherMetrics
+	notifyMetrics   *notify.Metrics
+
+	settled  chan struct{} // closed once the state is complete
+	dirty    chan struct{} // has one item when the state shall be persisted soon
+	cancel   context.CancelFunc
+	running  sync.WaitGroup
+	fallback atomic.Bool  // runs with the fallback configuration
+	used     atomic.Int64 // Unix seconds of the last request
+
+	mu      sync.Mutex // guards apply
+	version string     // of the configuration in force
+	def     *definition
+
+	dispatcher atomic.Pointer[dispatch.Dispatcher]
+	inhibitor  atomic.Pointer[inhibit.Inhibitor]
+}
+
+// newInstance makes the parts that outlive configurations. Nothing runs until start.
+func newInstance(m *Alertmanager, id tenant.ID) (*instance, error) {
+	in := &instance{id: id, m: m, log: m.log.With("tenant", string(id)), reg: prometheus.NewRegistry(), external: m.external,
+		view: func() limits.View { return m.deps.Limits(id) }, groups: marker.NewGroupMarker(),
+		settled: make(chan struct{}), dirty: make(chan struct{}, 1)}
+	in.used.Store(time.Now().Unix())
+	in.state = &state{id: id, merging: map[*byte]bool{}}
+	var err error
+	if in.silences, err = silence.New(silence.Options{Retention: m.cfg.Retention, Logger: in.log, Metrics: in.reg, EventRecorder: eventrecorder.NopRecorder(),
+		Limits: silence.Limits{
+			MaxSilences:         func() int { return limits.AlertmanagerMaxSilences.Of(in.view()) },
+			MaxSilenceSizeBytes: func() int { return limits.AlertmanagerMaxSilenceSize.Of(in.view()) },
+		}}); err != nil {
+		return nil, fmt.Errorf("silences of tenant %s: %w", id, err)
+	}
+	if in.notified, err = nflog.New(nflog.Options{Retention: m.cfg.Retention, Logger: in.log, Metrics: in.reg}); err != nil {
+		return nil, fmt.Errorf("log of notifications of tenant %s: %w", id, err)
+	}
+	in.silencer = silence.NewSilencer(in.silences, in.log, eventrecorder.NopRecorder())
+	f := promauto.With(in.reg)
+	in.limit = &alertLimit{view: in.view, silencer: in.silencer, sizes: map[model.Fingerprint]int{},
+		refused: f.NewCounter(prometheus.CounterOpts{Name: "alerts_refused_total", Help: "Alerts over a limit."})}
+	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "alerts_kept", Help: "Alerts."}, func() float64 { n, _ := in.limit.totals(); return float64(n) })
+	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "alerts_kept_bytes", Help: "Bytes of alerts."}, func() float64 { _, n := in.limit.totals(); return float64(n) })
+	if in.alerts, err = mem.NewAlerts(context.Background(), alertGC, 0, in.limit, in.log, eventrecorder.NopRecorder(), in.reg, featurecontrol.NoopFlags{}); err != nil {
+		return nil, fmt.Errorf("alerts of tenant %s: %w", id, err)
+	}
+	in.sending = &sending{log: in.log, view: in.view,
+		limited: f.NewCounterVec(prometheus.CounterOpts{Name: "notifications_limited_total", Help: "Notifications over a limit."}, []string{"integration"})}
+	in.dispatchMetrics = dispatch.NewDispatcherMetrics(true, in.reg, featurecontrol.NoopFlags{})
+	in.notifyMetrics = notify.NewMetrics(in.reg, featurecontrol.NoopFlags{})
+	in.repl = newReplicator(in.log, m.metrics, in.state, in.others, in.soon)
+	in.silences.SetBroadcast(in.repl.silence)
+	in.notified.SetBroadcast(in.repl.notification)
+	return in, in.newAPI()
+}
+
+func (in *instance) newAPI() error {
+	var err error
+	in.api, err = api.New(api.Options{
+		Alerts: in.alerts, Silences: in.silences, GroupMutedFunc: in.groups.Muted, Peer: view{in},
+		Concurrency: in.m.cfg.MaxConcurrentGets, Logger: in.log, Registry: in.reg,
+		RequestDuration: promauto.With(in.reg).NewHistogramVec(prometheus.HistogramOpts{Name: "api_request_duration_seconds", Help: "Time to answer."}, []string{"handler", "method", "code"}),
+		GroupFunc: func(ctx context.Context, routes func(*dispatch.Route) bool, alerts func(*alert.Alert, time.Time) bool) (dispatch.AlertGroups, map[model.Fingerprint][]string, error) {
+			return in.dispatcher.Load().Groups(ctx, routes, alerts)
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("API of tenant %s: %w", in.id, err)
+	}
+	in.handler = in.api.Register(route.New(), "/")
+	return nil
+}
+
+// built is what follows from a configuration and does not run yet.
+type built struct {
+	def          *definition
+	tmpl         *template.Template
+	receivers    map[string][]notify.Integration
+	intervals    map[string][]timeinterval.TimeInterval
+	integrations int
+}
+
+// build makes receivers and templates of d, all that can be wrong about them. Errors: Invalid.
+func build(d *definition, id tenant.ID, external *url.URL, with *sending) (*built, error) {
+	b := &built{def: d, receivers: map[string][]notify.Integration{}, intervals: map[string][]timeinterval.TimeInterval{}}
+	var err error
+	if b.tmpl, err = newTemplate(d, id, external); err != nil {
+		return nil, err
+	}
+	for _, r := range d.conf.Receivers {
+		if b.receivers[r.Name], err = with.integrations(r, b.tmpl); err != nil {
+			return nil, err
+		}
+		b.integrations += len(b.receivers[r.Name])
+	}
+	for _, t := range d.conf.MuteTimeIntervals {
+		b.intervals[t.Name] = t.TimeIntervals
+	}
+	for _, t := range d.conf.TimeIntervals {
+		b.intervals[t.Name] = t.TimeIntervals
+	}
+	return b, nil
+}
+
+// apply puts a configuration in force. If it is wrong the one before goes on. Errors: Invalid.
+func (in *instance) apply(d *definition, version string) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	b, err := build(d, in.id, in.external, in.sending)
+	if err != nil {
+		return err
+	}
+	in.inhibitor.Load().Stop()
+	in.dispatcher.Load().Stop()
+	inhibitor := inhibit.NewInhibitor(in.alerts, d.conf.InhibitRules, in.log, eventrecorder.NopRecorder())
+	p := pipeline{metrics: in.notifyMetrics, log: in.notified, inhibitor: inhibitor, silencer: in.silencer,
+		intervener: timeinterval.NewIntervener(b.intervals), marker: in.groups, others: in, sends: &in.sends}
+	in.api.Update(d.conf, func(ctx context.Context, labels model.LabelSet) {
+		in.inhibitor.Load().Mutes(ctx, labels)
+		in.silencer.Mutes(ctx, labels)
+	})
+	timeout := func(d time.Duration) time.Duration { return max(d, notify.MinTimeout) + in.wait() }
+	dispatcher := dispatch.NewDispatcher(in.alerts, dispatch.NewRoute(d.conf.Route, nil), p.stages(b.receivers), in.groups, timeout, groupMaintenance,
+		groupLimit{in.view}, in.log, eventrecorder.NopRecorder(), in.dispatchMetrics, b.tmpl)
+	// Inhibition comes first, so that nobody is notified of what it would have held back.
+	in.running.Go(inhibitor.Run)
+	inhibitor.WaitForLoading()
+	in.inhibitor.Store(inhibitor)
+	in.running.Go(func() { dispatcher.Run(time.Now()) })
+	dispatcher.WaitForLoading()
+	in.dispatcher.Store(dispatcher)
+	in.version, in.def = version, d
+	return nil
+}
+
+// groupLimit bounds the groups of alerts of a tenant.
+type groupLimit struct{ view func() limits.View }
+
+// MaxNumberOfAggregationGroups implements dispatch.Limits.
+func (l groupLimit) MaxNumberOfAggregationGroups() int {
+	return limits.AlertmanagerMaxGroups.Of(l.view())
+}
+
+// start runs what an instance does beside requests and its dispatcher.
+func (in *instance) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	in.cancel = cancel
+	stop := ctx.Done()
+	in.running.Go(func() { in.silences.Maintenance(maintenance, "", stop, nil) })
+	in.running.Go(func() { in.notified.Maintenance(maintenance, "", stop, nil) })
+	in.running.Go(func() { in.repl.run(ctx) })
+	in.running.Go(func() { in.settle(ctx) })
+	in.running.Go(func() { in.persistLoop(ctx) })
+}
+
+// stop ends everything; what is being sent is sent. With keep, the state goes to object storage.
+func (in *instance) stop(ctx context.Context, keep bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.dispatcher.Load().Stop()
+	in.inhibitor.Load().Stop()
+	in.sends.close(ctx)
+	in.cancel()
+	in.running.Wait()
+	if keep && in.isSettled() {
+		in.persist(ctx)
+	}
+	in.alerts.Close()
+}
+
+// busy says whether an instance that has no configuration of its own is worth keeping.
+func (in *instance) busy(now time.Time) bool {
+	n, _ := in.limit.totals()
+	active, err := in.silences.CountState(context.Background(), silence.SilenceStateActive, silence.SilenceStatePending)
+	return n > 0 || err != nil || active > 0 || now.Unix()-in.used.Load() < int64(idleAfter/time.Second)
+}

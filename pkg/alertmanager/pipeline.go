@@ -1,0 +1,164 @@
+package alertmanager
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/alertmanager/alert"
+	"github.com/prometheus/alertmanager/eventrecorder"
+	"github.com/prometheus/alertmanager/inhibit"
+	"github.com/prometheus/alertmanager/marker"
+	"github.com/prometheus/alertmanager/nflog/nflogpb"
+	"github.com/prometheus/alertmanager/notify"
+	"github.com/prometheus/alertmanager/silence"
+	"github.com/prometheus/alertmanager/timeinterval"
+)
+
+// replicas is what a pipeline needs of the other replicas of its tenant.
+type replicas interface {
+	// WaitReady returns once the state of this replica is complete.
+	WaitReady(ctx context.Context) error
+	// wait is how long this replica lets those before it go first.
+	wait() time.Duration
+	// claim returns once no other replica sends what key stands for. The result gives it back.
+	claim(ctx context.Context, key string) (release func(), err error)
+	// spread returns once what this replica logged has reached the others, or cannot.
+	spread()
+}
+
+// pipeline is what a group of alerts passes through until a receiver has it.
+type pipeline struct {
+	metrics    *notify.Metrics
+	log        notify.NotificationLog
+	inhibitor  *inhibit.Inhibitor
+	silencer   *silence.Silencer
+	intervener *timeinterval.Intervener
+	marker     marker.GroupMarker
+	others     replicas
+	sends      *inflight
+}
+
+// stages returns the pipeline of each receiver.
+func (p *pipeline) stages(receivers map[string][]notify.Integration) notify.RoutingStage {
+	out := make(notify.RoutingStage, len(receivers))
+	for name, integrations := range receivers {
+		var all notify.FanoutStage
+		for i := range integrations {
+			in := &integrations[i]
+			to := &nflogpb.Receiver{GroupName: name, Integration: in.Name(), Idx: uint32(in.Index())}
+			all = append(all, &onceStage{
+				others: p.others, sends: p.sends, receiver: name + "/" + in.String(),
+				dedup: notify.NewDedupStage(in, p.log, to),
+				send: notify.MultiStage{
+					notify.NewDedupStage(in, p.log, to),
+					notify.NewRetryStage(*in, name, p.metrics, eventrecorder.NopRecorder()),
+					notify.NewSetNotifiesStage(p.log, to),
+				},
+			})
+		}
+		out[name] = notify.MultiStage{
+			notify.NewClusterGossipSettleStage(p.others),
+			notify.NewMuteStage(p.inhibitor, p.metrics),
+			notify.NewTimeActiveStage(p.intervener, p.marker, p.metrics),
+			notify.NewTimeMuteStage(p.intervener, p.marker, p.metrics),
+			notify.NewMuteStage(p.silencer, p.metrics),
+			all,
+		}
+	}
+	return out
+}
+
+// onceStage sends what no replica has sent. Waiting for the replicas before this one makes that
+// likely; the claim makes it sure, since groups of different replicas may be out of step.
+type onceStage struct {
+	others   replicas
+	sends    *inflight
+	receiver string
+	dedup    notify.Stage
+	send     notify.Stage
+}
+
+var errStopping = errors.New("the alertmanager is stopping")
+
+// Exec implements notify.Stage.
+func (s *onceStage) Exec(ctx context.Context, l *slog.Logger, alerts ...*alert.Alert) (context.Context, []*alert.Alert, error) {
+	if err := pause(ctx, s.others.wait()); err != nil {
+		return ctx, nil, err
+	}
+	if _, due, err := s.dedup.Exec(ctx, l, alerts...); err != nil || len(due) == 0 {
+		return ctx, nil, err
+	}
+	if !s.sends.begin() {
+		return ctx, nil, errStopping
+	}
+	defer s.sends.end()
+	group, _ := notify.GroupKey(ctx)
+	release, err := s.others.claim(ctx, s.receiver+"/"+group)
+	if err != nil {
+		return ctx, nil, err
+	}
+	defer release()
+	ctx, alerts, err = s.send.Exec(ctx, l, alerts...)
+	s.others.spread()
+	return ctx, alerts, err
+}
+
+// pause waits for d or the end of ctx.
+func pause(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// inflight counts what is under way until it is closed.
+type inflight struct {
+	mu     sync.Mutex // guards what follows
+	n      int
+	closed chan struct{} // nil: open; closed when n is 0
+}
+
+// begin counts one more, unless it is closed.
+func (f *inflight) begin() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed != nil {
+		return false
+	}
+	f.n++
+	return true
+}
+
+func (f *inflight) end() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.n--
+	if f.closed != nil && f.n == 0 {
+		close(f.closed)
+	}
+}
+
+// close lets nothing begin any more and waits for what is under way or for ctx. It is called once.
+func (f *inflight) close(ctx context.Context) {
+	f.mu.Lock()
+	done := make(chan struct{})
+	f.closed = done
+	if f.n == 0 {
+		close(done)
+	}
+	f.mu.Unlock()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}

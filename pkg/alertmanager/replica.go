@@ -1,0 +1,164 @@
+package alertmanager
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+	pb "github.com/amphora-metrics/amphora/pkg/wire/alertmanagerpb"
+)
+
+// HandleRequest implements alertmanagerpb.AlertmanagerServer.
+func (m *Alertmanager) HandleRequest(ctx context.Context, req *pb.Request) (*pb.Response, error) {
+	id, err := tenant.FromContext(ctx)
+	if err != nil {
+		return nil, err
+	}
+	in, err := m.instance(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	u, err := url.ParseRequestURI(req.GetUri())
+	if err != nil {
+		return nil, errs.New(errs.Invalid, "request address: %w", err)
+	}
+	r, err := http.NewRequestWithContext(ctx, req.GetMethod(), u.String(), bytes.NewReader(req.GetBody()))
+	if err != nil {
+		return nil, errs.Wrap(errs.Invalid, err)
+	}
+	for _, h := range req.GetHeaders() {
+		r.Header[h.GetName()] = h.GetValues()
+	}
+	w := &recorder{header: http.Header{}}
+	in.handler.ServeHTTP(w, r)
+	out := w.response()
+	if req.GetMethod() == http.MethodGet || !strings.Contains(u.Path, "/silence") || out.GetStatus() >= 300 {
+		return out, nil
+	}
+	return out, in.agreed(ctx)
+}
+
+// agreed returns once a silence that was changed here is known to a quorum of replicas.
+func (in *instance) agreed(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*peerCall)
+	defer cancel()
+	r, err := in.m.deps.Replicas(in.id)
+	if err != nil {
+		return errs.Wrap(errs.Unavailable, err)
+	}
+	n, err := in.repl.flush(ctx)
+	if err == nil && n+1 >= r.Quorum {
+		return nil
+	}
+	return errs.New(errs.Unavailable, "the silence is known to %d replicas, and %d must know it; ask again", n+1, r.Quorum)
+}
+
+// UpdateState implements alertmanagerpb.AlertmanagerServer.
+func (m *Alertmanager) UpdateState(ctx context.Context, s *pb.State) (*pb.UpdateStateResponse, error) {
+	id, err := tenant.FromContext(ctx)
+	if err != nil {
+		return nil, err
+	}
+	in, err := m.instance(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	m.metrics.merges.WithLabelValues("state").Inc()
+	if err := in.merge(ctx, s); err != nil {
+		m.metrics.mergeFailures.WithLabelValues("state").Inc()
+		return nil, errs.Wrap(errs.Invalid, err)
+	}
+	return &pb.UpdateStateResponse{}, nil
+}
+
+// ReadState implements alertmanagerpb.AlertmanagerServer.
+func (m *Alertmanager) ReadState(ctx context.Context, _ *pb.ReadStateRequest) (*pb.State, error) {
+	id, err := tenant.FromContext(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r, err := m.deps.Replicas(id)
+	if err != nil {
+		return nil, errs.Wrap(errs.Unavailable, err)
+	}
+	m.mu.Lock()
+	in := m.instances[id]
+	m.mu.Unlock()
+	if in == nil || !in.isSettled() {
+		return &pb.State{Replicas: r.Addrs}, nil
+	}
+	s, err := in.full()
+	if err != nil {
+		return nil, err
+	}
+	s.Settled, s.Replicas = true, r.Addrs
+	return s, nil
+}
+
+// Claim implements alertmanagerpb.AlertmanagerServer.
+func (m *Alertmanager) Claim(ctx context.Context, req *pb.ClaimRequest) (*pb.ClaimResponse, error) {
+	id, err := tenant.FromContext(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !strings.HasPrefix(req.GetKey(), string(id)+"/") {
+		return nil, errs.New(errs.Invalid, "the claim is not of tenant %s", id)
+	}
+	if req.GetRelease() {
+		m.claims.release(req.GetKey(), req.GetHolder())
+		return &pb.ClaimResponse{}, nil
+	}
+	ttl := min(time.Duration(req.GetTtlMs())*time.Millisecond, m.cfg.PeerTimeout)
+	holder := m.claims.take(req.GetKey(), req.GetHolder(), ttl, time.Now())
+	return &pb.ClaimResponse{Granted: holder == req.GetHolder(), Holder: holder}, nil
+}
+
+// Reload implements alertmanagerpb.AlertmanagerServer.
+func (m *Alertmanager) Reload(ctx context.Context, _ *pb.ReloadRequest) (*pb.ReloadResponse, error) {
+	id, err := tenant.FromContext(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.changed(ctx, id); err != nil {
+		return nil, err
+	}
+	return &pb.ReloadResponse{}, nil
+}
+
+// recorder keeps an answer.
+type recorder struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+// Header implements http.ResponseWriter.
+func (w *recorder) Header() http.Header { return w.header }
+
+// WriteHeader implements http.ResponseWriter.
+func (w *recorder) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+}
+
+func (w *recorder) Write(b []byte) (int, error) {
+	w.WriteHeader(http.StatusOK)
+	return w.body.Write(b)
+}
+
+func (w *recorder) response() *pb.Response {
+	out := &pb.Response{Status: int32(w.status), Body: w.body.Bytes()} //nolint:gosec // A status has three digits.
+	if w.status == 0 {
+		out.Status = http.StatusOK
+	}
+	for name, values := range w.header {
+		out.Headers = append(out.Headers, &pb.Header{Name: name, Values: values})
+	}
+	return out
+}

@@ -1,0 +1,83 @@
+package alertmanager
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	htmltemplate "html/template"
+	"net/url"
+	"strings"
+	texttemplate "text/template"
+
+	"github.com/prometheus/alertmanager/template"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+)
+
+// newTemplate parses the built-in templates and those of d. Templates that d does not use are parsed
+// too, so that a mistake in one shows when it is put and not when it is used. Errors: Invalid.
+func newTemplate(d *definition, id tenant.ID, external *url.URL) (*template.Template, error) {
+	for name, text := range d.Templates {
+		if _, err := parseTemplates(id, external, map[string]string{name: text}, []string{name}); err != nil {
+			return nil, err
+		}
+	}
+	return parseTemplates(id, external, d.Templates, d.used)
+}
+
+func parseTemplates(id tenant.ID, external *url.URL, files map[string]string, names []string) (*template.Template, error) {
+	var t *template.Template
+	funcs := snsFuncs(&t)
+	funcs["tenantID"] = func() string { return string(id) }
+	funcs["queryFromGeneratorURL"] = queryFromGeneratorURL
+	funcs["grafanaExploreURL"] = grafanaExploreURL
+	out, err := template.FromGlobs(nil, func(text *texttemplate.Template, html *htmltemplate.Template) {
+		text.Funcs(funcs)
+		html.Funcs(funcs)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("built-in templates: %w", err)
+	}
+	for _, name := range names {
+		if err := out.Parse(strings.NewReader(files[name])); err != nil {
+			return nil, errs.New(errs.Invalid, "template_files: %s: %w", name, err)
+		}
+	}
+	out.ExternalURL = external
+	t = out
+	return out, nil
+}
+
+// queryFromGeneratorURL returns the expression in the link of an alert to its query.
+func queryFromGeneratorURL(link string) (string, error) {
+	u, err := url.Parse(link)
+	if err != nil {
+		return "", fmt.Errorf("generator URL: %w", err)
+	}
+	q := u.Query().Get("g0.expr")
+	if q == "" {
+		return "", errors.New("the generator URL has no expression g0.expr")
+	}
+	return q, nil
+}
+
+// grafanaExploreURL returns a link to a query in the Explore view of a Grafana.
+func grafanaExploreURL(grafana, datasource, from, to, expr string) (string, error) {
+	type query struct {
+		Datasource map[string]string `json:"datasource"`
+		Expr       string            `json:"expr"`
+		Instant    bool              `json:"instant"`
+		Range      bool              `json:"range"`
+		RefID      string            `json:"refId"`
+	}
+	panes, err := json.Marshal(map[string]any{"a": map[string]any{
+		"datasource": datasource,
+		"queries":    []query{{map[string]string{"type": "prometheus", "uid": datasource}, expr, false, true, "A"}},
+		"range":      map[string]string{"from": from, "to": to},
+	}})
+	if err != nil {
+		return "", err
+	}
+	return strings.TrimSuffix(grafana, "/") + "/explore?schemaVersion=1&panes=" + url.QueryEscape(string(panes)), nil
+}
