@@ -161,7 +161,8 @@ func (m *Alertmanager) all(ctx context.Context, r Replicas, req *pb.Request, mer
 		return refused, nil
 	}
 	if len(good) < r.Quorum || len(good) == 0 {
-		return nil, errs.New(errs.Unavailable, "%d of the alertmanager's replicas answered, and %d must: %w", len(good), r.Quorum, errors.Join(problems...))
+		few := fmt.Errorf("%d of the alertmanager's replicas answered, and %d must", len(good), r.Quorum)
+		return nil, errs.Wrap(errs.Unavailable, errors.Join(append([]error{few}, problems...)...))
 	}
 	return merge(good)
 }
@@ -193,13 +194,5 @@ func (m *Alertmanager) Notify(ctx context.Context, id tenant.ID, alerts ...*noti
 		return fmt.Errorf("encode alerts: %w", err)
 	}
 	const path = "/api/v2/alerts"
-	resp, err := m.ask(tenant.Inject(ctx, id), id, &pb.Request{Method: http.MethodPost, Uri: path, Body: body,
-		Headers: []*pb.Header{{Name: "Content-Type", Values: []string{"application/json"}}}}, path)
-	switch {
-	case err != nil:
-		return err
-	case resp.GetStatus() >= 300:
-		return errs.New(errs.Invalid, "alertmanager: status %d: %s", resp.GetStatus(), bytes.TrimSpace(resp.GetBody()))
-	}
-	return nil
+	return m.fetch(ctx, id, &pb.Request{Method: http.MethodPost, Uri: path, Body: body, Headers: asJSON()}, path, nil)
 }

@@ -1,11 +1,13 @@
 package api
 
 import (
+	"context"
 	"net/http"
 	"net/url"
 	"strings"
 
 	"github.com/amphora-metrics/amphora/pkg/api/admin"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
 )
 
 // AlertmanagerDeps is what serves the alertmanagers of tenants.
@@ -15,6 +17,12 @@ type AlertmanagerDeps struct {
 	// Definition reads, writes and deletes configurations; nil: tenants may not.
 	Definition Handler
 	Ring       admin.RingView
+	Pages      admin.AlertPages
+	Tenants    func(context.Context) []admin.AlertTenant
+	// Configurations is all tenants' configurations as YAML, secrets masked.
+	Configurations func(context.Context) ([]byte, error)
+	// DeleteTenant removes all that a tenant has here.
+	DeleteTenant func(context.Context, tenant.ID) error
 }
 
 // alertmanager returns the handler of a path of the tenant's API. One that ends in a slash gets the
@@ -33,16 +41,28 @@ func (a *API) alertmanager(path string) Handler {
 	}
 }
 
-func (a *API) definition() Handler {
+// alertPage returns what make makes of the alertmanager of this process.
+func (a *API) alertPage(make func(*AlertmanagerDeps) Handler) Handler {
 	if d := a.deps.Alertmanager; d != nil {
-		return d.Definition
+		return make(d)
 	}
 	return nil
 }
 
-func (a *API) alertmanagerRing() Handler {
+// deleteAlertTenant removes the configuration and the state of the calling tenant.
+func deleteAlertTenant(d *AlertmanagerDeps) Handler {
+	return func(_ http.ResponseWriter, r *http.Request) error {
+		id, err := tenant.FromContext(r.Context())
+		if err != nil {
+			return err
+		}
+		return d.DeleteTenant(r.Context(), id)
+	}
+}
+
+func (a *API) definition() Handler {
 	if d := a.deps.Alertmanager; d != nil {
-		return admin.Ring("alertmanager_ring", "Ring of alertmanagers", d.Ring)
+		return d.Definition
 	}
 	return nil
 }

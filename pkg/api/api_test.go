@@ -89,7 +89,10 @@ func everything(t testing.TB, f *fakes) Deps {
 				return err
 			},
 			Definition: func(http.ResponseWriter, *http.Request) error { return nil },
-			Ring:       oneMember{},
+			Ring:       oneMember{}, Pages: noAlerts{},
+			Tenants:        func(context.Context) []admin.AlertTenant { return nil },
+			Configurations: func(context.Context) ([]byte, error) { return nil, nil },
+			DeleteTenant:   func(context.Context, tenant.ID) error { return nil },
 		},
 	}
 }
@@ -101,6 +104,17 @@ func (oneMember) Members(context.Context) ([]admin.RingMember, error) {
 	return []admin.RingMember{{ID: "one"}}, nil
 }
 func (oneMember) Forget(context.Context, string) error { return nil }
+
+// noAlerts is an alertmanager without alerts.
+type noAlerts struct{}
+
+func (noAlerts) Alerts(context.Context, tenant.ID, []string) (admin.Alerts, error) {
+	return admin.Alerts{}, nil
+}
+func (noAlerts) Silence(context.Context, tenant.ID, string, time.Duration, string, string) error {
+	return nil
+}
+func (noAlerts) Expire(context.Context, tenant.ID, string) error { return nil }
 
 // noBlocks is an empty bucket.
 type noBlocks struct{}

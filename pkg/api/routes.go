@@ -332,7 +332,29 @@ var Routes = []Route{
 	{Methods: "DELETE", Path: "/api/v1/alerts", Action: DeleteDefinition, Service: Alertmanager, Tenancy: OneTenant, Doc: "Delete the configuration of the calling tenant's alertmanager.",
 		bind: func(a *API) Handler { return a.definition() }},
 	{Methods: "GET,POST", Path: "/multitenant_alertmanager/ring", Action: Admin, Service: Alertmanager, Link: "Ring of alertmanagers", Doc: "Alertmanagers and their share of the tenants; POST forgets one.",
-		bind: func(a *API) Handler { return a.alertmanagerRing() }},
+		bind: func(a *API) Handler {
+			return a.alertPage(func(d *AlertmanagerDeps) Handler {
+				return admin.Ring("alertmanager_ring", "Ring of alertmanagers", d.Ring)
+			})
+		}},
+	{Methods: "GET", Path: "/multitenant_alertmanager/status", Action: Admin, Service: Alertmanager, Link: "Tenants of this alertmanager", Doc: "Tenants of this alertmanager, whether they are ready, and their places among their replicas. JSON with `Accept: application/json`.",
+		bind: func(a *API) Handler {
+			return a.alertPage(func(d *AlertmanagerDeps) Handler { return admin.AlertTenants(d.Tenants) })
+		}},
+	{Methods: "GET", Path: "/multitenant_alertmanager/configs", Action: Admin, Service: Alertmanager, Link: "Configurations of alertmanagers", Doc: "Configurations of all tenants as YAML, secrets masked.",
+		bind: func(a *API) Handler {
+			return a.alertPage(func(d *AlertmanagerDeps) Handler { return admin.YAML(d.Configurations) })
+		}},
+	{Methods: "POST", Path: "/multitenant_alertmanager/delete_tenant_config", Action: DeleteDefinition, Service: Alertmanager, Tenancy: OneTenant, Doc: "Delete the configuration and the state of the calling tenant's alertmanager; 200 also if there is none.",
+		bind: func(a *API) Handler { return a.alertPage(deleteAlertTenant) }},
+	{Methods: "GET", Path: "/alertmanager", Action: ListAlertGroups, Service: Alertmanager, Tenancy: OneTenant, Link: "Alerts", Doc: "Alerts of the tenant in their groups, and its silences, as a page; `filter`: a matcher.",
+		bind: func(a *API) Handler {
+			return a.alertPage(func(d *AlertmanagerDeps) Handler { return admin.AlertPage(d.Pages) })
+		}},
+	{Methods: "POST", Path: "/alertmanager", Action: PutSilences, Service: Alertmanager, Tenancy: OneTenant, Doc: "The page's forms: `expire` names a silence, or `matchers`, `for`, `author` and `comment` make one.",
+		bind: func(a *API) Handler {
+			return a.alertPage(func(d *AlertmanagerDeps) Handler { return admin.ChangeSilences(d.Pages) })
+		}},
 }
 
 // serviceCall makes a handler of part, none of a part that the process does not have.

@@ -195,7 +195,8 @@ func (a *App) mountAlertmanager(d *api.Deps) error {
 	}
 	d.Alertmanager = &api.AlertmanagerDeps{
 		Serve: am.Serve,
-		Ring:  roster{&members.Roster{KV: r.KVClient, Key: alertmanager.RingKey, Timeout: a.cfg.AlertRing.Heartbeats.Timeout, Zones: a.cfg.AlertRing.ZoneAwareness}},
+		Pages: alertPages{am}, Tenants: alertPages{am}.tenants, Configurations: am.Configurations, DeleteTenant: am.Delete,
+		Ring: roster{&members.Roster{KV: r.KVClient, Key: alertmanager.RingKey, Timeout: a.cfg.AlertRing.Heartbeats.Timeout, Zones: a.cfg.AlertRing.ZoneAwareness}},
 	}
 	if a.cfg.Alertmanager.EnableAPI {
 		d.Alertmanager.Definition = admin.Handler(am.ServeDefinition)
