@@ -22,6 +22,7 @@ PROTOC_VT     := v0.6.1-0.20240319094008-0393e58bdf10
 OTELCOL       := v0.155.0
 # So is etcd, by development/etcd/go.mod.
 ETCD          := v3.6.14
+AMTOOL        := v0.34.2
 # Prometheus carries its module version: 3.15 is v0.315.0.
 PROMETHEUS    := $(shell awk '$$1 == "github.com/prometheus/prometheus" {print $$2}' go.mod)
 
@@ -97,7 +98,7 @@ proto: $(TOOLS)/protoc-gen-go-$(PROTOC_GO) $(TOOLS)/protoc-gen-go-grpc-$(PROTOC_
 images: ## Build the container image amphora:dev.
 	docker build -f operations/docker/Dockerfile -t amphora:$(or $(VERSION),dev) .
 
-tools: $(TOOLS)/versitygw-$(VERSITYGW) $(TOOLS)/prometheus-$(PROMETHEUS) $(TOOLS)/promtool-$(PROMETHEUS) $(TOOLS)/otelcol-$(OTELCOL) $(TOOLS)/etcd-$(ETCD) ## Install what tests and development run: an S3 server, Prometheus, promtool, an OpenTelemetry collector, etcd.
+tools: $(TOOLS)/versitygw-$(VERSITYGW) $(TOOLS)/prometheus-$(PROMETHEUS) $(TOOLS)/promtool-$(PROMETHEUS) $(TOOLS)/otelcol-$(OTELCOL) $(TOOLS)/etcd-$(ETCD) $(TOOLS)/amtool-$(AMTOOL) ## Install what tests and development run: an S3 server, Prometheus, promtool, an OpenTelemetry collector, etcd, amtool.
 	@for t in $(notdir $^); do ln -sf $$t $(TOOLS)/$${t%%-*}; done
 
 clean: ## Remove bin and .tools; data stays.
@@ -112,6 +113,7 @@ $(TOOLS)/$(1)-$(3):
 endef
 $(eval $(call install,golangci-lint,github.com/golangci/golangci-lint/v2/cmd/golangci-lint,$(GOLANGCI_LINT)))
 $(eval $(call install,versitygw,github.com/versity/versitygw/cmd/versitygw,$(VERSITYGW)))
+$(eval $(call install,amtool,github.com/prometheus/alertmanager/cmd/amtool,$(AMTOOL)))
 $(eval $(call install,protoc-gen-go,google.golang.org/protobuf/cmd/protoc-gen-go,$(PROTOC_GO)))
 $(eval $(call install,protoc-gen-go-grpc,google.golang.org/grpc/cmd/protoc-gen-go-grpc,$(PROTOC_GRPC)))
 $(eval $(call install,protoc-gen-go-vtproto,github.com/planetscale/vtprotobuf/cmd/protoc-gen-go-vtproto,$(PROTOC_VT)))

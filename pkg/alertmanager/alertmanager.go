@@ -122,7 +122,7 @@ func New(cfg Config, deps Deps) (*Alertmanager, error) {
 			return nil, err
 		}
 	}
-	if err := m.check("fallback", m.fallback, limits.View{}); err != nil {
+	if err := validate(cfg, external, "fallback", m.fallback, limits.View{}); err != nil {
 		return nil, fmt.Errorf("fallback configuration: %w", err)
 	}
 	m.tenants = newTenantMetrics(deps.Logger)
@@ -138,16 +138,6 @@ func readFallback(path string) ([]byte, error) {
 		return nil, fmt.Errorf("fallback configuration: %w", err)
 	}
 	return encodeDefinition(Definition{Config: string(text)})
-}
-
-// check reads a definition and builds what it describes. Errors: Invalid.
-func (m *Alertmanager) check(id tenant.ID, data []byte, v limits.View) error {
-	d, err := parse(data, m.cfg.Receivers, v)
-	if err != nil {
-		return err
-	}
-	_, err = build(d, id, m.external, &sending{log: slog.New(slog.DiscardHandler), view: func() limits.View { return v }})
-	return err
 }
 
 func (m *Alertmanager) begin(ctx context.Context) error {

@@ -2,21 +2,44 @@ package alertmanager
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
+	"net/url"
 	"sync"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 	pb "github.com/amphora-metrics/amphora/pkg/wire/alertmanagerpb"
 )
 
 func encodeDefinition(d Definition) ([]byte, error) { return yaml.Marshal(d) }
 
+// Validate says what is wrong with a definition for a tenant with the limits v, in a process that need
+// not run an alertmanager. Errors: Invalid.
+func Validate(cfg Config, id tenant.ID, data []byte, v limits.View) error {
+	external, err := url.Parse(cfg.ExternalURL)
+	if err != nil {
+		return errs.Wrap(errs.Invalid, err)
+	}
+	return validate(cfg, external, id, data, v)
+}
+
+// validate reads a definition and builds what it describes.
+func validate(cfg Config, external *url.URL, id tenant.ID, data []byte, v limits.View) error {
+	d, err := parse(data, cfg.Receivers, v)
+	if err != nil {
+		return err
+	}
+	_, err = build(d, id, external, &sending{log: slog.New(slog.DiscardHandler), view: func() limits.View { return v }})
+	return err
+}
+
 // Check says what is wrong with a definition for a tenant, without storing it. Errors: Invalid.
 func (m *Alertmanager) Check(id tenant.ID, data []byte) error {
-	return m.check(id, data, m.deps.Limits(id))
+	return validate(m.cfg, m.external, id, data, m.deps.Limits(id))
 }
 
 // Put checks and stores a definition, byte for byte, and puts it in force on the replicas that can be
