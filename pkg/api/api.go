@@ -36,8 +36,8 @@ type Deps struct {
 	Allow func(r *http.Request, action Action) error
 	// Limits gives the limits of a tenant.
 	Limits func(tenant.ID) limits.View
-	// Federation says that Read can read for several tenants at once.
-	Federation bool
+	// Federation is how many tenants one read may be for. 0: one.
+	Federation int
 
 	// Memory is the budget of the process; nil: none.
 	Memory *memory.Ledger

@@ -56,6 +56,11 @@ func (*fakes) Tenants(context.Context) ([]admin.TenantInfo, error)      { return
 func (*fakes) Tenant(context.Context, tenant.ID) (admin.TenantInfo, error) {
 	return admin.TenantInfo{}, nil
 }
+func (*fakes) Stop(context.Context, string) error   { return nil }
+func (*fakes) Running(context.Context) (any, error) { return nil, nil }
+func (*fakes) Explain(context.Context, string, prom.Window, bool) (any, error) {
+	return nil, nil
+}
 func (*fakes) ServeHTTP(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ring") }
 func (*fakes) yaml(mode string) ([]byte, error)                 { return []byte("mode: " + mode), nil }
 
@@ -73,7 +78,7 @@ func everything(t testing.TB, f *fakes) Deps {
 		Registerer: reg, Costs: http.NotFoundHandler(), CostsPath: "/costs", Metrics: promhttp.HandlerFor(reg, promhttp.HandlerOpts{}),
 		Limits: func(tenant.ID) limits.View { return limits.View{} },
 		Pusher: f, Usage: f, Elected: func() admin.Elected { return admin.Elected{} },
-		Read:     &prom.Backends{Engine: eng, Storage: db, Exemplars: db.DB},
+		Read:     &prom.Backends{Engine: eng, Storage: db, Exemplars: db.DB, Overseer: f},
 		Ingester: &IngesterDeps{Flusher: f, PrepareShutdown: f, PrepareDownscale: f, UnregisterOnShutdown: f, Tenants: f, HeadMetrics: http.NotFoundHandler()},
 		Build:    admin.BuildInfo{Version: "1.2.3"},
 		Ready:    func(context.Context) error { return nil },
@@ -291,7 +296,7 @@ func TestTheTenantComesFromTheHeader(t *testing.T) {
 	deps := everything(t, f)
 	cfg := defaults(t)
 	strict := newAPI(t, cfg, deps)
-	deps.Registerer, deps.Federation = prometheus.NewRegistry(), true
+	deps.Registerer, deps.Federation = prometheus.NewRegistry(), 2
 	federated := newAPI(t, cfg, deps)
 	deps.Registerer = prometheus.NewRegistry()
 	cfg.Tenancy.Enabled = false

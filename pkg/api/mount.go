@@ -187,8 +187,11 @@ func (a *API) identify(r *http.Request, needs Tenancy) (*http.Request, error) {
 	if err != nil {
 		return r, err
 	}
-	if len(ids) > 1 && (needs == OneTenant || !a.deps.Federation) {
+	if len(ids) > 1 && (needs == OneTenant || a.deps.Federation < 1) {
 		return r, errs.New(errs.Unprocessable, "multiple tenant IDs present, but this request takes one")
+	}
+	if most := a.deps.Federation; len(ids) > 1 && len(ids) > most {
+		return r, errs.New(errs.Unprocessable, "too many tenants: %d are named, at most %d are allowed", len(ids), most)
 	}
 	return r.WithContext(tenant.InjectMany(r.Context(), ids)), nil
 }

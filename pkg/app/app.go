@@ -66,6 +66,8 @@ type App struct {
 	known      atomic.Bool                   // an ingester was seen in the ring
 	storeLeave *storeLeave                   // once built
 	indexes    atomic.Pointer[block.Indexes] // once built
+
+	reads readParts
 }
 
 // parts are built when they are first asked for.

@@ -84,7 +84,7 @@ func TestSpreadMinimizingNeedsNumbersAndZones(t *testing.T) {
 
 func TestTargetsResolve(t *testing.T) {
 	for names, want := range map[string]string{
-		"all": "ingester store-gateway distributor querier compactor", "backend": "store-gateway compactor", "write": "ingester distributor", "read": "store-gateway querier",
+		"all": "ingester store-gateway distributor query-scheduler querier query-frontend compactor", "backend": "store-gateway compactor", "write": "ingester distributor", "read": "store-gateway query-scheduler querier query-frontend",
 		"querier,ingester": "ingester querier", "write,distributor": "ingester distributor",
 	} {
 		ts, err := resolve(strings.Split(names, ","))

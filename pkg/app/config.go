@@ -53,6 +53,8 @@ type Config struct {
 	Engine          engine.Config
 	Alertmanager    alertmanager.Config
 	AlertRing       AlertRingConfig
+
+	Reads ReadsConfig
 }
 
 // Declare names every setting of the process; the flags, the file, the environment and the
@@ -78,6 +80,7 @@ func (c *Config) Declare(s *config.Set) {
 	s.Mount("ingester_client", &c.Clients)
 	s.Mount("querier", &c.Querier)
 	s.Mount("querier", &c.Engine)
+	c.Reads.declare(s)
 	s.Mount("blocks_storage", &c.Bucket)
 	s.Mount("blocks_storage.bucket_store", &c.StoreGateway)
 	s.Mount("blocks_storage.bucket_store.bucket_index", &c.BucketIndex)

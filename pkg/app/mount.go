@@ -16,7 +16,6 @@ import (
 
 	"github.com/amphora-metrics/amphora/pkg/api"
 	"github.com/amphora-metrics/amphora/pkg/api/admin"
-	"github.com/amphora-metrics/amphora/pkg/api/prom"
 	"github.com/amphora-metrics/amphora/pkg/engine"
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/ingester"
@@ -95,19 +94,13 @@ func (a *App) mountBackends(d *api.Deps) error {
 		}
 		d.Usage = newUsage(r, c, func(id tenant.ID) int { return limits.IngestionTenantShardSize.Of(a.limits.For(id)) })
 	}
+	if err := a.mountReads(d); err != nil {
+		return err
+	}
 	if a.cfg.runs("querier") {
 		q, err := a.querier()
 		if err != nil {
 			return err
-		}
-		e, err := engine.New(a.cfg.engine(), a.log, a.reg)
-		if err != nil {
-			return err
-		}
-		a.closers = append(a.closers, e.Close)
-		d.Read = &prom.Backends{
-			Engine: promql{e, a.limits}, Storage: q, Exemplars: q, Metadata: q,
-			Limits: a.limits.For, Timeout: a.cfg.Engine.Timeout,
 		}
 		d.Blocks.History = history{q}
 	}

@@ -15,14 +15,16 @@ type target struct {
 
 // targetDocs is every name that -target accepts, in the order in which parts start.
 var targetDocs = []target{
-	{"all", []string{"ingester", "store-gateway", "distributor", "querier", "compactor", "alertmanager"}, "Everything in one process."},
+	{"all", []string{"ingester", "store-gateway", "distributor", "query-scheduler", "querier", "query-frontend", "compactor", "alertmanager"}, "Everything in one process."},
 	{"write", []string{"ingester", "distributor"}, "The write path."},
-	{"read", []string{"store-gateway", "querier"}, "The read path."},
+	{"read", []string{"store-gateway", "query-scheduler", "querier", "query-frontend"}, "The read path."},
 	{"backend", []string{"store-gateway", "compactor", "alertmanager"}, "What works on object storage."},
 	{"ingester", nil, "Keeps recent samples, cuts them into blocks and ships these."},
 	{"store-gateway", nil, "Reads blocks in object storage for queriers."},
 	{"distributor", nil, "Takes samples, checks them and sends each to its ingesters."},
+	{"query-scheduler", nil, "Queues queries fairly until queriers fetch them."},
 	{"querier", nil, "Answers PromQL from ingesters and blocks."},
+	{"query-frontend", nil, "Takes queries, splits and shards them and merges answers."},
 	{"compactor", nil, "Merges, splits and deletes blocks in object storage, and keeps the bucket indexes."},
 	{"alertmanager", nil, "Groups, silences and inhibits alerts, and notifies receivers."},
 }
@@ -30,11 +32,14 @@ var targetDocs = []target{
 // builders has what each single target needs built.
 func builders() map[string]func(*App) error {
 	return map[string]func(*App) error{
+		"query-scheduler": (*App).buildScheduler,
+		"query-frontend":  func(a *App) error { _, err := a.frontend(); return err },
+
 		"ingester":      (*App).buildIngester,
 		"store-gateway": (*App).buildStoreGateway,
 		"distributor":   func(a *App) error { _, err := a.distributor(); return err },
-		"querier":       func(a *App) error { _, err := a.querier(); return err },
 		"alertmanager":  (*App).buildAlertmanager,
+		"querier":       (*App).buildQuerier,
 		"compactor":     func(a *App) error { _, err := a.compactor(); return err },
 	}
 }

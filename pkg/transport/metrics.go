@@ -119,3 +119,13 @@ func newAlertClientMetrics(reg prometheus.Registerer) *clientMetrics {
 			Help: "Panics while the alertmanager of this process answered. Each is a bug."}),
 	}
 }
+
+func newSchedulerClientDuration(reg prometheus.Registerer) *prometheus.HistogramVec {
+	return promauto.With(reg).NewHistogramVec(prometheus.HistogramOpts{Name: "amphora_query_frontend_scheduler_request_duration_seconds",
+		Help: "Time of calls of frontends to query-schedulers, waiting included, until the end of their answers.", Buckets: instrument.DefBuckets}, []string{"operation", "status_code"})
+}
+
+func newWorkerPanics(reg prometheus.Registerer) prometheus.Counter {
+	return promauto.With(reg).NewCounter(prometheus.CounterOpts{Name: "amphora_querier_worker_panics_total",
+		Help: "Panics while a worker did what a query-scheduler gave it. Each is a bug."})
+}

@@ -5,6 +5,7 @@ package prom
 
 import (
 	"context"
+	"net/http"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -48,10 +49,16 @@ type Backends struct {
 	Storage   storage.SampleAndChunkQueryable
 	Exemplars storage.ExemplarQueryable   // nil: there are no exemplars
 	Metadata  MetadataSource              // nil: there is no metadata
+	Overseer  Overseer                    // nil: queries are not overseen
 	Limits    func(tenant.ID) limits.View // nil: the defaults
 	Now       func() time.Time            // nil: time.Now
 	// Timeout is the longest time one request may take. 0: 2 minutes.
 	Timeout time.Duration
+	// Forward does a request that is no query elsewhere; its path has the prefix of the table of routes.
+	// The error is that of a request that was not answered. Nil: Storage answers them.
+	Forward func(w http.ResponseWriter, r *http.Request) error
+	// Prepare returns the context of a request's query; nil: that of the request.
+	Prepare func(*http.Request) context.Context
 }
 
 // Config is the settings of the read API.
@@ -83,6 +90,9 @@ func New(cfg Config, b Backends, reg prometheus.Registerer) *API {
 	}
 	if b.Limits == nil {
 		b.Limits = func(tenant.ID) limits.View { return limits.View{} }
+	}
+	if b.Prepare == nil {
+		b.Prepare = (*http.Request).Context
 	}
 	if b.Timeout <= 0 {
 		b.Timeout = defaultTimeout

@@ -127,7 +127,7 @@ func (a *API) queryContext(r *http.Request) (context.Context, context.CancelFunc
 			return nil, nil, nil, errs.New(errs.Invalid, "error parsing lookback delta duration: %w", err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), timeout)
+	ctx, cancel := context.WithTimeout(a.b.Prepare(r), timeout)
 	return ctx, cancel, promql.NewPrometheusQueryOpts(r.Form.Get("stats") == "all", lookback), nil
 }
 
@@ -142,6 +142,9 @@ func (a *API) run(ctx context.Context, w http.ResponseWriter, r *http.Request, q
 	if err != nil {
 		return err
 	}
+	if t, ok := q.(timed); ok && wantsStats(r) {
+		w.Header().Set("Server-Timing", t.ServerTiming())
+	}
 	a.success(w, r, ws, r.Form.Get("query"), func(out *answer) {
 		out.buf = appendString(append(out.buf, `{"resultType":`...), string(res.Value.Type()))
 		out.buf = append(out.buf, `,"result":`...)
@@ -152,6 +155,14 @@ func (a *API) run(ctx context.Context, w http.ResponseWriter, r *http.Request, q
 		out.buf = append(out.buf, '}')
 	})
 	return nil
+}
+
+// timed is a query that says what it took, as the header Server-Timing does.
+type timed interface{ ServerTiming() string }
+
+// wantsStats says whether a request asks for the header Server-Timing.
+func wantsStats(r *http.Request) bool {
+	return r.Header.Get("X-Amphora-Response-Query-Stats") == "true" || r.Header.Get("X-Mimir-Response-Query-Stats") == "true"
 }
 
 // renderStats returns the statistics a request asks for, nil for none.

@@ -1,0 +1,63 @@
+package app
+
+import (
+	"context"
+	"math"
+
+	"github.com/amphora-metrics/amphora/pkg/api/prom"
+	"github.com/amphora-metrics/amphora/pkg/config"
+	"github.com/amphora-metrics/amphora/pkg/frontend"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+	"github.com/amphora-metrics/amphora/pkg/wire/work"
+)
+
+// FederationConfig is about reads of several tenants at once, mounted as tenant_federation.
+type FederationConfig struct {
+	Enabled       bool
+	MaxConcurrent int
+	MaxTenants    int
+}
+
+// Declare names the settings.
+func (c *FederationConfig) Declare(s *config.Set) {
+	s.Bool(&c.Enabled, "enabled", false, "Answer reads of several tenants, named as a|b in X-Scope-OrgID: their series have the label __tenant_id__.")
+	s.Int(&c.MaxConcurrent, "max-concurrent", 16, "Tenants of one read that are looked up at the same time.").Expert()
+	s.Int(&c.MaxTenants, "max-tenants", 0, "Tenants that one read may name; more is refused with 422. 0: no limit.").Expert()
+}
+
+// most is how many tenants one read may be for.
+func (c *FederationConfig) most() int {
+	switch {
+	case !c.Enabled:
+		return 0
+	case c.MaxTenants > 0:
+		return c.MaxTenants
+	}
+	return math.MaxInt
+}
+
+// overseer is the frontend as the API sees it.
+type overseer struct{ f *frontend.Frontend }
+
+// Running is part of prom.Overseer.
+func (o overseer) Running(ctx context.Context) (any, error) {
+	ids, err := tenant.Many(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return o.f.Running(ids), nil
+}
+
+// Stop is part of prom.Overseer.
+func (o overseer) Stop(ctx context.Context, id string) error {
+	ids, err := tenant.Many(ctx)
+	if err != nil {
+		return err
+	}
+	return o.f.Stop(ids, id)
+}
+
+// Explain is part of prom.Overseer.
+func (o overseer) Explain(ctx context.Context, qs string, at prom.Window, run bool) (any, error) {
+	return o.f.Explain(ctx, work.Query{Text: qs, Start: at.Start.UnixMilli(), End: at.End.UnixMilli(), Step: at.Step.Milliseconds()}, run)
+}

@@ -1,0 +1,79 @@
+package frontend
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/prometheus/prometheus/promql/parser"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/wire/work"
+)
+
+// Explanation is how a query is laid out.
+type Explanation struct {
+	Query  string         `json:"query"`
+	Ranges []ExplainRange `json:"ranges"` // asked for beside each other
+	Parts  []ExplainPart  `json:"parts"`  // that queriers evaluate for each range
+	Outer  string         `json:"outer,omitempty"`
+	// What it took; only if it was run.
+	Seconds float64 `json:"seconds,omitempty"`
+	Works   int     `json:"works,omitempty"`
+	Samples int64   `json:"samples,omitempty"`
+	Peak    int     `json:"peak_samples,omitempty"`
+	Series  int     `json:"series,omitempty"`
+}
+
+// ExplainRange is a part of the time of a query.
+type ExplainRange struct {
+	Start time.Time `json:"start"`
+	End   time.Time `json:"end"`
+}
+
+// ExplainPart is a part of the expression.
+type ExplainPart struct {
+	Name   string `json:"name,omitempty"` // in the outer query
+	Query  string `json:"query"`
+	Shards int    `json:"shards,omitempty"`
+	Merge  string `json:"merge,omitempty"` // the aggregation of the shards
+}
+
+// Explain says how qs is laid out and, if it is to be run, what that took. Errors: those of the
+// language and of the query.
+func (f *Frontend) Explain(ctx context.Context, asked work.Query, execute bool) (Explanation, error) {
+	p, err := f.prepare(ctx, nil, asked)
+	if err != nil {
+		return Explanation{}, err
+	}
+	defer p.Close()
+	q, ok := p.(*query)
+	if !ok {
+		return Explanation{}, errs.New(errs.Internal, "a query is a %T", p)
+	}
+	out := Explanation{Query: asked.Text}
+	if execute {
+		res := q.Exec(ctx)
+		if res.Err != nil {
+			return out, res.Err
+		}
+		out.Seconds, out.Works, out.Samples, out.Peak = q.took.Seconds(), q.run.works, q.run.samples.TotalSamples, q.run.samples.PeakSamples
+		if m, err := matrixIn(res.Value); err == nil {
+			out.Series = len(m)
+		}
+	} else {
+		q.lay(ctx)
+	}
+	for _, g := range q.ranges() {
+		out.Ranges = append(out.Ranges, ExplainRange{time.UnixMilli(g.start).UTC(), time.UnixMilli(g.end).UTC()})
+	}
+	for _, l := range q.run.plan.leaves {
+		one := ExplainPart{Name: l.name, Query: strings.TrimSpace(l.text)}
+		if l.merge != 0 {
+			one.Query, one.Shards, one.Merge = strings.TrimSpace(l.original), q.run.shards, parser.ItemTypeStr[l.merge]
+		}
+		out.Parts = append(out.Parts, one)
+	}
+	out.Outer = strings.Join(strings.Fields(q.run.plan.outer), " ")
+	return out, nil
+}

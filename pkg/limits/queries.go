@@ -1,0 +1,23 @@
+package limits
+
+// What a frontend makes of a query, and how it waits its turn.
+var (
+	MaxQueriersPerTenant = define("max_queriers_per_tenant", "query-frontend.max-queriers-per-tenant", 0, "queriers",
+		"Queriers that a tenant's queries are spread over. 0: all of them.", "scheduler")
+	MaxQueryParallelism = define("max_query_parallelism", "querier.max-query-parallelism", 14, "parts",
+		"Parts of one query that are on their way to queriers at once.", "frontend")
+	QueryShardingTotalShards = define("query_sharding_total_shards", "query-frontend.query-sharding-total-shards", 16, "shards",
+		"Shards that the series of an aggregation are parted into. 0: queries are not sharded.", "frontend")
+	QueryShardingMaxShardedQueries = define("query_sharding_max_sharded_queries", "query-frontend.query-sharding-max-sharded-queries", 128, "parts",
+		"Most parts that sharding and splitting make of one query. 0: no limit.", "frontend")
+	QueryShardingMaxRegexpSize = define("query_sharding_max_regexp_size_bytes", "query-frontend.query-sharding-max-regexp-size-bytes", 4096, "bytes",
+		"A query with a longer regular expression is not sharded, as each shard would match it anew. 0: no limit.", "frontend")
+	AlignQueriesWithStep = define("align_queries_with_step", "query-frontend.align-queries-with-step", false, "",
+		"Whether start and end of a range query are moved to multiples of its step, so that more of it is cached. The answer then has other times than were asked for.", "frontend")
+	BlockedQueries = structured(Row{Name: "blocked_queries", Flag: "query-frontend.blocked-queries", Default: new(QueryRules),
+		Doc: "List of {pattern, regex, reason}: queries that are refused with 400 because their text, as it is or as format_query lays it out, is the pattern or matches it as a regular expression.",
+		By:  []string{"frontend"}}, readBlockedQueries)
+	LimitedQueries = structured(Row{Name: "limited_queries", Flag: "query-frontend.limited-queries", Default: new(QueryRules),
+		Doc: "List of {query, allowed_frequency}: queries that are refused with 429 if they were asked less than allowed_frequency ago.",
+		By:  []string{"frontend"}}, readLimitedQueries)
+)

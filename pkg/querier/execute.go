@@ -1,0 +1,125 @@
+package querier
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/timestamp"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/storage"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/wire/work"
+)
+
+// Executor does the work of frontends. It implements work.Runner.
+type Executor struct {
+	Engine  promql.QueryEngine
+	Storage storage.Queryable
+	API     http.Handler // of the requests that are no queries
+}
+
+// Run implements work.Runner.
+func (e *Executor) Run(ctx context.Context, w *work.Work) error {
+	if w.Query != nil {
+		return e.query(ctx, w)
+	}
+	return e.serve(ctx, w)
+}
+
+// serve answers a request of the read API. A handler that cuts its answer on purpose panics.
+func (e *Executor) serve(ctx context.Context, w *work.Work) (err error) {
+	defer func() {
+		p := recover()
+		if broken, ok := p.(error); ok && errors.Is(broken, http.ErrAbortHandler) {
+			err = errs.New(errs.Internal, "the answer broke off")
+		} else if p != nil {
+			panic(p)
+		}
+	}()
+	rw, end := w.ResponseWriter()
+	e.API.ServeHTTP(rw, w.Request.WithContext(ctx))
+	return end()
+}
+
+func (e *Executor) query(ctx context.Context, w *work.Work) error {
+	q := w.Query
+	source := e.Storage
+	var selected atomic.Int64
+	if q.ShardCount > 0 {
+		if q.ShardIndex >= q.ShardCount {
+			return errs.New(errs.Invalid, "shard %d of %d does not exist", q.ShardIndex, q.ShardCount)
+		}
+		source = sharded{source, uint64(q.ShardIndex), uint64(q.ShardCount), &selected}
+	}
+	opts := promql.NewPrometheusQueryOpts(q.PerStepStats, q.Lookback)
+	start, end := timestamp.Time(q.Start), timestamp.Time(q.End)
+	var prepared promql.Query
+	var err error
+	if q.Step == 0 {
+		prepared, err = e.Engine.NewInstantQuery(ctx, source, opts, q.Text, start)
+	} else {
+		prepared, err = e.Engine.NewRangeQuery(ctx, source, opts, q.Text, start, end, time.Duration(q.Step)*time.Millisecond)
+	}
+	if err != nil {
+		return err
+	}
+	res := prepared.Exec(ctx)
+	if res.Err != nil {
+		prepared.Close()
+		return res.Err
+	}
+	out := work.NewResult(res.Value, res.Warnings, prepared.Close)
+	out.Series = selected.Load()
+	if s := prepared.Stats(); s != nil && s.Samples != nil {
+		out.Samples = *s.Samples
+	}
+	return w.Answer(out)
+}
+
+// sharded selects the series of one shard.
+type sharded struct {
+	storage.Queryable
+	index, count uint64
+	selected     *atomic.Int64 // series
+}
+
+// Querier implements storage.Queryable.
+func (s sharded) Querier(mint, maxt int64) (storage.Querier, error) {
+	q, err := s.Queryable.Querier(mint, maxt)
+	return shardedQuerier{q, s}, err
+}
+
+type shardedQuerier struct {
+	storage.Querier
+	shard sharded
+}
+
+// Select implements storage.Querier.
+func (q shardedQuerier) Select(ctx context.Context, sorted bool, hints *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
+	var h storage.SelectHints
+	if hints != nil {
+		h = *hints
+	}
+	h.ShardIndex, h.ShardCount = q.shard.index, q.shard.count
+	return countedSet{q.Querier.Select(ctx, sorted, &h, matchers...), q.shard.selected}
+}
+
+// countedSet counts the series that are read.
+type countedSet struct {
+	storage.SeriesSet
+	n *atomic.Int64
+}
+
+// Next implements storage.SeriesSet.
+func (s countedSet) Next() bool {
+	more := s.SeriesSet.Next()
+	if more {
+		s.n.Add(1)
+	}
+	return more
+}

@@ -1,0 +1,427 @@
+package querier
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"github.com/prometheus/prometheus/model/exemplar"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/metadata"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb/chunks"
+	"github.com/prometheus/prometheus/util/annotations"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+)
+
+const (
+	// TenantLabel tells whose a series is, where several tenants are read at once.
+	TenantLabel = "__tenant_id__"
+	// ownTenantLabel keeps what a series had under that name itself.
+	ownTenantLabel = "original_" + TenantLabel
+)
+
+// Federation reads the data of one or several tenants, those its caller's context names. Of several,
+// each series has the label TenantLabel, and no tenant's limits are looser than alone. What one of them
+// cannot answer, the whole does not.
+type Federation struct {
+	q          *Querier
+	concurrent int
+}
+
+var (
+	_ storage.SampleAndChunkQueryable = (*Federation)(nil)
+	_ storage.ExemplarQueryable       = (*Federation)(nil)
+)
+
+// NewFederation returns a reader of tenants by q, at most concurrent of them at the same time.
+func NewFederation(q *Querier, concurrent int) *Federation {
+	return &Federation{q, max(1, concurrent)}
+}
+
+// Querier implements storage.Queryable.
+func (f *Federation) Querier(mint, maxt int64) (storage.Querier, error) {
+	return &federated{f: f, mint: mint, maxt: maxt, of: map[tenant.ID]storage.Querier{}}, nil
+}
+
+// federated is one query's reader. A single tenant goes by without labels or merging.
+type federated struct {
+	f          *Federation
+	mint, maxt int64
+
+	mu sync.Mutex // guards of
+	of map[tenant.ID]storage.Querier
+}
+
+// querier is the reader of one tenant.
+func (q *federated) querier(id tenant.ID) (storage.Querier, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if x := q.of[id]; x != nil {
+		return x, nil
+	}
+	x, err := q.f.q.Querier(q.mint, q.maxt)
+	if err == nil {
+		q.of[id] = x
+	}
+	return x, err
+}
+
+// Close implements storage.Querier.
+func (q *federated) Close() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var first error
+	for _, x := range q.of {
+		if err := x.Close(); err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// Select implements storage.Querier.
+func (q *federated) Select(ctx context.Context, sorted bool, hints *storage.SelectHints, ms ...*labels.Matcher) storage.SeriesSet {
+	ids, err := tenant.Many(ctx)
+	if err != nil {
+		return storage.ErrSeriesSet(err)
+	}
+	if len(ids) == 1 {
+		x, err := q.querier(ids[0])
+		if err != nil {
+			return storage.ErrSeriesSet(err)
+		}
+		return x.Select(ctx, sorted, hints, ms...)
+	}
+	ids, ms = chosen(ids, ms)
+	if len(ids) == 0 {
+		return storage.EmptySeriesSet()
+	}
+	sets := make([]storage.SeriesSet, len(ids))
+	for i, id := range ids {
+		x, err := q.querier(id)
+		if err != nil {
+			return storage.ErrSeriesSet(err)
+		}
+		// The selection of a tenant runs by itself as soon as it is asked for.
+		sets[i] = &tenantSet{SeriesSet: x.Select(tenant.Inject(ctx, id), true, hints, ms...), id: id}
+	}
+	if sorted {
+		return storage.NewMergeSeriesSet(sets, 0, storage.ChainedSeriesMerge)
+	}
+	return &concatenated{sets: sets}
+}
+
+// chosen takes the matchers of TenantLabel out of ms and returns the tenants that they match.
+func chosen(ids []tenant.ID, ms []*labels.Matcher) ([]tenant.ID, []*labels.Matcher) {
+	var rest []*labels.Matcher
+	for _, m := range ms {
+		switch m.Name {
+		case TenantLabel:
+			ids = slices.DeleteFunc(slices.Clone(ids), func(id tenant.ID) bool { return !m.Matches(string(id)) })
+		case ownTenantLabel:
+			own := *m
+			own.Name = TenantLabel
+			rest = append(rest, &own)
+		default:
+			rest = append(rest, m)
+		}
+	}
+	return ids, rest
+}
+
+// tenantSet gives the series of a tenant its label.
+type tenantSet struct {
+	storage.SeriesSet
+	id      tenant.ID
+	builder labels.Builder
+}
+
+// At implements storage.SeriesSet.
+func (s *tenantSet) At() storage.Series {
+	x := s.SeriesSet.At()
+	return labelled{x, withTenant(&s.builder, x.Labels(), s.id)}
+}
+
+// Err implements storage.SeriesSet.
+func (s *tenantSet) Err() error { return about(s.id, s.SeriesSet.Err()) }
+
+// about says whose an error is.
+func about(id tenant.ID, err error) error {
+	if err == nil {
+		return nil
+	}
+	return errs.New(errs.KindOf(err), "tenant %s: %w", id, err)
+}
+
+func withTenant(b *labels.Builder, ls labels.Labels, id tenant.ID) labels.Labels {
+	b.Reset(ls)
+	if own := ls.Get(TenantLabel); own != "" {
+		b.Set(ownTenantLabel, own)
+	}
+	b.Set(TenantLabel, string(id))
+	return b.Labels()
+}
+
+type labelled struct {
+	storage.Series
+	ls labels.Labels
+}
+
+// Labels implements storage.Series.
+func (l labelled) Labels() labels.Labels { return l.ls }
+
+// concatenated is sets one after the other: no two have a series in common, and whoever needs them
+// sorted sorts.
+type concatenated struct {
+	sets []storage.SeriesSet
+	at   int
+}
+
+// Next implements storage.SeriesSet.
+func (c *concatenated) Next() bool {
+	for ; c.at < len(c.sets); c.at++ {
+		if c.sets[c.at].Next() {
+			return true
+		}
+		if c.sets[c.at].Err() != nil {
+			return false
+		}
+	}
+	return false
+}
+
+// At implements storage.SeriesSet.
+func (c *concatenated) At() storage.Series { return c.sets[c.at].At() }
+
+// Err implements storage.SeriesSet.
+func (c *concatenated) Err() error {
+	for _, s := range c.sets {
+		if err := s.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Warnings implements storage.SeriesSet.
+func (c *concatenated) Warnings() annotations.Annotations {
+	var out annotations.Annotations
+	for _, s := range c.sets {
+		out.Merge(s.Warnings())
+	}
+	return out
+}
+
+// each calls f for each tenant, several at the same time, and returns what it returned.
+func each[T any](ctx context.Context, f *Federation, ids []tenant.ID, call func(ctx context.Context, id tenant.ID) (T, error)) ([]T, error) {
+	out := make([]T, len(ids))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(f.concurrent)
+	for i, id := range ids {
+		g.Go(func() (err error) {
+			out[i], err = call(tenant.Inject(ctx, id), id)
+			return about(id, err)
+		})
+	}
+	return out, g.Wait()
+}
+
+// LabelNames implements storage.Querier.
+func (q *federated) LabelNames(ctx context.Context, hints *storage.LabelHints, ms ...*labels.Matcher) ([]string, annotations.Annotations, error) {
+	return q.labels(ctx, ms, []string{TenantLabel}, func(ctx context.Context, x storage.Querier, ms []*labels.Matcher) ([]string, annotations.Annotations, error) {
+		return x.LabelNames(ctx, hints, ms...)
+	})
+}
+
+// LabelValues implements storage.Querier.
+func (q *federated) LabelValues(ctx context.Context, name string, hints *storage.LabelHints, ms ...*labels.Matcher) ([]string, annotations.Annotations, error) {
+	ids, err := tenant.Many(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(ids) > 1 && name == TenantLabel {
+		ids, _ = chosen(ids, ms)
+		var out []string
+		for _, id := range ids {
+			out = append(out, string(id))
+		}
+		return out, nil, nil
+	}
+	if len(ids) > 1 && name == ownTenantLabel {
+		name = TenantLabel
+	}
+	return q.labels(ctx, ms, nil, func(ctx context.Context, x storage.Querier, ms []*labels.Matcher) ([]string, annotations.Annotations, error) {
+		return x.LabelValues(ctx, name, hints, ms...)
+	})
+}
+
+// labels unites what the tenants have; those of several have also besides.
+func (q *federated) labels(ctx context.Context, ms []*labels.Matcher, besides []string, call func(context.Context, storage.Querier, []*labels.Matcher) ([]string, annotations.Annotations, error)) ([]string, annotations.Annotations, error) {
+	ids, err := tenant.Many(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(ids) == 1 {
+		x, err := q.querier(ids[0])
+		if err != nil {
+			return nil, nil, err
+		}
+		return call(ctx, x, ms)
+	}
+	ids, ms = chosen(ids, ms)
+	if len(ids) == 0 {
+		return nil, nil, nil
+	}
+	lists, err := each(ctx, q.f, ids, func(ctx context.Context, id tenant.ID) ([]string, error) {
+		x, err := q.querier(id)
+		if err != nil {
+			return nil, err
+		}
+		list, _, err := call(ctx, x, ms)
+		return list, err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return union(append(lists, besides)), nil, nil
+}
+
+// ChunkQuerier implements storage.ChunkQueryable. Chunks are read of one tenant alone.
+func (f *Federation) ChunkQuerier(mint, maxt int64) (storage.ChunkQuerier, error) {
+	q, err := f.q.ChunkQuerier(mint, maxt)
+	return &federatedChunks{ChunkQuerier: q, f: f, mint: mint, maxt: maxt}, err
+}
+
+// federatedChunks reads the chunks of tenants.
+type federatedChunks struct {
+	storage.ChunkQuerier
+	f          *Federation
+	mint, maxt int64
+}
+
+// Select implements storage.ChunkQuerier.
+func (q *federatedChunks) Select(ctx context.Context, sorted bool, hints *storage.SelectHints, ms ...*labels.Matcher) storage.ChunkSeriesSet {
+	ids, err := tenant.Many(ctx)
+	if err != nil {
+		return storage.ErrChunkSeriesSet(err)
+	}
+	if len(ids) == 1 {
+		return q.ChunkQuerier.Select(ctx, sorted, hints, ms...)
+	}
+	ids, ms = chosen(ids, ms)
+	var sets []storage.ChunkSeriesSet
+	for _, id := range ids {
+		sets = append(sets, &tenantChunks{ChunkSeriesSet: q.ChunkQuerier.Select(tenant.Inject(ctx, id), true, hints, ms...), id: id})
+	}
+	return storage.NewMergeChunkSeriesSet(sets, 0, storage.NewConcatenatingChunkSeriesMerger())
+}
+
+// tenantChunks is tenantSet for chunks.
+type tenantChunks struct {
+	storage.ChunkSeriesSet
+	id      tenant.ID
+	builder labels.Builder
+}
+
+// At implements storage.ChunkSeriesSet.
+func (s *tenantChunks) At() storage.ChunkSeries {
+	x := s.ChunkSeriesSet.At()
+	return labelledChunks{x, withTenant(&s.builder, x.Labels(), s.id)}
+}
+
+// Err implements storage.ChunkSeriesSet.
+func (s *tenantChunks) Err() error { return about(s.id, s.ChunkSeriesSet.Err()) }
+
+type labelledChunks struct {
+	storage.ChunkSeries
+	ls labels.Labels
+}
+
+// Labels implements storage.ChunkSeries.
+func (l labelledChunks) Labels() labels.Labels { return l.ls }
+
+// Iterator implements storage.ChunkSeries.
+func (l labelledChunks) Iterator(it chunks.Iterator) chunks.Iterator {
+	return l.ChunkSeries.Iterator(it)
+}
+
+// ExemplarQuerier implements storage.ExemplarQueryable.
+func (f *Federation) ExemplarQuerier(ctx context.Context) (storage.ExemplarQuerier, error) {
+	ids, err := tenant.Many(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(ids) == 1 {
+		return f.q.ExemplarQuerier(ctx)
+	}
+	return federatedExemplars{ctx, f, ids}, nil
+}
+
+type federatedExemplars struct {
+	ctx context.Context //nolint:containedctx // The interface has its context here.
+	f   *Federation
+	ids []tenant.ID
+}
+
+// Select implements storage.ExemplarQuerier.
+func (q federatedExemplars) Select(start, end int64, sets ...[]*labels.Matcher) ([]exemplar.QueryResult, error) {
+	lists, err := each(q.ctx, q.f, q.ids, func(ctx context.Context, id tenant.ID) ([]exemplar.QueryResult, error) {
+		var mine [][]*labels.Matcher
+		for _, ms := range sets {
+			if ids, rest := chosen([]tenant.ID{id}, ms); len(ids) == 1 {
+				mine = append(mine, rest)
+			}
+		}
+		if len(mine) == 0 {
+			return nil, nil
+		}
+		x, err := q.f.q.ExemplarQuerier(ctx)
+		if err != nil {
+			return nil, err
+		}
+		list, err := x.Select(start, end, mine...)
+		var b labels.Builder
+		for i := range list {
+			list[i].SeriesLabels = withTenant(&b, list[i].SeriesLabels, id)
+		}
+		return list, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat(lists...), nil
+}
+
+// Metadata returns the metadata of all tenants together, as Querier.Metadata does.
+func (f *Federation) Metadata(ctx context.Context, metric string, limit, perMetric int) (map[string][]metadata.Metadata, error) {
+	ids, err := tenant.Many(ctx)
+	if err != nil {
+		return nil, err
+	}
+	lists, err := each(ctx, f, ids, func(ctx context.Context, _ tenant.ID) (map[string][]metadata.Metadata, error) {
+		return f.q.Metadata(ctx, metric, limit, perMetric)
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := lists[0]
+	for _, m := range lists[1:] {
+		for name, entries := range m {
+			known, ok := out[name]
+			if !ok && limit >= 0 && len(out) >= limit {
+				continue
+			}
+			for _, e := range entries {
+				if !slices.Contains(known, e) && (perMetric < 1 || len(known) < perMetric) {
+					known = append(known, e)
+				}
+			}
+			out[name] = known
+		}
+	}
+	return out, nil
+}

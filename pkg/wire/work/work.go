@@ -1,0 +1,201 @@
+// Package work is what frontends ask of queriers: queries and requests of the read API, with their
+// answers, as they pass within one process, and how they become the messages of package querypb.
+package work
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/util/annotations"
+	"github.com/prometheus/prometheus/util/stats"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/wire/querypb"
+)
+
+// Class says how much work matters; a higher one goes first.
+type Class uint8
+
+// The classes.
+const (
+	AdHoc     Class = iota // whatever else asks
+	Dashboard              // somebody looks at it
+	Rule                   // alerts depend on it
+	Classes                // how many there are
+)
+
+// String names the class as metrics and logs do.
+func (c Class) String() string {
+	switch c {
+	case Rule:
+		return "rule"
+	case Dashboard:
+		return "dashboard"
+	}
+	return "ad-hoc"
+}
+
+type classKey struct{}
+
+// WithClass returns ctx for work of class c.
+func WithClass(ctx context.Context, c Class) context.Context {
+	return context.WithValue(ctx, classKey{}, c)
+}
+
+// ClassOf returns the class of work done under ctx.
+func ClassOf(ctx context.Context) Class {
+	c, _ := ctx.Value(classKey{}).(Class)
+	return c
+}
+
+// Runner runs work for the tenants of ctx and returns when its answer is whole. Errors have kinds;
+// after one the answer must not be used.
+type Runner interface {
+	Run(ctx context.Context, w *Work) error
+}
+
+// Work is one query, or one HTTP request of the read API.
+type Work struct {
+	Class Class
+
+	Query  *Query
+	Result *Result // set when Query was run; its user calls Release
+
+	Request *http.Request // its path is the one without a configured prefix
+	Writer  http.ResponseWriter
+
+	// Parts takes the answer as messages; then Result and Writer are not used.
+	Parts func(*querypb.Part) error
+
+	receiver receiver
+	begun    bool
+}
+
+// Query is one expression and the times at which it is evaluated, in milliseconds: Start, Start+Step
+// and so on to End, or with a Step of 0 Start alone.
+type Query struct {
+	Text             string
+	Start, End, Step int64
+	Lookback         time.Duration // 0: the querier's
+	PerStepStats     bool
+	// Only series whose labels hash (labels.StableHash) modulo ShardCount is ShardIndex; 0: all.
+	ShardIndex, ShardCount uint32
+}
+
+// Result is the answer to a Query.
+type Result struct {
+	Value    parser.Value
+	Warnings annotations.Annotations // as texts if the answer came from another process
+	Samples  stats.QuerySamples
+	Series   int64 // that a shard selected
+	release  func()
+}
+
+// NewResult returns a result that is valid until release is called; nil: for ever.
+func NewResult(v parser.Value, ws annotations.Annotations, release func()) *Result {
+	return &Result{Value: v, Warnings: ws, release: release}
+}
+
+// Release gives back what the result holds. It may be called more than once.
+func (r *Result) Release() {
+	if r == nil || r.release == nil {
+		return
+	}
+	r.release()
+	r.release = nil
+}
+
+// Answer hands over the result of a query; it must not be used afterwards by the caller.
+func (w *Work) Answer(r *Result) error {
+	w.begun = true
+	if w.Parts == nil {
+		w.Result = r
+		return nil
+	}
+	defer r.Release()
+	return encode(r, w.Query.Text, w.Parts)
+}
+
+// Begun says whether some of the answer is out, so that nobody else can begin it anew.
+func (w *Work) Begun() bool { return w.begun }
+
+// ResponseWriter is where the answer of a request goes, and what ends it.
+func (w *Work) ResponseWriter() (rw http.ResponseWriter, end func() error) {
+	w.begun = true
+	if w.Parts == nil {
+		return w.Writer, func() error { return nil }
+	}
+	p := &partWriter{send: w.Parts, header: http.Header{}}
+	return p, p.end
+}
+
+// Deliver takes a part of the answer from another process. Errors: Internal if it makes no sense,
+// those of who takes it.
+func (w *Work) Deliver(p *querypb.Part) error {
+	w.begun = true
+	switch {
+	case w.Parts != nil:
+		return w.Parts(p)
+	case w.Query != nil:
+		return w.receiver.add(p)
+	}
+	return writePart(w.Writer, p)
+}
+
+// Delivered says that all parts were. Errors: Internal if some are missing.
+func (w *Work) Delivered() error {
+	if w.Parts != nil || w.Query == nil {
+		return nil
+	}
+	res, err := w.receiver.result()
+	if err != nil {
+		return err
+	}
+	res.Samples.EnablePerStepStats = w.Query.PerStepStats
+	res.Samples.StartTimestamp, res.Samples.Interval = w.Query.Start, max(w.Query.Step, 1)
+	w.Result = res
+	return nil
+}
+
+// Again makes w ready to be run once more, by somebody else. An answer that went to a Writer cannot be
+// taken back.
+func (w *Work) Again() bool {
+	if w.begun && (w.Parts != nil || w.Query == nil) {
+		return false
+	}
+	w.Result.Release()
+	w.Result, w.receiver, w.begun = nil, receiver{}, false
+	return true
+}
+
+// ToWire returns w as a message. Errors: BodyTooLarge, Invalid for a body that cannot be read.
+func (w *Work) ToWire() (*querypb.Work, error) {
+	out := &querypb.Work{Class: uint32(w.Class)}
+	if q := w.Query; q != nil {
+		out.Query = &querypb.Query{Text: q.Text, Start: q.Start, End: q.End, Step: q.Step, Lookback: q.Lookback.Milliseconds(),
+			PerStepStats: q.PerStepStats, ShardIndex: q.ShardIndex, ShardCount: q.ShardCount}
+		return out, nil
+	}
+	var err error
+	out.Http, err = requestToWire(w.Request)
+	return out, err
+}
+
+// FromWire returns the work of a message; the answer goes to parts. Errors: Invalid.
+func FromWire(ctx context.Context, p *querypb.Work, parts func(*querypb.Part) error) (*Work, error) {
+	w := &Work{Class: min(Class(min(p.Class, uint32(Rule))), Rule), Parts: parts}
+	switch {
+	case p.Query != nil:
+		q := p.Query
+		w.Query = &Query{Text: q.Text, Start: q.Start, End: q.End, Step: q.Step, Lookback: time.Duration(q.Lookback) * time.Millisecond,
+			PerStepStats: q.PerStepStats, ShardIndex: q.ShardIndex, ShardCount: q.ShardCount}
+		return w, nil
+	case p.Http != nil:
+		var err error
+		w.Request, err = requestFromWire(ctx, p.Http)
+		return w, err
+	}
+	return nil, errs.New(errs.Invalid, "work is neither a query nor a request")
+}

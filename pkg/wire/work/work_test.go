@@ -1,0 +1,136 @@
+package work
+
+import (
+	"bytes"
+	"io"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"testing"
+
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/promql/parser/posrange"
+	"github.com/prometheus/prometheus/util/annotations"
+	"github.com/prometheus/prometheus/util/stats"
+
+	"github.com/amphora-metrics/amphora/pkg/wire/querypb"
+)
+
+func nativeHistogram() *histogram.FloatHistogram {
+	return &histogram.FloatHistogram{CounterResetHint: histogram.GaugeType, Schema: 1, ZeroThreshold: 0.001, ZeroCount: 2, Count: 9, Sum: 7.5,
+		PositiveSpans: []histogram.Span{{Offset: -2, Length: 1}, {Offset: 3, Length: 2}}, PositiveBuckets: []float64{1, 2, 3},
+		NegativeSpans: []histogram.Span{{Offset: 0, Length: 1}}, NegativeBuckets: []float64{1}}
+}
+
+func TestAnswersSurviveTheWire(t *testing.T) {
+	foo := labels.FromStrings("__name__", "foo", "a", "b")
+	long := promql.Series{Metric: foo}
+	for i := range int64(60_000) {
+		long.Floats = append(long.Floats, promql.FPoint{T: i*15_000 - 1000, F: float64(i)})
+	}
+	for name, v := range map[string]parser.Value{
+		"scalar": promql.Scalar{T: 5, V: math.Inf(1)},
+		"string": promql.String{T: 5, V: "x"},
+		"vector": promql.Vector{{Metric: foo, T: 7, F: 1.5}, {T: 7, H: nativeHistogram()}},
+		"matrix": promql.Matrix{long, {Metric: labels.FromStrings("x", "y"), Histograms: []promql.HPoint{{T: 1, H: nativeHistogram()}, {T: 9, H: nativeHistogram()}}}, long},
+		"empty":  promql.Matrix{},
+	} {
+		var ws annotations.Annotations
+		ws.Add(annotations.NewPossibleNonCounterInfo("foo", posrange.PositionRange{Start: 5, End: 8}))
+		sent := NewResult(v, ws, nil)
+		sent.Samples = stats.QuerySamples{TotalSamples: 12, PeakSamples: 3, SamplesRead: 4}
+		got := &Work{Query: &Query{Step: 1}}
+		w := &Work{Query: &Query{Text: "rate(foo[1m])"}, Parts: func(p *querypb.Part) error {
+			b, err := p.MarshalVT()
+			if err != nil {
+				return err
+			}
+			back := new(querypb.Part)
+			if err := back.UnmarshalVT(b); err != nil {
+				return err
+			}
+			return got.Deliver(back)
+		}}
+		if err := w.Answer(sent); err != nil {
+			t.Fatal(err)
+		}
+		if err := got.Delivered(); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if !reflect.DeepEqual(got.Result.Value, v) {
+			t.Errorf("%s: arrived as %v, want %v", name, got.Result.Value, v)
+		}
+		if got.Result.Samples.TotalSamples != 12 || got.Result.Samples.PeakSamples != 3 {
+			t.Errorf("%s: samples %+v", name, got.Result.Samples)
+		}
+		_, infos := got.Result.Warnings.AsStrings("rate(foo[1m])", 0, 0)
+		if _, want := ws.AsStrings("rate(foo[1m])", 0, 0); !reflect.DeepEqual(infos, want) {
+			t.Errorf("%s: infos %q, want %q", name, infos, want)
+		}
+	}
+}
+
+func TestRequestsSurviveTheWire(t *testing.T) {
+	r := httptest.NewRequest(http.MethodPost, "/prometheus/api/v1/series?limit=3", bytes.NewReader([]byte("match[]=x")))
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	msg, err := (&Work{Class: Dashboard, Request: r}).ToWire()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec := httptest.NewRecorder()
+	front := &Work{Request: r, Writer: rec}
+	w, err := FromWire(t.Context(), msg, front.Deliver)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, _ := io.ReadAll(w.Request.Body)
+	if w.Class != Dashboard || w.Request.URL.String() != r.URL.String() || string(body) != "match[]=x" || w.Request.Header.Get("Content-Type") == "" {
+		t.Errorf("arrived as %+v with %q", w.Request, body)
+	}
+	rw, end := w.ResponseWriter()
+	rw.Header().Set("X-A", "b")
+	rw.WriteHeader(http.StatusTeapot)
+	big := bytes.Repeat([]byte("0123456789"), partBytes/4)
+	if _, err := rw.Write(big); err != nil {
+		t.Fatal(err)
+	}
+	if err := end(); err != nil {
+		t.Fatal(err)
+	}
+	if rec.Code != http.StatusTeapot || rec.Header().Get("X-A") != "b" || !bytes.Equal(rec.Body.Bytes(), big) {
+		t.Errorf("answer: %d, %v, %d bytes", rec.Code, rec.Header(), rec.Body.Len())
+	}
+	if front.Again() {
+		t.Error("an answer that is out can be begun anew")
+	}
+}
+
+// FuzzParts feeds the receiver with whatever another process may send.
+func FuzzParts(f *testing.F) {
+	for _, p := range []*querypb.Part{
+		{Head: &querypb.Head{Type: querypb.Head_VECTOR}, Series: []*querypb.Series{{Labels: []string{"a", "b"}, Times: []int64{1}, Values: []float64{2}}}},
+		{Head: &querypb.Head{Type: querypb.Head_MATRIX}, Series: []*querypb.Series{{HistogramTimes: []int64{1}, Histograms: []*querypb.Histogram{{Positive: []float64{1}, PositiveSpans: []*querypb.Span{{Length: 1}}}}}}},
+		{Status: 200, Header: []string{"a", "b"}, Body: []byte("x")},
+	} {
+		b, err := p.MarshalVT()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(_ *testing.T, b []byte) {
+		p := new(querypb.Part)
+		if p.UnmarshalVT(b) != nil {
+			return
+		}
+		w := &Work{Query: &Query{}}
+		if w.Deliver(p) == nil && w.Delivered() == nil {
+			_ = encode(w.Result, "", func(*querypb.Part) error { return nil })
+		}
+		_ = writePart(httptest.NewRecorder(), p)
+	})
+}
