@@ -63,6 +63,8 @@ type Deps struct {
 
 	Alertmanager *AlertmanagerDeps
 
+	Control Operations
+
 	Memberlist http.Handler // a page made elsewhere
 
 	Rings

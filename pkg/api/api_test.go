@@ -99,6 +99,7 @@ func everything(t testing.TB, f *fakes) Deps {
 			Configurations: func(context.Context) ([]byte, error) { return nil, nil },
 			DeleteTenant:   func(context.Context, tenant.ID) error { return nil },
 		},
+		Control: noCalls{},
 	}
 }
 
@@ -120,6 +121,16 @@ func (noAlerts) Silence(context.Context, tenant.ID, string, time.Duration, strin
 	return nil
 }
 func (noAlerts) Expire(context.Context, tenant.ID, string) error { return nil }
+
+// noCalls is a control plane without anything in it.
+type noCalls struct{}
+
+func (noCalls) Operation(string) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, _ *http.Request) error {
+		_, err := io.WriteString(w, "{}")
+		return err
+	}
+}
 
 // noBlocks is an empty bucket.
 type noBlocks struct{}
@@ -226,7 +237,7 @@ func TestEveryRouteIsDescribed(t *testing.T) {
 		if !label.MatchString(rt.Label()) {
 			t.Errorf("%s: label %q", rt.Path, rt.Label())
 		}
-		if (rt.Style == Write || strings.HasPrefix(string(rt.Action), "aps:")) && rt.Tenancy == NoTenant {
+		if rt.Service != Control && (rt.Style == Write || strings.HasPrefix(string(rt.Action), "aps:")) && rt.Tenancy == NoTenant {
 			t.Errorf("%s: reads or writes data of no tenant", rt.Path)
 		}
 		if row := "`" + strings.TrimSuffix(rt.Path, "{$}") + "` | `" + string(rt.Action) + "`"; !strings.Contains(doc.String(), row) {
@@ -489,5 +500,32 @@ func BenchmarkServe(b *testing.B) {
 		r := httptest.NewRequest("POST", "/api/v1/push", bytes.NewReader(body))
 		r.Header.Set("X-Scope-OrgID", "t1")
 		a.ServeHTTP(httptest.NewRecorder(), r)
+	}
+}
+
+func TestCallsOfTheControlPlaneAreToldApartByMethod(t *testing.T) {
+	a := newAPI(t, defaults(t), everything(t, &fakes{}))
+	for _, c := range []struct {
+		method, path string
+		status       int
+		code         string
+	}{
+		{"POST", "/workspaces", 200, ""},
+		{"GET", "/workspaces", 200, ""},
+		{"PATCH", "/workspaces", 405, "UnknownOperationException"},
+		{"DELETE", "/workspaces/ws-1", 200, ""},
+		{"GET", "/workspaces/ws-1/rulegroupsnamespaces/a%2Fb%20c", 200, ""},
+		{"GET", "/tags/arn%3Aaws%3Aaps%3Aus-east-1%3A123456789012%3Aworkspace%2Fws-1", 200, ""},
+		{"GET", "/tags/arn:aws:aps:us-east-1:123456789012:workspace/ws-1", 200, ""},
+		{"GET", "/workspaces/ws-1/nonsense", 404, "UnknownOperationException"},
+	} {
+		w := httptest.NewRecorder()
+		a.ServeHTTP(w, httptest.NewRequest(c.method, c.path, nil))
+		if w.Code != c.status || w.Header().Get("X-Amzn-Errortype") != c.code {
+			t.Errorf("%s %s: %d %q %s; want %d %q", c.method, c.path, w.Code, w.Header().Get("X-Amzn-Errortype"), w.Body, c.status, c.code)
+		}
+		if c.code != "" && w.Header().Get("X-Amzn-Requestid") == "" {
+			t.Errorf("%s %s: no request id", c.method, c.path)
+		}
 	}
 }

@@ -67,6 +67,9 @@ func (a *API) mount() {
 		a.mux.Handle(path, a.byMethod(rows, labels[path], handlers))
 	}
 	unknown := Route{Style: Plain}
+	if a.deps.Control != nil {
+		a.mux.Handle("/workspaces/", a.serve(Route{Style: AWS}, "other", noSuchCall))
+	}
 	a.mux.Handle("/", a.serve(unknown, "other", notFound))
 	if prefix := a.cfg.PrometheusPrefix; a.prom != nil && prefix != "" {
 		unknown.Style = JSON
@@ -79,7 +82,11 @@ func (a *API) byMethod(rows []int, label string, handlers []Handler) http.Handle
 	var served []http.Handler
 	none := a.mounted[rows[0]]
 	for _, i := range rows {
-		served = append(served, a.serve(a.mounted[i], label, handlers[i]))
+		own := label
+		if a.mounted[i].Metric != "" {
+			own = a.mounted[i].Metric
+		}
+		served = append(served, a.serve(a.mounted[i], own, handlers[i]))
 		if i != rows[0] {
 			none.Methods += "," + a.mounted[i].Methods
 		}
@@ -97,6 +104,12 @@ func (a *API) byMethod(rows []int, label string, handlers []Handler) http.Handle
 		}
 		refused.ServeHTTP(w, r)
 	})
+}
+
+// noSuchCall answers what looks like a call of the control plane and is none.
+func noSuchCall(w http.ResponseWriter, r *http.Request) error {
+	writeAWSError(w, http.StatusNotFound, "UnknownOperationException", "there is no operation "+r.Method+" "+r.URL.Path)
+	return nil
 }
 
 func notFound(_ http.ResponseWriter, r *http.Request) error {
@@ -228,6 +241,10 @@ func (a *API) fail(w *countingWriter, r *http.Request, rt *Route, err error) {
 	}
 	if errors.Is(err, errMethod) {
 		w.Header().Set("Allow", strings.ReplaceAll(rt.Methods, ",", ", "))
+		if rt.Style == AWS {
+			writeAWSError(w, http.StatusMethodNotAllowed, "UnknownOperationException", "method not allowed")
+			return
+		}
 		plain(w, http.StatusMethodNotAllowed, "method not allowed")
 		return
 	}
@@ -245,6 +262,8 @@ func (a *API) fail(w *countingWriter, r *http.Request, rt *Route, err error) {
 		a.ingest.WriteOTLPError(w, r, err)
 	case rt.Style == GRPC:
 		w.status = a.ingest.WriteGRPCError(w, r, err)
+	case rt.Style == AWS:
+		writeAWSError(w, kind.HTTPStatus(), awsCode(kind), err.Error())
 	case rt.Style == JSON && kind != errs.Unauthenticated:
 		prom.WriteError(w, err)
 	default:

@@ -57,11 +57,12 @@ const (
 	StoreGateway Service = "store-gateway"
 	Compactor    Service = "compactor"
 	Alertmanager Service = "alertmanager"
+	Control      Service = "control"
 )
 
 // everyService is in the order in which pages list them.
 func everyService() []Service {
-	return []Service{Any, Distributor, Querier, Ingester, StoreGateway, Compactor, Alertmanager}
+	return []Service{Any, Distributor, Querier, Ingester, StoreGateway, Compactor, Alertmanager, Control}
 }
 
 // Tenancy says for whom a route acts.
@@ -84,6 +85,7 @@ const (
 	Write              // text, with Retry-After
 	OTLP               // a status in the encoding of the request
 	GRPC               // a status in trailers
+	AWS                // JSON with the headers of AWS
 )
 
 // Handler answers a request or returns why it cannot, and leaves it to the mount to render that.
@@ -138,7 +140,7 @@ func (rt *Route) Label() string {
 }
 
 // Routes is every route of every target.
-var Routes = []Route{
+var Routes = append([]Route{
 	{Methods: "GET", Path: "/{$}", Action: Admin, Service: Any, Doc: "Links to the pages of this process.",
 		bind: func(a *API) Handler { return admin.Index(a.index()) }},
 	{Methods: "GET", Path: "/ready", Action: Open, Service: Any, Link: "Readiness", Doc: "200 and `ready` when the process can serve, else 503 and the reason.",
@@ -361,7 +363,7 @@ var Routes = []Route{
 		bind: func(a *API) Handler {
 			return a.alertPage(func(d *AlertmanagerDeps) Handler { return admin.ChangeSilences(d.Pages) })
 		}},
-}
+}, controlRoutes()...)
 
 // serviceCall makes a handler of part, none of a part that the process does not have.
 func serviceCall[T comparable](part T, handler func(T) Handler) Handler {

@@ -29,6 +29,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/block"
 	"github.com/amphora-metrics/amphora/pkg/compactor"
 	"github.com/amphora-metrics/amphora/pkg/config"
+	"github.com/amphora-metrics/amphora/pkg/control"
 	"github.com/amphora-metrics/amphora/pkg/distributor"
 	"github.com/amphora-metrics/amphora/pkg/distributor/ha"
 	"github.com/amphora-metrics/amphora/pkg/docstore"
@@ -82,6 +83,7 @@ type parts struct {
 	bucket          part[objstore.InstrumentedBucket]
 	storeRing       part[*ring.Ring]
 	documents       part[*docstore.Store]
+	control         part[*control.Control]
 	storeGateway    part[*storegateway.Gateway]
 	compactorRing   part[*ring.Ring]
 	compactor       part[*compactor.Compactor]
@@ -164,6 +166,9 @@ func New(cfg Config, set *config.Set, log *slog.Logger) (*App, error) {
 	}
 	a.limits = limits.NewOverrides(&a.cfg.Limits, a.cfg.Runtime, limits.Deps{Log: log, Reg: a.reg, Env: os.Getenv})
 	if err := a.serve("runtime-config", a.limits); err != nil {
+		return nil, err
+	}
+	if err := a.workspaceLimits(); err != nil {
 		return nil, err
 	}
 	if _, err := a.server(); err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/bucket"
 	"github.com/amphora-metrics/amphora/pkg/compactor"
 	"github.com/amphora-metrics/amphora/pkg/config"
+	"github.com/amphora-metrics/amphora/pkg/control"
 	"github.com/amphora-metrics/amphora/pkg/distributor"
 	"github.com/amphora-metrics/amphora/pkg/engine"
 	"github.com/amphora-metrics/amphora/pkg/ingester"
@@ -47,6 +48,7 @@ type Config struct {
 	BucketIndex     BlocksConfig
 	Compactor       compactor.Config
 	CompactorRing   CompactorRingConfig
+	Control         control.Config
 	Distributor     distributor.Config
 	Ingester        ingester.Config
 	Querier         querier.Config
@@ -89,6 +91,7 @@ func (c *Config) Declare(s *config.Set) {
 	s.Mount("compactor.sharding_ring", &c.CompactorRing)
 	s.Mount("alertmanager", &c.Alertmanager)
 	s.Mount("alertmanager.sharding_ring", &c.AlertRing)
+	s.Mount("control", &c.Control)
 	s.Mount("limits", &c.Limits)
 	s.Mount("runtime_config", &c.Runtime)
 }

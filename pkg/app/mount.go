@@ -107,6 +107,13 @@ func (a *App) mountBackends(d *api.Deps) error {
 	if err := a.mountBlocks(&d.Blocks); err != nil {
 		return err
 	}
+	if a.cfg.runs("control") {
+		c, err := a.control()
+		if err != nil {
+			return err
+		}
+		d.Control = c
+	}
 	if a.cfg.runs("ingester") {
 		ing, err := a.ingester()
 		if err != nil {

@@ -15,10 +15,10 @@ type target struct {
 
 // targetDocs is every name that -target accepts, in the order in which parts start.
 var targetDocs = []target{
-	{"all", []string{"ingester", "store-gateway", "distributor", "query-scheduler", "querier", "query-frontend", "compactor", "alertmanager"}, "Everything in one process."},
+	{"all", []string{"ingester", "store-gateway", "distributor", "query-scheduler", "querier", "query-frontend", "compactor", "alertmanager", "control"}, "Everything in one process."},
 	{"write", []string{"ingester", "distributor"}, "The write path."},
 	{"read", []string{"store-gateway", "query-scheduler", "querier", "query-frontend"}, "The read path."},
-	{"backend", []string{"store-gateway", "compactor", "alertmanager"}, "What works on object storage."},
+	{"backend", []string{"store-gateway", "compactor", "alertmanager", "control"}, "What works on object storage."},
 	{"ingester", nil, "Keeps recent samples, cuts them into blocks and ships these."},
 	{"store-gateway", nil, "Reads blocks in object storage for queriers."},
 	{"distributor", nil, "Takes samples, checks them and sends each to its ingesters."},
@@ -27,6 +27,7 @@ var targetDocs = []target{
 	{"query-frontend", nil, "Takes queries, splits and shards them and merges answers."},
 	{"compactor", nil, "Merges, splits and deletes blocks in object storage, and keeps the bucket indexes."},
 	{"alertmanager", nil, "Groups, silences and inhibits alerts, and notifies receivers."},
+	{"control", nil, "Serves the control plane: workspaces with their rules, definitions, tags and limits."},
 }
 
 // builders has what each single target needs built.
@@ -41,6 +42,7 @@ func builders() map[string]func(*App) error {
 		"alertmanager":  (*App).buildAlertmanager,
 		"querier":       (*App).buildQuerier,
 		"compactor":     func(a *App) error { _, err := a.compactor(); return err },
+		"control":       func(a *App) error { _, err := a.control(); return err },
 	}
 }
 

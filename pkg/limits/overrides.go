@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -56,9 +57,11 @@ type Overrides struct {
 
 	state atomic.Pointer[state]
 
-	// Of the service's goroutine alone.
-	loaded  [sha256.Size]byte // hash of the files in force
-	lastErr string            // of the last try, "" if it went well
+	loading sync.Mutex        // held while files and overlay are read and put in force
+	loaded  [sha256.Size]byte // hash of what is in force
+	overlay source
+
+	lastErr string // of the last try, "" if it went well; of the service's goroutine alone
 }
 
 // state is what is in force. It is never changed, only replaced.
@@ -88,6 +91,27 @@ func NewOverrides(defaults *Defaults, cfg RuntimeConfig, deps Deps) *Overrides {
 	o.state.Store(&state{base: defaults.view(1), file: newRuntimeFile()})
 	o.Service = services.NewBasicService(o.starting, o.running, nil)
 	return o
+}
+
+// Overlay puts the overrides in data, a runtime file that comes from the place name, in force over
+// those of the files. What an earlier call said is replaced. Errors: Invalid, and then the earlier
+// one stays.
+func (o *Overrides) Overlay(name string, data []byte) error {
+	o.loading.Lock()
+	defer o.loading.Unlock()
+	before := o.overlay
+	o.overlay = source{name, data}
+	if err := o.reload(); err != nil {
+		o.overlay = before
+		return err
+	}
+	return nil
+}
+
+// source is a text of overrides and where it comes from.
+type source struct {
+	name string
+	data []byte
 }
 
 // For returns the limits of a tenant. It takes no lock and does not allocate.
@@ -129,6 +153,8 @@ func (o *Overrides) starting(context.Context) error {
 	if len(o.cfg.Files) == 0 {
 		return nil
 	}
+	o.loading.Lock()
+	defer o.loading.Unlock()
 	if err := o.reload(); err != nil {
 		return fmt.Errorf("read runtime configuration: %w", err)
 	}
@@ -148,7 +174,9 @@ func (o *Overrides) running(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 		}
+		o.loading.Lock()
 		err := o.reload()
+		o.loading.Unlock()
 		switch {
 		case err == nil:
 			o.lastErr = ""
@@ -159,40 +187,56 @@ func (o *Overrides) running(ctx context.Context) error {
 	}
 }
 
-// reload reads the files and, if they say something new, puts it in force.
+// reload reads the files and, if they or the overlay say something new, puts it in force.
 func (o *Overrides) reload() (err error) {
 	defer func() {
+		if o.metrics == nil {
+			return
+		}
 		if err != nil {
 			o.metrics.success.Set(0)
 			return
 		}
 		o.metrics.success.Set(1)
 	}()
-	data := make([][]byte, len(o.cfg.Files))
-	hash := sha256.New()
-	for i, name := range o.cfg.Files {
-		if data[i], err = readBounded(name); err != nil {
+	texts := make([]source, 0, len(o.cfg.Files)+1)
+	for _, name := range o.cfg.Files {
+		data, err := readBounded(name)
+		if err != nil {
 			return err
 		}
+		texts = append(texts, source{name, data})
+	}
+	if len(o.overlay.data) > 0 {
+		texts = append(texts, o.overlay)
+	}
+	hash := sha256.New()
+	for _, t := range texts {
 		// The length keeps apart what two files hold.
-		hash.Write(binary.BigEndian.AppendUint64(nil, uint64(len(data[i]))))
-		hash.Write(data[i])
+		hash.Write(binary.BigEndian.AppendUint64(nil, uint64(len(t.data))))
+		hash.Write(t.data)
 	}
 	sum := [sha256.Size]byte(hash.Sum(nil))
 	if sum == o.loaded {
 		return nil
 	}
 	file, problems := newRuntimeFile(), new(strict.Problems)
-	for i, name := range o.cfg.Files {
-		parseFile(file, name, data[i], o.env, problems)
+	for _, t := range texts {
+		env := o.env
+		if t.name == o.overlay.name {
+			env = nil // who writes it may not read the environment of the process
+		}
+		parseFile(file, t.name, t.data, env, problems)
 	}
 	if err := problems.Err(); err != nil {
 		return err
 	}
 	o.put(file)
 	o.loaded = sum
-	o.metrics.hash.Reset()
-	o.metrics.hash.WithLabelValues(hex.EncodeToString(sum[:])).Set(1)
+	if o.metrics != nil {
+		o.metrics.hash.Reset()
+		o.metrics.hash.WithLabelValues(hex.EncodeToString(sum[:])).Set(1)
+	}
 	return nil
 }
 

@@ -299,3 +299,31 @@ func BenchmarkFor(b *testing.B) {
 		}
 	})
 }
+
+func TestAnOverlayStandsAboveTheFilesUntilItIsReplaced(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "runtime.yaml")
+	if err := os.WriteFile(name, []byte("overrides: {a: {ingestion_rate: 5, ingestion_burst_size: 7}}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o := NewOverrides(new(Defaults), RuntimeConfig{Files: []string{name}, Period: time.Hour}, Deps{Env: func(string) string { return "9" }})
+	if err := services.StartAndAwaitRunning(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = services.StopAndAwaitTerminated(t.Context(), o) })
+	rate := func() float64 { return IngestionRate.Of(o.For("a")) }
+	if err := o.Overlay("documents", []byte("overrides: {a: {ingestion_rate: 6}}")); err != nil || rate() != 6 {
+		t.Fatalf("rate %v, %v; want 6 of the overlay", rate(), err)
+	}
+	if got := IngestionBurstSize.Of(o.For("a")); got != 7 {
+		t.Errorf("burst %d, want 7 of the file", got)
+	}
+	if err := o.Overlay("documents", []byte("overrides: {a: {nonsense: 6}}")); err == nil || rate() != 6 {
+		t.Fatalf("a bad overlay: rate %v, %v; want the earlier 6 and an error", rate(), err)
+	}
+	if err := o.Overlay("documents", []byte("overrides: {a: {ingestion_rate: '${SECRET}'}}")); err == nil {
+		t.Fatal("an overlay read the environment")
+	}
+	if err := o.Overlay("documents", nil); err != nil || rate() != 5 {
+		t.Fatalf("rate %v, %v; want 5 of the file again", rate(), err)
+	}
+}

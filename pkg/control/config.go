@@ -1,0 +1,43 @@
+package control
+
+import (
+	"net/url"
+	"time"
+
+	"github.com/amphora-metrics/amphora/pkg/config"
+)
+
+// Config is the settings of the control plane; app mounts it as control.
+type Config struct {
+	PublicURL     string
+	MaxWorkspaces int
+	PurgeAfter    time.Duration
+	JanitorPeriod time.Duration
+	MustExist     bool
+}
+
+// Declare names the settings.
+func (c *Config) Declare(s *config.Set) {
+	s.String(&c.PublicURL, "public_url", "", "Address under which clients reach the workspaces, as https://metrics.example.com. Empty: that of the request.")
+	s.Int(&c.MaxWorkspaces, "max_workspaces_per_account", 0, "Workspaces an account may have. 0: no limit. Amazon's guide has 10.").Expert()
+	s.Duration(&c.PurgeAfter, "purge_after", 7*24*time.Hour, "How long the data of a deleted workspace is kept, so that an operator can restore it.").Expert()
+	s.Duration(&c.JanitorPeriod, "janitor_period", time.Minute, "How often deletions that were begun are continued.").Expert()
+	s.Bool(&c.MustExist, "workspaces_must_exist", false, "Whether the paths /workspaces/{id}/ answer 404 for workspaces that nobody made. Those that were deleted always do.")
+}
+
+// Validate refuses what cannot work.
+func (c *Config) Validate() error {
+	if c.PublicURL != "" {
+		u, err := url.Parse(c.PublicURL)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+			return config.Wrong("public_url", "is %q, which is not like https://metrics.example.com", c.PublicURL)
+		}
+	}
+	if c.MaxWorkspaces < 0 {
+		return config.Wrong("max_workspaces_per_account", "is %d; it must be 0 or more", c.MaxWorkspaces)
+	}
+	if c.JanitorPeriod <= 0 {
+		return config.Wrong("janitor_period", "is %s; it must be more than 0", c.JanitorPeriod)
+	}
+	return nil
+}

@@ -1,0 +1,76 @@
+// Package control owns workspaces: the calls of Amazon's managed Prometheus that make, describe and
+// delete them, their rule groups namespaces, alert manager definitions, tags and configuration. All of
+// it is documents in object storage, so that any replica serves any call; rule files and definitions
+// are the very documents that rulers and alertmanagers read.
+package control
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/grafana/dskit/services"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/amphora-metrics/amphora/pkg/docstore"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+)
+
+// Deps is what the control plane stands on.
+type Deps struct {
+	Documents *docstore.Store
+	// Region stands in ARNs.
+	Region string
+	// Account says on behalf of which account, 12 digits, a request is made.
+	Account func(r *http.Request) (string, error)
+	// RulesKey is the key of the document of a namespace. Errors: Invalid.
+	RulesKey func(id tenant.ID, namespace string) (string, error)
+	// RulesName is the namespace whose document has key; false if it is none.
+	RulesName func(key string) (string, bool)
+	// CheckRules says what is wrong with a rule file. Errors: Invalid, Quota.
+	CheckRules func(ctx context.Context, id tenant.ID, namespace string, data []byte) error
+	// DefinitionKey is the key of the alert manager definition of a tenant.
+	DefinitionKey func(id tenant.ID) string
+	// CheckDefinition says what is wrong with an alert manager definition. Errors: Invalid.
+	CheckDefinition func(id tenant.ID, data []byte) error
+	// Purge begins the deletion of all blocks of a tenant.
+	Purge func(ctx context.Context, id tenant.ID) error
+	Log   *slog.Logger
+	Reg   prometheus.Registerer
+	Now   func() time.Time // nil: time.Now
+}
+
+// Control serves the calls and, as a service, finishes deletions that were begun.
+type Control struct {
+	services.Service
+	cfg  Config
+	deps Deps
+	log  *slog.Logger
+	m    *metrics
+	seen *lookups
+}
+
+// New returns the control plane.
+func New(cfg Config, deps Deps) *Control {
+	if deps.Now == nil {
+		deps.Now = time.Now
+	}
+	c := &Control{cfg: cfg, deps: deps, log: deps.Log, m: newMetrics(deps.Reg), seen: newLookups()}
+	c.Service = services.NewTimerService(cfg.JanitorPeriod, nil, c.clean, nil)
+	return c
+}
+
+func (c *Control) now() time.Time { return c.deps.Now().UTC() }
+
+// The keys of the control plane's own documents.
+const (
+	accountsPrefix   = "control/accounts/"
+	workspacesPrefix = "control/workspaces/"
+	companionsPrefix = "control/companions/"
+	withdrawnPrefix  = "control/withdrawn/"
+)
+
+func accountKey(account string) string { return accountsPrefix + account + ".json" }
+
+func workspaceKey(id string) string { return workspacesPrefix + id + ".json" }

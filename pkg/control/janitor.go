@@ -1,0 +1,197 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/amphora-metrics/amphora/pkg/docstore"
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+)
+
+// withdraw takes a workspace that is being deleted out of use: its rules and its definition are moved
+// to where no other service looks, so that an operator can bring them back, and the account no longer
+// lists it. Each step may be made again.
+func (c *Control) withdraw(ctx context.Context, id string) error {
+	var w workspace
+	v, err := c.read(ctx, workspaceKey(id), &w)
+	if err != nil || v == "" || w.State != deleting {
+		return err
+	}
+	folder, err := c.rulesFolder(id)
+	if err != nil {
+		return err
+	}
+	for _, from := range []string{folder, companionsPrefix + folder, c.deps.DefinitionKey(tenant.ID(id)), c.definition(id).companion()} {
+		if err := c.move(ctx, from, withdrawnPrefix+id+"/"); err != nil {
+			return err
+		}
+	}
+	_, err = update(ctx, c, accountKey(w.Account), func(a *account, exists bool) (bool, error) {
+		n := len(a.Workspaces)
+		a.Workspaces = slices.DeleteFunc(a.Workspaces, func(e entry) bool { return e.ID == id })
+		return exists && len(a.Workspaces) < n, nil
+	})
+	if err != nil {
+		return err
+	}
+	_, err = update(ctx, c, workspaceKey(id), func(w *workspace, exists bool) (bool, error) {
+		w.State = deleted
+		return exists, nil
+	})
+	c.seen.forget(id)
+	return err
+}
+
+// move puts the document from, or all documents in the folder from, below to.
+func (c *Control) move(ctx context.Context, from, to string) error {
+	entries, err := c.deps.Documents.List(ctx, from)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Key != from && !strings.HasSuffix(from, "/") {
+			continue // a name that only begins so
+		}
+		d, err := c.deps.Documents.Get(ctx, e.Key)
+		if errs.KindOf(err) == errs.NotFound {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := c.deps.Documents.Overwrite(ctx, to+e.Key, d.Data); err != nil {
+			return err
+		}
+		if err := c.drop(ctx, e.Key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// clean goes on with deletions. Every replica does it: each step may be made again.
+func (c *Control) clean(ctx context.Context) error {
+	if err := c.cleanAll(ctx); err != nil {
+		if ctx.Err() == nil {
+			c.m.failures.Inc()
+			c.log.Error("janitor of workspaces failed", "err", err)
+		}
+		return nil // the service goes on
+	}
+	c.m.lastClean.SetToCurrentTime()
+	return nil
+}
+
+func (c *Control) cleanAll(ctx context.Context) error {
+	entries, err := c.deps.Documents.List(ctx, workspacesPrefix)
+	if err != nil {
+		return err
+	}
+	var failed error
+	for _, e := range entries {
+		if c.seen.settled(e) {
+			continue
+		}
+		id := strings.TrimSuffix(strings.TrimPrefix(e.Key, workspacesPrefix), ".json")
+		if err := c.cleanOne(ctx, id, e); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("workspace %s: %w", id, err))
+		}
+	}
+	return failed
+}
+
+func (c *Control) cleanOne(ctx context.Context, id string, e docstore.Entry) error {
+	var w workspace
+	v, err := c.read(ctx, workspaceKey(id), &w)
+	if err != nil || v == "" {
+		return err
+	}
+	switch {
+	case w.State == deleting:
+		return c.withdraw(ctx, id)
+	case w.State == deleted && c.now().Sub(w.Deleted) >= c.cfg.PurgeAfter:
+		return c.purge(ctx, id)
+	case w.State == active:
+		c.seen.settle(e)
+	}
+	return nil
+}
+
+// purge gives the blocks of a deleted workspace to deletion and forgets it. Only a record that it was
+// there stays, so that its name is never given to data of another.
+func (c *Control) purge(ctx context.Context, id string) error {
+	if err := c.deps.Purge(ctx, tenant.ID(id)); err != nil {
+		return err
+	}
+	entries, err := c.deps.Documents.List(ctx, withdrawnPrefix+id+"/")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := c.drop(ctx, e.Key); err != nil {
+			return err
+		}
+	}
+	_, err = update(ctx, c, workspaceKey(id), func(w *workspace, exists bool) (bool, error) {
+		*w = workspace{ID: w.ID, Account: w.Account, State: purged, Created: w.Created, Deleted: w.Deleted}
+		return exists, nil
+	})
+	if err == nil {
+		c.m.purged.Inc()
+		c.log.Info("data of a deleted workspace is given to deletion", "workspace", id)
+	}
+	return err
+}
+
+// Restore brings a workspace back that was deleted and not purged yet. Errors: NotFound.
+func (c *Control) Restore(ctx context.Context, id string) error {
+	if err := c.withdraw(ctx, id); err != nil {
+		return err
+	}
+	var w workspace
+	v, err := c.read(ctx, workspaceKey(id), &w)
+	if err != nil {
+		return err
+	}
+	if v == "" || w.State != deleted {
+		return errs.New(errs.NotFound, "there is no deleted workspace %s whose data is still there", id)
+	}
+	entries, err := c.deps.Documents.List(ctx, withdrawnPrefix+id+"/")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		d, err := c.deps.Documents.Get(ctx, e.Key)
+		if err != nil {
+			return err
+		}
+		if _, err := c.deps.Documents.Overwrite(ctx, strings.TrimPrefix(e.Key, withdrawnPrefix+id+"/"), d.Data); err != nil {
+			return err
+		}
+		if err := c.drop(ctx, e.Key); err != nil {
+			return err
+		}
+	}
+	_, err = update(ctx, c, accountKey(w.Account), func(a *account, _ bool) (bool, error) {
+		if slices.ContainsFunc(a.Workspaces, func(e entry) bool { return e.ID == id }) {
+			return false, nil
+		}
+		a.Workspaces = append(a.Workspaces, entry{id, w.Created})
+		slices.SortStableFunc(a.Workspaces, func(x, y entry) int { return x.position().compare(y.position()) })
+		return true, nil
+	})
+	if err != nil {
+		return err
+	}
+	_, err = update(ctx, c, workspaceKey(id), func(w *workspace, exists bool) (bool, error) {
+		w.State, w.Deleted = active, time.Time{}
+		return exists, nil
+	})
+	c.seen.forget(id)
+	return err
+}

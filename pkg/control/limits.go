@@ -1,0 +1,121 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/grafana/dskit/services"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/amphora-metrics/amphora/pkg/docstore"
+	"github.com/amphora-metrics/amphora/pkg/errs"
+)
+
+// limitsPeriod is how long it takes at most until a process knows a changed workspace configuration.
+const limitsPeriod = 30 * time.Second
+
+// Limits is a service of every process that keeps to limits: it gives what workspaces configure to
+// the process's overrides.
+type Limits struct {
+	services.Service
+	documents *docstore.Store
+	apply     func(name string, data []byte) error
+	log       *slog.Logger
+
+	seen    map[string]docstore.Version // by key
+	limits  map[string]map[string]any   // by tenant
+	last    string                      // what was applied
+	lastErr string
+}
+
+// NewLimits returns the service. apply puts a runtime file in force over what there is.
+func NewLimits(documents *docstore.Store, apply func(name string, data []byte) error, log *slog.Logger) *Limits {
+	l := &Limits{documents: documents, apply: apply, log: log, seen: map[string]docstore.Version{}, limits: map[string]map[string]any{}}
+	l.Service = services.NewTimerService(limitsPeriod, l.poll, l.poll, nil)
+	return l
+}
+
+// poll never fails: limits that are known stay in force when documents cannot be read.
+func (l *Limits) poll(ctx context.Context) error {
+	err := l.refresh(ctx)
+	switch {
+	case err == nil:
+		l.lastErr = ""
+	case ctx.Err() == nil && err.Error() != l.lastErr:
+		l.lastErr = err.Error()
+		l.log.Error("configurations of workspaces not read, the older ones stay in force", "err", err)
+	}
+	return nil
+}
+
+func (l *Limits) refresh(ctx context.Context) error {
+	entries, err := l.documents.List(ctx, workspacesPrefix)
+	if err != nil {
+		return err
+	}
+	there := make(map[string]bool, len(entries))
+	for _, e := range entries {
+		there[e.Key] = true
+		if l.seen[e.Key] == e.Version {
+			continue
+		}
+		if err := l.read(ctx, e); err != nil {
+			return err
+		}
+		l.seen[e.Key] = e.Version
+	}
+	for key := range l.seen {
+		if !there[key] {
+			delete(l.seen, key)
+			delete(l.limits, workspaceOf(key))
+		}
+	}
+	return l.put()
+}
+
+func workspaceOf(key string) string {
+	return strings.TrimSuffix(strings.TrimPrefix(key, workspacesPrefix), ".json")
+}
+
+func (l *Limits) read(ctx context.Context, e docstore.Entry) error {
+	d, err := l.documents.Get(ctx, e.Key)
+	if errs.KindOf(err) == errs.NotFound {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var w workspace
+	if err := json.Unmarshal(d.Data, &w); err != nil {
+		return errs.New(errs.Internal, "document %s cannot be read: %w", e.Key, err)
+	}
+	delete(l.limits, workspaceOf(e.Key))
+	if w.State == active && w.Settings != nil {
+		if x := w.Settings.limits(); len(x) > 0 {
+			l.limits[w.ID] = x
+		}
+	}
+	return nil
+}
+
+func (l *Limits) put() error {
+	text := ""
+	if len(l.limits) > 0 {
+		data, err := yaml.Marshal(map[string]any{"overrides": l.limits})
+		if err != nil {
+			return err
+		}
+		text = string(data)
+	}
+	if text == l.last {
+		return nil
+	}
+	if err := l.apply("configurations of workspaces", []byte(text)); err != nil {
+		return err
+	}
+	l.last = text
+	return nil
+}

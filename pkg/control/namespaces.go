@@ -1,0 +1,209 @@
+package control
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/amphora-metrics/amphora/pkg/docstore"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+)
+
+const namespaceKind = "rulegroupsnamespace"
+
+// namespace is the rule file that a call names.
+func (c *Control) namespace(id, name string) (kept, error) {
+	if err := pattern("name", name, `.*[0-9A-Za-z][-.0-9A-Z_a-z]*.*`, 1, 128); err != nil {
+		return kept{}, err
+	}
+	key, err := c.deps.RulesKey(tenant.ID(id), name)
+	if err != nil {
+		return kept{}, invalid("name", err.Error())
+	}
+	return kept{namespaceKind, id + "/" + name, key, func(ctx context.Context, data []byte) error {
+		return c.deps.CheckRules(ctx, tenant.ID(id), name, data)
+	}}, nil
+}
+
+type namespaceInput struct {
+	Name  string            `json:"name"`
+	Data  []byte            `json:"data"`
+	Tags  map[string]string `json:"tags"`
+	Token string            `json:"clientToken"`
+}
+
+type namespaceAnswer struct {
+	ARN    string            `json:"arn"`
+	Name   string            `json:"name"`
+	Status status            `json:"status"`
+	Tags   map[string]string `json:"tags"`
+}
+
+func createNamespace(c *Control, x *call) (reply, error) {
+	ctx, id := x.r.Context(), x.segment(1)
+	var in namespaceInput
+	if err := x.decode(&in); err != nil {
+		return reply{}, err
+	}
+	if err := c.mayChange(ctx, x, id, in.Token); err != nil {
+		return reply{}, err
+	}
+	if in.Tags == nil {
+		in.Tags = map[string]string{}
+	}
+	if err := checkTags(in.Tags); err != nil {
+		return reply{}, err
+	}
+	k, err := c.namespace(id, in.Name)
+	if err == nil {
+		err = c.verify(ctx, k, in.Data)
+	}
+	if err == nil {
+		err = c.create(ctx, k, in.Data, in.Tags, in.Token, hashOf(id, in.Name, in.Data, in.Tags))
+	}
+	return reply{http.StatusAccepted, namespaceAnswer{c.arn(x.account, namespaceKind, k.id), in.Name, status{Code: "CREATING"}, in.Tags}}, err
+}
+
+// mayChange checks that the workspace exists and is not being deleted.
+func (c *Control) mayChange(ctx context.Context, x *call, id, clientToken string) error {
+	w, err := c.own(ctx, x, id)
+	if err != nil {
+		return err
+	}
+	if w.State != active {
+		return conflict(workspaceKind, id, "the workspace is being deleted")
+	}
+	return checkToken(clientToken)
+}
+
+func putNamespace(c *Control, x *call) (reply, error) {
+	ctx, id, name := x.r.Context(), x.segment(1), x.segment(3)
+	var in namespaceInput
+	if err := x.decode(&in); err != nil {
+		return reply{}, err
+	}
+	if err := c.mayChange(ctx, x, id, in.Token); err != nil {
+		return reply{}, err
+	}
+	k, err := c.namespace(id, name)
+	if err != nil {
+		return reply{}, err
+	}
+	if _, _, err := c.describe(ctx, k); err != nil {
+		return reply{}, err
+	}
+	if err := c.verify(ctx, k, in.Data); err != nil {
+		return reply{}, err
+	}
+	if err := c.put(ctx, k, in.Data, in.Token, hashOf(id, name, in.Data)); err != nil {
+		return reply{}, err
+	}
+	_, m, err := c.describe(ctx, k)
+	if err != nil {
+		return reply{}, err
+	}
+	return reply{http.StatusAccepted, namespaceAnswer{c.arn(x.account, namespaceKind, k.id), name, status{Code: "UPDATING"}, m.Tags}}, nil
+}
+
+type namespaceSummary struct {
+	ARN        string            `json:"arn"`
+	CreatedAt  epoch             `json:"createdAt"`
+	ModifiedAt epoch             `json:"modifiedAt"`
+	Name       string            `json:"name"`
+	Status     status            `json:"status"`
+	Tags       map[string]string `json:"tags"`
+}
+
+func (c *Control) namespaceSummary(account, id, name string, modified time.Time, m *companion) namespaceSummary {
+	return namespaceSummary{c.arn(account, namespaceKind, id+"/"+name), epoch(m.Created), epoch(modified), name, status{Code: active}, m.Tags}
+}
+
+func describeNamespace(c *Control, x *call) (reply, error) {
+	ctx, id, name := x.r.Context(), x.segment(1), x.segment(3)
+	if _, err := c.own(ctx, x, id); err != nil {
+		return reply{}, err
+	}
+	k, err := c.namespace(id, name)
+	if err != nil {
+		return reply{}, err
+	}
+	d, m, err := c.describe(ctx, k)
+	if err != nil {
+		return reply{}, err
+	}
+	out := struct {
+		namespaceSummary
+		Data []byte `json:"data"`
+	}{c.namespaceSummary(x.account, id, name, d.Modified, m), d.Data}
+	return reply{http.StatusOK, map[string]any{"ruleGroupsNamespace": out}}, nil
+}
+
+func listNamespaces(c *Control, x *call) (reply, error) {
+	ctx, id, prefix := x.r.Context(), x.segment(1), x.query.Get("name")
+	p, err := x.page("ListRuleGroupsNamespaces", id, prefix)
+	if err != nil {
+		return reply{}, err
+	}
+	if _, err := c.own(ctx, x, id); err != nil {
+		return reply{}, err
+	}
+	folder, err := c.rulesFolder(id)
+	if err != nil {
+		return reply{}, err
+	}
+	entries, err := c.deps.Documents.List(ctx, folder)
+	if err != nil {
+		return reply{}, err
+	}
+	type named struct {
+		docstore.Entry
+		name string
+	}
+	var all []named
+	for _, e := range entries {
+		if name, ok := c.deps.RulesName(e.Key); ok && strings.HasPrefix(name, prefix) {
+			all = append(all, named{e, name})
+		}
+	}
+	// The time of making is in the companions, which would all have to be read for an order by it.
+	slices.SortFunc(all, func(x, y named) int { return strings.Compare(x.name, y.name) })
+	found := []namespaceSummary{}
+	out := map[string]any{}
+	for _, e := range all {
+		if !p.after(position{ID: e.name}) {
+			continue
+		}
+		if len(found) == p.size {
+			out["nextToken"] = p.token(position{ID: found[len(found)-1].Name})
+			break
+		}
+		m := &companion{}
+		if _, err := c.read(ctx, kept{key: e.Key}.companion(), m); err != nil {
+			return reply{}, err
+		}
+		m.fill(e.Modified)
+		found = append(found, c.namespaceSummary(x.account, id, e.name, e.Modified, m))
+	}
+	out["ruleGroupsNamespaces"] = found
+	return reply{http.StatusOK, out}, nil
+}
+
+// rulesFolder is where the rule files of a workspace are.
+func (c *Control) rulesFolder(id string) (string, error) {
+	key, err := c.deps.RulesKey(tenant.ID(id), "n")
+	return strings.TrimSuffix(key, "n"), err
+}
+
+func deleteNamespace(c *Control, x *call) (reply, error) {
+	id, name := x.segment(1), x.segment(3)
+	if _, err := c.own(x.r.Context(), x, id); err != nil {
+		return reply{}, err
+	}
+	k, err := c.namespace(id, name)
+	if err != nil {
+		return reply{}, err
+	}
+	return reply{http.StatusAccepted, nil}, c.remove(x, k, x.query.Get("clientToken"))
+}
