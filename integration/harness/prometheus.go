@@ -22,8 +22,12 @@ type PrometheusOptions struct {
 	PushURL  string   // remote write; "": none
 	Tenant   string   // X-Scope-OrgID of what it sends; "": none
 	Version2 bool     // remote write 2.0 instead of 1.0
+	Sign     Keys     // what it signs with, as for Amazon's service; none: it does not
 	Labels   map[string]string
 }
+
+// Keys are an access key of the region us-east-1.
+type Keys struct{ ID, Secret string }
 
 // Prometheus is a running Prometheus server.
 type Prometheus struct {
@@ -106,6 +110,9 @@ func (o PrometheusOptions) config() ([]byte, error) {
 		}
 		if o.Tenant != "" {
 			write["headers"] = object{"X-Scope-OrgID": o.Tenant}
+		}
+		if o.Sign.ID != "" {
+			write["sigv4"] = object{"region": "us-east-1", "access_key": o.Sign.ID, "secret_key": o.Sign.Secret}
 		}
 		file["remote_write"] = []object{write}
 	}

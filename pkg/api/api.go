@@ -67,6 +67,8 @@ type Deps struct {
 
 	Memberlist http.Handler // a page made elsewhere
 
+	Callers CallerDeps
+
 	Rings
 }
 

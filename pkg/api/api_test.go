@@ -83,6 +83,7 @@ func everything(t testing.TB, f *fakes) Deps {
 		Build:    admin.BuildInfo{Version: "1.2.3"},
 		Ready:    func(context.Context) error { return nil },
 		Services: func() []admin.Service { return nil },
+		Callers:  CallerDeps{func(http.ResponseWriter, *http.Request) error { return nil }, func(http.ResponseWriter, *http.Request) error { return nil }},
 		Config:   f.yaml, RuntimeConfig: f.yaml,
 		Blocks: BlockDeps{Uploads: noBlocks{}, Deletions: noBlocks{}, SeriesDeletions: noBlocks{}, Planner: noBlocks{}, Stored: noBlocks{},
 			Marks: noBlocks{}, StoreShutdown: f, History: noBlocks{}},

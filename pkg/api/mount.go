@@ -26,13 +26,14 @@ func (rt *Route) allows(method string) bool {
 	return false
 }
 
-// path returns the path of rt under the configured prefix.
-func (a *API) path(rt *Route) string {
+// At returns the path of rt, given the configured ones: the prefix of the Prometheus API and where
+// usage by labels is served.
+func (rt *Route) At(prefix, costs string) string {
 	if rest, ok := strings.CutPrefix(rt.Path, defaultPrefix+"/"); ok {
-		return a.cfg.PrometheusPrefix + "/" + rest
+		return prefix + "/" + rest
 	}
 	if rt.Path == costsPath {
-		return a.deps.CostsPath
+		return costs
 	}
 	if rest, ok := strings.CutPrefix(rt.Path, alertmanagerPrefix); ok && (rest == "" || rest[0] == '/') {
 		return a.cfg.AlertmanagerPrefix + rest
@@ -54,7 +55,8 @@ func (a *API) mount() {
 			continue
 		}
 		label := rt.Label()
-		rt.Path = a.path(&rt)
+		rt.reads = rt.Reads()
+		rt.Path = rt.At(a.cfg.PrometheusPrefix, a.deps.CostsPath)
 		labels[rt.Path] = label
 		a.mounted = append([]Route{rt}, a.mounted...)
 		handlers = append([]Handler{h}, handlers...)
@@ -137,6 +139,9 @@ func (a *API) serve(rt Route, label string, h Handler) http.Handler {
 			a.observe(r, &rt, w, served{method, label, body.read, time.Since(start)})
 		}()
 		r, err := a.admit(r, &rt)
+		if err == nil {
+			err = a.hold(w, r, &rt)
+		}
 		if err == nil {
 			err = a.handle(h, w, r, rt.Tenancy)
 		}

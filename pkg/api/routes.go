@@ -103,6 +103,8 @@ type Route struct {
 	Metric  string // value of the label route; empty: made of the path
 	Doc     string
 
+	reads reads // as mounted
+
 	// bind returns the handler, nil if the process has nothing to serve it with.
 	bind func(*API) Handler
 }
@@ -183,6 +185,18 @@ var Routes = append([]Route{
 		bind: (*API).build},
 	{Methods: "GET", Path: "/api/v1/user_limits", Action: DescribeTenant, Service: Any, Tenancy: OneTenant, Doc: "Limits of the calling tenant.",
 		bind: (*API).userLimits},
+	{Methods: "GET", Path: "/api/v1/iam/accounts", Action: ManageIdentities, Service: Any, Doc: "Ids of the stored accounts.",
+		bind: (*API).identities},
+	{Methods: "GET,PUT", Path: "/api/v1/iam/accounts/{account}", Action: ManageIdentities, Service: Any, Doc: "The stored part of an account, without secrets. PUT makes it, or gives it another root key, which is told once.",
+		bind: (*API).identities},
+	{Methods: "PUT,DELETE", Path: "/api/v1/iam/accounts/{account}/{kind}/{name}", Action: ManageIdentities, Service: Any, Doc: "Make, change or delete one of the `users`, `groups`, `roles`, `policies` or `providers` of an account.",
+		bind: (*API).identities},
+	{Methods: "POST", Path: "/api/v1/iam/accounts/{account}/{kind}/{name}/{of}", Action: ManageIdentities, Service: Any, Doc: "A new key or token of a user (`of`: `keys`, `tokens`), told once.",
+		bind: (*API).identities},
+	{Methods: "PUT,DELETE", Path: "/api/v1/iam/accounts/{account}/{kind}/{name}/{of}/{id}", Action: ManageIdentities, Service: Any, Doc: "Switch a key or token off and on with `{\"inactive\":true}`, or delete it.",
+		bind: (*API).identities},
+	{Methods: "GET", Path: "/api/v1/audit", Action: ReadAudit, Service: Any, Doc: "Records of who did what: `from`, `to`, `account`, `event`, `caller`, `errors`, `limit`.",
+		bind: (*API).audit},
 
 	{Methods: "POST", Path: "/api/v1/push", Action: RemoteWrite, Service: Distributor, Tenancy: OneTenant, Style: Write, Doc: "Remote write 1.0 and 2.0.",
 		bind: func(a *API) Handler { return a.ingest.Push }},

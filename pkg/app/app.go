@@ -75,6 +75,7 @@ type App struct {
 type parts struct {
 	server          part[*transport.Server]
 	memberlist      part[*memberlist.KVInitService]
+	callers         callerParts
 	ingesterRing    part[*ring.Ring]
 	distributorRing part[*peers]
 	elections       part[*ha.Tracker]

@@ -33,6 +33,7 @@ type Config struct {
 	Memory          memory.Config
 	Server          transport.Config
 	Exposure        transport.Exposure
+	Callers         CallersConfig
 	Clients         transport.ClientConfig
 	API             api.Config
 	Costs           CostsConfig
@@ -69,6 +70,7 @@ func (c *Config) Declare(s *config.Set) {
 	s.Mount("", &c.API.Tenancy)
 	s.Mount("", &c.Costs)
 	s.Mount("auth", &c.Exposure)
+	s.Mount("", &c.Callers)
 	s.Mount("server", &c.Server)
 	s.Mount("api", &c.API)
 	s.Mount("memberlist", &c.Memberlist)
@@ -109,8 +111,8 @@ func (c *Config) Validate() error {
 			return err
 		}
 	}
-	// Nothing authenticates callers by itself yet: client certificates or a loopback address do.
-	if err := transport.CheckExposure(c.Server, c.Exposure, false); err != nil {
+	// What the gateway does not stand before needs client certificates or a loopback address.
+	if err := transport.CheckExposure(c.Server, c.Exposure, c.Callers.Gateway.Enabled && c.hasGateway()); err != nil {
 		return err
 	}
 	if err := c.checkEtcd(); err != nil {

@@ -39,6 +39,9 @@ func (a *App) mount() error {
 		},
 		RuntimeConfig: a.runtimePage(),
 	}
+	if err := a.mountIdentities(&d); err != nil {
+		return err
+	}
 	if err := a.mountPages(&d); err != nil {
 		return err
 	}
@@ -54,17 +57,21 @@ func (a *App) mount() error {
 	if a.api, err = api.New(a.cfg.API, d); err != nil {
 		return err
 	}
-	s.Handle(a.api)
-	return a.listenOTLP(s)
+	door, err := a.door()
+	if err != nil {
+		return err
+	}
+	s.Handle(door(a.api))
+	return a.listenOTLP(s, door)
 }
 
 // listenOTLP opens the listener for OTLP over gRPC, in processes that take pushes and are told to.
-func (a *App) listenOTLP(s *transport.Server) error {
+func (a *App) listenOTLP(s *transport.Server, door func(http.Handler) http.Handler) error {
 	calls := a.api.GRPC()
 	if a.cfg.Server.OTLPAddress == "" || calls == nil {
 		return nil
 	}
-	at, err := s.Also(a.cfg.Server.OTLPAddress, a.cfg.Server.OTLPPort, calls)
+	at, err := s.Also(a.cfg.Server.OTLPAddress, a.cfg.Server.OTLPPort, door(calls))
 	if err != nil {
 		return err
 	}

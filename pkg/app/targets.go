@@ -19,6 +19,7 @@ var targetDocs = []target{
 	{"write", []string{"ingester", "distributor"}, "The write path."},
 	{"read", []string{"store-gateway", "query-scheduler", "querier", "query-frontend"}, "The read path."},
 	{"backend", []string{"store-gateway", "compactor", "alertmanager", "control"}, "What works on object storage."},
+	{gatewayTarget, []string{}, "Finds out who calls and what they may do, and passes requests on. A process with the target all has one."},
 	{"ingester", nil, "Keeps recent samples, cuts them into blocks and ships these."},
 	{"store-gateway", nil, "Reads blocks in object storage for queriers."},
 	{"distributor", nil, "Takes samples, checks them and sends each to its ingesters."},
@@ -77,7 +78,7 @@ func resolve(names []string) ([]target, error) {
 			out = append(out, t)
 		}
 	}
-	if len(out) == 0 {
+	if len(out) == 0 && !slices.Contains(names, gatewayTarget) {
 		return nil, fmt.Errorf("no target is named; known are %s", targetNames())
 	}
 	return out, nil

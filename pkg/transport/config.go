@@ -78,22 +78,23 @@ func (e *Exposure) Declare(s *config.Set) {
 }
 
 // CheckExposure refuses to listen where other machines can reach while nothing authenticates
-// callers: neither authentication (authEnabled) nor client certificates that the listener
-// requires. Errors: Invalid, with the remedy.
+// callers: neither authentication (authEnabled), which is that of clients over HTTP, nor client
+// certificates that the listener requires. Errors: Invalid, with the remedy.
 func CheckExposure(cfg Config, exposure Exposure, authEnabled bool) error {
-	if authEnabled || exposure.Unsafe {
+	if exposure.Unsafe {
 		return nil
 	}
 	for _, l := range []struct {
 		setting, address string
 		tls              *TLSConfig
+		authenticated    bool
 	}{
-		{"server.http_listen_address", cfg.HTTPAddress, &cfg.HTTPTLS},
-		{"server.grpc_listen_address", cfg.GRPCAddress, &cfg.GRPCTLS},
-		{"server.otlp_grpc_listen_address", cmp.Or(cfg.OTLPAddress, "127.0.0.1"), &cfg.HTTPTLS},
+		{"server.http_listen_address", cfg.HTTPAddress, &cfg.HTTPTLS, authEnabled},
+		{"server.grpc_listen_address", cfg.GRPCAddress, &cfg.GRPCTLS, false},
+		{"server.otlp_grpc_listen_address", cmp.Or(cfg.OTLPAddress, "127.0.0.1"), &cfg.HTTPTLS, authEnabled},
 	} {
-		if !Loopback(l.address) && !l.tls.authenticates() {
-			return errs.New(errs.Invalid, "%s is %q, which other machines can reach, but nothing authenticates callers: turn authentication on, "+
+		if !l.authenticated && !Loopback(l.address) && !l.tls.authenticates() {
+			return errs.New(errs.Invalid, "%s is %q, which other machines can reach, but nothing authenticates callers: turn authentication on (auth.enabled, for listeners of clients), "+
 				"set it to 127.0.0.1, require client certificates, or accept that anybody can use every tenant's data "+
 				"with auth.unsafe_listen_without_authentication (-auth.unsafe-listen-without-authentication)", l.setting, l.address)
 		}

@@ -43,11 +43,22 @@ func (a *API) Metadata(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := a.bounded(r)
 	defer cancel()
+	selected, err := a.namesOf(ctx, r)
+	if err != nil {
+		return err
+	}
+	most := limit
+	if selected != nil {
+		most = -1 // those that are not selected do not count
+	}
 	var found map[string][]metadata.Metadata
 	if a.b.Metadata != nil && limit != 0 {
-		if found, err = a.b.Metadata.Metadata(ctx, r.Form.Get("metric"), limit, perMetric); err != nil {
+		if found, err = a.b.Metadata.Metadata(ctx, r.Form.Get("metric"), most, perMetric); err != nil {
 			return err
 		}
+	}
+	if selected != nil {
+		maps.DeleteFunc(found, func(name string, _ []metadata.Metadata) bool { return !selected[name] })
 	}
 	names := slices.Sorted(maps.Keys(found))
 	if limit >= 0 && len(names) > limit {

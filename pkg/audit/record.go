@@ -1,0 +1,83 @@
+// Package audit owns the record of who did what: one for each call that reads or changes the
+// configuration, in the form of AWS's CloudTrail. Records are written to a file of the process as the
+// call ends, and from there to object storage in batches that each name the one before, so that what was
+// taken out or changed shows.
+package audit
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Record is one call. Its fields stand in the order of the field's own records.
+type Record struct {
+	EventVersion       string          `json:"eventVersion"`
+	UserIdentity       Identity        `json:"userIdentity"`
+	EventTime          time.Time       `json:"eventTime"`
+	EventSource        string          `json:"eventSource"`
+	EventName          string          `json:"eventName"`
+	AWSRegion          string          `json:"awsRegion"`
+	SourceIPAddress    string          `json:"sourceIPAddress"`
+	UserAgent          string          `json:"userAgent"`
+	ErrorCode          string          `json:"errorCode,omitempty"`
+	ErrorMessage       string          `json:"errorMessage,omitempty"`
+	RequestParameters  json.RawMessage `json:"requestParameters"` // null: none
+	ResponseElements   json.RawMessage `json:"responseElements"`  // null: a call that reads
+	RequestID          string          `json:"requestID"`
+	EventID            string          `json:"eventID"`
+	ReadOnly           bool            `json:"readOnly"`
+	EventType          string          `json:"eventType"`
+	ManagementEvent    bool            `json:"managementEvent"`
+	EventCategory      string          `json:"eventCategory"`
+	RecipientAccountID string          `json:"recipientAccountId"`
+}
+
+// Identity is who called.
+type Identity struct {
+	Type           string   `json:"type,omitempty"`
+	PrincipalID    string   `json:"principalId,omitempty"`
+	ARN            string   `json:"arn,omitempty"`
+	AccountID      string   `json:"accountId,omitempty"`
+	AccessKeyID    string   `json:"accessKeyId,omitempty"`
+	UserName       string   `json:"userName,omitempty"`
+	SessionContext *Session `json:"sessionContext,omitempty"`
+}
+
+// Session is the session that a role was used in.
+type Session struct {
+	SessionIssuer       Issuer            `json:"sessionIssuer"`
+	WebIDFederationData map[string]string `json:"webIdFederationData"`
+	Attributes          Attributes        `json:"attributes"`
+}
+
+// Issuer is the role.
+type Issuer struct {
+	Type        string `json:"type"`
+	PrincipalID string `json:"principalId"`
+	ARN         string `json:"arn"`
+	AccountID   string `json:"accountId"`
+	UserName    string `json:"userName"`
+}
+
+// Attributes of a session.
+type Attributes struct {
+	MFAAuthenticated string    `json:"mfaAuthenticated"`
+	CreationDate     time.Time `json:"creationDate"`
+}
+
+// Query selects records. Empty fields select all.
+type Query struct {
+	From, To time.Time
+	Account  string // 12 digits
+	Event    string // name of the action, as DeleteWorkspace
+	Caller   string // part of the ARN
+	Errors   bool   // refused and failed calls only
+	Limit    int    // 0: 1000
+}
+
+// selects says whether q wants r.
+func (q *Query) selects(r *Record) bool {
+	return !r.EventTime.Before(q.From) && !r.EventTime.After(q.To) &&
+		(q.Account == "" || q.Account == r.RecipientAccountID || q.Account == r.UserIdentity.AccountID) &&
+		(q.Event == "" || q.Event == r.EventName) && contains(r.UserIdentity.ARN, q.Caller) && (!q.Errors || r.ErrorCode != "")
+}

@@ -1,0 +1,115 @@
+package gateway
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"github.com/amphora-metrics/amphora/pkg/config"
+)
+
+// origin is where a request comes from.
+type origin struct {
+	address string // IP
+	secure  bool   // TLS all the way as far as we know
+}
+
+// networks are those of proxies that are believed.
+type networks []netip.Prefix
+
+func parseNetworks(texts []string) (networks, error) {
+	var out networks
+	for _, t := range texts {
+		p, err := netip.ParsePrefix(t)
+		if err != nil {
+			a, err := netip.ParseAddr(t)
+			if err != nil {
+				return nil, config.Wrong("trusted_proxies", "%q is no network", t)
+			}
+			p = netip.PrefixFrom(a, a.BitLen())
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+func (n networks) contain(a netip.Addr) bool {
+	for _, p := range n {
+		if p.Contains(a.Unmap()) {
+			return true
+		}
+	}
+	return false
+}
+
+// origin walks back from the peer through proxies that are believed.
+func (n networks) origin(r *http.Request) origin {
+	o := origin{address: r.RemoteAddr, secure: r.TLS != nil}
+	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
+		o.address = host
+	}
+	peer, err := netip.ParseAddr(o.address)
+	if err != nil || !n.contain(peer) {
+		return o
+	}
+	hops, proto := forwarded(r.Header)
+	if proto != "" {
+		o.secure = proto == "https"
+	}
+	for i := len(hops) - 1; i >= 0; i-- {
+		a, err := netip.ParseAddr(hops[i])
+		if err != nil {
+			break
+		}
+		o.address = a.Unmap().String()
+		if !n.contain(a) {
+			break
+		}
+	}
+	return o
+}
+
+// forwarded returns the addresses of Forwarded or X-Forwarded-For, the nearest last, and the protocol.
+func forwarded(h http.Header) (hops []string, proto string) {
+	proto = strings.ToLower(h.Get("X-Forwarded-Proto"))
+	if fields := h.Values("Forwarded"); len(fields) > 0 {
+		for element := range strings.SplitSeq(strings.Join(fields, ","), ",") {
+			for pair := range strings.SplitSeq(element, ";") {
+				k, v, _ := strings.Cut(strings.TrimSpace(pair), "=")
+				v = strings.Trim(v, `"`)
+				switch strings.ToLower(k) {
+				case "for":
+					hops = append(hops, withoutPort(v))
+				case "proto":
+					proto = strings.ToLower(v)
+				}
+			}
+		}
+		return hops, proto
+	}
+	for _, f := range h.Values("X-Forwarded-For") {
+		for a := range strings.SplitSeq(f, ",") {
+			hops = append(hops, withoutPort(strings.TrimSpace(a)))
+		}
+	}
+	return hops, proto
+}
+
+func withoutPort(s string) string {
+	if host, _, err := net.SplitHostPort(s); err == nil {
+		return host
+	}
+	return strings.Trim(s, "[]")
+}
+
+// newRequestID returns a random UUID.
+func newRequestID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // it never fails
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	t := hex.EncodeToString(b[:])
+	return t[:8] + "-" + t[8:12] + "-" + t[12:16] + "-" + t[16:20] + "-" + t[20:]
+}
