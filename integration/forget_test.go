@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -93,5 +94,68 @@ func TestAnIngesterIsForgottenAndComesBack(t *testing.T) {
 	t.Logf("%d samples acknowledged, %d given up, longest gap %s", acked, given, j.gap())
 	for _, q := range c.Of("querier") {
 		j.verify(ctx, t, q.URL(""))
+	}
+}
+
+// TestAnOperatorForgetsMembers presses the button of the pages of rings.
+func TestAnOperatorForgetsMembers(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("starts real processes; not in -short")
+	}
+	ctx := bounded(t, 2*time.Minute)
+	nodes := []harness.Spec{{Name: "front", Target: "distributor,querier"}, {Name: "distributor-2", Target: "distributor"}}
+	for k := range 4 {
+		nodes = append(nodes, harness.Spec{Name: fmt.Sprintf("ingester-%d", k), Target: "ingester"})
+	}
+	c := harness.Start(ctx, t, harness.Options{Binary: binary(ctx, t), Nodes: nodes, Files: true, Flags: []string{
+		"-ingester.ring.heartbeat-period=1s", "-ingester.ring.heartbeat-timeout=5s", "-distributor.ring.heartbeat-period=1s", "-distributor.ring.heartbeat-timeout=5s"}})
+	front := c.Node("front")
+	settled(ctx, t, c.Nodes(), "ingester-0", "ingester-1", "ingester-2", "ingester-3")
+	forget := func(ring, id string) reply {
+		return call(ctx, t, http.MethodPost, front.URL("/"+ring+"/ring"), []byte(url.Values{"forget": {id}}.Encode()), "Content-Type", "application/x-www-form-urlencoded", "Origin", front.URL(""))
+	}
+	if r := forget("ingester", "ingester-3"); r.status != http.StatusConflict {
+		t.Errorf("to forget one that lives answered %s", r)
+	}
+	if r := forget("ingester", "nobody"); r.status != http.StatusNotFound {
+		t.Errorf("to forget nobody answered %s", r)
+	}
+	must(t, c.Node("ingester-3").Kill())
+	must(t, c.Node("distributor-2").Kill())
+	eventually(ctx, t, "the silent ingester to be relieved", func() error {
+		if r := forget("ingester", "ingester-3"); r.status >= 400 {
+			return errors.New(r.String())
+		}
+		return nil
+	})
+	member := func(ring, id string) (ringMember, bool) {
+		all, err := ringOf(ctx, front.URL("/"+ring+"/ring"))
+		must(t, err)
+		m, ok := all[id]
+		return m, ok
+	}
+	eventually(ctx, t, "the ring to show it", func() error {
+		if m, ok := member("ingester", "ingester-3"); !ok || !m.ReadOnly {
+			return fmt.Errorf("%+v, %v", m, ok)
+		}
+		return nil
+	})
+	stored(t, pushV1(ctx, t, front.URL(""), "team-a", floats(time.Now(), 1, "__name__", "up")))
+	for ring, id := range map[string]string{"ingester": "ingester-3", "distributor": "distributor-2"} {
+		if r := forget(ring, id); r.status >= 400 {
+			t.Errorf("%s: %s", id, r)
+		}
+		eventually(ctx, t, id+" to be gone", func() error {
+			if m, ok := member(ring, id); ok {
+				return fmt.Errorf("%+v", m)
+			}
+			return nil
+		})
+	}
+	has(ctx, t, front.URL(""), "team-a", "up", 1)
+	r := call(ctx, t, http.MethodGet, front.URL("/ingester/partition-ring"), nil, "Accept", "application/json")
+	if r.status != http.StatusOK || !strings.HasPrefix(strings.TrimSpace(r.body), "{") {
+		t.Errorf("/ingester/partition-ring answered %s", r)
 	}
 }

@@ -93,7 +93,8 @@ func (r *Roster) Forget(ctx context.Context, id string) error {
 	var refused error
 	err := change(ctx, r.KV, r.Key, func(d *ring.Desc) bool {
 		m, ok := d.Ingesters[id]
-		alive := m.IsHeartbeatHealthy(r.Timeout, time.Now()) && m.State != ring.LEAVING
+		// Who relieves a silent one dates that as late as it may be.
+		alive := m.IsHeartbeatHealthy(r.Timeout, time.Now()) && m.State != ring.LEAVING && !Relieved(m)
 		switch {
 		case !ok:
 			refused = errs.New(errs.NotFound, "the ring has no member %q", id)
