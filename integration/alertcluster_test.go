@@ -166,7 +166,7 @@ func TestAlertmanagersDieAndReturn(t *testing.T) {
 		t.Fatal(r)
 	}
 	var fired atomic.Int64
-	var held atomic.Bool
+	var gate sync.Mutex // held while alerts are sent, and while none shall be
 	names := func() (out []string) {
 		for i := range fired.Load() {
 			out = append(out, fmt.Sprintf("alert-%03d", i))
@@ -187,7 +187,8 @@ func TestAlertmanagersDieAndReturn(t *testing.T) {
 	var wg sync.WaitGroup
 	wg.Go(func() { // as a ruler does: every alert again and again, to any alertmanager that takes it
 		for sending.Err() == nil {
-			if fired.Load() < 150 && !held.Load() {
+			gate.Lock()
+			if fired.Load() < 150 {
 				fired.Add(1)
 			}
 			for _, n := range c.Running() {
@@ -195,6 +196,7 @@ func TestAlertmanagersDieAndReturn(t *testing.T) {
 					break
 				}
 			}
+			gate.Unlock()
 			select {
 			case <-sending.Done():
 			case <-time.After(200 * time.Millisecond):
@@ -206,11 +208,12 @@ func TestAlertmanagersDieAndReturn(t *testing.T) {
 			pause(ctx, t, time.Second)
 			// Nobody can know whether a notification arrived whose sender died with it, so none is
 			// under way at the kill; new alerts come from then on.
-			held.Store(true)
+			gate.Lock()
 			notified(names())
 			pause(ctx, t, time.Second)
+			t.Logf("%s: %s is killed", time.Now().Format(time.StampMilli), n.Spec.Name)
 			must(t, n.Kill())
-			held.Store(false)
+			gate.Unlock()
 			pause(ctx, t, 2*time.Second)
 			must(t, n.Start())
 			must(t, n.WaitReady(ctx))

@@ -23,12 +23,13 @@ type receiver struct {
 
 	mu     sync.Mutex // guards what follows
 	firing map[string]int
+	times  map[string][]time.Time
 	ended  map[string]int
 	status int // of answers; 0: 200
 }
 
 func newReceiver(t *testing.T) *receiver {
-	r := &receiver{firing: map[string]int{}, ended: map[string]int{}}
+	r := &receiver{times: map[string][]time.Time{}, firing: map[string]int{}, ended: map[string]int{}}
 	s := httptest.NewServer(http.HandlerFunc(r.take))
 	t.Cleanup(s.Close)
 	r.url = s.URL
@@ -52,6 +53,7 @@ func (r *receiver) take(w http.ResponseWriter, req *http.Request) {
 	for _, a := range in.Alerts {
 		if a.Status == "firing" {
 			r.firing[a.Labels["alertname"]]++
+			r.times[a.Labels["alertname"]] = append(r.times[a.Labels["alertname"]], time.Now())
 		} else {
 			r.ended[a.Labels["alertname"]]++
 		}
@@ -88,7 +90,9 @@ func (r *receiver) never(t *testing.T, n int, names ...string) {
 	t.Helper()
 	for _, name := range names {
 		if got, _ := r.told(name); got >= n {
-			t.Errorf("%s was notified %d times", name, got)
+			r.mu.Lock()
+			t.Errorf("%s was notified %d times: %v", name, got, r.times[name])
+			r.mu.Unlock()
 		}
 	}
 }

@@ -17,6 +17,7 @@ type alertLimit struct {
 	view     func() limits.View
 	silencer *silence.Silencer
 	refused  prometheus.Counter
+	deleted  func(model.Fingerprint)
 
 	mu    sync.Mutex // guards what follows
 	sizes map[model.Fingerprint]int
@@ -56,6 +57,7 @@ func (l *alertLimit) PostDelete(a *alert.Alert) {
 	fp := a.Fingerprint()
 	l.bytes -= l.sizes[fp]
 	delete(l.sizes, fp)
+	l.deleted(fp)
 }
 
 // PostGC implements mem.AlertStoreCallback.

@@ -82,6 +82,7 @@ type Alertmanager struct {
 	metrics  *metrics
 	tenants  *tenantMetrics
 	external *url.URL
+	rules    rules
 	fallback []byte
 	claims   claims
 
@@ -117,12 +118,15 @@ func New(cfg Config, deps Deps) (*Alertmanager, error) {
 	compat.InitFromFlags(deps.Logger.With("component", "alertmanager"), features)
 	m := &Alertmanager{cfg: cfg, deps: deps, log: deps.Logger.With("component", "alertmanager"), metrics: newMetrics(deps.Reg), external: external,
 		fallback: []byte(noReceiver), instances: map[tenant.ID]*instance{}, starting: map[tenant.ID]chan struct{}{}, known: map[tenant.ID]string{}, wrong: map[tenant.ID]string{}}
+	if m.rules, err = cfg.rules(); err != nil {
+		return nil, err
+	}
 	if cfg.FallbackFile != "" {
 		if m.fallback, err = readFallback(cfg.FallbackFile); err != nil {
 			return nil, err
 		}
 	}
-	if err := validate(cfg, external, "fallback", m.fallback, limits.View{}); err != nil {
+	if err := validate(m.rules, external, "fallback", m.fallback, limits.View{}); err != nil {
 		return nil, fmt.Errorf("fallback configuration: %w", err)
 	}
 	m.tenants = newTenantMetrics(deps.Logger)
@@ -309,7 +313,7 @@ func (m *Alertmanager) load(ctx context.Context, id tenant.ID) (*instance, error
 	if in != nil && in.has() == version {
 		return in, nil
 	}
-	d, err := parse(data, m.cfg.Receivers, limits.View{}) // what was accepted once stays in force under lower limits
+	d, err := parse(data, m.rules, limits.View{}) // what was accepted once stays in force under lower limits
 	if err != nil {
 		return nil, m.refuse(id, version, err)
 	}

@@ -32,12 +32,25 @@ type definition struct {
 	used []string // names of the templates that conf loads, sorted
 }
 
+// loaded is a configuration; the first own of its receivers are the tenant's and not the operator's.
+type loaded struct {
+	*config.Config
+	own int
+}
+
+// theirs is what of a configuration the tenant wrote.
+func (l *loaded) theirs() *config.Config {
+	c := *l.Config
+	c.Receivers = c.Receivers[:l.own]
+	return &c
+}
+
 // maxTemplateName is what file systems take, since other tools write templates to files.
 const maxTemplateName = 255
 
 // parse reads a definition and checks everything that can be known without building receivers.
 // Errors: Invalid, with the line where one is known.
-func parse(data []byte, receivers string, view limits.View) (*definition, error) {
+func parse(data []byte, by rules, view limits.View) (*definition, error) {
 	if most := limits.AlertmanagerMaxConfigSize.Of(view); most > 0 && len(data) > most {
 		return nil, errs.New(errs.Invalid, "the configuration has %d bytes, over the limit of %d", len(data), most)
 	}
@@ -57,20 +70,22 @@ func parse(data []byte, receivers string, view limits.View) (*definition, error)
 		return nil, err
 	}
 	text, err := d.Config, error(nil)
-	if receivers == ReceiversSNS {
+	if by.receivers == ReceiversSNS {
 		if text, err = tolerate(text); err != nil {
 			return nil, err
 		}
 	}
-	if d.conf, err = load(text); err != nil {
+	conf, err := by.load(text)
+	if err != nil {
 		return nil, err
 	}
-	if receivers == ReceiversSNS {
-		if err := onlySNS(text, d.conf); err != nil {
+	d.conf = conf.Config
+	if by.receivers == ReceiversSNS {
+		if err := onlySNS(text, conf.theirs()); err != nil {
 			return nil, err
 		}
 	}
-	if err := refuseServerSettings(text, d.conf); err != nil {
+	if err := refuseServerSettings(text, conf.theirs()); err != nil {
 		return nil, err
 	}
 	d.used, err = usedTemplates(text, d.conf.Templates, d.Templates)

@@ -3,6 +3,8 @@ package alertmanager
 import (
 	"log/slog"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -21,7 +23,7 @@ func defined(t *testing.T, templates map[string]string, lines ...string) []byte 
 }
 
 func checked(data []byte, receivers string, v limits.View) error {
-	d, err := parse(data, receivers, v)
+	d, err := parse(data, rules{receivers: receivers}, v)
 	if err != nil {
 		return err
 	}
@@ -96,6 +98,39 @@ func TestDefinitionsKeepToTheLimits(t *testing.T) {
 	}
 }
 
+func TestABaseIsUnderEveryConfiguration(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "base.yaml")
+	write := func(text string) rules {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		by, err := (&Config{Receivers: ReceiversAll, BaseFile: file}).rules()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return by
+	}
+	by := write("receivers:\n- name: operator\n  webhook_configs:\n  - url_file: /etc/hook\ninhibit_rules:\n- source_matchers: [a=b]\n  target_matchers: [c=d]\n")
+	d, err := parse(defined(t, nil, "route:", "  receiver: operator", "receivers:", "- name: mine"), by, limits.View{})
+	if err != nil || len(d.conf.Receivers) != 2 || len(d.conf.InhibitRules) != 1 {
+		t.Errorf("merged: %v", err)
+	}
+	_, err = parse(defined(t, nil, "route:", "  receiver: operator", "receivers:", "- name: operator"), by, limits.View{})
+	if errs.KindOf(err) != errs.Conflict || !strings.Contains(err.Error(), "line 4") {
+		t.Errorf("a name of both: %v", err)
+	}
+	_, err = parse(defined(t, nil, "route:", "  receiver: mine", "receivers:", "- name: mine", "  webhook_configs:", "  - url_file: /etc/hook"), by, limits.View{})
+	if errs.KindOf(err) != errs.Invalid || !strings.Contains(err.Error(), "url_file is not allowed") {
+		t.Errorf("a file of a tenant's receiver: %v", err)
+	}
+	if err := os.WriteFile(file, []byte("route: {receiver: x}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (&Config{BaseFile: file}).rules(); err == nil {
+		t.Error("a base with a route is taken")
+	}
+}
+
 func TestSNSOnlyIsWhatAmazonsServiceAllows(t *testing.T) {
 	sns := func(settings ...string) []string {
 		return append([]string{"route:", "  receiver: a", "receivers:", "- name: a", "  sns_configs:", "  - topic_arn: arn:aws:sns:us-east-1:123456789012:t"}, settings...)
@@ -116,7 +151,7 @@ func TestSNSOnlyIsWhatAmazonsServiceAllows(t *testing.T) {
 	// What Amazon's guide shows, and upstream does not read.
 	guide := []string{"global:", "  templates:", "    - 'x'", "route:", "  receiver: a", "receivers:", "- name: a", "  sns_config:",
 		"    topic_arn: arn:aws:sns:us-east-1:123456789012:t", region, "    attributes: {key: key1, value: value1}"}
-	d, err := parse(defined(t, map[string]string{"x": `{{ define "sns.default.message" }}mine{{ end }}`}, guide...), ReceiversSNS, limits.View{})
+	d, err := parse(defined(t, map[string]string{"x": `{{ define "sns.default.message" }}mine{{ end }}`}, guide...), rules{receivers: ReceiversSNS}, limits.View{})
 	if err != nil || len(d.used) != 1 || len(d.conf.Receivers[0].SNSConfigs) != 1 {
 		t.Errorf("the guide's sample: %v", err)
 	}

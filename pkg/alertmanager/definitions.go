@@ -24,12 +24,16 @@ func Validate(cfg Config, id tenant.ID, data []byte, v limits.View) error {
 	if err != nil {
 		return errs.Wrap(errs.Invalid, err)
 	}
-	return validate(cfg, external, id, data, v)
+	by, err := cfg.rules()
+	if err != nil {
+		return err
+	}
+	return validate(by, external, id, data, v)
 }
 
 // validate reads a definition and builds what it describes.
-func validate(cfg Config, external *url.URL, id tenant.ID, data []byte, v limits.View) error {
-	d, err := parse(data, cfg.Receivers, v)
+func validate(by rules, external *url.URL, id tenant.ID, data []byte, v limits.View) error {
+	d, err := parse(data, by, v)
 	if err != nil {
 		return err
 	}
@@ -39,7 +43,7 @@ func validate(cfg Config, external *url.URL, id tenant.ID, data []byte, v limits
 
 // Check says what is wrong with a definition for a tenant, without storing it. Errors: Invalid.
 func (m *Alertmanager) Check(id tenant.ID, data []byte) error {
-	return validate(m.cfg, m.external, id, data, m.deps.Limits(id))
+	return validate(m.rules, m.external, id, data, m.deps.Limits(id))
 }
 
 // Put checks and stores a definition, byte for byte, and puts it in force on the replicas that can be

@@ -38,6 +38,7 @@ type fleet struct {
 	nodes map[string]*Alertmanager
 	order []string // of all that shall be alive
 	docs  map[tenant.ID][]byte
+	deaf  bool // nobody takes what others tell
 }
 
 func newFleet(t *testing.T, n int) *fleet {
@@ -104,7 +105,7 @@ func (c *fleet) client(addr string) (pb.AlertmanagerClient, error) {
 	if !slices.Contains(c.order, addr) || c.nodes[addr] == nil {
 		return nil, errs.New(errs.Unavailable, "%s is dead", addr)
 	}
-	return direct{c.nodes[addr]}, nil
+	return direct{c.nodes[addr], c.deaf}, nil
 }
 
 // Read implements Definitions.
@@ -145,12 +146,18 @@ func (c *fleet) Versions(context.Context) (map[tenant.ID]string, error) {
 }
 
 // direct calls a replica by its methods.
-type direct struct{ m *Alertmanager }
+type direct struct {
+	m    *Alertmanager
+	deaf bool
+}
 
 func (d direct) HandleRequest(ctx context.Context, in *pb.Request, _ ...grpc.CallOption) (*pb.Response, error) {
 	return d.m.HandleRequest(ctx, in)
 }
 func (d direct) UpdateState(ctx context.Context, in *pb.State, _ ...grpc.CallOption) (*pb.UpdateStateResponse, error) {
+	if d.deaf {
+		return nil, errs.New(errs.Unavailable, "deaf")
+	}
 	return d.m.UpdateState(ctx, in)
 }
 func (d direct) ReadState(ctx context.Context, in *pb.ReadStateRequest, _ ...grpc.CallOption) (*pb.State, error) {
@@ -266,6 +273,29 @@ func TestReplicasThatAreOutOfStepNotifyOnce(t *testing.T) {
 	for _, name := range append(names, "late") {
 		if n := h.count(name); n != 1 {
 			t.Errorf("%s was notified %d times", name, n)
+		}
+	}
+}
+
+// TestTheClaimTellsWhatWasNotified: right after a replica returned, others may not reach it while it
+// reaches them.
+func TestTheClaimTellsWhatWasNotified(t *testing.T) {
+	c := newFleet(t, 3)
+	h := newHook(t, nil)
+	c.put(t, "t", h.url)
+	c.mu.Lock()
+	c.deaf = true
+	c.mu.Unlock()
+	for i := range 5 {
+		c.alert(t, "t", fmt.Sprint(i))
+	}
+	for i := range 5 {
+		eventually(t, "it is notified", func() bool { return h.count(fmt.Sprint(i)) > 0 })
+	}
+	<-time.After(3 * time.Second) // longer than the last replica waits
+	for i := range 5 {
+		if n := h.count(fmt.Sprint(i)); n != 1 {
+			t.Errorf("%d was notified %d times", i, n)
 		}
 	}
 }
@@ -413,6 +443,33 @@ func TestARulerInTheSameProcessNotifies(t *testing.T) {
 	eventually(t, "it is notified", func() bool { return h.count("a") == 1 })
 	if err := c.nodes["am-0"].Notify(t.Context(), "t", &notifier.Alert{StartsAt: time.Now()}); errs.KindOf(err) != errs.Invalid {
 		t.Errorf("an alert without labels: %v", err)
+	}
+}
+
+func TestATenantLearnsWhyItWasNotNotified(t *testing.T) {
+	c := newFleet(t, 3)
+	h := newHook(t, nil)
+	c.put(t, "t", h.url)
+	if _, err := c.nodes["am-0"].Silence(t.Context(), "t", `{alertname="quiet"}`, time.Hour, "me", "why"); err != nil {
+		t.Fatal(err)
+	}
+	c.alert(t, "t", "quiet")
+	c.alert(t, "t", "loud")
+	for name, want := range map[string]string{"quiet": `"outcome":"held back","reason":"silenced by `, "loud": `"receiver":"r/webhook[0]","outcome":"sent","reason":"first notification"`} {
+		eventually(t, name+" is explained", func() bool {
+			status, body := c.request(t, "t", "GET", "/api/v1/decisions?filter=alertname%3D"+name, "")
+			return status == 200 && strings.Contains(body, want) && strings.Contains(body, `"alertname":"`+name+`"`) && strings.Count(body, "fingerprint") == 1
+		})
+	}
+	eventually(t, "other replicas' decisions are shown", func() bool {
+		_, body := c.request(t, "t", "GET", "/api/v1/decisions?filter=alertname%3Dloud", "")
+		return strings.Contains(body, outcomeUnchanged) && strings.Contains(body, "am-2")
+	})
+	if _, body := c.request(t, "other", "GET", "/api/v1/decisions", ""); body != "[]\n" {
+		t.Errorf("another tenant learns %s", body)
+	}
+	if status, body := c.request(t, "t", "GET", "/api/v1/decisions?filter=%7B", ""); status != 400 {
+		t.Errorf("a wrong filter: %d %s", status, body)
 	}
 }
 

@@ -103,6 +103,8 @@ func (m *Alertmanager) ask(ctx context.Context, id tenant.ID, req *pb.Request, p
 		return m.all(ctx, r, req, mergeGroups)
 	case path == "/api/v2/silences" && read:
 		return m.all(ctx, r, req, mergeSilences)
+	case path == decisionsPath:
+		return m.all(ctx, r, req, mergeDecisions)
 	case strings.HasPrefix(path, "/api/v2/silence/") && read:
 		return m.all(ctx, r, req, newestSilence)
 	}

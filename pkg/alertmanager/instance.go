@@ -50,14 +50,15 @@ type instance struct {
 	view     func() limits.View
 
 	*state
-	silencer *silence.Silencer
-	groups   marker.GroupMarker
-	limit    *alertLimit
-	api      *api.API
-	handler  http.Handler
-	repl     *replicator
-	sends    inflight
-	sending  *sending
+	silencer  *silence.Silencer
+	groups    marker.GroupMarker
+	limit     *alertLimit
+	api       *api.API
+	handler   http.Handler
+	repl      *replicator
+	sends     inflight
+	decisions decisions
+	sending   *sending
 
 	dispatchMetrics *dispatch.DispatcherMetrics
 	notifyMetrics   *notify.Metrics
@@ -97,7 +98,8 @@ func newInstance(m *Alertmanager, id tenant.ID) (*instance, error) {
 	}
 	in.silencer = silence.NewSilencer(in.silences, in.log, eventrecorder.NopRecorder())
 	f := promauto.With(in.reg)
-	in.limit = &alertLimit{view: in.view, silencer: in.silencer, sizes: map[model.Fingerprint]int{},
+	in.decisions = decisions{replica: m.deps.Self, by: map[model.Fingerprint][]Decision{}}
+	in.limit = &alertLimit{view: in.view, deleted: in.decisions.forget, silencer: in.silencer, sizes: map[model.Fingerprint]int{},
 		refused: f.NewCounter(prometheus.CounterOpts{Name: "alerts_refused_total", Help: "Alerts over a limit."})}
 	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "alerts_kept", Help: "Alerts."}, func() float64 { n, _ := in.limit.totals(); return float64(n) })
 	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "alerts_kept_bytes", Help: "Bytes of alerts."}, func() float64 { _, n := in.limit.totals(); return float64(n) })
@@ -174,7 +176,7 @@ func (in *instance) apply(d *definition, version string) error {
 	in.dispatcher.Load().Stop()
 	inhibitor := inhibit.NewInhibitor(in.alerts, d.conf.InhibitRules, in.log, eventrecorder.NopRecorder())
 	p := pipeline{metrics: in.notifyMetrics, log: in.notified, inhibitor: inhibitor, silencer: in.silencer,
-		intervener: timeinterval.NewIntervener(b.intervals), marker: in.groups, others: in, sends: &in.sends}
+		intervener: timeinterval.NewIntervener(b.intervals), marker: in.groups, others: in, sends: &in.sends, decisions: &in.decisions}
 	in.api.Update(d.conf, func(ctx context.Context, labels model.LabelSet) {
 		in.inhibitor.Load().Mutes(ctx, labels)
 		in.silencer.Mutes(ctx, labels)

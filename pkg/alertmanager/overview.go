@@ -141,7 +141,7 @@ func (m *Alertmanager) Configurations(ctx context.Context) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		d, err := parse(data, m.cfg.Receivers, limits.View{})
+		d, err := parse(data, m.rules, limits.View{})
 		if err != nil {
 			out[string(id)] = Definition{Config: "# it is wrong and not in force: " + err.Error()}
 			continue

@@ -3,6 +3,7 @@ package alertmanager
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -23,8 +24,9 @@ type replicas interface {
 	WaitReady(ctx context.Context) error
 	// wait is how long this replica lets those before it go first.
 	wait() time.Duration
-	// claim returns once no other replica sends what key stands for. The result gives it back.
-	claim(ctx context.Context, key string) (release func(), err error)
+	// claim returns once no other replica notifies the receiver about the group, and what those that
+	// did logged is known here. The result gives it back.
+	claim(ctx context.Context, to *nflogpb.Receiver, group string) (release func(), err error)
 	// spread returns once what this replica logged has reached the others, or cannot.
 	spread()
 }
@@ -39,6 +41,7 @@ type pipeline struct {
 	marker     marker.GroupMarker
 	others     replicas
 	sends      *inflight
+	decisions  *decisions
 }
 
 // stages returns the pipeline of each receiver.
@@ -50,7 +53,7 @@ func (p *pipeline) stages(receivers map[string][]notify.Integration) notify.Rout
 			in := &integrations[i]
 			to := &nflogpb.Receiver{GroupName: name, Integration: in.Name(), Idx: uint32(in.Index())}
 			all = append(all, &onceStage{
-				others: p.others, sends: p.sends, receiver: name + "/" + in.String(),
+				others: p.others, sends: p.sends, decisions: p.decisions, receiver: name + "/" + in.String(), to: to,
 				dedup: notify.NewDedupStage(in, p.log, to),
 				send: notify.MultiStage{
 					notify.NewDedupStage(in, p.log, to),
@@ -61,10 +64,10 @@ func (p *pipeline) stages(receivers map[string][]notify.Integration) notify.Rout
 		}
 		out[name] = notify.MultiStage{
 			notify.NewClusterGossipSettleStage(p.others),
-			notify.NewMuteStage(p.inhibitor, p.metrics),
-			notify.NewTimeActiveStage(p.intervener, p.marker, p.metrics),
-			notify.NewTimeMuteStage(p.intervener, p.marker, p.metrics),
-			notify.NewMuteStage(p.silencer, p.metrics),
+			noted{notify.NewMuteStage(p.inhibitor, p.metrics), p.decisions, byInhibition},
+			noted{notify.NewTimeActiveStage(p.intervener, p.marker, p.metrics), p.decisions, outsideTimes},
+			noted{notify.NewTimeMuteStage(p.intervener, p.marker, p.metrics), p.decisions, insideTimes},
+			noted{notify.NewMuteStage(p.silencer, p.metrics), p.decisions, bySilence},
 			all,
 		}
 	}
@@ -74,11 +77,13 @@ func (p *pipeline) stages(receivers map[string][]notify.Integration) notify.Rout
 // onceStage sends what no replica has sent. Waiting for the replicas before this one makes that
 // likely; the claim makes it sure, since groups of different replicas may be out of step.
 type onceStage struct {
-	others   replicas
-	sends    *inflight
-	receiver string
-	dedup    notify.Stage
-	send     notify.Stage
+	others    replicas
+	sends     *inflight
+	decisions *decisions
+	receiver  string
+	to        *nflogpb.Receiver
+	dedup     notify.Stage
+	send      notify.Stage
 }
 
 var errStopping = errors.New("the alertmanager is stopping")
@@ -88,7 +93,9 @@ func (s *onceStage) Exec(ctx context.Context, l *slog.Logger, alerts ...*alert.A
 	if err := pause(ctx, s.others.wait()); err != nil {
 		return ctx, nil, err
 	}
-	if _, due, err := s.dedup.Exec(ctx, l, alerts...); err != nil || len(due) == 0 {
+	_, due, err := s.dedup.Exec(ctx, l, alerts...)
+	if err != nil || len(due) == 0 {
+		s.note(outcomeUnchanged, "the receiver knows it from an earlier notification, which may be another replica's", err, alerts)
 		return ctx, nil, err
 	}
 	if !s.sends.begin() {
@@ -96,14 +103,28 @@ func (s *onceStage) Exec(ctx context.Context, l *slog.Logger, alerts ...*alert.A
 	}
 	defer s.sends.end()
 	group, _ := notify.GroupKey(ctx)
-	release, err := s.others.claim(ctx, s.receiver+"/"+group)
+	release, err := s.others.claim(ctx, s.to, group)
 	if err != nil {
+		s.note(outcomeFailed, "", fmt.Errorf("another replica was sending it all the time: %w", err), alerts)
 		return ctx, nil, err
 	}
 	defer release()
-	ctx, alerts, err = s.send.Exec(ctx, l, alerts...)
+	after, sent, err := s.send.Exec(ctx, l, alerts...)
 	s.others.spread()
-	return ctx, alerts, err
+	if reason, _ := notify.NotificationReason(after); len(sent) > 0 || err != nil {
+		s.note(outcomeSent, reason.String(), err, alerts)
+	} else {
+		s.note(outcomeUnchanged, "another replica sent it meanwhile", nil, alerts)
+	}
+	return after, sent, err
+}
+
+// note remembers what became of alerts; an error is a failure.
+func (s *onceStage) note(outcome, reason string, err error, alerts []*alert.Alert) {
+	if err != nil {
+		outcome, reason = outcomeFailed, err.Error()
+	}
+	s.decisions.note(s.receiver, outcome, reason, alerts...)
 }
 
 // pause waits for d or the end of ctx.

@@ -3,10 +3,16 @@ package alertmanager
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/prometheus/alertmanager/nflog"
+	"github.com/prometheus/alertmanager/nflog/nflogpb"
+	"google.golang.org/protobuf/encoding/protodelim"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
@@ -26,6 +32,9 @@ func (m *Alertmanager) HandleRequest(ctx context.Context, req *pb.Request) (*pb.
 	u, err := url.ParseRequestURI(req.GetUri())
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "request address: %w", err)
+	}
+	if u.Path == decisionsPath {
+		return in.decided(u.Query()["filter"])
 	}
 	r, err := http.NewRequestWithContext(ctx, req.GetMethod(), u.String(), bytes.NewReader(req.GetBody()))
 	if err != nil {
@@ -115,7 +124,35 @@ func (m *Alertmanager) Claim(ctx context.Context, req *pb.ClaimRequest) (*pb.Cla
 	}
 	ttl := min(time.Duration(req.GetTtlMs())*time.Millisecond, m.cfg.PeerTimeout)
 	holder := m.claims.take(req.GetKey(), req.GetHolder(), ttl, time.Now())
-	return &pb.ClaimResponse{Granted: holder == req.GetHolder(), Holder: holder}, nil
+	out := &pb.ClaimResponse{Granted: holder == req.GetHolder(), Holder: holder}
+	m.mu.Lock()
+	in := m.instances[id]
+	m.mu.Unlock()
+	if in == nil || !out.GetGranted() || req.GetGroup() == "" {
+		return out, nil
+	}
+	out.Notification, err = in.logged(req)
+	return out, err
+}
+
+// logged is what this replica knows of the last notification that a claim is for; empty: nothing.
+func (in *instance) logged(req *pb.ClaimRequest) ([]byte, error) {
+	entries, err := in.notified.Query(nflog.QGroupKey(req.GetGroup()),
+		nflog.QReceiver(&nflogpb.Receiver{GroupName: req.GetReceiver(), Integration: req.GetIntegration(), Idx: req.GetIndex()}))
+	if errors.Is(err, nflog.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	for _, e := range entries {
+		expires := timestamppb.New(e.GetTimestamp().AsTime().Add(in.m.cfg.Retention))
+		if _, err := protodelim.MarshalTo(&out, &nflogpb.MeshEntry{Entry: e, ExpiresAt: expires}); err != nil {
+			return nil, err
+		}
+	}
+	return out.Bytes(), nil
 }
 
 // Reload implements alertmanagerpb.AlertmanagerServer.

@@ -3,11 +3,13 @@ package alertmanager
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/prometheus/alertmanager/cluster"
+	"github.com/prometheus/alertmanager/nflog/nflogpb"
 
 	pb "github.com/amphora-metrics/amphora/pkg/wire/alertmanagerpb"
 )
@@ -158,24 +160,26 @@ func (in *instance) spread() {
 
 // claim implements replicas. The claim is asked of all replicas that can be reached, always in the
 // same order, so that the death of one of them does not give it to two.
-func (in *instance) claim(ctx context.Context, key string) (func(), error) {
-	key = string(in.id) + "/" + key
-	holder := in.m.deps.Self + "/" + rand.Text()
+func (in *instance) claim(ctx context.Context, to *nflogpb.Receiver, group string) (func(), error) {
+	req := &pb.ClaimRequest{Key: fmt.Sprintf("%s/%s/%s/%d/%s", in.id, to.GetGroupName(), to.GetIntegration(), to.GetIdx(), group),
+		Holder: in.m.deps.Self + "/" + rand.Text(), TtlMs: in.m.cfg.PeerTimeout.Milliseconds(),
+		Receiver: to.GetGroupName(), Integration: to.GetIntegration(), Index: to.GetIdx(), Group: group}
 	for {
-		from, granted := in.claimAll(ctx, key, holder)
+		from, granted := in.claimAll(ctx, req)
 		if granted {
-			return in.hold(from, key, holder), nil
+			return in.hold(from, req), nil
 		}
 		in.m.metrics.claimsDenied.Inc()
-		in.unclaim(from, key, holder)
+		in.unclaim(from, req)
 		if err := pause(ctx, claimAgain); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// claimAll asks one replica after the other, and returns those that granted the claim.
-func (in *instance) claimAll(ctx context.Context, key, holder string) (from []peer, granted bool) {
+// claimAll asks one replica after the other, and returns those that granted the claim. What they
+// logged is merged.
+func (in *instance) claimAll(ctx context.Context, req *pb.ClaimRequest) (from []peer, granted bool) {
 	r, err := in.m.deps.Replicas(in.id)
 	if err != nil {
 		in.m.metrics.ringCheckErrors.Inc()
@@ -186,7 +190,7 @@ func (in *instance) claimAll(ctx context.Context, key, holder string) (from []pe
 			continue
 		}
 		call, cancel := context.WithTimeout(ctx, peerCall)
-		answer, err := c.Claim(in.act(call), &pb.ClaimRequest{Key: key, Holder: holder, TtlMs: in.m.cfg.PeerTimeout.Milliseconds()})
+		answer, err := c.Claim(in.act(call), req)
 		cancel()
 		if err != nil {
 			in.log.Debug("replica does not answer a claim, the others decide", "replica", addr, "err", err)
@@ -196,28 +200,35 @@ func (in *instance) claimAll(ctx context.Context, key, holder string) (from []pe
 			return from, false
 		}
 		from = append(from, peer{addr, c})
+		if addr == in.m.deps.Self {
+			continue
+		}
+		if err := in.mergePart(answer.GetNotification(), in.notified.Merge); err != nil {
+			in.m.metrics.mergeFailures.WithLabelValues("state").Inc()
+			in.log.Error("log of a replica cannot be read, a notification may be sent twice", "replica", addr, "err", err)
+		}
 	}
 	return from, true
 }
 
 // hold renews a claim until the returned function is called.
-func (in *instance) hold(from []peer, key, holder string) func() {
+func (in *instance) hold(from []peer, req *pb.ClaimRequest) func() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var renewing sync.WaitGroup
 	renewing.Go(func() {
 		for pause(ctx, in.m.cfg.PeerTimeout/3) == nil {
-			in.each(ctx, from, &pb.ClaimRequest{Key: key, Holder: holder, TtlMs: in.m.cfg.PeerTimeout.Milliseconds()})
+			in.each(ctx, from, &pb.ClaimRequest{Key: req.GetKey(), Holder: req.GetHolder(), TtlMs: req.GetTtlMs()})
 		}
 	})
 	return func() {
 		cancel()
 		renewing.Wait()
-		in.unclaim(from, key, holder)
+		in.unclaim(from, req)
 	}
 }
 
-func (in *instance) unclaim(from []peer, key, holder string) {
-	in.each(context.Background(), from, &pb.ClaimRequest{Key: key, Holder: holder, Release: true})
+func (in *instance) unclaim(from []peer, req *pb.ClaimRequest) {
+	in.each(context.Background(), from, &pb.ClaimRequest{Key: req.GetKey(), Holder: req.GetHolder(), Release: true})
 }
 
 // each sends a claim to all replicas at once; one that does not answer forgets it in time.

@@ -347,6 +347,8 @@ var Routes = append([]Route{
 		bind: func(a *API) Handler { return a.alertmanager("/api/v2/silence/") }},
 	{Methods: "DELETE", Path: "/alertmanager/api/v2/silence/{silence}", Action: DeleteSilence, Service: Alertmanager, Tenancy: OneTenant, Doc: "Let a silence expire.",
 		bind: func(a *API) Handler { return a.alertmanager("/api/v2/silence/") }},
+	{Methods: "GET", Path: "/alertmanager/api/v1/decisions", Action: ListAlerts, Service: Alertmanager, Tenancy: OneTenant, Doc: "Why receivers were or were not notified of each alert, the last decisions of every replica: `filter` (may repeat), a matcher.",
+		bind: func(a *API) Handler { return a.alertmanager("/api/v1/decisions") }},
 	{Methods: "GET", Path: "/api/v1/alerts", Action: DescribeDefinition, Service: Alertmanager, Tenancy: OneTenant, Doc: "The configuration of the calling tenant's alertmanager, as it was put: YAML with `template_files` and `alertmanager_config`.",
 		bind: func(a *API) Handler { return a.definition() }},
 	{Methods: "POST", Path: "/api/v1/alerts", Action: PutDefinition, Service: Alertmanager, Tenancy: OneTenant, Doc: "Put the configuration of the calling tenant's alertmanager: 201, or 400 with line and reason, and then nothing changes.",

@@ -452,11 +452,16 @@ func (*ReadStateRequest) Descriptor() ([]byte, []int) {
 
 // ClaimRequest names what is to be notified and who asks; release gives an earlier claim back.
 type ClaimRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"` // receiver and group
-	Holder        string                 `protobuf:"bytes,2,opt,name=holder,proto3" json:"holder,omitempty"`
-	TtlMs         int64                  `protobuf:"varint,3,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
-	Release       bool                   `protobuf:"varint,4,opt,name=release,proto3" json:"release,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Key     string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"` // receiver and group
+	Holder  string                 `protobuf:"bytes,2,opt,name=holder,proto3" json:"holder,omitempty"`
+	TtlMs   int64                  `protobuf:"varint,3,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	Release bool                   `protobuf:"varint,4,opt,name=release,proto3" json:"release,omitempty"`
+	// The parts of key, by which notifications are logged.
+	Receiver      string `protobuf:"bytes,5,opt,name=receiver,proto3" json:"receiver,omitempty"`
+	Integration   string `protobuf:"bytes,6,opt,name=integration,proto3" json:"integration,omitempty"`
+	Index         uint32 `protobuf:"varint,7,opt,name=index,proto3" json:"index,omitempty"`
+	Group         string `protobuf:"bytes,8,opt,name=group,proto3" json:"group,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -519,11 +524,41 @@ func (x *ClaimRequest) GetRelease() bool {
 	return false
 }
 
-// ClaimResponse says who holds the claim now.
+func (x *ClaimRequest) GetReceiver() string {
+	if x != nil {
+		return x.Receiver
+	}
+	return ""
+}
+
+func (x *ClaimRequest) GetIntegration() string {
+	if x != nil {
+		return x.Integration
+	}
+	return ""
+}
+
+func (x *ClaimRequest) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *ClaimRequest) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+// ClaimResponse says who holds the claim now, and what the asked replica has logged of the last
+// notification, since that may not have reached the one that asks.
 type ClaimResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Granted       bool                   `protobuf:"varint,1,opt,name=granted,proto3" json:"granted,omitempty"`
 	Holder        string                 `protobuf:"bytes,2,opt,name=holder,proto3" json:"holder,omitempty"`
+	Notification  []byte                 `protobuf:"bytes,3,opt,name=notification,proto3" json:"notification,omitempty"` // as in State
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -570,6 +605,13 @@ func (x *ClaimResponse) GetHolder() string {
 		return x.Holder
 	}
 	return ""
+}
+
+func (x *ClaimResponse) GetNotification() []byte {
+	if x != nil {
+		return x.Notification
+	}
+	return nil
 }
 
 type ReloadRequest struct {
@@ -683,15 +725,20 @@ const file_alertmanager_proto_rawDesc = "" +
 	"\asettled\x18\x04 \x01(\bR\asettled\x12\x1a\n" +
 	"\breplicas\x18\x05 \x03(\tR\breplicas\"\x15\n" +
 	"\x13UpdateStateResponse\"\x12\n" +
-	"\x10ReadStateRequest\"i\n" +
+	"\x10ReadStateRequest\"\xd3\x01\n" +
 	"\fClaimRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x16\n" +
 	"\x06holder\x18\x02 \x01(\tR\x06holder\x12\x15\n" +
 	"\x06ttl_ms\x18\x03 \x01(\x03R\x05ttlMs\x12\x18\n" +
-	"\arelease\x18\x04 \x01(\bR\arelease\"A\n" +
+	"\arelease\x18\x04 \x01(\bR\arelease\x12\x1a\n" +
+	"\breceiver\x18\x05 \x01(\tR\breceiver\x12 \n" +
+	"\vintegration\x18\x06 \x01(\tR\vintegration\x12\x14\n" +
+	"\x05index\x18\a \x01(\rR\x05index\x12\x14\n" +
+	"\x05group\x18\b \x01(\tR\x05group\"e\n" +
 	"\rClaimResponse\x12\x18\n" +
 	"\agranted\x18\x01 \x01(\bR\agranted\x12\x16\n" +
-	"\x06holder\x18\x02 \x01(\tR\x06holder\"\x0f\n" +
+	"\x06holder\x18\x02 \x01(\tR\x06holder\x12\"\n" +
+	"\fnotification\x18\x03 \x01(\fR\fnotification\"\x0f\n" +
 	"\rReloadRequest\"\x10\n" +
 	"\x0eReloadResponse2\xcc\x03\n" +
 	"\fAlertmanager\x12T\n" +
