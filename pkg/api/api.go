@@ -52,6 +52,7 @@ type Deps struct {
 	Usage    admin.UsageSource
 	Elected  func() admin.Elected // the elected replicas of all tenants
 	Ingester *IngesterDeps
+	Ruler    *RulerDeps
 
 	Build    admin.BuildInfo
 	Ready    func(context.Context) error

@@ -11,7 +11,7 @@ func WriteDoc(w io.Writer) error {
 	var b strings.Builder
 	b.WriteString("# HTTP API\n\nRoutes marked with a tenant need the header `X-Scope-OrgID`. " +
 		"The prefix `" + defaultPrefix + "` is the setting `api.prometheus_http_prefix`.\n")
-	for _, service := range everyService() {
+	for _, service := range append(everyService(), Ruler) {
 		title := "Served by the " + string(service)
 		if service == Any {
 			title = "Served by every process"
@@ -22,13 +22,24 @@ func WriteDoc(w io.Writer) error {
 				continue
 			}
 			path := strings.TrimSuffix(rt.Path, "{$}")
-			fmt.Fprintf(&b, "| %s | `%s` | `%s` | %s | %s |\n", strings.ReplaceAll(rt.Methods, ",", ", "), path, rt.Action, rt.Tenancy, strings.ReplaceAll(rt.Doc, "|", "\\|"))
+			fmt.Fprintf(&b, "| %s | `%s` | %s | %s | %s |\n", strings.ReplaceAll(rt.Methods, ",", ", "), path, rt.actions(), rt.Tenancy, strings.ReplaceAll(rt.Doc, "|", "\\|"))
 		}
 	}
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return fmt.Errorf("write the HTTP reference: %w", err)
 	}
 	return nil
+}
+
+// actions lists the actions of a route, with their methods if there are several.
+func (rt *Route) actions() string {
+	out := "`" + string(rt.Action) + "`"
+	for m := range strings.SplitSeq(rt.Methods, ",") {
+		if a, other := rt.Other[m]; other {
+			out += ", " + m + " `" + string(a) + "`"
+		}
+	}
+	return out
 }
 
 func (t Tenancy) String() string {

@@ -169,7 +169,7 @@ func (a *API) admit(r *http.Request, rt *Route) (*http.Request, error) {
 		return r, err
 	}
 	if a.deps.Allow != nil {
-		if err := a.deps.Allow(r, rt.Action); err != nil {
+		if err := a.deps.Allow(r, rt.ActionOf(r.Method)); err != nil {
 			return r, err
 		}
 	}

@@ -96,6 +96,8 @@ type Route struct {
 	Methods string // separated by commas
 	Path    string // the default; /prometheus at its beginning stands for the configured prefix
 	Action  Action
+	// Other has the actions of the methods for which it is not Action.
+	Other   map[string]Action
 	Service Service
 	Tenancy Tenancy
 	Style   Style
@@ -260,6 +262,24 @@ var Routes = append([]Route{
 		bind: (*API).userLag},
 	{Methods: "GET", Path: "/api/v1/user_stats", Action: DescribeTenant, Service: Querier, Tenancy: OneTenant, Doc: "Series and rates of the calling tenant.",
 		bind: (*API).userStats},
+
+	{Methods: "GET", Path: "/prometheus/api/v1/rules", Action: ListRules, Service: Ruler, Tenancy: OneTenant, Style: JSON, bind: listRules,
+		Doc: "Rule groups and what became of them: `type`, `rule_name[]`, `rule_group[]`, `file[]`, `match[]`, `exclude_alerts`, `group_limit`, `group_next_token`."},
+	{Methods: "GET", Path: "/prometheus/api/v1/alerts", Action: ReadAlerts, Service: Ruler, Tenancy: OneTenant, Style: JSON, bind: listAlerts, Doc: "Alerts that are pending or firing."},
+	{Methods: "GET", Path: "/prometheus/config/v1/rules", Action: ReadRules, Service: Ruler, Tenancy: OneTenant, bind: rulesConfig, Doc: "Rules of all namespaces, as YAML."},
+	{Methods: "GET,POST,PUT,DELETE", Path: "/prometheus/config/v1/rules/{namespace}", Action: WriteRules, Other: onRules(), Service: Ruler, Tenancy: OneTenant, bind: rulesConfig,
+		Doc: "Rules of one namespace, as YAML. POST puts one group; PUT all of the namespace at once, if it has the version that `If-Match` names, with `dry_run=true` only to see what would change."},
+	{Methods: "GET,DELETE", Path: "/prometheus/config/v1/rules/{namespace}/{group}", Action: WriteRules, Other: onRules(), Service: Ruler, Tenancy: OneTenant, bind: rulesConfig, Doc: "One rule group, as YAML."},
+	{Methods: "GET", Path: "/api/v1/rules", Metric: "prometheus_config_v1_rules", Action: ReadRules, Service: Ruler, Tenancy: OneTenant, bind: rulesConfig, Doc: "The same as /prometheus/config/v1/rules, where Cortex has it."},
+	{Methods: "GET,POST,PUT,DELETE", Path: "/api/v1/rules/{namespace}", Metric: "prometheus_config_v1_rules_namespace", Action: WriteRules, Other: onRules(), Service: Ruler, Tenancy: OneTenant, bind: rulesConfig,
+		Doc: "The same as /prometheus/config/v1/rules/{namespace}, where Cortex has it."},
+	{Methods: "GET,DELETE", Path: "/api/v1/rules/{namespace}/{group}", Metric: "prometheus_config_v1_rules_namespace_group", Action: WriteRules, Other: onRules(), Service: Ruler, Tenancy: OneTenant, bind: rulesConfig,
+		Doc: "The same as /prometheus/config/v1/rules/{namespace}/{group}, where Cortex has it."},
+	{Methods: "POST", Path: "/ruler/delete_tenant_config", Action: DeleteRules, Service: Ruler, Tenancy: OneTenant, bind: deleteAllRules, Doc: "Delete all rules of the calling tenant."},
+	{Methods: "GET,POST", Path: "/ruler/ring", Action: Admin, Service: Ruler, Link: "Ruler ring", bind: rulersRing, Doc: "Rulers of the ring. JSON with `Accept: application/json`. POST of `forget` removes one."},
+	{Methods: "GET", Path: "/ruler/tenants", Action: Admin, Service: Ruler, Link: "Tenants with rules", bind: ruleTenants, Doc: "Tenants that have rules, as YAML."},
+	{Methods: "GET", Path: "/ruler/rule_groups", Action: Admin, Service: Ruler, Link: "Rules of all tenants", bind: rulesOfAll, Doc: "Rules of all tenants, as YAML."},
+	{Methods: "GET", Path: "/ruler/tenant/{tenant}/rule_groups", Action: Admin, Service: Ruler, bind: rulesOfTenant, Doc: "Rules of one tenant, as YAML."},
 
 	{Methods: "GET,POST", Path: "/ingester/flush", Action: Admin, Service: Ingester, Doc: "Ship the samples in memory; `tenant` (may repeat), `wait=true` to wait for the result. Answers a job in JSON; `job` asks for its result later.",
 		bind: func(a *API) Handler { return serviceCall(a.deps.Ingester.Flusher, admin.Flush) }},
@@ -484,7 +504,7 @@ func (a *API) electedReplicas() Handler {
 // index groups the links of the mounted routes by service.
 func (a *API) index() []admin.Group {
 	var groups []admin.Group
-	for _, service := range everyService() {
+	for _, service := range append(everyService(), Ruler) {
 		g := admin.Group{Name: strings.ToUpper(string(service[:1])) + string(service[1:])}
 		if service == Any {
 			g.Name = "This process"

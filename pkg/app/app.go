@@ -80,6 +80,7 @@ type parts struct {
 	distributorRing part[*peers]
 	elections       part[*ha.Tracker]
 	replicas        part[*transport.Replicas]
+	rules           ruleParts
 	clients         part[*transport.Clients]
 	bucket          part[objstore.InstrumentedBucket]
 	storeRing       part[*ring.Ring]

@@ -84,7 +84,7 @@ func TestSpreadMinimizingNeedsNumbersAndZones(t *testing.T) {
 
 func TestTargetsResolve(t *testing.T) {
 	for names, want := range map[string]string{
-		"all": "ingester store-gateway distributor query-scheduler querier query-frontend compactor", "backend": "store-gateway compactor", "write": "ingester distributor", "read": "store-gateway query-scheduler querier query-frontend",
+		"all": "ingester store-gateway distributor query-scheduler querier query-frontend compactor ruler alertmanager control", "backend": "store-gateway compactor ruler alertmanager control", "write": "ingester distributor", "read": "store-gateway query-scheduler querier query-frontend",
 		"querier,ingester": "ingester querier", "write,distributor": "ingester distributor",
 	} {
 		ts, err := resolve(strings.Split(names, ","))
@@ -106,7 +106,7 @@ func TestTargetsResolve(t *testing.T) {
 func TestAloneMeansOneReplica(t *testing.T) {
 	for args, want := range map[string]int{
 		"": 1, "-memberlist.join=127.0.0.1:1": 3, "-target=ingester": 3, "-kvstore.store=etcd -kvstore.etcd.endpoints=127.0.0.1:2379": 3,
-		"-target=ingester,distributor,read,compactor": 1, "-target=querier -ingester.ring.replication-factor=2": 2,
+		"-target=write,read,backend": 1, "-target=querier -ingester.ring.replication-factor=2": 2,
 	} {
 		c, _, err := load(t, strings.Fields(args)...)
 		if err != nil || c.replicationFactor() != want {

@@ -46,6 +46,7 @@ type Config struct {
 	Bucket          bucket.Config
 	StoreGateway    storegateway.Config
 	StoreRing       StoreRingConfig
+	Rules           RulesConfig
 	BucketIndex     BlocksConfig
 	Compactor       compactor.Config
 	CompactorRing   CompactorRingConfig
@@ -87,6 +88,7 @@ func (c *Config) Declare(s *config.Set) {
 	c.Reads.declare(s)
 	s.Mount("blocks_storage", &c.Bucket)
 	s.Mount("blocks_storage.bucket_store", &c.StoreGateway)
+	s.Mount("", &c.Rules)
 	s.Mount("blocks_storage.bucket_store.bucket_index", &c.BucketIndex)
 	s.Mount("store_gateway.sharding_ring", &c.StoreRing)
 	s.Mount("compactor", &c.Compactor)

@@ -80,6 +80,9 @@ func (a *App) listenOTLP(s *transport.Server, door func(http.Handler) http.Handl
 }
 
 func (a *App) mountBackends(d *api.Deps) error {
+	if err := a.mountRuler(d); err != nil {
+		return err
+	}
 	if a.cfg.runs("distributor") {
 		dist, err := a.distributor()
 		if err != nil {
@@ -180,7 +183,7 @@ func (a *App) ready(ctx context.Context) error {
 		}
 		return a.inOwnView()
 	}
-	if a.cfg.runs("distributor") || a.cfg.runs("querier") {
+	if a.cfg.runs("distributor") || a.cfg.runs("querier") || a.cfg.runs("ruler") {
 		return a.knowsIngesters()
 	}
 	return nil

@@ -163,9 +163,14 @@ func (a *App) distributor() (*distributor.Distributor, error) {
 		if err := a.shortcut(func(addr string, ing *ingester.Ingester) error { return reps.Register(addr, ing) }); err != nil {
 			return nil, err
 		}
-		peers, err := a.distributorRing()
-		if err != nil {
-			return nil, err
+		// A ruler's is not one of those that share the tenants' rates: what rules record has none.
+		var healthy func() int
+		if a.cfg.runs("distributor") {
+			peers, err := a.distributorRing()
+			if err != nil {
+				return nil, err
+			}
+			healthy = peers.healthy
 		}
 		elections, err := a.elections()
 		if err != nil {
@@ -173,7 +178,7 @@ func (a *App) distributor() (*distributor.Distributor, error) {
 		}
 		d, err := distributor.New(a.cfg.Distributor, distributor.Deps{
 			Logger: a.log, Reg: a.reg, Limits: a.limits.For, Ring: r, Replica: reps.For, Replicas: elections,
-			HealthyDistributors: peers.healthy, ShardGrowDelay: a.shardGrowDelay(), InstanceLimits: a.distributorLimits, Memory: a.memory,
+			HealthyDistributors: healthy, ShardGrowDelay: a.shardGrowDelay(), InstanceLimits: a.distributorLimits, Memory: a.memory,
 			Costs: distributor.Costs{Reg: a.costsRegisterer(), EvictAfter: a.cfg.Costs.EvictionAfter, CleanupInterval: a.cfg.Costs.CleanupInterval},
 		})
 		if err != nil {

@@ -15,10 +15,10 @@ type target struct {
 
 // targetDocs is every name that -target accepts, in the order in which parts start.
 var targetDocs = []target{
-	{"all", []string{"ingester", "store-gateway", "distributor", "query-scheduler", "querier", "query-frontend", "compactor", "alertmanager", "control"}, "Everything in one process."},
+	{"all", []string{"ingester", "store-gateway", "distributor", "query-scheduler", "querier", "query-frontend", "compactor", "ruler", "alertmanager", "control"}, "Everything in one process."},
 	{"write", []string{"ingester", "distributor"}, "The write path."},
 	{"read", []string{"store-gateway", "query-scheduler", "querier", "query-frontend"}, "The read path."},
-	{"backend", []string{"store-gateway", "compactor", "alertmanager", "control"}, "What works on object storage."},
+	{"backend", []string{"store-gateway", "compactor", "ruler", "alertmanager", "control"}, "What works on object storage, and rules."},
 	{gatewayTarget, []string{}, "Finds out who calls and what they may do, and passes requests on. A process with the target all has one."},
 	{"ingester", nil, "Keeps recent samples, cuts them into blocks and ships these."},
 	{"store-gateway", nil, "Reads blocks in object storage for queriers."},
@@ -27,6 +27,7 @@ var targetDocs = []target{
 	{"querier", nil, "Answers PromQL from ingesters and blocks."},
 	{"query-frontend", nil, "Takes queries, splits and shards them and merges answers."},
 	{"compactor", nil, "Merges, splits and deletes blocks in object storage, and keeps the bucket indexes."},
+	{"ruler", nil, "Evaluates recording and alerting rules."},
 	{"alertmanager", nil, "Groups, silences and inhibits alerts, and notifies receivers."},
 	{"control", nil, "Serves the control plane: workspaces with their rules, definitions, tags and limits."},
 }
@@ -39,6 +40,7 @@ func builders() map[string]func(*App) error {
 
 		"ingester":      (*App).buildIngester,
 		"store-gateway": (*App).buildStoreGateway,
+		"ruler":         (*App).buildRuler,
 		"distributor":   func(a *App) error { _, err := a.distributor(); return err },
 		"alertmanager":  (*App).buildAlertmanager,
 		"querier":       (*App).buildQuerier,

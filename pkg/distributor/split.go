@@ -14,6 +14,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/remotewrite"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
+	"github.com/amphora-metrics/amphora/pkg/wire/frame"
 )
 
 const (
@@ -237,7 +238,7 @@ func (l *partList) enterTarget(n uint32, id tenant.ID) *part {
 // tenant has rules for that. Each part is a push of its own, under the limits of its tenant.
 func (p *push) splitByLabel(ctx context.Context) error {
 	s := p.lim.split
-	if s == nil || p.split.part != nil {
+	if s == nil || p.split.part != nil || p.source == frame.Rule {
 		return nil
 	}
 	parts := p.partition(s)

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/wire/frame"
 )
 
 // step is one thing done to every push. An error ends the push with nothing stored; samples that
@@ -42,6 +43,8 @@ func steps() []step {
 	}
 }
 
+// checkRequestRate, and checkIngestionRate below, let through what rules record: or else the clients
+// of a tenant could silence its alerts.
 func (p *push) checkRequestRate(context.Context) error {
 	p.lim = p.t.limitsOf(p.d.deps.Limits(p.t.id), p.now, &p.d.deps)
 	p.t.setRates(p.lim, p.d.deps.HealthyDistributors(), p.now)
@@ -52,7 +55,7 @@ func (p *push) checkRequestRate(context.Context) error {
 		return nil
 	}
 	p.countRequest()
-	if p.t.rates.requests.AllowN(p.now, 1) {
+	if p.source == frame.Rule || p.t.rates.requests.AllowN(p.now, 1) {
 		return nil
 	}
 	p.d.metrics.discardedRequests.WithLabelValues(rateLimited.row().reason, string(p.t.id)).Inc()
@@ -94,7 +97,7 @@ func (p *push) checkIngestionRate(context.Context) error {
 	if total == 0 {
 		return nil
 	}
-	if !p.t.rates.ingestion.AllowN(p.now, total) {
+	if p.source != frame.Rule && !p.t.rates.ingestion.AllowN(p.now, total) {
 		reason := rateLimited.row().reason
 		p.d.metrics.discardedSamples.WithLabelValues(reason, user, p.group()).Add(float64(samples))
 		p.attributeAll(rateLimited)

@@ -250,3 +250,35 @@ var (
 	CompactorBlockUploadMaxBlockSizeBytes = define("compactor_block_upload_max_block_size_bytes", "compactor.block-upload-max-block-size-bytes", 0, "bytes",
 		"Largest block that may be uploaded. 0: no limit.", "compactor")
 )
+
+// Rules.
+var (
+	RulerEvaluationDelay = define("ruler_evaluation_delay_duration", "ruler.evaluation-delay-duration", time.Minute, "",
+		"How far in the past rules are evaluated, unless their group has a query_offset: samples that come late are then there.", "ruler")
+	RulerTenantShardSize = define("ruler_tenant_shard_size", "ruler.tenant-shard-size", 0, "rulers",
+		"Rulers that a tenant's groups are spread over. 0: all of them.", "ruler")
+	RulerMaxRulesPerRuleGroup = define("ruler_max_rules_per_rule_group", "ruler.max-rules-per-rule-group", 20, "rules",
+		"Most rules of one group. 0: no limit.", "ruler")
+	RulerMaxRuleGroupsPerTenant = define("ruler_max_rule_groups_per_tenant", "ruler.max-rule-groups-per-tenant", 70, "groups",
+		"Most rule groups of a tenant. 0: no limit.", "ruler")
+	RulerMaxRulesPerRuleGroupByNamespace = structured(Row{Name: "ruler_max_rules_per_rule_group_by_namespace", Flag: "ruler.max-rules-per-rule-group-by-namespace", Default: new(ByNamespace),
+		Doc: "Namespaces with the most rules of one of their groups, in the place of ruler_max_rules_per_rule_group.", By: []string{"ruler"}}, readByNamespace)
+	RulerMaxRuleGroupsPerTenantByNamespace = structured(Row{Name: "ruler_max_rule_groups_per_tenant_by_namespace", Flag: "ruler.max-rule-groups-per-tenant-by-namespace", Default: new(ByNamespace),
+		Doc: "Namespaces with the most groups that each may have, in the place of ruler_max_rule_groups_per_tenant.", By: []string{"ruler"}}, readByNamespace)
+	RulerProtectedNamespaces = define("ruler_protected_namespaces", "ruler.protected-namespaces", []string(nil), "",
+		"Namespaces that can be changed only with the header X-Amphora-Ruler-Override-Namespace-Protection, or X-Mimir-Ruler-Override-Namespace-Protection, that lists them.", "ruler")
+	RulerRecordingRulesEvaluationEnabled = define("ruler_recording_rules_evaluation_enabled", "ruler.recording-rules-evaluation-enabled", true, "",
+		"Whether recording rules are evaluated.", "ruler")
+	RulerAlertingRulesEvaluationEnabled = define("ruler_alerting_rules_evaluation_enabled", "ruler.alerting-rules-evaluation-enabled", true, "",
+		"Whether alerting rules are evaluated.", "ruler")
+	RulerSyncRulesOnChangesEnabled = define("ruler_sync_rules_on_changes_enabled", "ruler.sync-rules-on-changes-enabled", true, "",
+		"Whether rulers are told at once of changed rules; if not they find out at their next poll.", "ruler")
+	RulerMaxIndependentConcurrency = define("ruler_max_independent_rule_evaluation_concurrency_per_tenant", "ruler.max-independent-rule-evaluation-concurrency-per-tenant", 4, "rules",
+		"Rules that need no other that are evaluated at the same time, beside one of each group. 0: one after the other.", "ruler")
+	RulerMinRuleEvaluationInterval = define("ruler_min_rule_evaluation_interval", "ruler.min-rule-evaluation-interval", time.Duration(0), "",
+		"Shortest interval of a group. 0: no limit.", "ruler")
+	RulerExternalLabels = structured(Row{Name: "ruler_external_labels", Flag: "ruler.external-labels", Default: new(Labels),
+		Doc: "Labels that alerts get on their way out, unless they have them, and that templates know as .ExternalLabels.", By: []string{"ruler"}}, readLabels)
+	RulerMaxRuleEvaluationResults = define("ruler_max_rule_evaluation_results", "ruler.max-rule-evaluation-results", 0, "results",
+		"Most series or alerts that one evaluation of a rule may give; over it the rule fails. 0: no limit.", "ruler")
+)

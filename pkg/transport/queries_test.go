@@ -1,0 +1,90 @@
+package transport
+
+import (
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+)
+
+func TestARemoteQueryHasTheAnswerAndTheErrorsOfTheAPI(t *testing.T) {
+	tries := 0
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/p/api/v1/query" || r.Header.Get("X-Scope-OrgID") != "a|b" || r.FormValue("time") != "12.345" {
+			t.Errorf("%s, tenant %s, time %s", r.URL, r.Header.Get("X-Scope-OrgID"), r.FormValue("time"))
+		}
+		switch r.FormValue("query") {
+		case "vector":
+			_, _ = w.Write([]byte(`{"status":"success","data":{"resultType":"vector","result":[{"metric":{"__name__":"x","z":"1","a":"2"},"value":[12.345,"1.5"]},{"metric":{},"value":[12.345,"NaN"]}]}}`))
+		case "scalar":
+			_, _ = w.Write([]byte(`{"status":"success","data":{"resultType":"scalar","result":[12.345,"+Inf"]}}`))
+		case "histogram":
+			_, _ = w.Write([]byte(`{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"histogram":[12.345,{"count":"1","sum":"1","buckets":[]}]}]}}`))
+		case "bad":
+			w.WriteHeader(400)
+			_, _ = w.Write([]byte(`{"status":"error","errorType":"bad_data","error":"no such function"}`))
+		case "again":
+			if tries++; tries < 2 {
+				w.WriteHeader(503)
+				return
+			}
+			_, _ = w.Write([]byte(`{"status":"success","data":{"resultType":"vector","result":[]}}`))
+		default:
+			_, _ = w.Write([]byte(`<html>`))
+		}
+	}))
+	defer s.Close()
+	q, err := NewQueries(s.URL+"/p/", time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := tenant.InjectMany(t.Context(), []tenant.ID{"a", "b"})
+	at := time.UnixMilli(12345)
+	v, err := q.Instant(ctx, "vector", at)
+	if err != nil || len(v) != 2 || v[0].Metric.String() != `{__name__="x", a="2", z="1"}` || v[0].F != 1.5 || v[0].T != 12345 || !math.IsNaN(v[1].F) {
+		t.Errorf("vector: %v, %v", v, err)
+	}
+	if v, err = q.Instant(ctx, "scalar", at); err != nil || len(v) != 1 || !math.IsInf(v[0].F, 1) {
+		t.Errorf("scalar: %v, %v", v, err)
+	}
+	if v, err = q.Instant(ctx, "again", at); err != nil || len(v) != 0 || tries != 2 {
+		t.Errorf("after %d tries: %v, %v", tries, v, err)
+	}
+	if _, err = q.Instant(ctx, "bad", at); errs.KindOf(err) != errs.Invalid || err.Error() != "no such function" {
+		t.Errorf("bad: %v", err)
+	}
+	if _, err = q.Instant(ctx, "histogram", at); errs.KindOf(err) != errs.Unprocessable {
+		t.Errorf("histogram: %v", err)
+	}
+	if _, err = q.Instant(ctx, "other", at); errs.KindOf(err) != errs.Internal || !strings.Contains(err.Error(), "<html>") {
+		t.Errorf("what is no answer: %v", err)
+	}
+	for _, bad := range []string{"ftp://x", "http://", "http://a b"} {
+		if _, err := NewQueries(bad, time.Second); errs.KindOf(err) != errs.Invalid {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+	if q, err = NewQueries("dns:///front:8080", time.Second); err != nil || q.url != "http://front:8080/prometheus/api/v1/query" {
+		t.Errorf("%v, %v", q, err)
+	}
+}
+
+// FuzzAnswersOfTheQueryAPI reads any answer: it is a vector or an error.
+func FuzzAnswersOfTheQueryAPI(f *testing.F) {
+	f.Add(200, []byte(`{"status":"success","data":{"resultType":"vector","result":[{"metric":{"a":"2"},"value":[12.345,"1.5"]}]}}`))
+	f.Add(200, []byte(`{"status":"success","data":{"resultType":"scalar","result":[1,"+Inf"]}}`))
+	f.Add(422, []byte(`{"status":"error","error":"x"}`))
+	f.Fuzz(func(t *testing.T, status int, body []byte) {
+		v, err := decodeAnswer(status, body)
+		if err == nil {
+			for _, s := range v {
+				_ = s.Metric.String()
+			}
+		}
+	})
+}
