@@ -32,7 +32,7 @@ REVISION ?= $(shell git rev-parse --verify -q HEAD)
 LDFLAGS  := -s -w $(if $(VERSION),-X $(BUILD).version=$(VERSION)) $(if $(REVISION),-X $(BUILD).revision=$(REVISION))
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test race lint lint-tool bench bench-write bench-tenants fuzz cluster docs proto images clean tools
+.PHONY: help run build test race lint lint-tool bench bench-write bench-query bench-tenants fuzz cluster docs proto images clean tools
 
 help: ## Say what each verb does.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {sub(/:.*/, "", $$1); printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ bench: ## Run the benchmarks that match BENCH in PKG; COUNT=10 for benchstat.
 
 bench-write: tools ## Compare what a write costs with a Prometheus that receives the same; SHORT=1 takes a minute.
 	go run ./tools/benchwrite $(if $(SHORT),-short)
+
+bench-query: tools ## Compare what queries cost with a Prometheus that holds the same samples; SERIES=20000 takes two minutes.
+	go run ./tools/querybench -series $(or $(SERIES),200000)
 
 bench-tenants: ## Measure what tenants cost: memory, goroutines, files, idle time, restart. TENANTS=1000 SERIES=100.
 	go run ./tools/benchtenants -tenants $(or $(TENANTS),1000) -series $(or $(SERIES),100)

@@ -12,7 +12,14 @@ type Config struct {
 	MaxSamples    int
 	LookbackDelta time.Duration
 	MaxConcurrent int
+	QueryEngine   string
 }
+
+// The values of QueryEngine.
+const (
+	engineAmphora    = "amphora"
+	enginePrometheus = "prometheus"
+)
 
 // Declare names each setting once.
 func (c *Config) Declare(s *config.Set) {
@@ -20,4 +27,5 @@ func (c *Config) Declare(s *config.Set) {
 	s.Int(&c.MaxSamples, "max-samples", 50_000_000, "Samples one query may hold in memory at the same time. The bounds on the cost of an expression follow from it.")
 	s.Duration(&c.LookbackDelta, "lookback-delta", 5*time.Minute, "How long after its last sample a series has a value.").Expert()
 	s.Int(&c.MaxConcurrent, "max-concurrent", 20, "Queries that are evaluated at the same time; the others wait.")
+	s.String(&c.QueryEngine, "query-engine", engineAmphora, "What evaluates queries: amphora, whose streaming operators hand what they do not cover to the Prometheus engine, or prometheus, the Prometheus engine alone. The answers are the same.").Expert()
 }

@@ -63,26 +63,26 @@ func (w window) span() float64 {
 	return (float64(w.end.UnixMilli()) - float64(w.start.UnixMilli())) * float64(time.Millisecond)
 }
 
-// check refuses an expression that costs too much over w whatever the data. expr is used up. It
-// returns the reason as a metric has it.
-func (b bounds) check(expr parser.Expr, w window) (string, error) {
+// check refuses an expression that costs too much over w whatever the data. expr is used up: it
+// returns its preprocessed form, and the reason as a metric has it.
+func (b bounds) check(expr parser.Expr, w window) (parser.Expr, string, error) {
 	expr, err := promql.PreprocessExpr(expr, w.start, w.end, w.step)
 	if err != nil {
-		return "expression", errs.Wrap(errs.Invalid, err)
+		return nil, "expression", errs.Wrap(errs.Invalid, err)
 	}
 	if g := labelGrowth(expr).most(); g > maxLabelGrowth {
-		return "labels", errs.New(errs.TooLarge, "nested label_replace or label_join may make a label %.0f times as long as it was stored, %d times are allowed", g, maxLabelGrowth)
+		return nil, "labels", errs.New(errs.TooLarge, "nested label_replace or label_join may make a label %.0f times as long as it was stored, %d times are allowed", g, maxLabelGrowth)
 	}
 	span, step := w.span(), float64(w.step)
 	c := cost{bounds: b}
 	c.walk(expr, span, points(span, step))
 	switch {
 	case c.most > b.points:
-		return "points", errs.New(errs.TooLarge, "expression is evaluated at %.3g points in time, %.3g are allowed; use a larger step or a shorter range", c.most, b.points)
+		return nil, "points", errs.New(errs.TooLarge, "expression is evaluated at %.3g points in time, %.3g are allowed; use a larger step or a shorter range", c.most, b.points)
 	case c.work > b.work:
-		return "work", errs.New(errs.TooLarge, "expression needs %.3g evaluations for each series, %.3g are allowed; use larger steps or shorter ranges in its subqueries", c.work, b.work)
+		return nil, "work", errs.New(errs.TooLarge, "expression needs %.3g evaluations for each series, %.3g are allowed; use larger steps or shorter ranges in its subqueries", c.work, b.work)
 	}
-	return "", nil
+	return expr, "", nil
 }
 
 // points returns how many steps a span has. Both are nanoseconds.

@@ -1,5 +1,6 @@
 // Package engine owns PromQL: parsing, what an expression may cost before it runs, evaluation, and
-// the forms of an expression that the API shows. The evaluation is that of the Prometheus engine.
+// the forms of an expression that the API shows. Queries are evaluated by the operators of package
+// stream, and by the Prometheus engine where those do not cover them.
 package engine
 
 import (
@@ -15,6 +16,7 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/storage"
 
+	"github.com/amphora-metrics/amphora/pkg/engine/stream"
 	"github.com/amphora-metrics/amphora/pkg/errs"
 )
 
@@ -29,6 +31,9 @@ const defaultStep = time.Minute
 // data, Timeout, Canceled, the storage's own, and Internal for bugs.
 type Engine struct {
 	stock   *promql.Engine
+	own     *stream.Evaluator // nil: stock evaluates everything
+	cfg     Config
+	slots   slots
 	parser  parser.Parser
 	bounds  bounds
 	logger  *slog.Logger
@@ -47,6 +52,12 @@ func newEngine(cfg Config, opts promql.EngineOpts) (*Engine, error) {
 	if cfg.Timeout <= 0 || cfg.MaxSamples <= 0 || cfg.LookbackDelta <= 0 || cfg.MaxConcurrent <= 0 {
 		return nil, errs.New(errs.Invalid, "querier.timeout, max_samples, lookback_delta and max_concurrent must be positive")
 	}
+	if cfg.QueryEngine == "" {
+		cfg.QueryEngine = engineAmphora
+	}
+	if cfg.QueryEngine != engineAmphora && cfg.QueryEngine != enginePrometheus {
+		return nil, errs.New(errs.Invalid, "querier.query_engine is %q, it can be %s or %s", cfg.QueryEngine, engineAmphora, enginePrometheus)
+	}
 	// Experimental parts are parsed, and then refused to tenants that may not use them.
 	p := parser.NewParser(parser.Options{
 		EnableExperimentalFunctions:  true,
@@ -57,15 +68,25 @@ func newEngine(cfg Config, opts promql.EngineOpts) (*Engine, error) {
 	opts.MaxSamples, opts.Timeout, opts.LookbackDelta = cfg.MaxSamples, cfg.Timeout, cfg.LookbackDelta
 	opts.EnableAtModifier, opts.EnableNegativeOffset, opts.EnablePerStepStats = true, true, true
 	opts.NoStepSubqueryIntervalFn = func(int64) int64 { return defaultStep.Milliseconds() }
-	opts.ActiveQueryTracker = make(slots, cfg.MaxConcurrent)
+	running := make(slots, cfg.MaxConcurrent)
+	opts.ActiveQueryTracker = running
 	opts.Parser = p
-	return &Engine{
+	e := &Engine{
 		stock:   promql.NewEngine(opts),
+		cfg:     cfg,
+		slots:   running,
 		parser:  p,
 		bounds:  boundsFor(cfg.MaxSamples),
 		logger:  opts.Logger,
 		metrics: newMetrics(opts.Reg),
-	}, nil
+	}
+	if cfg.QueryEngine == engineAmphora {
+		e.own = stream.New(stream.Settings{
+			MaxSamples: cfg.MaxSamples, DelayedNames: opts.EnableDelayedNameRemoval, StartTimes: opts.UseStartTimestamps,
+			TypedNames: opts.EnableTypeAndUnitLabels, SubqueryStep: opts.NoStepSubqueryIntervalFn,
+		})
+	}
+	return e, nil
 }
 
 // Close ends the engine.
@@ -73,7 +94,7 @@ func (e *Engine) Close() error { return e.stock.Close() }
 
 // NewInstantQuery prepares the evaluation of qs at ts over q.
 func (e *Engine) NewInstantQuery(ctx context.Context, q storage.Queryable, opts promql.QueryOpts, qs string, ts time.Time) (promql.Query, error) {
-	return e.prepare(ctx, qs, window{ts, ts, 0}, func() (promql.Query, error) {
+	return e.prepare(ctx, q, opts, qs, window{ts, ts, 0}, func() (promql.Query, error) {
 		return e.stock.NewInstantQuery(ctx, q, opts, qs, ts)
 	})
 }
@@ -83,33 +104,41 @@ func (e *Engine) NewRangeQuery(ctx context.Context, q storage.Queryable, opts pr
 	if interval < time.Millisecond {
 		return nil, errs.New(errs.Invalid, "step %s is shorter than a millisecond", interval)
 	}
-	return e.prepare(ctx, qs, window{start, end, interval}, func() (promql.Query, error) {
+	return e.prepare(ctx, q, opts, qs, window{start, end, interval}, func() (promql.Query, error) {
 		return e.stock.NewRangeQuery(ctx, q, opts, qs, start, end, interval)
 	})
 }
 
-func (e *Engine) prepare(ctx context.Context, qs string, w window, build func() (promql.Query, error)) (_ promql.Query, err error) {
+// prepare plans a query; stock prepares it for the Prometheus engine.
+func (e *Engine) prepare(ctx context.Context, q storage.Queryable, opts promql.QueryOpts, qs string, w window, stock func() (promql.Query, error)) (_ promql.Query, err error) {
 	defer e.rescue(qs, &err)
-	if err := e.admit(ctx, qs, w); err != nil {
+	expr, err := e.admit(ctx, qs, w)
+	if err != nil {
 		return nil, err
 	}
-	q, err := build()
+	if own := e.plan(q, opts, qs, expr, w); own != nil {
+		own.stock = stock
+		return &query{Query: own, engine: e}, nil
+	}
+	e.metrics.queries.WithLabelValues(enginePrometheus).Inc()
+	fallback, err := stock()
 	if err != nil {
 		return nil, classifyPrepare(err)
 	}
-	return &query{Query: q, engine: e}, nil
+	return &query{Query: fallback, engine: e}, nil
 }
 
-// admit refuses what must not run.
-func (e *Engine) admit(ctx context.Context, qs string, w window) error {
+// admit refuses what must not run. It returns the preprocessed expression.
+func (e *Engine) admit(ctx context.Context, qs string, w window) (parser.Expr, error) {
 	if err := w.validate(); err != nil {
-		return err
+		return nil, err
 	}
 	expr, err := e.parse(ctx, qs)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return e.refuse(e.bounds.check(expr, w))
+	expr, reason, err := e.bounds.check(expr, w)
+	return expr, e.refuse(reason, err)
 }
 
 // refuse counts an error by its reason.

@@ -154,7 +154,7 @@ func TestOrdinaryExpressionsAreNotRefused(t *testing.T) {
 	} {
 		end := time.Unix(1700000000, 0)
 		for _, w := range []window{{end, end, 0}, {end.Add(-24 * time.Hour), end, 10 * time.Second}} {
-			if _, err := e.bounds.check(mustParse(t, e, qs), w); err != nil {
+			if _, _, err := e.bounds.check(mustParse(t, e, qs), w); err != nil {
 				t.Errorf("%.80s: %v", qs, err)
 			}
 		}

@@ -246,3 +246,18 @@ func (c *chunkIterator) Next() bool {
 	}
 	return false
 }
+
+// Chunks appends the chunks to buf if each of them can be read by itself. It makes sampleSeries a
+// series that the engine decodes itself.
+func (s sampleSeries) Chunks(buf []chunks.Meta) (metas []chunks.Meta, mint, maxt int64, ok bool) {
+	for i := range s.metas {
+		if end, _ := group(s.metas, i); end != i+1 {
+			return buf, 0, 0, false
+		}
+	}
+	it := chunkIterator{series: s.series}
+	for it.Next() {
+		buf = append(buf, it.At())
+	}
+	return buf, s.mint, s.maxt, it.Err() == nil
+}

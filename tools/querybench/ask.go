@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/amphora-metrics/amphora/tools/loadgen/load"
+)
+
+// settle is how long a server may finish what an answer began, such as collecting garbage.
+const settle = 150 * time.Millisecond
+
+// cost is what one server took for one query.
+type cost struct {
+	cpu   time.Duration // of all turns
+	times []time.Duration
+	bytes int
+}
+
+func (c *cost) ask(ctx context.Context, s *server, q query, repeat int) ([]byte, error) {
+	before, err := s.cpu()
+	if err != nil {
+		return nil, err
+	}
+	var body []byte
+	for range repeat {
+		began := time.Now()
+		if body, err = s.get(ctx, q.path, q.form); err != nil {
+			return nil, fmt.Errorf("%s: %w", q.name, err)
+		}
+		c.times = append(c.times, time.Since(began))
+	}
+	time.Sleep(settle)
+	after, err := s.cpu()
+	c.cpu += after - before
+	c.bytes = len(body)
+	return body, err
+}
+
+// quick is the time under which a query is asked several times in a turn: processor time is told
+// in steps of 10 ms.
+const quick = 100 * time.Millisecond
+
+// ask asks both servers everything and prints what it cost.
+func (b *bench) ask(ctx context.Context, qs []query, ours, theirs *server) error {
+	b.printf("\n%-34s %9s %9s %6s   %8s %8s %8s %8s   %9s %9s\n", "", "ours", "Prom.", "ratio", "our p50", "p50", "our max", "max", "our kB", "kB")
+	sums := map[string][2]time.Duration{}
+	var order []string
+	asked := 0
+	for _, q := range qs {
+		if !strings.Contains(q.name, b.only) {
+			continue
+		}
+		asked++
+		mine, other, err := b.measure(ctx, q, ours, theirs)
+		if err != nil {
+			return err
+		}
+		b.row(q.name, mine, other)
+		for _, set := range []string{q.set, "all"} {
+			if _, ok := sums[set]; !ok {
+				order = append(order, set)
+			}
+			s := sums[set]
+			sums[set] = [2]time.Duration{s[0] + mine.perQuery(), s[1] + other.perQuery()}
+		}
+	}
+	for _, set := range order {
+		s := sums[set]
+		b.printf("%-34s %8.0fm %8.0fm %6.2f\n", "sum of "+set, ms(s[0]), ms(s[1]), ratio(s[0], s[1]))
+	}
+	for _, s := range []*server{ours, theirs} {
+		anon, err := load.AnonOf(s.proc.PID())
+		if err != nil {
+			return err
+		}
+		b.printf("memory of %s after %d queries: %.0f MB\n", s.name, asked, float64(anon)/1e6)
+	}
+	return nil
+}
+
+// measure asks one query in turns and compares the answers.
+func (b *bench) measure(ctx context.Context, q query, ours, theirs *server) (mine, other cost, err error) {
+	var answers [2][]byte
+	repeat := 1
+	for turn := -1; turn < b.turns; turn++ {
+		for i, s := range []*server{ours, theirs} {
+			c := []*cost{&mine, &other}[i]
+			if turn < 0 {
+				c = &cost{}
+			}
+			if answers[i], err = c.ask(ctx, s, q, repeat); err != nil {
+				return mine, other, err
+			}
+			if turn < 0 && i == 0 && c.times[0] < quick {
+				repeat = 10
+			}
+		}
+	}
+	return mine, other, differ(q, answers[0], answers[1])
+}
+
+func (c *cost) perQuery() time.Duration { return c.cpu / time.Duration(max(len(c.times), 1)) }
+
+func (c *cost) p50() time.Duration {
+	slices.Sort(c.times)
+	return c.times[len(c.times)/2]
+}
+
+func (b *bench) row(name string, a, p cost) {
+	b.printf("%-34s %8.1fm %8.1fm %6.2f   %7.0fm %7.0fm %7.0fm %7.0fm   %9.1f %9.1f\n", name, ms(a.perQuery()), ms(p.perQuery()), ratio(a.perQuery(), p.perQuery()),
+		ms(a.p50()), ms(p.p50()), ms(slices.Max(a.times)), ms(slices.Max(p.times)), float64(a.bytes)/1e3, float64(p.bytes)/1e3)
+}
+
+func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+func ratio(a, b time.Duration) float64 { return float64(a) / float64(max(b, 1)) }
+
+// answer is a response of the API.
+type answer struct {
+	Data struct {
+		ResultType string
+		Result     []struct {
+			Metric map[string]string
+			Value  []any
+			Values [][]any
+		}
+	}
+}
+
+// differ says where two answers differ by more than the last bits of a sum.
+func differ(q query, ours, theirs []byte) error {
+	var sides [2]map[string][][]any
+	for i, body := range [][]byte{ours, theirs} {
+		var a answer
+		if err := json.Unmarshal(body, &a); err != nil {
+			return fmt.Errorf("answer to %s: %w", q.name, err)
+		}
+		sides[i] = map[string][][]any{}
+		for _, r := range a.Data.Result {
+			if r.Value != nil {
+				r.Values = [][]any{r.Value}
+			}
+			sides[i][fmt.Sprint(r.Metric)] = r.Values
+		}
+	}
+	if len(sides[0]) != len(sides[1]) {
+		return fmt.Errorf("answers to %s have %d and %d series", q.name, len(sides[0]), len(sides[1]))
+	}
+	for metric, values := range sides[0] {
+		others := sides[1][metric]
+		if len(values) != len(others) {
+			return fmt.Errorf("answers to %s have %d and %d values of %s", q.name, len(values), len(others), metric)
+		}
+		for i := range values {
+			a, _ := strconv.ParseFloat(fmt.Sprint(values[i][1]), 64) // a text that is none is NaN's
+			p, _ := strconv.ParseFloat(fmt.Sprint(others[i][1]), 64)
+			if values[i][0] != others[i][0] || a != p && math.Abs(a-p) > 1e-12*math.Abs(p) && !(math.IsNaN(a) && math.IsNaN(p)) {
+				return fmt.Errorf("answers to %s differ for %s: %v and %v", q.name, metric, values[i], others[i])
+			}
+		}
+	}
+	return nil
+}
