@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
@@ -112,7 +113,7 @@ func pairs(ls labels.Labels) []string {
 	return out
 }
 
-// Query streams the matching series, sorted by labels, with their chunks as they are: those at the
+// Query streams the matching series, sorted by labels unless any order will do, with their chunks as they are: those at the
 // edges may hold samples outside the range.
 func (i *Ingester) Query(req *ingesterpb.QueryRequest, to grpc.ServerStreamingServer[ingesterpb.QueryResponse]) error {
 	ctx := to.Context()
@@ -135,7 +136,7 @@ func (i *Ingester) Query(req *ingesterpb.QueryRequest, to grpc.ServerStreamingSe
 	}
 	w := seriesStream{to: to, msg: first}
 	hints := &storage.SelectHints{Start: req.MinTime, End: req.MaxTime, DisableTrimming: true}
-	set := q.Select(ctx, true, hints, ms...)
+	set := q.Select(ctx, !req.AnyOrder, hints, ms...)
 	err = w.sendAll(ctx, set, uint64(req.ShardIndex), uint64(req.ShardCount))
 	if cerr := q.Close(); cerr != nil {
 		err = errors.Join(err, fmt.Errorf("query tenant %s: %w", r.t.id, cerr))
@@ -156,6 +157,38 @@ type seriesStream struct {
 
 	chunks chunks.Iterator
 	plain  map[chunkenc.Encoding]chunkenc.Iterator
+
+	// What messages are made of is allocated for many series at once.
+	freeSeries []ingesterpb.Series
+	freeChunks []ingesterpb.Chunk
+	chunkRefs  []*ingesterpb.Chunk
+	texts      []string
+}
+
+// slabChunks is how many chunks are allocated at once, slabTexts how many strings of labels.
+const (
+	slabChunks = 2 * messageSeries
+	slabTexts  = 16 * messageSeries
+)
+
+// newSeries returns an empty series whose chunks are added to at once.
+func (w *seriesStream) newSeries() *ingesterpb.Series {
+	if len(w.freeSeries) == 0 {
+		w.freeSeries = make([]ingesterpb.Series, messageSeries)
+	}
+	out := &w.freeSeries[0]
+	w.freeSeries = w.freeSeries[1:]
+	return out
+}
+
+// pairs is the wire form of labels.
+func (w *seriesStream) pairs(ls labels.Labels) []string {
+	if n := 2 * ls.Len(); n > cap(w.texts)-len(w.texts) {
+		w.texts = make([]string, 0, max(n, min(slabTexts, 8*n+4*cap(w.texts))))
+	}
+	from := len(w.texts)
+	ls.Range(func(l labels.Label) { w.texts = append(w.texts, l.Name, l.Value) })
+	return w.texts[from:len(w.texts):len(w.texts)]
 }
 
 func (w *seriesStream) sendAll(ctx context.Context, set storage.ChunkSeriesSet, shard, shards uint64) error {
@@ -189,12 +222,13 @@ func (w *seriesStream) sendAll(ctx context.Context, set storage.ChunkSeriesSet, 
 // collect copies the chunks of one series: their memory belongs to the head and goes away with
 // the querier.
 func (w *seriesStream) collect(ls labels.Labels, it chunks.Iterator) (*ingesterpb.Series, error) {
-	out := &ingesterpb.Series{}
+	out := w.newSeries()
+	w.chunkRefs = w.chunkRefs[:0]
 	for it.Next() {
 		m := it.At()
 		visible, whole := w.visible(m.Chunk)
 		if whole {
-			w.addChunk(out, m)
+			w.addChunk(m)
 			continue
 		}
 		// The chunk has samples of a push that was not complete when the query began. The rest
@@ -202,7 +236,7 @@ func (w *seriesStream) collect(ls labels.Labels, it chunks.Iterator) (*ingesterp
 		again := storage.NewSeriesToChunkEncoder(&storage.SeriesEntry{Lset: ls,
 			SampleIteratorFn: func(chunkenc.Iterator) chunkenc.Iterator { return visible }}).Iterator(nil)
 		for again.Next() {
-			w.addChunk(out, again.At())
+			w.addChunk(again.At())
 		}
 		if err := again.Err(); err != nil {
 			return nil, fmt.Errorf("encode series %s: %w", ls, err)
@@ -211,8 +245,8 @@ func (w *seriesStream) collect(ls labels.Labels, it chunks.Iterator) (*ingesterp
 	if err := it.Err(); err != nil {
 		return nil, fmt.Errorf("read series %s: %w", ls, err)
 	}
-	if len(out.Chunks) > 0 {
-		out.Labels = pairs(ls)
+	if len(w.chunkRefs) > 0 {
+		out.Chunks, out.Labels = slices.Clone(w.chunkRefs), w.pairs(ls)
 	}
 	return out, nil
 }
@@ -238,16 +272,21 @@ func (w *seriesStream) visible(c chunkenc.Chunk) (chunkenc.Iterator, bool) {
 	return it, it == plain
 }
 
-func (w *seriesStream) addChunk(out *ingesterpb.Series, m chunks.Meta) {
+func (w *seriesStream) addChunk(m chunks.Meta) {
 	b := m.Chunk.Bytes()
 	if len(b) > cap(w.arena)-len(w.arena) {
 		w.arena = make([]byte, 0, max(len(b), min(messageBytes, max(4096, 2*cap(w.arena)))))
 	}
 	from := len(w.arena)
 	w.arena = append(w.arena, b...)
-	out.Chunks = append(out.Chunks, &ingesterpb.Chunk{
-		MinTime: m.MinTime, MaxTime: m.MaxTime, Encoding: uint32(m.Chunk.Encoding()), Data: w.arena[from:len(w.arena):len(w.arena)],
-	})
+	if len(w.freeChunks) == 0 {
+		w.freeChunks = make([]ingesterpb.Chunk, slabChunks)
+	}
+	c := &w.freeChunks[0]
+	w.freeChunks = w.freeChunks[1:]
+	c.MinTime, c.MaxTime, c.Encoding = m.MinTime, m.MaxTime, uint32(m.Chunk.Encoding())
+	c.Data = w.arena[from:len(w.arena):len(w.arena)]
+	w.chunkRefs = append(w.chunkRefs, c)
 	w.samples += m.Chunk.NumSamples()
 	w.bytes += len(b) + 32
 }

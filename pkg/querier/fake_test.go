@@ -115,7 +115,7 @@ func (n *node) Query(ctx context.Context, in *ingesterpb.QueryRequest, _ ...grpc
 	defer q.Close()
 	out := &stream[ingesterpb.QueryResponse]{ctx: ctx}
 	hints := &storage.SelectHints{Start: in.MinTime, End: in.MaxTime, DisableTrimming: true, ShardCount: uint64(in.ShardCount), ShardIndex: uint64(in.ShardIndex)}
-	set := q.Select(ctx, true, hints, n.matchers(in.Matchers)...)
+	set := q.Select(ctx, !in.AnyOrder, hints, n.matchers(in.Matchers)...)
 	msg := &ingesterpb.QueryResponse{CompleteSince: n.since}
 	for set.Next() {
 		s := &ingesterpb.Series{Labels: pairs(set.At().Labels())}

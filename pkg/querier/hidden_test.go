@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
+	"github.com/prometheus/prometheus/tsdb/chunks"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/limits"
@@ -181,5 +182,53 @@ func TestAQueryFailsThatDoesNotKnowWhatToHide(t *testing.T) {
 	}
 	if err := c.tryRead(asTenant(t), t); errs.KindOf(err) != errs.Unavailable {
 		t.Errorf("%v, want Unavailable", err)
+	}
+}
+
+func TestChunksHandedOutHaveWhatTheIteratorHas(t *testing.T) {
+	chunk := func(from, to int64) chunks.Meta {
+		c := chunkenc.NewXORChunk()
+		app, err := c.Appender()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for at := from; at <= to; at += 10 {
+			app.Append(0, at, float64(at))
+		}
+		return chunks.Meta{MinTime: from, MaxTime: to, Chunk: c}
+	}
+	apart := []chunks.Meta{chunk(0, 100), chunk(110, 200), chunk(210, 300)}
+	for name, c := range map[string]struct {
+		of series
+		ok bool
+	}{
+		"whole":       {series{metas: apart, mint: 0, maxt: 300}, true},
+		"cut":         {series{metas: apart, mint: 50, maxt: 250}, true},
+		"hidden":      {series{metas: apart, mint: 0, maxt: 300, hidden: tombstone.Intervals{{Mint: 60, Maxt: 130}, {Mint: 215, Maxt: 400}}}, true},
+		"overlapping": {series{metas: []chunks.Meta{chunk(0, 100), chunk(95, 200)}, mint: 0, maxt: 300}, false},
+	} {
+		c.of.untrimmed = true
+		s := sampleSeries{&c.of}
+		metas, mint, maxt, ok := s.Chunks(nil)
+		if ok != c.ok {
+			t.Errorf("%s: ok is %v", name, ok)
+		}
+		if !ok {
+			continue
+		}
+		var got, want []int64
+		for _, m := range metas {
+			for it := m.Chunk.Iterator(nil); it.Next() != chunkenc.ValNone; {
+				if at := it.AtT(); at >= mint && at <= maxt {
+					got = append(got, at)
+				}
+			}
+		}
+		for it := s.Iterator(nil); it.Next() != chunkenc.ValNone; {
+			want = append(want, it.AtT())
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s:\n got %v\nwant %v", name, got, want)
+		}
 	}
 }

@@ -217,6 +217,9 @@ func (q *Querier) selectIngesters(ctx context.Context, sc scope, h storage.Selec
 	answers, err := ask(ctx, q, sc.replicas, h.Start, func(ctx context.Context, c ingesterpb.IngesterQueryClient) (*fetched, error) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel() // ends the stream if it is left before its end
+		if sc.anyOrder {
+			return q.selectSamples(ctx, c, h, matchers, b, true)
+		}
 		return one(q, ctx, c, h, matchers, b)
 	})
 	if err != nil {
@@ -230,14 +233,18 @@ func (q *Querier) selectIngesters(ctx context.Context, sc scope, h storage.Selec
 }
 
 func (q *Querier) selectOne(ctx context.Context, c ingesterpb.IngesterQueryClient, h storage.SelectHints, matchers []*labels.Matcher, b *budget) (*fetched, error) {
+	return q.selectSamples(ctx, c, h, matchers, b, false)
+}
+
+func (q *Querier) selectSamples(ctx context.Context, c ingesterpb.IngesterQueryClient, h storage.SelectHints, matchers []*labels.Matcher, b *budget, anyOrder bool) (*fetched, error) {
 	stream, err := c.Query(ctx, &ingesterpb.QueryRequest{
-		MinTime: h.Start, MaxTime: h.End, Matchers: toWire(matchers),
+		MinTime: h.Start, MaxTime: h.End, Matchers: toWire(matchers), AnyOrder: anyOrder,
 		ShardIndex: uint32(h.ShardIndex), ShardCount: uint32(h.ShardCount),
 	})
 	if err != nil {
 		return nil, err
 	}
-	out := &fetched{}
+	out := &fetched{anyOrder: anyOrder}
 	var builder labels.ScratchBuilder
 	err = receive(stream.Recv, func(m *ingesterpb.QueryResponse) error {
 		out.since = max(out.since, m.CompleteSince)
@@ -246,27 +253,31 @@ func (q *Querier) selectOne(ctx context.Context, c ingesterpb.IngesterQueryClien
 	return out, err
 }
 
-// takeChunks appends chunks of one series to slab and charges them.
-func (q *Querier) takeChunks(slab []chunks.Meta, cs []*ingesterpb.Chunk, from string, b *budget) ([]chunks.Meta, error) {
-	size := 0
+// takeChunks appends chunks of one series to slab.
+func takeChunks(slab []chunks.Meta, cs []*ingesterpb.Chunk) (_ []chunks.Meta, size int, err error) {
 	for _, c := range cs {
 		// An encoding is one byte, and the shortest chunk has a header of two.
 		if c.Encoding > 255 || len(c.Data) < 2 {
-			return nil, errs.New(errs.Internal, "a chunk of encoding %d and %d bytes makes no sense", c.Encoding, len(c.Data))
+			return nil, 0, errs.New(errs.Internal, "a chunk of encoding %d and %d bytes makes no sense", c.Encoding, len(c.Data))
 		}
 		chunk, err := chunkenc.FromData(chunkenc.Encoding(c.Encoding), c.Data)
 		if err != nil {
-			return nil, errs.Wrap(errs.Internal, err)
+			return nil, 0, errs.Wrap(errs.Internal, err)
 		}
 		slab = append(slab, chunks.Meta{MinTime: c.MinTime, MaxTime: c.MaxTime, Chunk: chunk})
 		size += len(c.Data)
 	}
-	q.metrics.chunks.WithLabelValues(from).Add(float64(len(cs)))
+	return slab, size, nil
+}
+
+// chargeFetched charges what one message brought.
+func (q *Querier) chargeFetched(n, size int, from string, b *budget) error {
+	q.metrics.chunks.WithLabelValues(from).Add(float64(n))
 	q.metrics.chunkBytes.WithLabelValues(from).Add(float64(size))
 	if err := b.use(int64(size)); err != nil {
-		return nil, err
+		return err
 	}
-	return slab, b.chargeChunks(len(cs), size)
+	return b.chargeChunks(n, size)
 }
 
 // seriesOne is selectOne for labels alone.

@@ -23,6 +23,11 @@ type merger struct {
 	fresh   []source // sources to advance before the next series
 	metrics *metrics
 
+	// With anyOrder neither the sources nor the series are sorted: these are in the order in which
+	// they come.
+	anyOrder bool
+	pile     *pile // of the series of several sources
+
 	lset    labels.Labels
 	metas   []chunks.Meta
 	mixed   bool // metas are of several sources
@@ -34,6 +39,9 @@ func newMerger(sources []source, m *metrics) *merger {
 }
 
 func (m *merger) next() bool {
+	if m.anyOrder {
+		return m.nextAny()
+	}
 	for _, s := range m.fresh {
 		if s.next() {
 			m.push(s)
@@ -61,6 +69,76 @@ func (m *merger) next() bool {
 	m.metas, dropped = distinct(m.metas)
 	m.metrics.duplicates.Add(float64(dropped))
 	return true
+}
+
+// nextAny is next where any order will do: what a single source has passes as it is, and what
+// several have is put together by the hash of the labels.
+func (m *merger) nextAny() bool {
+	switch {
+	case len(m.fresh) == 1:
+		s := m.fresh[0]
+		if !s.next() {
+			m.failure = s.err()
+			return false
+		}
+		m.lset, m.metas = s.at()
+	case m.pile == nil:
+		if m.pile, m.failure = newPile(m.fresh); m.failure != nil {
+			return false
+		}
+		fallthrough
+	default:
+		if m.pile.i == len(m.pile.series) {
+			return false
+		}
+		s := &m.pile.series[m.pile.i]
+		m.pile.i++
+		m.lset, m.metas, m.mixed = s.lset, s.metas, s.mixed
+	}
+	var dropped int
+	m.metas, dropped = distinct(m.metas)
+	m.metrics.duplicates.Add(float64(dropped))
+	return true
+}
+
+// pile is the series of several sources, each once.
+type pile struct {
+	series []piled
+	i      int // of the series after the current one
+}
+
+type piled struct {
+	fetchedSeries
+	mixed bool
+	next  int // the one before with the same hash, -1: none
+}
+
+func newPile(sources []source) (*pile, error) {
+	p, index := &pile{}, map[uint64]int{}
+	for _, s := range sources {
+		for s.next() {
+			lset, metas := s.at()
+			h := lset.Hash()
+			first, ok := index[h]
+			if !ok {
+				first = -1
+			}
+			at := first
+			for at >= 0 && !labels.Equal(p.series[at].lset, lset) {
+				at = p.series[at].next
+			}
+			if at < 0 {
+				index[h] = len(p.series)
+				p.series = append(p.series, piled{fetchedSeries{lset, metas}, false, first})
+				continue
+			}
+			p.series[at].metas, p.series[at].mixed = append(p.series[at].metas, metas...), true
+		}
+		if err := s.err(); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
 }
 
 // take removes the least series' source from the heap and marks it to be advanced.
@@ -132,6 +210,8 @@ type fetched struct {
 	series []fetchedSeries
 	i      int   // of the series after the current one
 	since  int64 // see dated
+
+	anyOrder bool // the series are not sorted
 }
 
 func (f *fetched) completeSince() int64 { return f.since }

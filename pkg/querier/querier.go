@@ -117,6 +117,7 @@ type scope struct {
 	mint   int64
 	maxt   int64
 
+	anyOrder  bool // the series need not be sorted
 	empty     bool // the tenant's lookback ends after the range
 	ingesters bool
 	blocks    bool

@@ -57,6 +57,7 @@ type selection struct {
 	mint      int64
 	maxt      int64
 	untrimmed bool
+	sorted    bool
 	limit     int // series; 0: none
 	n         int
 	err       error
@@ -97,6 +98,11 @@ func (p points) bytes(mint, maxt, start, end millis) int64 {
 // sel starts to fetch. Selections of one query so run beside each other although the engine asks
 // for one after the other.
 func (s *session) sel(ctx context.Context, hints *storage.SelectHints, matchers []*labels.Matcher) *selection {
+	return s.selOrdered(ctx, true, hints, matchers)
+}
+
+// selOrdered is sel for who may not need the series sorted.
+func (s *session) selOrdered(ctx context.Context, sorted bool, hints *storage.SelectHints, matchers []*labels.Matcher) *selection {
 	out := &selection{ready: make(chan struct{})}
 	var h storage.SelectHints
 	if hints != nil {
@@ -105,6 +111,7 @@ func (s *session) sel(ctx context.Context, hints *storage.SelectHints, matchers 
 		h.Start, h.End = s.mint, s.maxt
 	}
 	h.Start, h.End = max(h.Start, s.mint), min(h.End, s.maxt)
+	out.sorted = sorted || h.Func == seriesOnly
 	out.limit, out.untrimmed, out.points = h.Limit, h.DisableTrimming, pointsOf(h)
 
 	s.mu.Lock()
@@ -152,6 +159,7 @@ func (s *session) fetch(ctx context.Context, h storage.SelectHints, matchers []*
 	}
 	h.Start, h.End = sc.mint, sc.maxt
 	out.mint, out.maxt = sc.mint, sc.maxt
+	sc.anyOrder = !out.sorted
 
 	out.budget = s.budgetOf(sc)
 	if out.hiding, err = s.q.hiding(ctx, sc, h, matchers, out.budget); err != nil {
@@ -166,7 +174,10 @@ func (q *Querier) merged(ctx context.Context, sc scope, h storage.SelectHints, m
 	var recent, old []source
 	g, gctx := errgroup.WithContext(ctx)
 	if sc.ingesters {
-		g.Go(func() (err error) { recent, err = q.selectIngesters(gctx, sc, h, matchers, b); return err })
+		g.Go(func() (err error) {
+			recent, err = q.selectIngesters(gctx, sc, h, matchers, b)
+			return err
+		})
 	}
 	if sc.blocks {
 		g.Go(func() (err error) { old, err = q.selectBlocks(gctx, sc, h, matchers, b); return err })
@@ -174,7 +185,9 @@ func (q *Querier) merged(ctx context.Context, sc scope, h storage.SelectHints, m
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	return newMerger(append(recent, old...), q.metrics), nil
+	m := newMerger(append(recent, old...), q.metrics)
+	m.anyOrder = sc.anyOrder
+	return m, nil
 }
 
 func (s *session) budgetOf(sc scope) *budget {
@@ -228,15 +241,15 @@ type (
 	chunkSet      struct{ *selection }
 )
 
-// Select returns the series that match all matchers, sorted. Errors of the set: Unavailable if
+// Select returns the series that match all matchers, sorted if that is asked for. Errors of the set: Unavailable if
 // too few replicas or blocks answered, TooLarge over a limit.
-func (q sampleQuerier) Select(ctx context.Context, _ bool, hints *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
-	return sampleSet{q.sel(ctx, hints, matchers)}
+func (q sampleQuerier) Select(ctx context.Context, sorted bool, hints *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
+	return sampleSet{q.selOrdered(ctx, sorted, hints, matchers)}
 }
 
 // Select is as sampleQuerier's.
-func (q chunkQuerier) Select(ctx context.Context, _ bool, hints *storage.SelectHints, matchers ...*labels.Matcher) storage.ChunkSeriesSet {
-	return chunkSet{q.sel(ctx, hints, matchers)}
+func (q chunkQuerier) Select(ctx context.Context, sorted bool, hints *storage.SelectHints, matchers ...*labels.Matcher) storage.ChunkSeriesSet {
+	return chunkSet{q.selOrdered(ctx, sorted, hints, matchers)}
 }
 
 func (s sampleSet) Next() bool             { return s.next() }

@@ -219,29 +219,30 @@ func (q *Querier) selectStore(ctx context.Context, c storepb.StoreGatewayClient,
 	return out, served, err
 }
 
-// takeSeries appends sorted series of one replica to out and charges them.
+// takeSeries appends series of one replica to out and charges them.
 func (q *Querier) takeSeries(out *fetched, series []*ingesterpb.Series, builder *labels.ScratchBuilder, from string, b *budget) error {
 	n := 0
 	for _, s := range series {
 		n += len(s.Chunks)
 	}
-	slab := make([]chunks.Meta, 0, n)
+	slab, size := make([]chunks.Meta, 0, n), 0
 	for _, s := range series {
 		lset, err := toLabels(builder, s.Labels)
 		if err != nil {
 			return err
 		}
-		if len(out.series) > 0 && labels.Compare(out.series[len(out.series)-1].lset, lset) >= 0 {
+		if !out.anyOrder && len(out.series) > 0 && labels.Compare(out.series[len(out.series)-1].lset, lset) >= 0 {
 			return errs.New(errs.Internal, "series %s arrived out of order", lset)
 		}
-		start := len(slab)
-		if slab, err = q.takeChunks(slab, s.Chunks, from, b); err != nil {
+		start, bytes := len(slab), 0
+		if slab, bytes, err = takeChunks(slab, s.Chunks); err != nil {
 			return fmt.Errorf("series %s: %w", lset, err)
 		}
+		size += bytes
 		if err := b.chargeSeries(lset); err != nil {
 			return err
 		}
 		out.series = append(out.series, fetchedSeries{lset, slab[start:len(slab):len(slab)]})
 	}
-	return nil
+	return q.chargeFetched(len(slab), size, from, b)
 }

@@ -277,8 +277,10 @@ type QueryRequest struct {
 	MaxTime  int64                  `protobuf:"varint,2,opt,name=max_time,json=maxTime,proto3" json:"max_time,omitempty"`
 	Matchers []*Matcher             `protobuf:"bytes,3,rep,name=matchers,proto3" json:"matchers,omitempty"`
 	// Only series whose labels hash (StableHash) modulo shard_count is shard_index; 0: all.
-	ShardIndex    uint32 `protobuf:"varint,4,opt,name=shard_index,json=shardIndex,proto3" json:"shard_index,omitempty"`
-	ShardCount    uint32 `protobuf:"varint,5,opt,name=shard_count,json=shardCount,proto3" json:"shard_count,omitempty"`
+	ShardIndex uint32 `protobuf:"varint,4,opt,name=shard_index,json=shardIndex,proto3" json:"shard_index,omitempty"`
+	ShardCount uint32 `protobuf:"varint,5,opt,name=shard_count,json=shardCount,proto3" json:"shard_count,omitempty"`
+	// The series need not be sorted.
+	AnyOrder      bool `protobuf:"varint,6,opt,name=any_order,json=anyOrder,proto3" json:"any_order,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -346,6 +348,13 @@ func (x *QueryRequest) GetShardCount() uint32 {
 		return x.ShardCount
 	}
 	return 0
+}
+
+func (x *QueryRequest) GetAnyOrder() bool {
+	if x != nil {
+		return x.AnyOrder
+	}
+	return false
 }
 
 type QueryResponse struct {
@@ -1714,7 +1723,7 @@ const file_ingester_proto_rawDesc = "" +
 	"\x05REGEX\x10\x02\x12\r\n" +
 	"\tNOT_REGEX\x10\x03\"D\n" +
 	"\bMatchers\x128\n" +
-	"\bmatchers\x18\x01 \x03(\v2\x1c.amphora.ingester.v1.MatcherR\bmatchers\"\xc0\x01\n" +
+	"\bmatchers\x18\x01 \x03(\v2\x1c.amphora.ingester.v1.MatcherR\bmatchers\"\xdd\x01\n" +
 	"\fQueryRequest\x12\x19\n" +
 	"\bmin_time\x18\x01 \x01(\x03R\aminTime\x12\x19\n" +
 	"\bmax_time\x18\x02 \x01(\x03R\amaxTime\x128\n" +
@@ -1722,7 +1731,8 @@ const file_ingester_proto_rawDesc = "" +
 	"\vshard_index\x18\x04 \x01(\rR\n" +
 	"shardIndex\x12\x1f\n" +
 	"\vshard_count\x18\x05 \x01(\rR\n" +
-	"shardCount\"k\n" +
+	"shardCount\x12\x1b\n" +
+	"\tany_order\x18\x06 \x01(\bR\banyOrder\"k\n" +
 	"\rQueryResponse\x123\n" +
 	"\x06series\x18\x01 \x03(\v2\x1b.amphora.ingester.v1.SeriesR\x06series\x12%\n" +
 	"\x0ecomplete_since\x18\x02 \x01(\x03R\rcompleteSince\"T\n" +

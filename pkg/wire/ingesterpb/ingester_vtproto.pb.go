@@ -227,6 +227,16 @@ func (m *QueryRequest) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.AnyOrder {
+		i--
+		if m.AnyOrder {
+			dAtA[i] = 1
+		} else {
+			dAtA[i] = 0
+		}
+		i--
+		dAtA[i] = 0x30
+	}
 	if m.ShardCount != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.ShardCount))
 		i--
@@ -1590,6 +1600,9 @@ func (m *QueryRequest) SizeVT() (n int) {
 	if m.ShardCount != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.ShardCount))
 	}
+	if m.AnyOrder {
+		n += 2
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -2614,6 +2627,26 @@ func (m *QueryRequest) UnmarshalVT(dAtA []byte) error {
 					break
 				}
 			}
+		case 6:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field AnyOrder", wireType)
+			}
+			var v int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				v |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			m.AnyOrder = bool(v != 0)
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
