@@ -107,6 +107,14 @@ tools: $(TOOLS)/versitygw-$(VERSITYGW) $(TOOLS)/prometheus-$(PROMETHEUS) $(TOOLS
 clean: ## Remove bin and .tools; data stays.
 	rm -rf bin .tools
 
+# The module of the server of Google's storage has dashes in its name, which the links of the tools end at.
+FAKEGCS       := v1.56.1
+tools: $(TOOLS)/fakegcs-$(FAKEGCS)
+$(TOOLS)/fakegcs-$(FAKEGCS):
+	@mkdir -p $(TOOLS)/tmp
+	GOFLAGS= GOBIN=$(TOOLS)/tmp go install github.com/fsouza/fake-gcs-server@$(FAKEGCS)
+	@mv $(TOOLS)/tmp/fake-gcs-server $@
+
 # install,<name>,<package>,<version>: a tool keeps its version in its file name, so a new version is a new file.
 define install
 $(TOOLS)/$(1)-$(3):

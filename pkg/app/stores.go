@@ -92,7 +92,11 @@ func (a *App) storeGateway() (*storegateway.Gateway, error) {
 		if err != nil {
 			return nil, err
 		}
-		store, err := block.NewStore(block.StoreDeps{Logger: a.log, Reg: a.reg, Bucket: b,
+		caches, err := a.sharedCaches()
+		if err != nil {
+			return nil, err
+		}
+		store, err := block.NewStore(block.StoreDeps{Shared: caches, Logger: a.log, Reg: a.reg, Bucket: b,
 			Dir: a.cfg.StoreGateway.SyncDir, LocalBytes: int64(a.cfg.StoreGateway.MaxCacheBytes)})
 		if err != nil {
 			return nil, err

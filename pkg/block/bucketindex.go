@@ -93,7 +93,7 @@ func (m *Meta) Indexed(uploaded time.Time) IndexedBlock {
 		b.Erased = m.Amphora.Erased
 	}
 	for k, v := range m.Thanos.Labels {
-		if k != ShardLabel && k != OutOfOrderLabel {
+		if k != ShardLabel && k != OutOfOrderLabel && !ofOldWriters(k) {
 			if b.Labels == nil {
 				b.Labels = map[string]string{}
 			}
@@ -110,6 +110,12 @@ func (m *Meta) Indexed(uploaded time.Time) IndexedBlock {
 		b.SegmentsFormat = segmentsFormat
 	}
 	return b
+}
+
+// ofOldWriters says whether a label of a meta file names who wrote the block in older versions of
+// Cortex. It does not tell kinds of blocks apart: those of replicas differ in it.
+func ofOldWriters(label string) bool {
+	return label == "__org_id__" || label == "__ingester_id__" || label == "__shard_id__"
 }
 
 // ReadBucketIndex returns the index of a tenant; bkt is the tenant's. Errors: NotFound if there is

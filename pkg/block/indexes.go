@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/thanos-io/objstore"
 
+	"github.com/amphora-metrics/amphora/pkg/bucket"
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 )
@@ -123,6 +124,7 @@ func (x *Indexes) Renew() { x.renewed.Store(x.deps.Now().UnixNano()) }
 // load reads the index, or lists the bucket if there is none, in which last spares to read the meta
 // files of blocks it has, unless it is known to be wrong.
 func (x *Indexes) load(ctx context.Context, id tenant.ID, last *BucketIndex, wrong bool) (_ *BucketIndex, listed bool, err error) {
+	ctx = bucket.Because(ctx, bucket.Index)
 	bkt := objstore.NewPrefixedBucket(x.deps.Bucket, string(id))
 	index, err := ReadBucketIndex(ctx, bkt)
 	if errs.KindOf(err) != errs.NotFound {

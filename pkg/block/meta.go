@@ -124,6 +124,11 @@ func ReadMeta(ctx context.Context, bkt objstore.BucketReader, id ulid.ULID) (Met
 	if err != nil {
 		return Meta{}, err
 	}
+	return metaOf(b, id)
+}
+
+// metaOf reads the meta file of block id.
+func metaOf(b []byte, id ulid.ULID) (Meta, error) {
 	m, err := parseMeta(b)
 	if err == nil && m.ULID != id {
 		err = fmt.Errorf("it is of block %s", m.ULID)

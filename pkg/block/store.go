@@ -19,7 +19,9 @@ import (
 	"github.com/prometheus/prometheus/tsdb/index"
 	"github.com/thanos-io/objstore"
 
+	"github.com/amphora-metrics/amphora/pkg/block/pagecache"
 	"github.com/amphora-metrics/amphora/pkg/block/paged"
+	"github.com/amphora-metrics/amphora/pkg/bucket"
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 )
@@ -43,9 +45,14 @@ type StoreDeps struct {
 	Bucket objstore.Bucket // of all tenants
 	// LocalBytes is how many bytes of blocks are kept on the local disk.
 	LocalBytes int64
-	Dir        string           // owned by the store
-	Now        func() time.Time // nil: time.Now
+	Dir        string // owned by the store
+	// Shared are asked before the bucket is. The caller closes them after the store.
+	Shared SharedCaches
+	Now    func() time.Time // nil: time.Now
 }
+
+// SharedCaches are caches beside the local disk, of indexes, chunks and meta files. nil: there is none.
+type SharedCaches struct{ Index, Chunks, Meta *pagecache.Cache }
 
 // Store reads blocks in object storage, of all tenants, for the queries of one process. Of an index
 // and of the chunks only those pages are fetched that queries touch; they stay on the local disk
@@ -99,9 +106,18 @@ func NewStore(deps StoreDeps) (*Store, error) {
 	return s, err
 }
 
-// fetch reads a stretch of an object of the bucket.
+// fetch reads a stretch of an object, from a shared cache as far as it is there.
 func (s *Store) fetch(ctx context.Context, name string, off, length int64) (io.ReadCloser, error) {
-	r, err := s.deps.Bucket.GetRange(ctx, name, off, length)
+	of := s.deps.Shared.Chunks
+	if path.Base(name) == IndexFile {
+		of = s.deps.Shared.Index
+	}
+	return of.Range(ctx, name, off, length, s.fetchObject)
+}
+
+// fetchObject reads a stretch of an object of the bucket.
+func (s *Store) fetchObject(ctx context.Context, name string, off, length int64) (io.ReadCloser, error) {
+	r, err := s.deps.Bucket.GetRange(bucket.Because(ctx, bucket.Query), name, off, length)
 	if err != nil {
 		return nil, storeError(ctx, s.deps.Bucket, err, "read %s", name)
 	}
@@ -150,7 +166,7 @@ func (s *Store) Open(ctx context.Context, id tenant.ID, block ulid.ULID) (*Block
 // load opens o.
 func (s *Store) load(o *opened) {
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
+	ctx, cancel := context.WithTimeout(bucket.Because(context.Background(), bucket.Query), openTimeout)
 	defer cancel()
 	o.err = s.open(ctx, o)
 	s.metrics.loads.Inc()
@@ -183,7 +199,12 @@ func (s *Store) leave(o *opened) {
 // open fetches the meta file and the tables of the index, and reads the latter.
 func (s *Store) open(ctx context.Context, o *opened) (err error) {
 	dir := path.Join(string(o.key.tenant), o.key.block.String())
-	if o.meta, err = ReadMeta(ctx, objstore.NewPrefixedBucket(s.deps.Bucket, string(o.key.tenant)), o.key.block); err != nil {
+	name := path.Join(dir, MetaFile)
+	meta, err := s.deps.Shared.Meta.Object(ctx, name, func() ([]byte, error) { return readObject(ctx, s.deps.Bucket, name, maxMetaBytes) })
+	if err != nil {
+		return err
+	}
+	if o.meta, err = metaOf(meta, o.key.block); err != nil {
 		return err
 	}
 	files, err := filesOf(ctx, objstore.NewPrefixedBucket(s.deps.Bucket, dir), o.meta)

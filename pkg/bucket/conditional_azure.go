@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -78,11 +79,15 @@ func (b *azureConditional) Read(ctx context.Context, name string) (Object, error
 	return Object{Name: name, Data: data, Size: int64(len(data)), Version: tagOf(r.ETag), Modified: timeOf(r.LastModified)}, nil
 }
 
+// tagOf is an entity tag in the form that conditions take: listings give it without its quotes.
 func tagOf(t *azcore.ETag) string {
 	if t == nil {
 		return ""
 	}
-	return string(*t)
+	if tag := string(*t); tag == "" || strings.HasSuffix(tag, `"`) {
+		return tag
+	}
+	return `"` + string(*t) + `"`
 }
 
 func timeOf(t *time.Time) time.Time {

@@ -12,5 +12,5 @@ func instrument(b objstore.Bucket, name string, reg prometheus.Registerer) objst
 		reg = prometheus.NewRegistry()
 	}
 	reg = prometheus.WrapRegistererWithPrefix("amphora_", prometheus.WrapRegistererWith(prometheus.Labels{"component": name}, reg))
-	return objstore.WrapWithMetrics(b, reg, b.Name())
+	return &accounted{objstore.WrapWithMetrics(b, reg, b.Name()), newAccounts(reg)}
 }

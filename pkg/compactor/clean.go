@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/amphora-metrics/amphora/pkg/block"
+	"github.com/amphora-metrics/amphora/pkg/bucket"
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
@@ -29,6 +30,7 @@ const minPartialDelay = 4 * time.Hour
 // CleanUp brings the bucket index of every tenant of this process up to date, marks what retention
 // ends, deletes what was marked long enough ago, and goes on with tenants being deleted.
 func (c *Compactor) CleanUp(ctx context.Context) error {
+	ctx = bucket.Because(ctx, bucket.Cleanup)
 	c.metrics.cleanStarted.Inc()
 	tenants, err := c.tenants(ctx, cleaning)
 	if err == nil {

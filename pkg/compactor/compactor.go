@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/amphora-metrics/amphora/pkg/block"
+	"github.com/amphora-metrics/amphora/pkg/bucket"
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
@@ -81,7 +82,7 @@ func New(cfg Config, deps Deps) (*Compactor, error) {
 		return nil, errs.New(errs.Invalid, "compactor.block_ranges %w", err)
 	}
 	c := &Compactor{cfg: cfg, ranges: ranges, deps: deps, metrics: newMetrics(deps.Reg), checks: make(chan struct{}, validations)}
-	c.life, c.end = context.WithCancel(context.Background())
+	c.life, c.end = context.WithCancel(bucket.Because(context.Background(), bucket.Import))
 	c.Service = services.NewBasicService(c.starting, c.running, c.stopping).WithName("compactor")
 	return c, nil
 }
@@ -157,6 +158,7 @@ const anyJob = ""
 // Compact does the jobs of this process that are due, once through all tenants. What fails is logged
 // and counted, and does not keep the rest from being done.
 func (c *Compactor) Compact(ctx context.Context) error {
+	ctx = bucket.Because(ctx, bucket.Compaction)
 	c.metrics.runsStarted.Inc()
 	began := c.deps.Now()
 	tenants, err := c.tenants(ctx, anyJob)

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb/index"
 
 	"github.com/amphora-metrics/amphora/pkg/block"
+	"github.com/amphora-metrics/amphora/pkg/bucket"
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
@@ -67,6 +68,7 @@ func (c *Compactor) uploadable(id tenant.ID) (limits.View, error) {
 // StartUpload begins the upload of a block with its meta file. Errors: Invalid for a meta file that
 // cannot be accepted, Conflict if the block is there already, TooLarge, Unavailable.
 func (c *Compactor) StartUpload(ctx context.Context, id tenant.ID, b ulid.ULID, body io.Reader) error {
+	ctx = bucket.Because(ctx, bucket.Import)
 	v, err := c.uploadable(id)
 	if err != nil {
 		return err
@@ -184,6 +186,7 @@ func (c *Compactor) uploading(ctx context.Context, id tenant.ID, b ulid.ULID) (b
 // Errors: Invalid for a file that the meta file does not list, or of another size; NotFound if the
 // upload has not begun; Conflict if it is complete; Unavailable.
 func (c *Compactor) UploadFile(ctx context.Context, id tenant.ID, b ulid.ULID, name string, size int64, body io.Reader) error {
+	ctx = bucket.Because(ctx, bucket.Import)
 	if _, err := c.uploadable(id); err != nil {
 		return err
 	}
@@ -239,6 +242,7 @@ func (e *exactReader) Read(p []byte) (int, error) {
 // FinishUpload ends the upload of a block: it is checked, in the background, and then published.
 // Errors: NotFound, Conflict, Overloaded if too many blocks are being checked, Unavailable.
 func (c *Compactor) FinishUpload(ctx context.Context, id tenant.ID, b ulid.ULID) error {
+	ctx = bucket.Because(ctx, bucket.Import)
 	v, err := c.uploadable(id)
 	if err != nil {
 		return err

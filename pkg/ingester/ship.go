@@ -12,6 +12,7 @@ import (
 	"github.com/thanos-io/objstore"
 
 	"github.com/amphora-metrics/amphora/pkg/block"
+	"github.com/amphora-metrics/amphora/pkg/bucket"
 	"github.com/amphora-metrics/amphora/pkg/head"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 )
@@ -50,6 +51,7 @@ func (i *Ingester) shipNow(ctx context.Context, tenants []*tenantHead) error {
 
 // ship uploads the tenant's new blocks and drops old ones.
 func (t *tenantHead) ship(ctx context.Context) error {
+	ctx = bucket.Because(ctx, bucket.Ship)
 	t.compacting.Lock()
 	defer t.compacting.Unlock()
 	if !t.enter() {

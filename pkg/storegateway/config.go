@@ -3,6 +3,7 @@ package storegateway
 import (
 	"time"
 
+	"github.com/amphora-metrics/amphora/pkg/block/pagecache"
 	"github.com/amphora-metrics/amphora/pkg/config"
 )
 
@@ -16,7 +17,11 @@ type Config struct {
 	MaxConcurrent int
 	QueueTimeout  time.Duration
 	MaxQueryBytes int
+	Caches        Caches
 }
+
+// Caches are those that all store-gateways share.
+type Caches struct{ Index, Chunks, Metadata pagecache.Config }
 
 // Declare names each setting once.
 func (c *Config) Declare(s *config.Set) {
@@ -27,6 +32,9 @@ func (c *Config) Declare(s *config.Set) {
 	s.Int(&c.MaxConcurrent, "max-concurrent", 200, "Calls that a store-gateway answers at the same time.").Expert()
 	s.Duration(&c.QueueTimeout, "max-concurrent-queue-timeout", 5*time.Second, "How long a call waits for its turn; then the querier asks another store-gateway.").Expert()
 	s.Int(&c.MaxQueryBytes, "max-query-memory-bytes", 0, "Memory that one call may take in a store-gateway. 0: a quarter of what the process may use.").Expert()
+	s.Mount("index_cache", &c.Caches.Index)
+	s.Mount("chunks_cache", &c.Caches.Chunks)
+	s.Mount("metadata_cache", &c.Caches.Metadata)
 }
 
 // Validate refuses what cannot work.

@@ -346,7 +346,11 @@ func (f *File) read(ctx context.Context, from, to int, l *load) (n int64, err er
 			if ctx.Err() != nil {
 				return n, context.Cause(ctx)
 			}
-			return n, errs.New(errs.Unavailable, "read %s from byte %d on: %w", f.entry.name, int64(i)*pageSize, err)
+			kind := errs.Unavailable
+			if errs.KindOf(err) == errs.NotFound {
+				kind = errs.NotFound
+			}
+			return n, errs.New(kind, "read %s from byte %d on: %w", f.entry.name, int64(i)*pageSize, err)
 		}
 		n += int64(len(b))
 		if err := f.keep(i, b, l); err != nil {

@@ -1,0 +1,197 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/tsdb"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+	"github.com/thanos-io/objstore"
+
+	"github.com/amphora-metrics/amphora/integration/harness"
+	"github.com/amphora-metrics/amphora/pkg/block"
+	"github.com/amphora-metrics/amphora/pkg/bucket"
+)
+
+// daysVariable names how many days of blocks TestAKilledCompactorLosesNoSample compacts; 30 takes
+// some minutes.
+const daysVariable = "AMPHORA_TEST_DAYS"
+
+const (
+	pastTenants = 3
+	pastSeries  = 20
+	pastStep    = 5 * time.Minute
+)
+
+// pastValue is the one value of series i of a tenant at a time.
+func pastValue(tenant, i int, at int64) float64 {
+	return float64(at/1000)*10 + float64(i) + float64(tenant)/8
+}
+
+// TestAKilledCompactorLosesNoSample compacts days of blocks of several tenants, each cut by two replicas
+// with holes, through all ranges, while the process is killed at random moments. Afterwards every
+// sample is there once, by the TSDB's own reader, and promtool reads every block.
+func TestAKilledCompactorLosesNoSample(t *testing.T) {
+	t.Parallel()
+	days := 1
+	if text := os.Getenv(daysVariable); text != "" {
+		n, err := strconv.Atoi(text)
+		must(t, err)
+		days = n
+	}
+	ctx := bounded(t, time.Duration(3+days)*time.Minute)
+	dir := t.TempDir()
+	start := time.Now().Add(-time.Duration(days+1) * 24 * time.Hour).Truncate(24 * time.Hour).UnixMilli()
+	blocks := filepath.Join(dir, "blocks")
+	made := past(ctx, t, blocks, start, days)
+
+	c := oneProcess(ctx, t, harness.Options{Dir: dir, Files: true, Flags: []string{
+		"-compactor.compaction-interval=100ms", "-compactor.cleanup-interval=500ms", "-compactor.first-level-compaction-wait-period=0s",
+		"-compactor.deletion-delay=2s",
+	}})
+	n := c.Nodes()[0]
+	kills := 0
+	random := rand.New(rand.NewPCG(1, uint64(start)))
+	for left := compactions(ctx, t, n); left > 0; left = compactions(ctx, t, n) {
+		if kills < 2+days {
+			pause(ctx, t, 5*time.Second+time.Duration(random.IntN(3000))*time.Millisecond) // into the midst of some job
+			must(t, n.Process.Kill())
+			kills++
+			must(t, n.Start())
+			must(t, n.WaitReady(ctx))
+			continue
+		}
+		harness.Need(t, harness.Poll(ctx, func(ctx context.Context) error {
+			if left := compactions(ctx, t, n); left > 0 {
+				return fmt.Errorf("%d jobs are due", left)
+			}
+			return nil
+		}))
+	}
+	must(t, n.Process.Stop())
+	after := 0
+	for tenant := range pastTenants {
+		after += pastIsWhole(ctx, t, filepath.Join(blocks, fmt.Sprintf("past-%d", tenant)), tenant, start, days)
+	}
+	t.Logf("%d blocks became %d, with %d kills", made, after, kills)
+	if want := pastTenants * days; after != want {
+		t.Errorf("%d blocks, want %d, one for each tenant and day", after, want)
+	}
+}
+
+// compactions is how many jobs are due.
+func compactions(ctx context.Context, t *testing.T, n *harness.Node) int {
+	t.Helper()
+	jobs := 0
+	for tenant := range pastTenants {
+		r := call(ctx, t, http.MethodGet, n.URL(fmt.Sprintf("/compactor/tenant/past-%d/planned_jobs", tenant)), nil, "Accept", "application/json")
+		if r.status != http.StatusOK {
+			t.Fatalf("planned jobs answered %s", r)
+		}
+		jobs += strings.Count(r.body, `"key":`)
+	}
+	return jobs
+}
+
+// past writes the blocks of two replicas of which each lacks a third of the samples, and returns how many.
+func past(ctx context.Context, t *testing.T, dir string, start int64, days int) (made int) {
+	t.Helper()
+	bkt, err := bucket.NewFilesystem(dir)
+	must(t, err)
+	quiet := slog.New(slog.DiscardHandler)
+	work := t.TempDir()
+	span := 2 * time.Hour.Milliseconds()
+	for tenant := range pastTenants {
+		own := objstore.NewPrefixedBucket(bkt, fmt.Sprintf("past-%d", tenant))
+		for from := start; from < start+int64(days)*24*time.Hour.Milliseconds(); from += span {
+			for replica := range 2 {
+				w, err := tsdb.NewBlockWriter(quiet, work, 2*span)
+				must(t, err)
+				app := w.Appender(ctx)
+				for at := from; at < from+span; at += pastStep.Milliseconds() {
+					for i := range pastSeries {
+						if (int(at/pastStep.Milliseconds())+i)%3 == replica {
+							continue
+						}
+						_, err := app.Append(0, labels.FromStrings("__name__", "past", "i", strconv.Itoa(i)), at, pastValue(tenant, i, at))
+						must(t, err)
+					}
+				}
+				must(t, app.Commit())
+				id, err := w.Flush(ctx)
+				must(t, err)
+				must(t, w.Close())
+				must(t, block.Upload(ctx, quiet, own, filepath.Join(work, id.String()), block.Tags{}))
+				must(t, os.RemoveAll(filepath.Join(work, id.String())))
+				made++
+			}
+		}
+	}
+	return made
+}
+
+// pastIsWhole reads the blocks of a tenant that are not marked, and returns how many there are.
+func pastIsWhole(ctx context.Context, t *testing.T, dir string, tenant int, start int64, days int) (n int) {
+	t.Helper()
+	seen := map[string]map[int64]int{}
+	entries, err := os.ReadDir(dir)
+	must(t, err)
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		_, complete := os.Stat(filepath.Join(path, "meta.json"))
+		_, marked := os.Stat(filepath.Join(path, "deletion-mark.json"))
+		if complete != nil || marked == nil {
+			continue
+		}
+		n++
+		copied := filepath.Join(t.TempDir(), e.Name())
+		must(t, os.CopyFS(copied, os.DirFS(path)))
+		if out := promtool(ctx, t, "tsdb", "analyze", filepath.Dir(copied), e.Name()); !strings.Contains(out, "past") {
+			t.Errorf("promtool says of block %s:\n%s", e.Name(), out)
+		}
+		b, err := tsdb.OpenBlock(slog.New(slog.DiscardHandler), copied, nil, tsdb.DefaultPostingsDecoderFactory)
+		must(t, err)
+		q, err := tsdb.NewBlockQuerier(b, math.MinInt64, math.MaxInt64)
+		must(t, err)
+		set := q.Select(ctx, true, nil, labels.MustNewMatcher(labels.MatchEqual, "__name__", "past"))
+		for set.Next() {
+			i := set.At().Labels().Get("i")
+			number, err := strconv.Atoi(i)
+			must(t, err)
+			if seen[i] == nil {
+				seen[i] = map[int64]int{}
+			}
+			it := set.At().Iterator(nil)
+			for it.Next() != chunkenc.ValNone {
+				at, v := it.At()
+				if seen[i][at]++; v != pastValue(tenant, number, at) {
+					t.Fatalf("series %s has %v at %d", i, v, at)
+				}
+			}
+			must(t, it.Err())
+		}
+		must(t, set.Err())
+		must(t, q.Close())
+		must(t, b.Close())
+	}
+	for i := range pastSeries {
+		of := seen[strconv.Itoa(i)]
+		for at := start; at < start+int64(days)*24*time.Hour.Milliseconds(); at += pastStep.Milliseconds() {
+			if of[at] != 1 {
+				t.Fatalf("tenant %d: series %d has %d samples at %d", tenant, i, of[at], at)
+			}
+		}
+	}
+	return n
+}
