@@ -26,17 +26,16 @@ func (rt *Route) allows(method string) bool {
 	return false
 }
 
-// At returns the path of rt, given the configured ones: the prefix of the Prometheus API and where
-// usage by labels is served.
-func (rt *Route) At(prefix, costs string) string {
+// At returns the path of rt under the configured prefixes. costs is where usage by labels is served.
+func (c *Config) At(rt *Route, costs string) string {
 	if rest, ok := strings.CutPrefix(rt.Path, defaultPrefix+"/"); ok {
-		return prefix + "/" + rest
+		return c.PrometheusPrefix + "/" + rest
 	}
 	if rt.Path == costsPath {
 		return costs
 	}
 	if rest, ok := strings.CutPrefix(rt.Path, alertmanagerPrefix); ok && (rest == "" || rest[0] == '/') {
-		return a.cfg.AlertmanagerPrefix + rest
+		return c.AlertmanagerPrefix + rest
 	}
 	return rt.Path
 }
@@ -56,7 +55,7 @@ func (a *API) mount() {
 		}
 		label := rt.Label()
 		rt.reads = rt.Reads()
-		rt.Path = rt.At(a.cfg.PrometheusPrefix, a.deps.CostsPath)
+		rt.Path = a.cfg.At(&rt, a.deps.CostsPath)
 		labels[rt.Path] = label
 		a.mounted = append([]Route{rt}, a.mounted...)
 		handlers = append([]Handler{h}, handlers...)

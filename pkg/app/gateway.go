@@ -155,13 +155,13 @@ func (a *App) door() (func(http.Handler) http.Handler, error) {
 
 // gatewayRoutes is the table of routes as the gateway sees it.
 func (a *App) gatewayRoutes() []gateway.Route {
-	styles := map[api.Style]gateway.Style{api.JSON: gateway.Prom, api.GRPC: gateway.GRPC}
+	styles := map[api.Style]gateway.Style{api.JSON: gateway.Prom, api.GRPC: gateway.GRPC, api.AWS: gateway.AWS}
 	tenants := map[api.Tenancy]int{api.OneTenant: 1, api.Tenants: 2}
 	out := make([]gateway.Route, 0, len(api.Routes))
 	for i := range api.Routes {
 		rt := &api.Routes[i]
 		out = append(out, gateway.Route{
-			Methods: rt.Methods, Path: rt.At(a.cfg.API.PrometheusPrefix, a.cfg.Costs.Path), Action: string(rt.Action),
+			Methods: rt.Methods, Path: a.cfg.API.At(rt, a.cfg.Costs.Path), Action: string(rt.Action),
 			Service: string(rt.Service), Tenants: tenants[rt.Tenancy], Style: styles[rt.Style],
 			Selectable: rt.Reads() != prom.Unselected,
 		})
