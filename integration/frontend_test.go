@@ -72,3 +72,59 @@ func TestTheReadPathWorksInProcessesOfItsOwn(t *testing.T) {
 		expect("query", `"10"]`, url.Values{"query": {"sum(shelves)"}, "time": {at}})
 	}
 }
+
+// TestSeveralTenantsAreReadAtOnce reads of two tenants, and of no third.
+func TestSeveralTenantsAreReadAtOnce(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t, time.Minute)
+	n := everything(ctx, t, "-tenant-federation.enabled", "-tenant-federation.max-tenants=2")
+	now := time.Now()
+	for i, id := range []string{"team-a", "team-b", "team-c"} {
+		stored(t, pushV1(ctx, t, n.URL(""), id, floats(now, float64(i+1), "__name__", "shelves", "room", id)))
+	}
+	at := seconds(now.UnixMilli())
+	for _, c := range []struct {
+		tenants, path string
+		form          url.Values
+		status        int
+		want          string
+	}{
+		{"team-a|team-b", "query", url.Values{"query": {"sum(shelves)"}, "time": {at}}, 200, `"3"]`},
+		{"team-a|team-b", "query", url.Values{"query": {"sum by (__tenant_id__) (shelves{__tenant_id__!=\"team-a\"})"}, "time": {at}}, 200, `{"metric":{"__tenant_id__":"team-b"},"value"`},
+		{"team-a|team-b", "query", url.Values{"query": {"shelves{__tenant_id__=\"team-c\"}"}, "time": {at}}, 200, `"result":[]`},
+		{"team-a|team-b", "label/__tenant_id__/values", nil, 200, `["team-a","team-b"]`},
+		{"team-a|team-b", "labels", nil, 200, `["__name__","__tenant_id__","room"]`},
+		{"team-a|team-b", "series", url.Values{"match[]": {"shelves"}}, 200, `[{"__name__":"shelves","__tenant_id__":"team-a","room":"team-a"},{"__name__":"shelves","__tenant_id__":"team-b","room":"team-b"}]`},
+		{"team-a", "query", url.Values{"query": {"shelves"}, "time": {at}}, 200, `{"metric":{"__name__":"shelves","room":"team-a"}`},
+		{"team-a|team-b|team-c", "query", url.Values{"query": {"shelves"}, "time": {at}}, 422, "too many tenants"},
+	} {
+		r := call(ctx, t, http.MethodGet, n.URL("/prometheus/api/v1/"+c.path+"?")+c.form.Encode(), nil, "X-Scope-OrgID", c.tenants)
+		if r.status != c.status || !strings.Contains(r.body, c.want) {
+			t.Errorf("%s %s %v: %s, want %d with %s", c.tenants, c.path, c.form, r, c.status, c.want)
+		}
+	}
+}
+
+// TestSeriesAreCountedByTheirLabels asks how many series there are of which labels.
+func TestSeriesAreCountedByTheirLabels(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t, time.Minute)
+	n := everything(ctx, t, "-querier.cardinality-analysis-enabled")
+	now := time.Now()
+	stored(t, pushV1(ctx, t, n.URL(""), "team-a", floats(now, 1, "__name__", "shelves", "room", "a", "floor", "1"), floats(now, 1, "__name__", "shelves", "room", "b", "floor", "1"),
+		floats(now, 1, "__name__", "doors", "room", "a")))
+	for _, c := range []struct{ path, want string }{
+		{"label_names", `{"label_values_count_total":5,"label_names_count":3,"cardinality":[{"label_name":"__name__","label_values_count":2},{"label_name":"room","label_values_count":2},{"label_name":"floor","label_values_count":1}]}`},
+		{"label_names?count_method=active&limit=1&selector=shelves", `{"label_values_count_total":4,"label_names_count":3,"cardinality":[{"label_name":"room","label_values_count":2}]}`},
+		{"label_values?label_names[]=room", `{"series_count_total":3,"labels":[{"label_name":"room","label_values_count":2,"series_count":3,"cardinality":[{"label_value":"a","series_count":2},{"label_value":"b","series_count":1}]}]}`},
+		{"active_series?selector=shelves", `{"data":[{"__name__":"shelves","floor":"1","room":"a"},{"__name__":"shelves","floor":"1","room":"b"}]}`},
+	} {
+		r := call(ctx, t, http.MethodGet, n.URL("/prometheus/api/v1/cardinality/"+c.path), nil, "X-Scope-OrgID", "team-a")
+		if r.status != 200 || strings.TrimSpace(r.body) != c.want {
+			t.Errorf("%s: %s\nwant %s", c.path, r, c.want)
+		}
+	}
+	if r := call(ctx, t, http.MethodGet, n.URL("/prometheus/api/v1/cardinality/label_names?limit=501"), nil, "X-Scope-OrgID", "team-a"); r.status != 400 {
+		t.Errorf("too large a limit: %s", r)
+	}
+}

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/util/teststorage"
 
 	"github.com/amphora-metrics/amphora/pkg/api/admin"
@@ -56,7 +57,10 @@ func (*fakes) Tenants(context.Context) ([]admin.TenantInfo, error)      { return
 func (*fakes) Tenant(context.Context, tenant.ID) (admin.TenantInfo, error) {
 	return admin.TenantInfo{}, nil
 }
-func (*fakes) Stop(context.Context, string) error   { return nil }
+func (*fakes) Stop(context.Context, string) error { return nil }
+func (*fakes) RecentSeries(context.Context, bool, []*labels.Matcher, func(labels.Labels) error) error {
+	return nil
+}
 func (*fakes) Running(context.Context) (any, error) { return nil, nil }
 func (*fakes) Explain(context.Context, string, prom.Window, bool) (any, error) {
 	return nil, nil
@@ -79,7 +83,7 @@ func everything(t testing.TB, f *fakes) Deps {
 		Ruler:  noRules{}.deps(),
 		Limits: func(tenant.ID) limits.View { return limits.View{} },
 		Pusher: f, Usage: f, Elected: func() admin.Elected { return admin.Elected{} },
-		Read:     &prom.Backends{Engine: eng, Storage: db, Exemplars: db.DB, Overseer: f},
+		Read:     &prom.Backends{Engine: eng, Storage: db, Exemplars: db.DB, Overseer: f, Series: f},
 		Ingester: &IngesterDeps{Flusher: f, PrepareShutdown: f, PrepareDownscale: f, UnregisterOnShutdown: f, Tenants: f, HeadMetrics: http.NotFoundHandler()},
 		Build:    admin.BuildInfo{Version: "1.2.3"},
 		Ready:    func(context.Context) error { return nil },

@@ -38,7 +38,7 @@ func (twoTeams) Metadata(context.Context, string, int, int) (map[string][]metada
 func withTwoTeams(t *testing.T) *API {
 	t.Helper()
 	deps := everything(t, new(fakes))
-	deps.Federation = true
+	deps.Federation = 4
 	db, ok := deps.Read.Storage.(*teststorage.TestStorage)
 	if !ok {
 		t.Fatalf("%T", deps.Read.Storage)

@@ -25,6 +25,14 @@ func (a *API) forwarded(h Handler) Handler {
 	}
 }
 
+// counted returns the handler of a count of series, which goes elsewhere or has something to count.
+func (a *API) counted(h func(*prom.API, http.ResponseWriter, *http.Request) error) Handler {
+	if a.deps.Read == nil || a.deps.Read.Forward == nil && a.deps.Read.Series == nil {
+		return nil
+	}
+	return a.forwarded(func(w http.ResponseWriter, r *http.Request) error { return h(a.prom, w, r) })
+}
+
 // overseen returns h if queries are overseen in this process.
 func (a *API) overseen(h Handler) Handler {
 	if a.deps.Read == nil || a.deps.Read.Overseer == nil {
@@ -36,7 +44,7 @@ func (a *API) overseen(h Handler) Handler {
 // Reader serves what frontends forward, for the tenants of the request's context. Whoever calls it has
 // checked the caller's rights.
 func Reader(cfg prom.Config, b prom.Backends, reg prometheus.Registerer, log *slog.Logger) http.Handler {
-	a := &API{prom: prom.New(cfg, b, reg), log: log, metrics: newMetrics(nil)}
+	a := &API{deps: Deps{Read: &b}, prom: prom.New(cfg, b, reg), log: log, metrics: newMetrics(nil)}
 	mux := http.NewServeMux()
 	for _, rt := range Routes {
 		if rt.Service != Querier || !strings.HasPrefix(rt.Path, defaultPrefix+"/") {

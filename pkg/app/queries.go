@@ -201,7 +201,7 @@ func (a *App) backends() (*prom.Backends, error) {
 		return nil, err
 	}
 	all := querier.NewFederation(q, a.cfg.Reads.Federation.MaxConcurrent)
-	return &prom.Backends{Engine: e, Storage: all, Exemplars: all, Metadata: all, Limits: a.limits.For, Timeout: a.cfg.Engine.Timeout}, nil
+	return &prom.Backends{Engine: e, Storage: all, Exemplars: all, Metadata: all, Series: q, Limits: a.limits.For, Timeout: a.cfg.Engine.Timeout}, nil
 }
 
 // buildQuerier builds the querier with its workers.

@@ -135,6 +135,10 @@ func (m *merger) histogram(c *cell, h *histogram.FloatHistogram) {
 		c.h = h.Copy()
 		return
 	}
+	if hint := h.CounterResetHint; hint != c.h.CounterResetHint || hint == histogram.UnknownCounterReset {
+		m.failed = true // whether resets contradict each other is a warning, and shards have lost the trace
+		return
+	}
 	// What Add reports is told of in warnings, which name what only the whole knows.
 	res, collision, reconciled, err := c.h.Add(h)
 	if err != nil || collision || reconciled {

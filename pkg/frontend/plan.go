@@ -188,8 +188,11 @@ func (p *planner) hasShardable(e parser.Expr) bool {
 	case *parser.BinaryExpr:
 		return p.hasShardable(n.LHS) || p.hasShardable(n.RHS)
 	case *parser.Call:
-		if n.Func.Name == "info" || n.Func.Name == "absent" || n.Func.Name == "timestamp" {
+		switch n.Func.Name {
+		case "info", "absent", "timestamp":
 			return false // they look at the selector in their argument
+		case "histogram_count", "histogram_sum", "histogram_avg":
+			return false // the engine then reads of histograms no more than that, and tells of resets otherwise
 		}
 		found := false
 		for _, a := range n.Args {

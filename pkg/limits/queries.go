@@ -14,6 +14,16 @@ var (
 		"A query with a longer regular expression is not sharded, as each shard would match it anew. 0: no limit.", "frontend")
 	AlignQueriesWithStep = define("align_queries_with_step", "query-frontend.align-queries-with-step", false, "",
 		"Whether start and end of a range query are moved to multiples of its step, so that more of it is cached. The answer then has other times than were asked for.", "frontend")
+	CardinalityAnalysisEnabled = define("cardinality_analysis_enabled", "querier.cardinality-analysis-enabled", false, "",
+		"Whether /api/v1/cardinality answers.", "api")
+	CardinalityAnalysisMaxResults = define("cardinality_analysis_max_results", "querier.cardinality-api-max-series-limit", 500, "",
+		"Largest limit that a request to /api/v1/cardinality may name.", "api")
+	LabelNamesAndValuesResultsMaxSize = define("label_names_and_values_results_max_size_bytes", "querier.label-names-and-values-results-max-size-bytes", 400<<20, "bytes",
+		"Label names and values that one request to /api/v1/cardinality may count. 0: no limit.", "api")
+	LabelValuesMaxCardinalityLabelNames = define("label_values_max_cardinality_label_names_per_request", "querier.label-values-max-cardinality-label-names-per-request", 100, "names",
+		"Label names that one request to /api/v1/cardinality/label_values may name. 0: no limit.", "api")
+	ActiveSeriesResultsMaxSize = define("active_series_results_max_size_bytes", "querier.active-series-results-max-size-bytes", 400<<20, "bytes",
+		"Largest answer of /api/v1/cardinality/active_series. 0: no limit.", "api")
 	BlockedQueries = structured(Row{Name: "blocked_queries", Flag: "query-frontend.blocked-queries", Default: new(QueryRules),
 		Doc: "List of {pattern, regex, reason}: queries that are refused with 400 because their text, as it is or as format_query lays it out, is the pattern or matches it as a regular expression.",
 		By:  []string{"frontend"}}, readBlockedQueries)

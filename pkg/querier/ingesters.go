@@ -211,8 +211,11 @@ func receive[M any](recv func() (M, error), f func(M) error) error {
 // selectIngesters returns the answers of a quorum of ingesters, complete and charged.
 func (q *Querier) selectIngesters(ctx context.Context, sc scope, h storage.SelectHints, matchers []*labels.Matcher, b *budget) ([]source, error) {
 	one := (*Querier).selectOne
-	if h.Func == seriesOnly {
+	switch h.Func {
+	case seriesOnly:
 		one = (*Querier).seriesOne
+	case activeOnly:
+		one = (*Querier).activeOne
 	}
 	answers, err := ask(ctx, q, sc.replicas, h.Start, func(ctx context.Context, c ingesterpb.IngesterQueryClient) (*fetched, error) {
 		ctx, cancel := context.WithCancel(ctx)

@@ -1,0 +1,166 @@
+package frontend
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/prometheus/model/timestamp"
+	"github.com/prometheus/prometheus/promql"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+	"github.com/amphora-metrics/amphora/pkg/wire/work"
+)
+
+// hung is a runner whose work ends with its context.
+type hung struct{ begun chan struct{} }
+
+func (h hung) Run(ctx context.Context, _ *work.Work) error {
+	h.begun <- struct{}{}
+	<-ctx.Done()
+	return errs.New(errs.Canceled, "the engine was canceled")
+}
+
+func instant(t *testing.T, f *Frontend, ctx context.Context, qs string) *promql.Result {
+	t.Helper()
+	q, err := f.NewInstantQuery(ctx, nil, nil, qs, time.Unix(0, 0))
+	if err != nil {
+		return &promql.Result{Err: err}
+	}
+	return q.Exec(ctx)
+}
+
+func TestAQueryIsStoppedByItsOwnTenantAlone(t *testing.T) {
+	f := started(t, Config{}, &queriers{}, limits.View{})
+	h := hung{make(chan struct{}, 1)}
+	f.deps.Run = h
+	out := make(chan *promql.Result, 1)
+	go func() { out <- instant(t, f, tenant.InjectMany(t.Context(), []tenant.ID{"a", "b"}), "up") }()
+	<-h.begun
+	if got := f.Running([]tenant.ID{"a"}); len(got) != 0 {
+		t.Errorf("a sees a query that reads of b: %v", got)
+	}
+	list := f.Running([]tenant.ID{"a", "b", "c"})
+	if len(list) != 1 || list[0].Query != "up" {
+		t.Fatalf("under way: %v", list)
+	}
+	if err := f.Stop([]tenant.ID{"a"}, list[0].ID); errs.KindOf(err) != errs.NotFound {
+		t.Errorf("a stopped it: %v", err)
+	}
+	if err := f.Stop([]tenant.ID{"a", "b"}, list[0].ID); err != nil {
+		t.Error(err)
+	}
+	if res := <-out; errs.KindOf(res.Err) != errs.Unprocessable || !strings.Contains(res.Err.Error(), "stopped on request") {
+		t.Errorf("it ended with %v", res.Err)
+	}
+	if got := f.Running([]tenant.ID{"a", "b"}); len(got) != 0 {
+		t.Errorf("still under way: %v", got)
+	}
+}
+
+func TestBlockedQueriesAreRefusedHoweverTheyAreLaidOut(t *testing.T) {
+	view := overrides(t, limits.BlockedQueries, `[{pattern: 'sum by (job) (up)', reason: too much}, {pattern: '.*expensive.*', regex: true}]`)
+	f := started(t, Config{}, &queriers{engine: stock(t), db: embedded{}}, view)
+	ctx := tenant.Inject(t.Context(), "a")
+	for qs, blocked := range map[string]bool{"sum(up) by(job)": true, "sum by (job) (up)": true, "rate(very_expensive_total[5m])": true, "1 + 1": false} {
+		err := instant(t, f, ctx, qs).Err
+		if blocked != (errs.KindOf(err) == errs.Invalid && strings.Contains(err.Error(), "err-amphora-query-blocked")) {
+			t.Errorf("%s: %v", qs, err)
+		}
+	}
+}
+
+// overrides returns limits with one that was read from YAML.
+func overrides(t *testing.T, key limits.Key[*limits.QueryRules], yaml string) limits.View {
+	t.Helper()
+	v, err := key.WithText(limits.View{}, yaml)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func TestLimitedQueriesMayBeAskedSoOften(t *testing.T) {
+	f := started(t, Config{}, &queriers{engine: stock(t), db: embedded{}}, overrides(t, limits.LimitedQueries, `[{query: 1 + 1, allowed_frequency: 1m}]`))
+	now := time.Unix(1000, 0)
+	f.rules.now = func() time.Time { return now }
+	ask := func(id tenant.ID) errs.Kind {
+		if err := instant(t, f, tenant.Inject(t.Context(), id), "1+1").Err; err != nil {
+			return errs.KindOf(err)
+		}
+		return errs.Accepted
+	}
+	got := []errs.Kind{ask("a"), ask("a"), ask("b")}
+	now = now.Add(time.Minute)
+	got = append(got, ask("a"))
+	if want := []errs.Kind{errs.Accepted, errs.RateLimited, errs.Accepted, errs.Accepted}; !slices.Equal(got, want) {
+		t.Errorf("answers %v, want %v", got, want)
+	}
+}
+
+func TestPartsAreTriedAgainOnlyWhereThatHelps(t *testing.T) {
+	for kind, want := range map[errs.Kind]int32{errs.Unavailable: 3, errs.TooLarge: 1} {
+		var tries atomic.Int32
+		q := &queriers{engine: stock(t), db: embedded{}, fail: func(work.Query) error {
+			tries.Add(1)
+			return errs.New(kind, "no")
+		}}
+		f := started(t, Config{MaxRetries: 3}, q, limits.View{})
+		if err := instant(t, f, tenant.Inject(t.Context(), "a"), "up").Err; errs.KindOf(err) != kind {
+			t.Errorf("%s: %v", kind, err)
+		}
+		if got := tries.Load(); got != want {
+			t.Errorf("%s: %d tries, want %d", kind, got, want)
+		}
+	}
+}
+
+func TestRangesAreSplitAtDays(t *testing.T) {
+	const hour = 3_600_000
+	for _, c := range []struct {
+		in   grid
+		want []grid
+	}{
+		{grid{0, 0, 0}, []grid{{0, 0, 0}}},
+		{grid{hour, 25 * hour, hour}, []grid{{hour, 23 * hour, hour}, {24 * hour, 25 * hour, hour}}},
+		{grid{10 * hour, 60 * hour, 7 * hour}, []grid{{10 * hour, 17 * hour, 7 * hour}, {24 * hour, 45 * hour, 7 * hour}, {52 * hour, 59 * hour, 7 * hour}}},
+		{grid{-hour, hour, hour}, []grid{{-hour, -hour, hour}, {0, hour, hour}}},
+		{grid{0, 100 * hour, 50 * hour}, []grid{{0, 0, 50 * hour}, {50 * hour, 50 * hour, 50 * hour}, {100 * hour, 100 * hour, 50 * hour}}},
+	} {
+		if got := split(c.in, 24*hour); !slices.Equal(got, c.want) {
+			t.Errorf("%v splits into %v, want %v", c.in, got, c.want)
+		}
+	}
+}
+
+func TestAFailingPartFailsTheWholeQuery(t *testing.T) {
+	broken := errors.New("broken")
+	q := &queriers{engine: stock(t), db: embedded{}, fail: func(w work.Query) error {
+		if w.ShardIndex == 1 {
+			return errs.Wrap(errs.TooLarge, broken)
+		}
+		return nil
+	}}
+	f := started(t, Config{Shard: true}, q, limits.View{})
+	if err := instant(t, f, tenant.Inject(t.Context(), "a"), "sum(up)").Err; !errors.Is(err, broken) {
+		t.Errorf("answered %v", err)
+	}
+}
+
+func TestAnExplanationShowsThePartsOfAQuery(t *testing.T) {
+	f := started(t, Config{Shard: true, SplitInterval: 24 * time.Hour}, &queriers{}, limits.QueryShardingTotalShards.With(limits.View{}, 4))
+	day := timestamp.Time(86_400_000)
+	got, err := f.Explain(tenant.Inject(t.Context(), "a"), work.Query{Text: "topk(2, sum by (job) (rate(x[5m]))) / ignoring(y) up", Start: 0, End: day.UnixMilli(), Step: 60_000}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Ranges) != 2 || got.Outer != "topk(2, a ) / ignoring(y) b" || len(got.Parts) != 2 || got.Parts[0].Query != "sum by (job) (rate(x[5m]))" || got.Parts[0].Shards != 4 || got.Parts[1].Query != "up" {
+		t.Errorf("explanation %+v", got)
+	}
+}
