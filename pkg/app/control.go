@@ -9,6 +9,7 @@ import (
 
 	"github.com/amphora-metrics/amphora/pkg/block"
 	"github.com/amphora-metrics/amphora/pkg/control"
+	"github.com/amphora-metrics/amphora/pkg/iam"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 )
 
@@ -51,8 +52,15 @@ func (a *App) workspaceLimits() error {
 	return a.serve("workspace-limits", control.NewLimits(docs, a.limits.Overlay, a.log))
 }
 
-// accountOf is the account on behalf of which a request is made.
-func (a *App) accountOf(*http.Request) (string, error) { return operatorAccount, nil }
+// accountOf is the account on behalf of which a request is made: that of the caller as the gateway found
+// it out. With authentication on nobody gets here who is not one.
+func (a *App) accountOf(r *http.Request) (string, error) {
+	c, err := iam.CallerOf(r.Header)
+	if err != nil && !a.cfg.Callers.Gateway.Enabled {
+		return operatorAccount, nil
+	}
+	return c.Account, err
+}
 
 // operatorAccount owns the workspaces of callers that do not say who they are.
 const operatorAccount = "000000000000"

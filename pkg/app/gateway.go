@@ -76,6 +76,13 @@ func (a *App) gateway() (*gateway.Gateway, error) {
 			}
 			d.MaxBodyBytes = int64(dist.MaxRecvMsgBytes())
 		}
+		if a.cfg.Callers.Gateway.Enabled && a.cfg.runs("control") {
+			c, err := a.control()
+			if err != nil {
+				return nil, err
+			}
+			d.Workspaces = c
+		}
 		if a.cfg.Callers.Gateway.Enabled {
 			x, err := a.identities()
 			if err != nil {
