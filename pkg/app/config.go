@@ -55,10 +55,15 @@ type Config struct {
 	Ingester        ingester.Config
 	Querier         querier.Config
 	Engine          engine.Config
-	Alertmanager    alertmanager.Config
-	AlertRing       AlertRingConfig
+	Reads           ReadsConfig
 
-	Reads ReadsConfig
+	AlertsConfig
+}
+
+// AlertsConfig is of the alertmanager and of its place among its peers.
+type AlertsConfig struct {
+	Alertmanager alertmanager.Config
+	AlertRing    AlertRingConfig
 }
 
 // Declare names every setting of the process; the flags, the file, the environment and the

@@ -10,6 +10,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/block"
 	"github.com/amphora-metrics/amphora/pkg/control"
 	"github.com/amphora-metrics/amphora/pkg/iam"
+	"github.com/amphora-metrics/amphora/pkg/ruler"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 )
 
@@ -24,9 +25,13 @@ func (a *App) control() (*control.Control, error) {
 		if err != nil {
 			return nil, err
 		}
+		check, err := a.rulesChecker()
+		if err != nil {
+			return nil, err
+		}
 		c := control.New(a.cfg.Control, control.Deps{
 			Documents: docs, Region: a.region(), Account: a.accountOf, Log: a.log, Reg: a.reg,
-			RulesKey: rulesKey, RulesName: rulesName, CheckRules: a.checkRules,
+			RulesKey: ruler.DocumentKey, RulesName: ruler.NamespaceOf, CheckRules: check,
 			DefinitionKey: definitionKey, CheckDefinition: a.checkDefinition,
 			Purge: func(ctx context.Context, id tenant.ID) error { return purge(ctx, b, id) },
 		})
@@ -57,13 +62,10 @@ func (a *App) workspaceLimits() error {
 func (a *App) accountOf(r *http.Request) (string, error) {
 	c, err := iam.CallerOf(r.Header)
 	if err != nil && !a.cfg.Callers.Gateway.Enabled {
-		return operatorAccount, nil
+		return a.cfg.Callers.Gateway.OperatorAccount, nil
 	}
 	return c.Account, err
 }
 
-// operatorAccount owns the workspaces of callers that do not say who they are.
-const operatorAccount = "000000000000"
-
 // region stands in ARNs.
-func (a *App) region() string { return "us-east-1" }
+func (a *App) region() string { return a.cfg.Callers.Gateway.Regions[0] }

@@ -1,18 +1,13 @@
 package app
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
-	"fmt"
-	"net/http"
 	"slices"
 	"strconv"
 	"time"
 
 	"github.com/grafana/dskit/ring"
-	"github.com/grafana/dskit/user"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/notifier"
 	prometheuspromql "github.com/prometheus/prometheus/promql"
@@ -103,8 +98,12 @@ func (a *App) ruler() (*ruler.Ruler, error) {
 			}
 			remote = queries.Instant
 		}
+		own, err := a.ownAlertmanager()
+		if err != nil {
+			return nil, err
+		}
 		return ruler.New(a.cfg.Rules.Ruler, ruler.Deps{
-			Evaluate: remote, Alertmanager: a.ownAlertmanager(),
+			Evaluate: remote, Alertmanager: own,
 			Logger: a.log, Reg: a.reg, Limits: a.limits.For, Documents: docs, Cluster: cluster, Engine: promql{e, a.limits}, Storage: q,
 			Push: func(ctx context.Context, id tenant.ID, req *remotewrite.Request) error {
 				_, err := d.PushFrom(ctx, id, frame.Rule, req)
@@ -114,54 +113,16 @@ func (a *App) ruler() (*ruler.Ruler, error) {
 	})
 }
 
-// alertsPath is where the alertmanager of this process takes alerts.
-const alertsPath = "/alertmanager/api/v2/alerts"
-
-// ownAlertmanager hands alerts to the alertmanager of this process, if it has one.
-func (a *App) ownAlertmanager() func(context.Context, tenant.ID, ...*notifier.Alert) error {
+// ownAlertmanager hands alerts to the alertmanager of this process, nil if it has none.
+func (a *App) ownAlertmanager() (func(context.Context, tenant.ID, ...*notifier.Alert) error, error) {
 	if !a.cfg.runs("alertmanager") {
-		return nil
+		return nil, nil
 	}
-	return func(ctx context.Context, id tenant.ID, alerts ...*notifier.Alert) error {
-		body, err := json.Marshal(alerts)
-		if err != nil {
-			return fmt.Errorf("encode alerts: %w", err)
-		}
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, alertsPath, bytes.NewReader(body))
-		if err != nil {
-			return fmt.Errorf("hand over alerts: %w", err)
-		}
-		req.Header.Set("Content-Type", "application/json")
-		req.Header.Set(user.OrgIDHeaderName, string(id))
-		out := handedOver{header: http.Header{}}
-		a.api.ServeHTTP(&out, req)
-		if out.status >= http.StatusMultipleChoices {
-			return errs.New(errs.Unavailable, "the alertmanager answers %d: %s", out.status, out.text)
-		}
-		return nil
+	m, err := a.alertmanager()
+	if err != nil {
+		return nil, err
 	}
-}
-
-// handedOver takes the answer of a call within the process.
-type handedOver struct {
-	header http.Header
-	status int
-	text   []byte
-}
-
-// maxHandedOver bounds what is kept of an answer.
-const maxHandedOver = 1024
-
-// Header implements http.ResponseWriter.
-func (h *handedOver) Header() http.Header { return h.header }
-
-// WriteHeader implements http.ResponseWriter.
-func (h *handedOver) WriteHeader(status int) { h.status = status }
-
-// Write implements http.ResponseWriter.
-func (h *handedOver) Write(b []byte) (int, error) {
-	h.text = append(h.text, b[:min(len(b), maxHandedOver-len(h.text))]...)
-	return len(b), nil
+	return m.Notify, nil
 }
 
 // ruleDocuments is where rules are kept.

@@ -114,7 +114,7 @@ func (s *settings) limits() map[string]any {
 		out["out_of_order_time_window"] = fmt.Sprint(*s.OutOfOrder) + "s"
 	}
 	if s.QueryOffset != nil {
-		out["ruler_query_offset"] = fmt.Sprint(*s.QueryOffset) + "s"
+		out["ruler_evaluation_delay_duration"] = fmt.Sprint(*s.QueryOffset) + "s"
 	}
 	var sets []map[string]any
 	for _, l := range s.LabelSets {
