@@ -194,6 +194,9 @@ func (a *API) identify(r *http.Request, needs Tenancy) (*http.Request, error) {
 		return r, nil
 	}
 	if !a.cfg.Tenancy.Enabled {
+		if _, err := tenant.FromContext(r.Context()); err == nil {
+			return r, nil // the gateway of this process found a workspace in the path
+		}
 		return r.WithContext(tenant.Inject(r.Context(), tenant.ID(a.cfg.Tenancy.NoAuthTenant))), nil
 	}
 	header := r.Header.Get("X-Scope-OrgID")

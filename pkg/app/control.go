@@ -9,6 +9,7 @@ import (
 
 	"github.com/amphora-metrics/amphora/pkg/block"
 	"github.com/amphora-metrics/amphora/pkg/control"
+	"github.com/amphora-metrics/amphora/pkg/gateway"
 	"github.com/amphora-metrics/amphora/pkg/iam"
 	"github.com/amphora-metrics/amphora/pkg/ruler"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
@@ -37,6 +38,22 @@ func (a *App) control() (*control.Control, error) {
 		})
 		return c, a.serve("control", c)
 	})
+}
+
+// workspaces knows who owns a workspace, also in a process that does not serve the control plane. It is
+// nil where nobody asks who calls and nobody makes workspaces.
+func (a *App) workspaces() (gateway.Workspaces, error) {
+	if a.cfg.runs("control") {
+		return a.control()
+	}
+	if !a.cfg.Callers.Gateway.Enabled {
+		return nil, nil
+	}
+	docs, err := a.documents()
+	if err != nil {
+		return nil, err
+	}
+	return control.NewDirectory(docs), nil
 }
 
 // purge marks a tenant for deletion, which compactors then do.

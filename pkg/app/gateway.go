@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/amphora-metrics/amphora/pkg/api"
 	"github.com/amphora-metrics/amphora/pkg/api/prom"
@@ -76,12 +77,8 @@ func (a *App) gateway() (*gateway.Gateway, error) {
 			}
 			d.MaxBodyBytes = int64(dist.MaxRecvMsgBytes())
 		}
-		if a.cfg.Callers.Gateway.Enabled && a.cfg.runs("control") {
-			c, err := a.control()
-			if err != nil {
-				return nil, err
-			}
-			d.Workspaces = c
+		if d.Workspaces, err = a.workspaces(); err != nil {
+			return nil, err
 		}
 		if a.cfg.Callers.Gateway.Enabled {
 			x, err := a.identities()
@@ -167,11 +164,13 @@ func (a *App) gatewayRoutes() []gateway.Route {
 	out := make([]gateway.Route, 0, len(api.Routes))
 	for i := range api.Routes {
 		rt := &api.Routes[i]
-		out = append(out, gateway.Route{
-			Methods: rt.Methods, Path: a.cfg.API.At(rt, a.cfg.Costs.Path), Action: string(rt.Action),
-			Service: string(rt.Service), Tenants: tenants[rt.Tenancy], Style: styles[rt.Style],
-			Selectable: rt.Reads() != prom.Unselected,
-		})
+		for method := range strings.SplitSeq(rt.Methods, ",") {
+			out = append(out, gateway.Route{
+				Methods: method, Path: a.cfg.API.At(rt, a.cfg.Costs.Path), Action: string(rt.ActionOf(method)),
+				Service: string(rt.Service), Tenants: tenants[rt.Tenancy], Style: styles[rt.Style],
+				Selectable: rt.Reads() != prom.Unselected,
+			})
+		}
 	}
 	return out
 }

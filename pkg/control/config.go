@@ -13,7 +13,6 @@ type Config struct {
 	MaxWorkspaces int
 	PurgeAfter    time.Duration
 	JanitorPeriod time.Duration
-	MustExist     bool
 }
 
 // Declare names the settings.
@@ -22,7 +21,6 @@ func (c *Config) Declare(s *config.Set) {
 	s.Int(&c.MaxWorkspaces, "max_workspaces_per_account", 0, "Workspaces an account may have. 0: no limit. Amazon's guide has 10.").Expert()
 	s.Duration(&c.PurgeAfter, "purge_after", 7*24*time.Hour, "How long the data of a deleted workspace is kept, so that an operator can restore it.").Expert()
 	s.Duration(&c.JanitorPeriod, "janitor_period", time.Minute, "How often deletions that were begun are continued.").Expert()
-	s.Bool(&c.MustExist, "workspaces_must_exist", false, "Whether the paths /workspaces/{id}/ answer 404 for workspaces that nobody made. Those that were deleted always do.")
 }
 
 // Validate refuses what cannot work.

@@ -44,11 +44,11 @@ type Deps struct {
 // Control serves the calls and, as a service, finishes deletions that were begun.
 type Control struct {
 	services.Service
+	*Directory
 	cfg  Config
 	deps Deps
 	log  *slog.Logger
 	m    *metrics
-	seen *lookups
 }
 
 // New returns the control plane.
@@ -56,7 +56,7 @@ func New(cfg Config, deps Deps) *Control {
 	if deps.Now == nil {
 		deps.Now = time.Now
 	}
-	c := &Control{cfg: cfg, deps: deps, log: deps.Log, m: newMetrics(deps.Reg), seen: newLookups()}
+	c := &Control{cfg: cfg, deps: deps, log: deps.Log, m: newMetrics(deps.Reg), Directory: &Directory{deps.Documents, newLookups(), deps.Now}}
 	c.Service = services.NewTimerService(cfg.JanitorPeriod, nil, c.clean, nil)
 	return c
 }

@@ -110,7 +110,11 @@ func encode(v any) ([]byte, error) { return json.MarshalIndent(v, "", " ") }
 
 // read decodes the document key into v and returns its version; "" if there is none, and v stays.
 func (c *Control) read(ctx context.Context, key string, v any) (docstore.Version, error) {
-	d, err := c.deps.Documents.Get(ctx, key)
+	return read(ctx, c.deps.Documents, key, v)
+}
+
+func read(ctx context.Context, documents *docstore.Store, key string, v any) (docstore.Version, error) {
+	d, err := documents.Get(ctx, key)
 	if errs.KindOf(err) == errs.NotFound {
 		return "", nil
 	}

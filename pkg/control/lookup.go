@@ -3,7 +3,6 @@ package control
 import (
 	"context"
 	"maps"
-	"strings"
 	"sync"
 	"time"
 
@@ -26,7 +25,7 @@ type lookups struct {
 }
 
 type lookup struct {
-	workspace *workspace // nil: there is none
+	workspace *workspace
 	at        time.Time
 }
 
@@ -74,28 +73,32 @@ func (l *lookups) settle(e docstore.Entry) {
 	l.quiet[e.Key] = e.Version
 }
 
-// Lookup returns the account, the tags and the state of a workspace. A deleted one is not found; its
-// state is then still told. Errors: NotFound, Unavailable.
-func (c *Control) Lookup(ctx context.Context, id string) (owner string, tags map[string]string, state string, err error) {
-	if !strings.HasPrefix(id, "ws-") && !c.cfg.MustExist {
-		return "", nil, "", errs.New(errs.NotFound, "workspace %s is not registered", id)
-	}
-	w, ok := c.seen.get(id, c.now())
+// Directory tells who owns a workspace, and forgets what it read within seconds.
+type Directory struct {
+	documents *docstore.Store
+	seen      *lookups
+	now       func() time.Time
+}
+
+// NewDirectory returns the directory of the workspaces in documents.
+func NewDirectory(documents *docstore.Store) *Directory {
+	return &Directory{documents, newLookups(), time.Now}
+}
+
+// Lookup returns the account, the tags and the state of a workspace. A deleted one is not active.
+// Errors: NotFound, Unavailable.
+func (d *Directory) Lookup(ctx context.Context, id string) (owner string, tags map[string]string, state string, err error) {
+	w, ok := d.seen.get(id, d.now())
 	if !ok {
 		w = &workspace{}
-		v, err := c.read(ctx, workspaceKey(id), w)
-		if err != nil {
+		v, err := read(ctx, d.documents, workspaceKey(id), w)
+		if err != nil && errs.KindOf(err) != errs.Invalid { // an id that cannot be a key names nothing
 			return "", nil, "", err
 		}
-		if v == "" {
-			w = nil
+		if v == "" { // that one is made must be seen at once
+			return "", nil, "", errs.New(errs.NotFound, "workspace %s is not registered", id)
 		}
-		if w != nil { // that one is made must be seen at once
-			c.seen.put(id, w, c.now())
-		}
-	}
-	if w == nil {
-		return "", nil, "", errs.New(errs.NotFound, "workspace %s is not registered", id)
+		d.seen.put(id, w, d.now())
 	}
 	return w.Account, maps.Clone(w.Tags), w.State, nil
 }

@@ -117,6 +117,9 @@ func (g *Gateway) authorizeWorkspace(r *http.Request, c *call, id string, mustEx
 	return d, nil
 }
 
+// workspaceActive is the state of a workspace that may be used.
+const workspaceActive = "ACTIVE"
+
 // lookup asks who owns a workspace. One that nobody registered is the operator's; under /workspaces/
 // it must be registered, if there is a registry, and is taken for one of the caller's until the
 // caller has been found to be allowed to use it.
@@ -134,7 +137,7 @@ func (g *Gateway) lookup(ctx context.Context, id string, p *iam.Principal, mustE
 	case err != nil:
 		return "", nil, false, errs.Wrap(errs.Unavailable, err)
 	}
-	gone := mustExist && state == "DELETING"
+	gone := mustExist && state != workspaceActive
 	return account, tags, gone, nil
 }
 

@@ -46,7 +46,12 @@ func (g *Gateway) pass(w http.ResponseWriter, r *http.Request, c *call, next htt
 	if !g.readdress(w, &out, c) {
 		return
 	}
-	next.ServeHTTP(w, &out)
+	to := &out
+	if g.deps.NoTenancy != "" && c.target.workspace != "" && len(c.tenants) == 1 {
+		// The header is for others to ignore; in this process the context says it.
+		to = out.WithContext(tenant.Inject(out.Context(), tenant.ID(c.tenants[0])))
+	}
+	next.ServeHTTP(w, to)
 }
 
 // readdress gives out the path that services know.

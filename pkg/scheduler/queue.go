@@ -3,6 +3,7 @@ package scheduler
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -16,8 +17,9 @@ type queue struct {
 	turns    [work.Classes][]*tenantQueue // those with work of the class, in the order of their turns
 	length   int
 	picks    int
-	queriers map[string]int // workers of each
-	epoch    int            // changes with the set of queriers
+	queriers map[string]int       // workers of each
+	away     map[string]time.Time // since when those have none that keep their place
+	epoch    int                  // changes with the set of queriers
 }
 
 // tenantQueue is the work of one tenant, or of several that are read together.
@@ -32,7 +34,9 @@ type tenantQueue struct {
 	shardSize  int
 }
 
-func newQueue() queue { return queue{tenants: map[string]*tenantQueue{}, queriers: map[string]int{}} }
+func newQueue() queue {
+	return queue{tenants: map[string]*tenantQueue{}, queriers: map[string]int{}, away: map[string]time.Time{}}
+}
 
 // of returns the queue of org.
 func (q *queue) of(org string) *tenantQueue {
@@ -171,16 +175,36 @@ func (q *queue) allowed(t *tenantQueue, querier string) bool {
 	return t.shard[querier]
 }
 
-// join notes a worker of querier, part that it is gone.
+// join notes a worker of querier.
 func (q *queue) join(querier string) {
-	if q.queriers[querier]++; q.queriers[querier] == 1 {
+	delete(q.away, querier)
+	if _, known := q.queriers[querier]; !known {
 		q.epoch++
 	}
+	q.queriers[querier]++
 }
 
-func (q *queue) part(querier string) {
-	if q.queriers[querier]--; q.queriers[querier] <= 0 {
-		delete(q.queriers, querier)
-		q.epoch++
+// absence is how long a querier without workers keeps its place: each of them is away between an answer
+// and its next question.
+const absence = time.Second
+
+// part notes that a worker of querier is gone, and says whether it was the last.
+func (q *queue) part(querier string) bool {
+	q.queriers[querier]--
+	if q.queriers[querier] > 0 {
+		return false
+	}
+	q.away[querier] = time.Now()
+	return true
+}
+
+// sweep forgets the queriers that did not come back.
+func (q *queue) sweep() {
+	for querier, since := range q.away {
+		if time.Since(since) >= absence {
+			delete(q.away, querier)
+			delete(q.queriers, querier)
+			q.epoch++
+		}
 	}
 }

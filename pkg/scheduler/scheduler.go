@@ -216,7 +216,14 @@ func (s *Scheduler) Next(ctx context.Context, querier string) (*Task, error) {
 // leave notes that a worker neither waits nor runs. It needs s.mu.
 func (s *Scheduler) leave(querier string) {
 	s.workers--
-	s.queue.part(querier)
+	if s.queue.part(querier) {
+		time.AfterFunc(absence, func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.queue.sweep()
+			s.dispatch()
+		})
+	}
 	s.metrics.workers.Set(float64(s.workers))
 }
 

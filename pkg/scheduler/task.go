@@ -36,10 +36,17 @@ func (t *Task) Return() {
 	t.s.takeBack(t)
 }
 
-// takeBack puts t where it is next. It needs s.mu.
+// takeBack puts t where it is next. If its caller gave up, it ends: the caller may have found it with a
+// worker and waits for it. It needs s.mu.
 func (s *Scheduler) takeBack(t *Task) {
 	t.owner.active--
 	s.leave(t.querier)
+	if t.Context.Err() != nil {
+		t.done <- context.Cause(t.Context)
+		s.settle(t.owner)
+		s.dispatch()
+		return
+	}
 	s.queue.back(t)
 	s.metrics.queued.WithLabelValues(t.Work.Class.String()).Inc()
 	s.dispatch()
