@@ -27,7 +27,7 @@ func (h hung) Run(ctx context.Context, _ *work.Work) error {
 	return errs.New(errs.Canceled, "the engine was canceled")
 }
 
-func instant(t *testing.T, f *Frontend, ctx context.Context, qs string) *promql.Result {
+func instant(ctx context.Context, t *testing.T, f *Frontend, qs string) *promql.Result {
 	t.Helper()
 	q, err := f.NewInstantQuery(ctx, nil, nil, qs, time.Unix(0, 0))
 	if err != nil {
@@ -41,7 +41,7 @@ func TestAQueryIsStoppedByItsOwnTenantAlone(t *testing.T) {
 	h := hung{make(chan struct{}, 1)}
 	f.deps.Run = h
 	out := make(chan *promql.Result, 1)
-	go func() { out <- instant(t, f, tenant.InjectMany(t.Context(), []tenant.ID{"a", "b"}), "up") }()
+	go func() { out <- instant(tenant.InjectMany(t.Context(), []tenant.ID{"a", "b"}), t, f, "up") }()
 	<-h.begun
 	if got := f.Running([]tenant.ID{"a"}); len(got) != 0 {
 		t.Errorf("a sees a query that reads of b: %v", got)
@@ -69,7 +69,7 @@ func TestBlockedQueriesAreRefusedHoweverTheyAreLaidOut(t *testing.T) {
 	f := started(t, Config{}, &queriers{engine: stock(t), db: embedded{}}, view)
 	ctx := tenant.Inject(t.Context(), "a")
 	for qs, blocked := range map[string]bool{"sum(up) by(job)": true, "sum by (job) (up)": true, "rate(very_expensive_total[5m])": true, "1 + 1": false} {
-		err := instant(t, f, ctx, qs).Err
+		err := instant(ctx, t, f, qs).Err
 		if blocked != (errs.KindOf(err) == errs.Invalid && strings.Contains(err.Error(), "err-amphora-query-blocked")) {
 			t.Errorf("%s: %v", qs, err)
 		}
@@ -91,7 +91,7 @@ func TestLimitedQueriesMayBeAskedSoOften(t *testing.T) {
 	now := time.Unix(1000, 0)
 	f.rules.now = func() time.Time { return now }
 	ask := func(id tenant.ID) errs.Kind {
-		if err := instant(t, f, tenant.Inject(t.Context(), id), "1+1").Err; err != nil {
+		if err := instant(tenant.Inject(t.Context(), id), t, f, "1+1").Err; err != nil {
 			return errs.KindOf(err)
 		}
 		return errs.Accepted
@@ -112,7 +112,7 @@ func TestPartsAreTriedAgainOnlyWhereThatHelps(t *testing.T) {
 			return errs.New(kind, "no")
 		}}
 		f := started(t, Config{MaxRetries: 3}, q, limits.View{})
-		if err := instant(t, f, tenant.Inject(t.Context(), "a"), "up").Err; errs.KindOf(err) != kind {
+		if err := instant(tenant.Inject(t.Context(), "a"), t, f, "up").Err; errs.KindOf(err) != kind {
 			t.Errorf("%s: %v", kind, err)
 		}
 		if got := tries.Load(); got != want {
@@ -148,7 +148,7 @@ func TestAFailingPartFailsTheWholeQuery(t *testing.T) {
 		return nil
 	}}
 	f := started(t, Config{Shard: true}, q, limits.View{})
-	if err := instant(t, f, tenant.Inject(t.Context(), "a"), "sum(up)").Err; !errors.Is(err, broken) {
+	if err := instant(tenant.Inject(t.Context(), "a"), t, f, "sum(up)").Err; !errors.Is(err, broken) {
 		t.Errorf("answered %v", err)
 	}
 }
