@@ -132,7 +132,7 @@ func seal(key string, data []byte) []byte {
 
 // unseal returns the data of an item; false if it is not what was put under key.
 func unseal(key string, item []byte, length int) ([]byte, bool) {
-	if len(item) != 4+length || binary.LittleEndian.Uint32(item) != checksum(key, item[4:]) {
+	if len(item) < 4 || len(item) != 4+length || binary.LittleEndian.Uint32(item) != checksum(key, item[4:]) {
 		return nil, false
 	}
 	return item[4:], true
