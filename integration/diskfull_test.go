@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	crand "crypto/rand"
 	"errors"
 	"fmt"
 	"net/http"
@@ -166,6 +167,16 @@ func soundLog(ctx context.Context, t *testing.T, n *harness.Node, j *journal, st
 	}
 }
 
+// noise is text of n bytes that hardly packs, so that a record with some of it does not fit into what
+// is left of a page.
+func noise(n int) string {
+	var b strings.Builder
+	for b.Len() < n {
+		b.WriteString(crand.Text())
+	}
+	return b.String()[:n]
+}
+
 // TestALogThatMeetsAFullDiskIsNotDamaged switches the guard off, so that writes meet the end of the
 // disk themselves, again and again.
 func TestALogThatMeetsAFullDiskIsNotDamaged(t *testing.T) {
@@ -197,7 +208,7 @@ func TestALogThatMeetsAFullDiskIsNotDamaged(t *testing.T) {
 			}
 			return nil
 		})
-		r := pushV1(ctx, t, n.URL(""), "team-a", floats(time.Now(), 1, "__name__", "meets_a_full_disk", "pad", strings.Repeat("x", 1500)))
+		r := pushV1(ctx, t, n.URL(""), "team-a", floats(time.Now(), 1, "__name__", "meets_a_full_disk", "pad1", noise(1900), "pad2", noise(1900), "pad3", noise(1900)))
 		if round == 0 && (r.status != http.StatusServiceUnavailable || !strings.Contains(r.body, "no space left")) {
 			t.Errorf("a push on a full disk answered %s", r)
 		}

@@ -11,6 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/amp"
+
 	"github.com/amphora-metrics/amphora/integration/harness"
 	"github.com/amphora-metrics/amphora/pkg/sigv4"
 )
@@ -22,10 +26,13 @@ accounts:
       - name: writer
         policies: [AmazonPrometheusRemoteWriteAccess]
         keys: [{id: AKIDWRITER01, secret: writer-secret-writer}]
+      - name: owner
+        policies: [AmazonPrometheusFullAccess]
+        keys: [{id: AKIDOWNER001, secret: owner-secret-owner}]
       - name: reader
         keys: [{id: AKIDREADER01, secret: reader-secret-reader}]
         inline:
-          q: {Version: "2012-10-17", Statement: {Effect: Allow, Action: ["aps:Query*", "aps:Get*"], Resource: "arn:aws:aps:*:*:workspace/ws-1"}}
+          q: {Version: "2012-10-17", Statement: {Effect: Allow, Action: ["aps:Query*", "aps:Get*"], Condition: {StringEquals: {"aws:ResourceTag/team": a}}, Resource: "*"}}
 `
 
 // signedGet gets a path of n, signed with one of the keys above.
@@ -53,7 +60,13 @@ func TestASignedPrometheusWritesToItsWorkspace(t *testing.T) {
 	must(t, os.WriteFile(file, []byte(gatewayIdentities), 0o600))
 	c := harness.Start(ctx, t, harness.Options{Binary: binary(ctx, t), Files: true,
 		Flags: append(busyFlags(), "-auth.enabled", "-auth.identity-file="+file), Nodes: []harness.Spec{{Name: "all", Target: "all"}}})
-	base := c.Nodes()[0].URL("/workspaces/ws-1")
+	owner := amp.New(amp.Options{Region: "us-east-1", BaseEndpoint: aws.String(c.Nodes()[0].URL("")),
+		Credentials: credentials.NewStaticCredentialsProvider("AKIDOWNER001", "owner-secret-owner", "")})
+	made, err := owner.CreateWorkspace(ctx, &amp.CreateWorkspaceInput{Tags: map[string]string{"team": "a"}})
+	must(t, err)
+	other, err := owner.CreateWorkspace(ctx, &amp.CreateWorkspaceInput{Tags: map[string]string{"team": "b"}})
+	must(t, err)
+	base := c.Nodes()[0].URL("/workspaces/" + *made.WorkspaceId)
 	prom, err := harness.StartPrometheus(ctx, harness.TestLog(t), harness.PrometheusOptions{
 		Dir: t.TempDir(), Every: time.Second, Targets: []string{"127.0.0.1:1"}, PushURL: base + "/api/v1/remote_write",
 		Sign: harness.Keys{ID: "AKIDWRITER01", Secret: "writer-secret-writer"},
@@ -78,7 +91,7 @@ func TestASignedPrometheusWritesToItsWorkspace(t *testing.T) {
 		"a wrong secret":      {query, "AKIDREADER01", "x", "InvalidSignatureException", 403},
 		"an unknown key":      {query, "AKIDNOBODY01", "x", "UnrecognizedClientException", 403},
 		"who may only write":  {query, "AKIDWRITER01", "writer-secret-writer", "is not authorized to perform: aps:QueryMetrics", 403},
-		"another workspace":   {strings.Replace(query, "ws-1", "ws-2", 1), "AKIDREADER01", "reader-secret-reader", "AccessDeniedException", 403},
+		"another workspace":   {strings.Replace(query, *made.WorkspaceId, *other.WorkspaceId, 1), "AKIDREADER01", "reader-secret-reader", "AccessDeniedException", 403},
 		"pages of operators":  {c.Nodes()[0].URL("/config"), "AKIDREADER01", "reader-secret-reader", "amphora:Admin", 403},
 		"what does not exist": {base + "/api/v1/nothing", "AKIDREADER01", "reader-secret-reader", "UnknownOperationException", 404},
 	} {

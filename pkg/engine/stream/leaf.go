@@ -181,7 +181,7 @@ func (p *planner) leafOf(vs *parser.VectorSelector, sc scope, reach int64) (*lea
 	l := &leaf{
 		run: p.run, tally: sc.tally(p.run), matchers: vs.LabelMatchers, named: named(vs.LabelMatchers),
 		hints: storage.SelectHints{
-			Start: w.ref(0) - reach + 1, End: w.ref(sc.grid.n - 1), Step: sc.grid.step, DisableTrimming: true, Func: sc.fn, By: sc.by, Grouping: sc.grouping,
+			Start: w.ref(0) - reach + 1, End: w.ref(sc.grid.n - 1), Step: sc.grid.hint(), DisableTrimming: true, Func: sc.fn, By: sc.by, Grouping: sc.grouping,
 		},
 	}
 	p.run.leaves = append(p.run.leaves, l)

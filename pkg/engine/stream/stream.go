@@ -148,6 +148,15 @@ type grid struct {
 	n           int
 }
 
+// hint is the step as storage is told it, which holds room for the points of all steps: of one evaluation
+// there is none.
+func (g grid) hint() int64 {
+	if g.n == 1 {
+		return 0
+	}
+	return g.step
+}
+
 func (g grid) at(i int) int64 { return g.start + int64(i)*g.step }
 
 // absentBits mark a step without a value. They are those of the staleness marker, which no result
