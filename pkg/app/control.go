@@ -11,6 +11,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/control"
 	"github.com/amphora-metrics/amphora/pkg/gateway"
 	"github.com/amphora-metrics/amphora/pkg/iam"
+	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/ruler"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 )
@@ -33,7 +34,7 @@ func (a *App) control() (*control.Control, error) {
 		c := control.New(a.cfg.Control, control.Deps{
 			Documents: docs, Region: a.region(), Account: a.accountOf, Log: a.log, Reg: a.reg,
 			RulesKey: ruler.DocumentKey, RulesName: ruler.NamespaceOf, CheckRules: check,
-			DefinitionKey: definitionKey, CheckDefinition: a.checkDefinition,
+			DefinitionKey: definitionKey, CheckDefinition: a.checkDefinition, CheckLimits: limits.Check,
 			Purge: func(ctx context.Context, id tenant.ID) error { return purge(ctx, b, id) },
 		})
 		return c, a.serve("control", c)
@@ -71,7 +72,7 @@ func (a *App) workspaceLimits() error {
 	if err != nil {
 		return err
 	}
-	return a.serve("workspace-limits", control.NewLimits(docs, a.limits.Overlay, a.log))
+	return a.serve("workspace-limits", control.NewLimits(docs, limits.Check, a.limits.Overlay, a.log))
 }
 
 // accountOf is the account on behalf of which a request is made: that of the caller as the gateway found

@@ -34,6 +34,8 @@ type Deps struct {
 	DefinitionKey func(id tenant.ID) string
 	// CheckDefinition says what is wrong with an alert manager definition. Errors: Invalid.
 	CheckDefinition func(id tenant.ID, data []byte) error
+	// CheckLimits says what is wrong with a runtime file that comes from the place name.
+	CheckLimits func(name string, data []byte) error
 	// Purge begins the deletion of all blocks of a tenant.
 	Purge func(ctx context.Context, id tenant.ID) error
 	Log   *slog.Logger

@@ -21,6 +21,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/bucket"
 	"github.com/amphora-metrics/amphora/pkg/docstore"
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 )
 
@@ -68,6 +69,7 @@ func newPlane(t *testing.T, cfg Config, replicas int) *plane {
 				}
 				return nil
 			},
+			CheckLimits:     limits.Check,
 			DefinitionKey:   func(id tenant.ID) string { return "alerts/" + string(id) },
 			CheckDefinition: func(tenant.ID, []byte) error { return nil },
 			Purge:           func(_ context.Context, id tenant.ID) error { p.purged = append(p.purged, string(id)); return nil },
@@ -352,7 +354,7 @@ func TestAConfigurationBecomesLimits(t *testing.T) {
 	}
 	var applied string
 	fail := errors.New("not now")
-	l := NewLimits(p.docs, func(_ string, data []byte) error { applied = string(data); return fail }, slog.New(slog.DiscardHandler))
+	l := NewLimits(p.docs, limits.Check, func(_ string, data []byte) error { applied = string(data); return fail }, slog.New(slog.DiscardHandler))
 	if err := l.refresh(t.Context()); !errors.Is(err, fail) {
 		t.Fatalf("refresh: %v", err)
 	}
@@ -409,5 +411,34 @@ func TestBodiesThatAreNoJSONAreRefused(t *testing.T) {
 		if err := p.replicas[0].Operation("CreateWorkspace")(w, r); err != nil || w.Code != 400 || w.Header().Get("X-Amzn-Errortype") != "ValidationException" {
 			t.Errorf("%q is answered with %d %s, %v", body, w.Code, w.Body, err)
 		}
+	}
+}
+
+func TestNoWorkspaceHoldsUpTheLimitsOfOthers(t *testing.T) {
+	p := newPlane(t, Config{}, 1)
+	good, other := p.create(nil), p.create(nil)
+	set := func(id string, body m) answered {
+		return p.call(0, "UpdateWorkspaceConfiguration", "PATCH", "/workspaces/"+id+"/configuration", body)
+	}
+	one := m{"limits": m{"maxSeries": 5}, "labelSet": m{"team": "a"}}
+	p.want(set(good, m{"retentionPeriodInDays": 36500, "outOfOrderTimeWindowInSeconds": 60, "ruleQueryOffsetInSeconds": 7, "limitsPerLabelSet": []m{one}}), 202, "")
+	p.want(set(other, m{"limitsPerLabelSet": []m{one, one}}), 400, "ValidationException")
+	p.want(set(other, m{"retentionPeriodInDays": 200000}), 400, "ValidationException")
+	_, err := update(t.Context(), p.replicas[0], workspaceKey(other), func(w *workspace, _ bool) (bool, error) {
+		days := int64(200000) // more than a duration holds
+		w.Settings = &settings{Retention: &days}
+		return true, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := limits.NewOverrides(new(limits.Defaults), limits.RuntimeConfig{}, limits.Deps{})
+	if err := NewLimits(p.docs, limits.Check, o.Overlay, slog.New(slog.DiscardHandler)).refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	v := o.For(tenant.ID(good))
+	if limits.CompactorBlocksRetentionPeriod.Of(v) != 36500*24*time.Hour || limits.OutOfOrderTimeWindow.Of(v) != time.Minute ||
+		limits.RulerEvaluationDelay.Of(v) != 7*time.Second || len(limits.LimitsPerLabelSet.Of(v).List()) != 1 {
+		t.Errorf("limits of the workspace are not what it configured: %v", o.Tenants())
 	}
 }

@@ -35,7 +35,7 @@ func (c *Control) verify(ctx context.Context, k kept, data []byte) error {
 	case errs.Invalid, errs.Unprocessable:
 		return invalid("data", err.Error())
 	case errs.Quota, errs.TooLarge:
-		return quota(k.kind, k.id, "L-F1D2E3A4", err.Error())
+		return quota(k.kind, k.id, limitQuota, err.Error())
 	}
 	return err
 }

@@ -22,6 +22,7 @@ const limitsPeriod = 30 * time.Second
 type Limits struct {
 	services.Service
 	documents *docstore.Store
+	check     func(name string, data []byte) error
 	apply     func(name string, data []byte) error
 	log       *slog.Logger
 
@@ -31,9 +32,10 @@ type Limits struct {
 	lastErr string
 }
 
-// NewLimits returns the service. apply puts a runtime file in force over what there is.
-func NewLimits(documents *docstore.Store, apply func(name string, data []byte) error, log *slog.Logger) *Limits {
-	l := &Limits{documents: documents, apply: apply, log: log, seen: map[string]docstore.Version{}, limits: map[string]map[string]any{}}
+// NewLimits returns the service. apply puts a runtime file in force over what there is; check says
+// whether it can be.
+func NewLimits(documents *docstore.Store, check, apply func(name string, data []byte) error, log *slog.Logger) *Limits {
+	l := &Limits{documents: documents, check: check, apply: apply, log: log, seen: map[string]docstore.Version{}, limits: map[string]map[string]any{}}
 	l.Service = services.NewTimerService(limitsPeriod, l.poll, l.poll, nil)
 	return l
 }
@@ -94,17 +96,38 @@ func (l *Limits) read(ctx context.Context, e docstore.Entry) error {
 	}
 	delete(l.limits, workspaceOf(e.Key))
 	if w.State == active && w.Settings != nil {
-		if x := w.Settings.limits(); len(x) > 0 {
-			l.limits[w.ID] = x
-		}
+		return l.take(w.ID, w.Settings.limits())
 	}
 	return nil
+}
+
+// take remembers the limits of a workspace. One that cannot be, because another version accepted it, must
+// not hold up those of all others.
+func (l *Limits) take(id string, x map[string]any) error {
+	if len(x) == 0 {
+		return nil
+	}
+	data, err := overrides(map[string]map[string]any{id: x})
+	if err != nil {
+		return err
+	}
+	if err := l.check("configuration of workspace "+id, data); err != nil {
+		l.log.Error("configuration of a workspace is left out", "workspace", id, "err", err)
+		return nil
+	}
+	l.limits[id] = x
+	return nil
+}
+
+// overrides is a runtime file that says these limits, by tenant.
+func overrides(by map[string]map[string]any) ([]byte, error) {
+	return yaml.Marshal(map[string]any{"overrides": by})
 }
 
 func (l *Limits) put() error {
 	text := ""
 	if len(l.limits) > 0 {
-		data, err := yaml.Marshal(map[string]any{"overrides": l.limits})
+		data, err := overrides(l.limits)
 		if err != nil {
 			return err
 		}

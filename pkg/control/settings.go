@@ -26,18 +26,18 @@ type labelSet struct {
 }
 
 const (
-	maxRetentionDays = 365_000
+	maxRetentionDays = 36_500
 	maxSeconds       = 100 * 365 * 24 * 3600
 )
 
 func (s *settings) check() error {
 	for name, v := range map[string]*int64{"outOfOrderTimeWindowInSeconds": s.OutOfOrder, "ruleQueryOffsetInSeconds": s.QueryOffset} {
 		if v != nil && (*v < 0 || *v > maxSeconds) {
-			return invalid(name, name+" must be 0 or more")
+			return invalid(name, fmt.Sprintf("%s must be 0 to %d, not %d", name, maxSeconds, *v))
 		}
 	}
 	if s.Retention != nil && (*s.Retention < 1 || *s.Retention > maxRetentionDays) {
-		return invalid("retentionPeriodInDays", "retentionPeriodInDays must be 1 or more")
+		return invalid("retentionPeriodInDays", fmt.Sprintf("retentionPeriodInDays must be 1 to %d, not %d", maxRetentionDays, *s.Retention))
 	}
 	for _, l := range s.LabelSets {
 		if l.Limits.MaxSeries < 0 {
@@ -98,10 +98,25 @@ func updateSettings(c *Control, x *call) (reply, error) {
 		if in.QueryOffset != nil {
 			s.QueryOffset = in.QueryOffset
 		}
+		if err := c.checkLimits(w.ID, &s); err != nil {
+			return nil, err
+		}
 		w.Settings = &s
 		return nil, nil
 	})
 	return accepted("UPDATING"), err
+}
+
+// checkLimits refuses settings that the tenant's limits cannot be, as two entries for one label set.
+func (c *Control) checkLimits(id string, s *settings) error {
+	data, err := overrides(map[string]map[string]any{id: s.limits()})
+	if err != nil {
+		return err
+	}
+	if err := c.deps.CheckLimits("the configuration", data); err != nil {
+		return invalid("limitsPerLabelSet", err.Error())
+	}
+	return nil
 }
 
 // limits are the settings as limits of the tenant, by name.

@@ -149,8 +149,11 @@ func (in *createWorkspaceInput) check() error {
 	return checkToken(in.Token)
 }
 
-// workspaceQuota is the code by which Amazon names the number of workspaces of an account.
-const workspaceQuota = "L-4FD4BEB4"
+// The codes of quotas are our own: Amazon's are those of its accounts.
+const (
+	workspaceQuota = "workspaces-per-account"
+	limitQuota     = "limits-of-the-workspace"
+)
 
 func createWorkspace(c *Control, x *call) (reply, error) {
 	var in createWorkspaceInput

@@ -108,6 +108,13 @@ func (o *Overrides) Overlay(name string, data []byte) error {
 	return nil
 }
 
+// Check says what is wrong with data, a runtime file that comes from the place name. Errors: Invalid.
+func Check(name string, data []byte) error {
+	problems := new(strict.Problems)
+	parseFile(newRuntimeFile(), name, data, nil, problems)
+	return problems.Err()
+}
+
 // source is a text of overrides and where it comes from.
 type source struct {
 	name string
