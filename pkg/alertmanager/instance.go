@@ -116,7 +116,12 @@ func newInstance(m *Alertmanager, id tenant.ID) (*instance, error) {
 	return in, in.newAPI()
 }
 
+// makingAPI is held while an API of upstream is made: all of them expand one schema in place.
+var makingAPI sync.Mutex
+
 func (in *instance) newAPI() error {
+	makingAPI.Lock()
+	defer makingAPI.Unlock()
 	var err error
 	in.api, err = api.New(api.Options{
 		Alerts: in.alerts, Silences: in.silences, GroupMutedFunc: in.groups.Muted, Peer: view{in},
