@@ -30,6 +30,7 @@ type ReadsConfig struct {
 	Schedulers SchedulersConfig
 	Frontend   frontend.Config
 	Federation FederationConfig
+	Results    ResultsCacheConfig
 }
 
 func (c *ReadsConfig) declare(s *config.Set) {
@@ -39,6 +40,7 @@ func (c *ReadsConfig) declare(s *config.Set) {
 	s.Mount("frontend", &c.Frontend)
 	s.Mount("frontend", schedulerAddresses{&c.Schedulers.FrontendTo, "query-frontend.scheduler-address"})
 	s.Mount("tenant_federation", &c.Federation)
+	s.Mount("frontend.results_cache", &c.Results)
 }
 
 // readParts are the parts of that.
@@ -210,7 +212,11 @@ func (a *App) buildQuerier() error {
 	if err != nil {
 		return err
 	}
-	run := &querier.Executor{Engine: b.Engine, Storage: b.Storage, API: api.Reader(a.cfg.API.Prom, *b, nil, a.log)}
+	q, err := a.querier()
+	if err != nil {
+		return err
+	}
+	run := &querier.Executor{Engine: b.Engine, Storage: b.Storage, API: api.Reader(a.cfg.API.Prom, *b, nil, a.log), Changes: q.Changes}
 	id, err := a.cfg.Ring.ID()
 	if err != nil {
 		return err
@@ -251,7 +257,12 @@ func (a *App) frontend() (*frontend.Frontend, error) {
 			return nil, err
 		}
 		a.reads.work = run
-		return frontend.New(a.cfg.Reads.Frontend, frontend.Deps{Logger: a.log, Reg: a.reg, Limits: a.limits.For, Engine: e, Run: run})
+		kept, err := a.resultsCache()
+		if err != nil {
+			return nil, err
+		}
+		return frontend.New(a.cfg.Reads.Frontend, frontend.Deps{Logger: a.log, Reg: a.reg, Limits: a.limits.For, Engine: e, Run: run,
+			Results: kept, Changes: changesBy(run), Lookback: a.cfg.Engine.LookbackDelta})
 	})
 }
 
@@ -278,7 +289,7 @@ func (a *App) mountReads(d *api.Deps) error {
 	d.Read.Forward = func(w http.ResponseWriter, r *http.Request) error {
 		ctx, cancel := context.WithTimeout(classify(r), a.cfg.Engine.Timeout)
 		defer cancel()
-		return a.reads.work.Run(ctx, &work.Work{Class: work.ClassOf(ctx), Request: r, Writer: w})
+		return f.Respond(ctx, w, r)
 	}
 	return nil
 }
@@ -286,8 +297,12 @@ func (a *App) mountReads(d *api.Deps) error {
 // classify returns the context of a request with its class: what Grafana asks for a dashboard goes
 // before what somebody tries out.
 func classify(r *http.Request) context.Context {
-	if r.Header.Get("X-Dashboard-Uid") != "" || r.Header.Get("X-Panel-Id") != "" {
-		return work.WithClass(r.Context(), work.Dashboard)
+	ctx := r.Context()
+	if noStore(r.Header) {
+		ctx = frontend.WithoutCache(ctx)
 	}
-	return r.Context()
+	if r.Header.Get("X-Dashboard-Uid") != "" || r.Header.Get("X-Panel-Id") != "" {
+		return work.WithClass(ctx, work.Dashboard)
+	}
+	return ctx
 }

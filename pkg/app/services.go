@@ -221,7 +221,7 @@ func (a *App) querier() (*querier.Querier, error) {
 		}
 		q, err := querier.New(a.cfg.Querier, querier.Deps{
 			Logger: a.log, Reg: a.reg, Ingesters: r, Client: c.For, Stores: stores, Described: a.described(), Limits: a.limits.For, Memory: a.memory,
-			Tombstones: gone.InForce,
+			Tombstones: gone.InForce, Deletions: seriesDeletions{Requests: gone}.turns,
 		})
 		if err != nil {
 			return nil, err

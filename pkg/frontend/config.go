@@ -14,6 +14,8 @@ type Config struct {
 	MaxRetries     int
 	QueryStats     bool
 	LogLongerThan  time.Duration
+	CacheResults   bool
+	CacheErrors    bool
 }
 
 // Declare names each setting once.
@@ -27,6 +29,9 @@ func (c *Config) Declare(s *config.Set) {
 	s.Int(&c.MaxRetries, "max-retries-per-request", 5, "How often a part of a query is tried when queriers or what they read from are away.").
 		Named("query-frontend.max-retries-per-request").Expert()
 	s.Bool(&c.QueryStats, "query-stats-enabled", true, "Log a line with what it took for each query.").Named("query-frontend.query-stats-enabled").Expert()
+	s.Bool(&c.CacheResults, "cache-results", true, "Keep answers of queries, in memory or as results_cache says, and evaluate only what is new of the time that is asked for. Answers that late samples, deletions or uploads changed are not given again.").
+		Named("query-frontend.cache-results")
+	s.Bool(&c.CacheErrors, "cache-errors", false, "Keep errors of queries that would fail again, such as those of limits.").Named("query-frontend.cache-errors").Expert()
 	s.Duration(&c.LogLongerThan, "log-queries-longer-than", 0, "Log a warning for each query that took longer. 0: none.").Named("query-frontend.log-queries-longer-than")
 }
 

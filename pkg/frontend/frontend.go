@@ -12,8 +12,10 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/storage"
 
+	"github.com/amphora-metrics/amphora/pkg/frontend/results"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
+	"github.com/amphora-metrics/amphora/pkg/wire/changes"
 	"github.com/amphora-metrics/amphora/pkg/wire/work"
 )
 
@@ -32,6 +34,12 @@ type Deps struct {
 	Engine Engine
 	Run    work.Runner      // has queriers do the work
 	Now    func() time.Time // nil: time.Now
+	// Results keeps answers; nil: none are kept.
+	Results *results.Cache
+	// Changes returns what became other of the data of the tenants of a context; needed with Results.
+	Changes func(context.Context) (changes.Log, error)
+	// Lookback is the one of queries that do not say another.
+	Lookback time.Duration
 }
 
 // Frontend prepares queries that queriers answer. It is a promql.QueryEngine, whose Queryables are not
@@ -43,6 +51,7 @@ type Frontend struct {
 	rules   *rules
 	running *running
 	seen    *seen
+	prints  *prints
 }
 
 // New returns a frontend. Errors: Invalid.
@@ -53,7 +62,7 @@ func New(cfg Config, deps Deps) (*Frontend, error) {
 	if deps.Now == nil {
 		deps.Now = time.Now
 	}
-	return &Frontend{cfg: cfg, deps: deps, metrics: newMetrics(deps.Reg), running: newRunning(), seen: newSeen(),
+	return &Frontend{cfg: cfg, deps: deps, metrics: newMetrics(deps.Reg), running: newRunning(), seen: newSeen(), prints: newPrints(),
 		rules: &rules{limits: deps.Limits, now: deps.Now, asked: map[asked]time.Time{}}}, nil
 }
 

@@ -270,29 +270,3 @@ func matrixOf(v promql.Vector) promql.Matrix {
 	}
 	return out
 }
-
-// joined puts the matrices of ranges that follow each other together.
-func joined(parts []promql.Matrix) promql.Matrix {
-	if len(parts) == 1 {
-		return parts[0]
-	}
-	at := map[uint64][]int{}
-	var out promql.Matrix
-	for _, m := range parts {
-	next:
-		for _, s := range m {
-			h := s.Metric.Hash()
-			for _, i := range at[h] {
-				if labels.Equal(out[i].Metric, s.Metric) {
-					out[i].Floats = append(out[i].Floats, s.Floats...)
-					out[i].Histograms = append(out[i].Histograms, s.Histograms...)
-					continue next
-				}
-			}
-			at[h] = append(at[h], len(out))
-			out = append(out, promql.Series{Metric: s.Metric, Floats: slices.Clone(s.Floats), Histograms: slices.Clone(s.Histograms)})
-		}
-	}
-	sortMatrix(out)
-	return out
-}

@@ -85,7 +85,7 @@ func (q *query) Exec(ctx context.Context) *promql.Result {
 	f.metrics.running.Inc()
 	timer, ctx := q.timers.GetSpanTimer(ctx, stats.ExecTotalTime)
 	q.lay(ctx)
-	out, err := q.run.whole(ctx, q.ranges())
+	out, err := q.answer(ctx)
 	timer.Finish()
 	f.metrics.running.Dec()
 	f.running.remove(id)
@@ -100,12 +100,28 @@ func (q *query) Exec(ctx context.Context) *promql.Result {
 	return &promql.Result{Value: out.value, Warnings: out.notes}
 }
 
+// answer has q answered, by its error of a moment ago if that is kept.
+func (q *query) answer(ctx context.Context) (answer, error) {
+	if q.run.kept = q.keep(ctx); q.run.kept != nil {
+		q.run.kept.r = q.run
+	}
+	return q.failing(ctx, func() (answer, error) { return q.run.whole(ctx, q.ranges()) })
+}
+
+// interval is the length of the parts that the time of q is split into.
+func (q *query) interval() int64 {
+	if i := q.f.cfg.SplitInterval; i > 0 || q.f.deps.Results == nil {
+		return i.Milliseconds()
+	}
+	return cachedDay.Milliseconds()
+}
+
 // ranges are the parts of the time that q is about.
 func (q *query) ranges() []grid {
 	all := grid{q.asked.Start, q.asked.End, q.asked.Step}
 	parts := []grid{all}
 	if splittable(q.expr) && len(parser.ExtractSelectors(q.expr)) > 0 {
-		parts = split(all, q.f.cfg.SplitInterval.Milliseconds())
+		parts = split(all, q.interval())
 	}
 	return parts
 }
@@ -176,6 +192,7 @@ func (q *query) report(ctx context.Context, err error) {
 	}
 	f.deps.Logger.Log(context.WithoutCancel(ctx), level, text, "tenants", names, "class", class, "query", q.asked.Text,
 		"start", q.asked.Start, "end", q.asked.End, "step", q.asked.Step, "status", outcome, "err", err, "response_time", q.took,
+		"results_cache_hit_bytes", q.run.kept.hits(), "results_cache_miss_bytes", q.run.kept.misses(),
 		"split_queries", q.parts, "shards", q.run.shards, "parts", q.run.works, "samples_processed", q.run.samples.TotalSamples, "peak_samples", q.run.samples.PeakSamples)
 }
 
@@ -186,7 +203,7 @@ func (q *query) ServerTiming() string {
 	}
 	n := func(name string, v int64) string { return ", " + name + ";val=" + strconv.FormatInt(v, 10) }
 	return "response_time;dur=" + strconv.FormatFloat(float64(q.took)/float64(time.Millisecond), 'f', 3, 64) +
-		n("samples_processed", q.run.samples.TotalSamples) + n("split_queries", int64(q.parts)) + n("sharded_queries", int64(q.run.shards)) + n("queries", int64(q.run.works))
+		n("samples_processed", q.run.samples.TotalSamples) + n("split_queries", int64(q.parts)) + n("sharded_queries", int64(q.run.shards)) + n("queries", int64(q.run.works)) + n("results_cache_hit_bytes", int64(q.run.kept.hits()))
 }
 
 // Close implements promql.Query: the result must not be used any more.

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/frontend/results"
 	"github.com/amphora-metrics/amphora/pkg/wire/work"
 )
 
@@ -27,6 +28,7 @@ type run struct {
 	plan   plan
 	shards int
 	slots  chan struct{} // one for each part that is on its way
+	kept   *kept         // nil: the answer is not kept
 
 	mu      sync.Mutex // guards what follows
 	samples stats.QuerySamples
@@ -64,14 +66,18 @@ type answer struct {
 
 // whole asks for the query over its range.
 func (r *run) whole(ctx context.Context, parts []grid) (answer, error) {
+	part := r.part
+	if r.kept != nil {
+		part = r.kept.part
+	}
 	if len(parts) == 1 {
-		return r.part(ctx, parts[0])
+		return part(ctx, parts[0])
 	}
 	values, all := make([]promql.Matrix, len(parts)), make([]answer, len(parts))
 	g, ctx := errgroup.WithContext(ctx)
 	for i, p := range parts {
 		g.Go(func() (err error) {
-			if all[i], err = r.part(ctx, p); err == nil {
+			if all[i], err = part(ctx, p); err == nil {
 				values[i], err = matrixIn(all[i].value)
 			}
 			return err
@@ -80,7 +86,7 @@ func (r *run) whole(ctx context.Context, parts []grid) (answer, error) {
 	if err := g.Wait(); err != nil {
 		return answer{}, err
 	}
-	return answer{joined(values), notesOf(all)}, nil
+	return answer{results.Append(values), notesOf(all)}, nil
 }
 
 // notesOf puts the notes of answers together: of two of one text the later counts, as in the engine.

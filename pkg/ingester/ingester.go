@@ -128,6 +128,7 @@ type background struct {
 type counts struct {
 	series, refusals atomic.Int64
 	released         occasional // chunks of all heads, because the process was short of memory
+	late             lateWrites
 }
 
 // New returns an ingester in dir cfg.DataDir, not started.
@@ -147,6 +148,7 @@ func New(cfg Config, deps Deps) (*Ingester, error) {
 		i.limits = func(tenant.ID) limits.View { return limits.View{} }
 	}
 	i.changed = deps.InstanceLimits
+	i.late.init(i.now())
 	i.clock = newActiveClock(i.now(), cfg.ActiveSeries.IdleTimeout)
 	reads := cfg.ReadConcurrency
 	if reads <= 0 {

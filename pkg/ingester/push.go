@@ -93,8 +93,8 @@ type push struct {
 	waiting waiting
 	active  activeLimit
 	app     head.Appender // between uses only its memory counts
-	// maxt is the newest time stored.
-	maxt int64
+	// mint and maxt are the oldest and the newest time stored.
+	mint, maxt int64
 
 	rejected int // samples
 	first    *refusal
@@ -113,7 +113,7 @@ func (p *push) store(ctx context.Context, s *stream, t *tenantHead, f *frame.Fra
 	if len(p.unknown) > 0 {
 		return p.unknownRefs()
 	}
-	p.rec.tenant, p.rec.session, p.maxt = string(t.id), t.session, math.MinInt64
+	p.rec.tenant, p.rec.session, p.mint, p.maxt = string(t.id), t.session, math.MaxInt64, math.MinInt64
 	app, err := t.appender(ctx, f, &p.app)
 	if err != nil {
 		return frame.FailedWith(err)
@@ -282,7 +282,7 @@ func (p *push) took(d int, ref head.Ref, t int64) {
 		p.defRefs[d] = ref
 		p.visit.adopt(ref, p.frame.Defs[d].Token, p.frame.Defs[d].Labels)
 	}
-	p.maxt = max(p.maxt, t)
+	p.mint, p.maxt = min(p.mint, t), max(p.maxt, t)
 }
 
 // moved takes the definition of ref along, a series that left memory and was made again between
@@ -416,6 +416,9 @@ func (p *push) persist(ctx context.Context, s *stream, t *tenantHead, f *frame.F
 			i.metrics.failedPushes.Inc()
 		}
 		return res
+	}
+	if now := i.now(); p.mint < now.Add(-lateAge).UnixMilli() {
+		i.late.note(t.id, &p.rec, now)
 	}
 	// A series is defined in the log by every push that names it by its labels until one such
 	// push is on disk: so whatever order pushes of several streams take, a definition is in the

@@ -206,16 +206,27 @@ func (i *Ingester) Metadata(ctx context.Context, req *ingesterpb.MetadataRequest
 }
 
 // TenantStats returns the rates and the number of series of one tenant.
-func (i *Ingester) TenantStats(ctx context.Context, _ *ingesterpb.TenantStatsRequest) (*ingesterpb.TenantStatsResponse, error) {
+func (i *Ingester) TenantStats(ctx context.Context, req *ingesterpb.TenantStatsRequest) (*ingesterpb.TenantStatsResponse, error) {
+	out := &ingesterpb.TenantStatsResponse{Now: i.now().UnixMilli()} // before what is late is looked at
 	r, err := i.beginRead(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer r.end()
-	if r.t == nil {
-		return &ingesterpb.TenantStatsResponse{}, nil
+	if req.GetLateOnly() {
+		id, err := tenant.FromContext(ctx)
+		if err != nil {
+			return nil, err
+		}
+		i.late.tell(id, out)
+		return out, nil
 	}
-	return r.t.statsNow(), nil
+	if r.t == nil {
+		return out, nil
+	}
+	stats := r.t.statsNow()
+	stats.Now = out.Now
+	return stats, nil
 }
 
 // AllTenantStats returns those of all tenants, sorted by tenant.

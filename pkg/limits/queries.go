@@ -1,5 +1,7 @@
 package limits
 
+import "time"
+
 // What a frontend makes of a query, and how it waits its turn.
 var (
 	MaxQueriersPerTenant = define("max_queriers_per_tenant", "query-frontend.max-queriers-per-tenant", 0, "queriers",
@@ -14,6 +16,20 @@ var (
 		"A query with a longer regular expression is not sharded, as each shard would match it anew. 0: no limit.", "frontend")
 	AlignQueriesWithStep = define("align_queries_with_step", "query-frontend.align-queries-with-step", false, "",
 		"Whether start and end of a range query are moved to multiples of its step, so that more of it is cached. The answer then has other times than were asked for.", "frontend")
+	MaxCacheFreshness = define("max_cache_freshness", "query-frontend.max-cache-freshness", 10*time.Minute, "",
+		"Answers for times younger than this are not kept in the results cache. Less than 2m counts as 2m.", "frontend")
+	ResultsCacheTTL = define("results_cache_ttl", "query-frontend.results-cache-ttl", 7*24*time.Hour, "",
+		"How long answers of queries stay in the results cache after they were last found to hold. 0: they are not kept.", "frontend")
+	ResultsCacheTTLForOutOfOrder = define("results_cache_ttl_for_out_of_order_time_window", "query-frontend.results-cache-ttl-for-out-of-order-time-window", 10*time.Minute, "",
+		"The same for answers of times within out_of_order_time_window. What a late sample changes is never given from the cache whatever this is.", "frontend")
+	ResultsCacheTTLForCardinality = define("results_cache_ttl_for_cardinality_query", "query-frontend.results-cache-ttl-for-cardinality-query", time.Duration(0), "",
+		"How long answers of /api/v1/cardinality are given again. 0: never.", "frontend")
+	ResultsCacheTTLForLabels = define("results_cache_ttl_for_labels_query", "query-frontend.results-cache-ttl-for-labels-query", time.Duration(0), "",
+		"How long answers about series, label names and label values are given again. 0: never.", "frontend")
+	ResultsCacheTTLForErrors = define("results_cache_ttl_for_errors", "query-frontend.results-cache-ttl-for-errors", 5*time.Minute, "",
+		"How long the error of a query that would fail again is given again, where errors are cached. 0: never.", "frontend")
+	CacheUnalignedRequests = define("cache_unaligned_requests", "query-frontend.cache-unaligned-requests", false, "",
+		"Whether answers of range queries whose start is no multiple of their step are kept in the results cache.", "frontend")
 	CardinalityAnalysisEnabled = define("cardinality_analysis_enabled", "querier.cardinality-analysis-enabled", false, "",
 		"Whether /api/v1/cardinality answers.", "api")
 	CardinalityAnalysisMaxResults = define("cardinality_analysis_max_results", "querier.cardinality-api-max-series-limit", 500, "",

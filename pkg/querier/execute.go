@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/prometheus/storage"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/wire/changes"
 	"github.com/amphora-metrics/amphora/pkg/wire/work"
 )
 
@@ -21,6 +22,8 @@ type Executor struct {
 	Engine  promql.QueryEngine
 	Storage storage.Queryable
 	API     http.Handler // of the requests that are no queries
+	// Changes returns what became other of the data of the tenants of a context. nil: nobody knows.
+	Changes func(context.Context) (changes.Log, error)
 }
 
 // Run implements work.Runner.
@@ -42,6 +45,12 @@ func (e *Executor) serve(ctx context.Context, w *work.Work) (err error) {
 		}
 	}()
 	rw, end := w.ResponseWriter()
+	if w.Request.URL.Path == changes.Path {
+		if err := e.serveChanges(ctx, rw); err != nil {
+			return err
+		}
+		return end()
+	}
 	e.API.ServeHTTP(rw, w.Request.WithContext(ctx))
 	return end()
 }

@@ -38,6 +38,7 @@ type node struct {
 	calls int
 	since int64 // answers say that they are complete since then
 	holds []string
+	late  *ingesterpb.TenantStatsResponse
 }
 
 func newNode(t testing.TB, zone string) *node {
@@ -202,7 +203,10 @@ func (n *node) AllTenantStats(ctx context.Context, _ *ingesterpb.TenantStatsRequ
 	return out, n.meet(ctx)
 }
 
-func (n *node) TenantStats(ctx context.Context, _ *ingesterpb.TenantStatsRequest, _ ...grpc.CallOption) (*ingesterpb.TenantStatsResponse, error) {
+func (n *node) TenantStats(ctx context.Context, req *ingesterpb.TenantStatsRequest, _ ...grpc.CallOption) (*ingesterpb.TenantStatsResponse, error) {
+	if req.LateOnly {
+		return n.late, n.meet(ctx)
+	}
 	return &ingesterpb.TenantStatsResponse{Series: 100, IngestionRate: 30, ApiIngestionRate: 20, RuleIngestionRate: 10}, n.meet(ctx)
 }
 

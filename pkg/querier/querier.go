@@ -19,6 +19,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/memory"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/tombstone"
+	"github.com/amphora-metrics/amphora/pkg/wire/changes"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
 )
 
@@ -39,7 +40,9 @@ type Deps struct {
 	Memory    *memory.Ledger // nil: not bounded
 	// Tombstones returns what queries of a tenant must not show. nil: nothing is hidden.
 	Tombstones func(context.Context, tenant.ID) (tombstone.Set, error)
-	Now        func() time.Time // nil: time.Now
+	// Deletions returns when the deletion of samples of a tenant was asked for or taken back. nil: never.
+	Deletions func(context.Context, tenant.ID) ([]changes.Change, error)
+	Now       func() time.Time // nil: time.Now
 }
 
 // Querier reads the data of one tenant, the one its caller's context names. It is a

@@ -18,6 +18,8 @@ const (
 	freshAge = 30 * time.Second
 	// staleAge is how old it may be while the storage cannot be read.
 	staleAge = 15 * time.Minute
+	// showsWithin is after which time every process knows of a request, or refuses queries.
+	showsWithin = time.Minute
 	// idleAge is when a tenant that nobody queries is forgotten.
 	idleAge = time.Hour
 )
@@ -34,8 +36,9 @@ type remembered struct {
 	used time.Time // guarded by memory.mu
 
 	// Guarded by lock.
-	read time.Time
-	set  Set
+	read    time.Time
+	set     Set
+	history []Request
 }
 
 func (m *memory) of(id tenant.ID, now time.Time) *remembered {
@@ -60,33 +63,63 @@ func (m *memory) forget(id tenant.ID) {
 // InForce returns what queries of the tenant must not show: its requests of at least half a minute
 // ago, and what its retention by selector ends. Errors: Unavailable, Internal; never a part.
 func (s *Requests) InForce(ctx context.Context, id tenant.ID) (Set, error) {
+	var out Set
+	err := s.current(ctx, id, func(r *remembered) { out = r.set })
+	if err != nil {
+		return Set{}, err
+	}
+	return Join(out, Retention(s.deps.Limits(id), s.deps.Now())), nil
+}
+
+// Turn says that from At on, at the latest, queries show samples with Start <= t <= End otherwise than
+// before: a request to delete some was made or taken back. Times are in milliseconds.
+type Turn struct{ Start, End, At int64 }
+
+// Turns returns the turns of the tenant's requests, of at least half a minute ago, that are remembered.
+// Errors: as of InForce.
+func (s *Requests) Turns(ctx context.Context, id tenant.ID) ([]Turn, error) {
+	var out []Turn
+	err := s.current(ctx, id, func(r *remembered) {
+		for i := range r.history {
+			q := &r.history[i]
+			out = append(out, Turn{q.Start, q.End, max(q.Created, q.Cancelled) + showsWithin.Milliseconds()})
+		}
+	})
+	return out, err
+}
+
+// current calls use with what is known of the tenant, which is at most freshAge old unless the storage
+// cannot be read.
+func (s *Requests) current(ctx context.Context, id tenant.ID, use func(*remembered)) error {
 	now := s.deps.Now()
-	lapsed := Retention(s.deps.Limits(id), now)
 	r := s.memory.of(id, now)
 	select {
 	case r.lock <- struct{}{}:
 	case <-ctx.Done():
-		return Set{}, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
 	defer func() { <-r.lock }()
 	known := !r.read.IsZero()
 	if known && now.Sub(r.read) < freshAge {
-		return Join(r.set, lapsed), nil
+		use(r)
+		return nil
 	}
 	d, err := s.read(ctx, id)
 	if err == nil {
-		r.set, r.read = s.set(id, d, func(r *Request) bool { return r.ended() == 0 }), now
-		return Join(r.set, lapsed), nil
+		r.set, r.history, r.read = s.set(id, d, func(r *Request) bool { return r.ended() == 0 }), d.Requests, now
+		use(r)
+		return nil
 	}
 	if ctx.Err() != nil {
-		return Set{}, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
 	s.metrics.failures.Inc()
 	if known && now.Sub(r.read) < staleAge {
 		s.deps.Logger.Warn("requests to delete series not read, the last ones are used", "tenant", id, "err", err)
-		return Join(r.set, lapsed), nil
+		use(r)
+		return nil
 	}
-	return Set{}, err
+	return err
 }
 
 type metrics struct {

@@ -308,3 +308,34 @@ func (c *Cache) Object(ctx context.Context, name string, fetch func() ([]byte, e
 	}
 	return data, err
 }
+
+// Get returns an item that Set was given under key.
+func (c *Cache) Get(ctx context.Context, key string) ([]byte, bool) {
+	if c == nil || c.now().UnixNano() < c.resumes.Load() {
+		return nil, false
+	}
+	found, err := c.items.GetMultiWithError(ctx, []string{key})
+	if err != nil && ctx.Err() == nil {
+		c.failures.Inc()
+		c.resumes.Store(c.now().Add(pause).UnixNano())
+	}
+	item, ok := found[key]
+	if !ok {
+		c.misses.Inc()
+		return nil, false
+	}
+	data, ok := unseal(key, item, len(item)-4)
+	if !ok {
+		c.damaged.Inc()
+		return nil, false
+	}
+	c.hits.Inc()
+	return data, true
+}
+
+// Set keeps data under key for ttl, if the server has room. It does not wait.
+func (c *Cache) Set(key string, data []byte, ttl time.Duration) {
+	if c != nil {
+		c.items.SetAsync(key, seal(key, data), ttl)
+	}
+}

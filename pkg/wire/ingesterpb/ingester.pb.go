@@ -1456,7 +1456,9 @@ func (x *Metadata) GetUnit() string {
 }
 
 type TenantStatsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Nothing but what follows now is asked for.
+	LateOnly      bool `protobuf:"varint,1,opt,name=late_only,json=lateOnly,proto3" json:"late_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1491,6 +1493,75 @@ func (*TenantStatsRequest) Descriptor() ([]byte, []int) {
 	return file_ingester_proto_rawDescGZIP(), []int{24}
 }
 
+func (x *TenantStatsRequest) GetLateOnly() bool {
+	if x != nil {
+		return x.LateOnly
+	}
+	return false
+}
+
+// LateWrite says that samples with min_time <= t <= max_time were written at the time at, all in Unix
+// milliseconds, when they were a minute old or older. Of several writes to one stretch the last counts.
+type LateWrite struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	MinTime       int64                  `protobuf:"varint,1,opt,name=min_time,json=minTime,proto3" json:"min_time,omitempty"`
+	MaxTime       int64                  `protobuf:"varint,2,opt,name=max_time,json=maxTime,proto3" json:"max_time,omitempty"`
+	At            int64                  `protobuf:"varint,3,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LateWrite) Reset() {
+	*x = LateWrite{}
+	mi := &file_ingester_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LateWrite) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LateWrite) ProtoMessage() {}
+
+func (x *LateWrite) ProtoReflect() protoreflect.Message {
+	mi := &file_ingester_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LateWrite.ProtoReflect.Descriptor instead.
+func (*LateWrite) Descriptor() ([]byte, []int) {
+	return file_ingester_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *LateWrite) GetMinTime() int64 {
+	if x != nil {
+		return x.MinTime
+	}
+	return 0
+}
+
+func (x *LateWrite) GetMaxTime() int64 {
+	if x != nil {
+		return x.MaxTime
+	}
+	return 0
+}
+
+func (x *LateWrite) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
 type TenantStatsResponse struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
 	IngestionRate     float64                `protobuf:"fixed64,1,opt,name=ingestion_rate,json=ingestionRate,proto3" json:"ingestion_rate,omitempty"` // samples/s, API and rules
@@ -1504,13 +1575,17 @@ type TenantStatsResponse struct {
 	PendingSamples uint64 `protobuf:"varint,8,opt,name=pending_samples,json=pendingSamples,proto3" json:"pending_samples,omitempty"`
 	PendingBytes   uint64 `protobuf:"varint,9,opt,name=pending_bytes,json=pendingBytes,proto3" json:"pending_bytes,omitempty"`
 	OldestPending  int64  `protobuf:"varint,10,opt,name=oldest_pending,json=oldestPending,proto3" json:"oldest_pending,omitempty"` // when it arrived, Unix milliseconds; 0: none
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	Now            int64  `protobuf:"varint,11,opt,name=now,proto3" json:"now,omitempty"`                                          // Unix milliseconds
+	// late are the late writes at late_since or later.
+	LateSince     int64        `protobuf:"varint,12,opt,name=late_since,json=lateSince,proto3" json:"late_since,omitempty"`
+	Late          []*LateWrite `protobuf:"bytes,13,rep,name=late,proto3" json:"late,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TenantStatsResponse) Reset() {
 	*x = TenantStatsResponse{}
-	mi := &file_ingester_proto_msgTypes[25]
+	mi := &file_ingester_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1522,7 +1597,7 @@ func (x *TenantStatsResponse) String() string {
 func (*TenantStatsResponse) ProtoMessage() {}
 
 func (x *TenantStatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingester_proto_msgTypes[25]
+	mi := &file_ingester_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1535,7 +1610,7 @@ func (x *TenantStatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TenantStatsResponse.ProtoReflect.Descriptor instead.
 func (*TenantStatsResponse) Descriptor() ([]byte, []int) {
-	return file_ingester_proto_rawDescGZIP(), []int{25}
+	return file_ingester_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *TenantStatsResponse) GetIngestionRate() float64 {
@@ -1608,6 +1683,27 @@ func (x *TenantStatsResponse) GetOldestPending() int64 {
 	return 0
 }
 
+func (x *TenantStatsResponse) GetNow() int64 {
+	if x != nil {
+		return x.Now
+	}
+	return 0
+}
+
+func (x *TenantStatsResponse) GetLateSince() int64 {
+	if x != nil {
+		return x.LateSince
+	}
+	return 0
+}
+
+func (x *TenantStatsResponse) GetLate() []*LateWrite {
+	if x != nil {
+		return x.Late
+	}
+	return nil
+}
+
 type AllTenantStatsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tenants       []*TenantIDStats       `protobuf:"bytes,1,rep,name=tenants,proto3" json:"tenants,omitempty"`
@@ -1617,7 +1713,7 @@ type AllTenantStatsResponse struct {
 
 func (x *AllTenantStatsResponse) Reset() {
 	*x = AllTenantStatsResponse{}
-	mi := &file_ingester_proto_msgTypes[26]
+	mi := &file_ingester_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1629,7 +1725,7 @@ func (x *AllTenantStatsResponse) String() string {
 func (*AllTenantStatsResponse) ProtoMessage() {}
 
 func (x *AllTenantStatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingester_proto_msgTypes[26]
+	mi := &file_ingester_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1642,7 +1738,7 @@ func (x *AllTenantStatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllTenantStatsResponse.ProtoReflect.Descriptor instead.
 func (*AllTenantStatsResponse) Descriptor() ([]byte, []int) {
-	return file_ingester_proto_rawDescGZIP(), []int{26}
+	return file_ingester_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AllTenantStatsResponse) GetTenants() []*TenantIDStats {
@@ -1662,7 +1758,7 @@ type TenantIDStats struct {
 
 func (x *TenantIDStats) Reset() {
 	*x = TenantIDStats{}
-	mi := &file_ingester_proto_msgTypes[27]
+	mi := &file_ingester_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1674,7 +1770,7 @@ func (x *TenantIDStats) String() string {
 func (*TenantIDStats) ProtoMessage() {}
 
 func (x *TenantIDStats) ProtoReflect() protoreflect.Message {
-	mi := &file_ingester_proto_msgTypes[27]
+	mi := &file_ingester_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1687,7 +1783,7 @@ func (x *TenantIDStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TenantIDStats.ProtoReflect.Descriptor instead.
 func (*TenantIDStats) Descriptor() ([]byte, []int) {
-	return file_ingester_proto_rawDescGZIP(), []int{27}
+	return file_ingester_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *TenantIDStats) GetTenant() string {
@@ -1804,8 +1900,13 @@ const file_ingester_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x12\n" +
 	"\x04help\x18\x03 \x01(\tR\x04help\x12\x12\n" +
-	"\x04unit\x18\x04 \x01(\tR\x04unit\"\x14\n" +
-	"\x12TenantStatsRequest\"\x94\x03\n" +
+	"\x04unit\x18\x04 \x01(\tR\x04unit\"1\n" +
+	"\x12TenantStatsRequest\x12\x1b\n" +
+	"\tlate_only\x18\x01 \x01(\bR\blateOnly\"Q\n" +
+	"\tLateWrite\x12\x19\n" +
+	"\bmin_time\x18\x01 \x01(\x03R\aminTime\x12\x19\n" +
+	"\bmax_time\x18\x02 \x01(\x03R\amaxTime\x12\x0e\n" +
+	"\x02at\x18\x03 \x01(\x03R\x02at\"\xf9\x03\n" +
 	"\x13TenantStatsResponse\x12%\n" +
 	"\x0eingestion_rate\x18\x01 \x01(\x01R\ringestionRate\x12\x16\n" +
 	"\x06series\x18\x02 \x01(\x04R\x06series\x12,\n" +
@@ -1817,7 +1918,11 @@ const file_ingester_proto_rawDesc = "" +
 	"\x0fpending_samples\x18\b \x01(\x04R\x0ependingSamples\x12#\n" +
 	"\rpending_bytes\x18\t \x01(\x04R\fpendingBytes\x12%\n" +
 	"\x0eoldest_pending\x18\n" +
-	" \x01(\x03R\roldestPending\"V\n" +
+	" \x01(\x03R\roldestPending\x12\x10\n" +
+	"\x03now\x18\v \x01(\x03R\x03now\x12\x1d\n" +
+	"\n" +
+	"late_since\x18\f \x01(\x03R\tlateSince\x122\n" +
+	"\x04late\x18\r \x03(\v2\x1e.amphora.ingester.v1.LateWriteR\x04late\"V\n" +
 	"\x16AllTenantStatsResponse\x12<\n" +
 	"\atenants\x18\x01 \x03(\v2\".amphora.ingester.v1.TenantIDStatsR\atenants\"g\n" +
 	"\rTenantIDStats\x12\x16\n" +
@@ -1851,7 +1956,7 @@ func file_ingester_proto_rawDescGZIP() []byte {
 }
 
 var file_ingester_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_ingester_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_ingester_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_ingester_proto_goTypes = []any{
 	(Matcher_Type)(0),              // 0: amphora.ingester.v1.Matcher.Type
 	(*Frames)(nil),                 // 1: amphora.ingester.v1.Frames
@@ -1879,9 +1984,10 @@ var file_ingester_proto_goTypes = []any{
 	(*MetadataResponse)(nil),       // 23: amphora.ingester.v1.MetadataResponse
 	(*Metadata)(nil),               // 24: amphora.ingester.v1.Metadata
 	(*TenantStatsRequest)(nil),     // 25: amphora.ingester.v1.TenantStatsRequest
-	(*TenantStatsResponse)(nil),    // 26: amphora.ingester.v1.TenantStatsResponse
-	(*AllTenantStatsResponse)(nil), // 27: amphora.ingester.v1.AllTenantStatsResponse
-	(*TenantIDStats)(nil),          // 28: amphora.ingester.v1.TenantIDStats
+	(*LateWrite)(nil),              // 26: amphora.ingester.v1.LateWrite
+	(*TenantStatsResponse)(nil),    // 27: amphora.ingester.v1.TenantStatsResponse
+	(*AllTenantStatsResponse)(nil), // 28: amphora.ingester.v1.AllTenantStatsResponse
+	(*TenantIDStats)(nil),          // 29: amphora.ingester.v1.TenantIDStats
 }
 var file_ingester_proto_depIdxs = []int32{
 	0,  // 0: amphora.ingester.v1.Matcher.type:type_name -> amphora.ingester.v1.Matcher.Type
@@ -1899,35 +2005,36 @@ var file_ingester_proto_depIdxs = []int32{
 	3,  // 12: amphora.ingester.v1.ActiveSeriesRequest.matchers:type_name -> amphora.ingester.v1.Matcher
 	19, // 13: amphora.ingester.v1.ActiveSeriesResponse.series:type_name -> amphora.ingester.v1.SeriesLabels
 	24, // 14: amphora.ingester.v1.MetadataResponse.metadata:type_name -> amphora.ingester.v1.Metadata
-	28, // 15: amphora.ingester.v1.AllTenantStatsResponse.tenants:type_name -> amphora.ingester.v1.TenantIDStats
-	26, // 16: amphora.ingester.v1.TenantIDStats.stats:type_name -> amphora.ingester.v1.TenantStatsResponse
-	1,  // 17: amphora.ingester.v1.IngesterWrite.Push:input_type -> amphora.ingester.v1.Frames
-	1,  // 18: amphora.ingester.v1.IngesterWrite.PushOnce:input_type -> amphora.ingester.v1.Frames
-	5,  // 19: amphora.ingester.v1.IngesterQuery.Query:input_type -> amphora.ingester.v1.QueryRequest
-	9,  // 20: amphora.ingester.v1.IngesterQuery.Exemplars:input_type -> amphora.ingester.v1.ExemplarsRequest
-	13, // 21: amphora.ingester.v1.IngesterQuery.LabelNames:input_type -> amphora.ingester.v1.LabelNamesRequest
-	15, // 22: amphora.ingester.v1.IngesterQuery.LabelValues:input_type -> amphora.ingester.v1.LabelValuesRequest
-	17, // 23: amphora.ingester.v1.IngesterQuery.Series:input_type -> amphora.ingester.v1.SeriesRequest
-	20, // 24: amphora.ingester.v1.IngesterQuery.ActiveSeries:input_type -> amphora.ingester.v1.ActiveSeriesRequest
-	22, // 25: amphora.ingester.v1.IngesterQuery.Metadata:input_type -> amphora.ingester.v1.MetadataRequest
-	25, // 26: amphora.ingester.v1.IngesterQuery.TenantStats:input_type -> amphora.ingester.v1.TenantStatsRequest
-	25, // 27: amphora.ingester.v1.IngesterQuery.AllTenantStats:input_type -> amphora.ingester.v1.TenantStatsRequest
-	2,  // 28: amphora.ingester.v1.IngesterWrite.Push:output_type -> amphora.ingester.v1.Results
-	2,  // 29: amphora.ingester.v1.IngesterWrite.PushOnce:output_type -> amphora.ingester.v1.Results
-	6,  // 30: amphora.ingester.v1.IngesterQuery.Query:output_type -> amphora.ingester.v1.QueryResponse
-	10, // 31: amphora.ingester.v1.IngesterQuery.Exemplars:output_type -> amphora.ingester.v1.ExemplarsResponse
-	14, // 32: amphora.ingester.v1.IngesterQuery.LabelNames:output_type -> amphora.ingester.v1.LabelNamesResponse
-	16, // 33: amphora.ingester.v1.IngesterQuery.LabelValues:output_type -> amphora.ingester.v1.LabelValuesResponse
-	18, // 34: amphora.ingester.v1.IngesterQuery.Series:output_type -> amphora.ingester.v1.SeriesResponse
-	21, // 35: amphora.ingester.v1.IngesterQuery.ActiveSeries:output_type -> amphora.ingester.v1.ActiveSeriesResponse
-	23, // 36: amphora.ingester.v1.IngesterQuery.Metadata:output_type -> amphora.ingester.v1.MetadataResponse
-	26, // 37: amphora.ingester.v1.IngesterQuery.TenantStats:output_type -> amphora.ingester.v1.TenantStatsResponse
-	27, // 38: amphora.ingester.v1.IngesterQuery.AllTenantStats:output_type -> amphora.ingester.v1.AllTenantStatsResponse
-	28, // [28:39] is the sub-list for method output_type
-	17, // [17:28] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	26, // 15: amphora.ingester.v1.TenantStatsResponse.late:type_name -> amphora.ingester.v1.LateWrite
+	29, // 16: amphora.ingester.v1.AllTenantStatsResponse.tenants:type_name -> amphora.ingester.v1.TenantIDStats
+	27, // 17: amphora.ingester.v1.TenantIDStats.stats:type_name -> amphora.ingester.v1.TenantStatsResponse
+	1,  // 18: amphora.ingester.v1.IngesterWrite.Push:input_type -> amphora.ingester.v1.Frames
+	1,  // 19: amphora.ingester.v1.IngesterWrite.PushOnce:input_type -> amphora.ingester.v1.Frames
+	5,  // 20: amphora.ingester.v1.IngesterQuery.Query:input_type -> amphora.ingester.v1.QueryRequest
+	9,  // 21: amphora.ingester.v1.IngesterQuery.Exemplars:input_type -> amphora.ingester.v1.ExemplarsRequest
+	13, // 22: amphora.ingester.v1.IngesterQuery.LabelNames:input_type -> amphora.ingester.v1.LabelNamesRequest
+	15, // 23: amphora.ingester.v1.IngesterQuery.LabelValues:input_type -> amphora.ingester.v1.LabelValuesRequest
+	17, // 24: amphora.ingester.v1.IngesterQuery.Series:input_type -> amphora.ingester.v1.SeriesRequest
+	20, // 25: amphora.ingester.v1.IngesterQuery.ActiveSeries:input_type -> amphora.ingester.v1.ActiveSeriesRequest
+	22, // 26: amphora.ingester.v1.IngesterQuery.Metadata:input_type -> amphora.ingester.v1.MetadataRequest
+	25, // 27: amphora.ingester.v1.IngesterQuery.TenantStats:input_type -> amphora.ingester.v1.TenantStatsRequest
+	25, // 28: amphora.ingester.v1.IngesterQuery.AllTenantStats:input_type -> amphora.ingester.v1.TenantStatsRequest
+	2,  // 29: amphora.ingester.v1.IngesterWrite.Push:output_type -> amphora.ingester.v1.Results
+	2,  // 30: amphora.ingester.v1.IngesterWrite.PushOnce:output_type -> amphora.ingester.v1.Results
+	6,  // 31: amphora.ingester.v1.IngesterQuery.Query:output_type -> amphora.ingester.v1.QueryResponse
+	10, // 32: amphora.ingester.v1.IngesterQuery.Exemplars:output_type -> amphora.ingester.v1.ExemplarsResponse
+	14, // 33: amphora.ingester.v1.IngesterQuery.LabelNames:output_type -> amphora.ingester.v1.LabelNamesResponse
+	16, // 34: amphora.ingester.v1.IngesterQuery.LabelValues:output_type -> amphora.ingester.v1.LabelValuesResponse
+	18, // 35: amphora.ingester.v1.IngesterQuery.Series:output_type -> amphora.ingester.v1.SeriesResponse
+	21, // 36: amphora.ingester.v1.IngesterQuery.ActiveSeries:output_type -> amphora.ingester.v1.ActiveSeriesResponse
+	23, // 37: amphora.ingester.v1.IngesterQuery.Metadata:output_type -> amphora.ingester.v1.MetadataResponse
+	27, // 38: amphora.ingester.v1.IngesterQuery.TenantStats:output_type -> amphora.ingester.v1.TenantStatsResponse
+	28, // 39: amphora.ingester.v1.IngesterQuery.AllTenantStats:output_type -> amphora.ingester.v1.AllTenantStatsResponse
+	29, // [29:40] is the sub-list for method output_type
+	18, // [18:29] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_ingester_proto_init() }
@@ -1941,7 +2048,7 @@ func file_ingester_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ingester_proto_rawDesc), len(file_ingester_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -62,13 +62,7 @@ func (r *receiver) add(p *querypb.Part) error {
 		r.res.Samples = stats.QuerySamples{TotalSamples: p.Samples, TotalSamplesPerStep: p.SamplesPerStep,
 			SamplesRead: p.SamplesRead, SamplesReadPerStep: p.ReadPerStep, PeakSamples: int(p.PeakSamples)}
 	}
-	for _, n := range p.Notes {
-		kind := annotations.PromQLWarning
-		if n.Info {
-			kind = annotations.PromQLInfo
-		}
-		r.res.Warnings.Add(&note{text: n.Text, positioned: n.Positioned, kind: kind})
-	}
+	AddNotes(&r.res.Warnings, p.Notes)
 	for _, s := range p.Series {
 		one, err := r.series(s)
 		if err != nil {
@@ -77,6 +71,17 @@ func (r *receiver) add(p *querypb.Part) error {
 		r.matrix = append(r.matrix, one)
 	}
 	return nil
+}
+
+// AddNotes adds annotations that were put into words.
+func AddNotes(ws *annotations.Annotations, notes []*querypb.Note) {
+	for _, n := range notes {
+		kind := annotations.PromQLWarning
+		if n.Info {
+			kind = annotations.PromQLInfo
+		}
+		ws.Add(&note{text: n.Text, positioned: n.Positioned, kind: kind})
+	}
 }
 
 func (r *receiver) series(s *querypb.Series) (promql.Series, error) {
@@ -101,7 +106,7 @@ func (r *receiver) series(s *querypb.Series) (promql.Series, error) {
 	at = 0
 	for i, d := range s.HistogramTimes {
 		at += d
-		h, err := histogramFromWire(s.Histograms[i])
+		h, err := HistogramFromWire(s.Histograms[i])
 		if err != nil {
 			return out, err
 		}
@@ -110,7 +115,8 @@ func (r *receiver) series(s *querypb.Series) (promql.Series, error) {
 	return out, nil
 }
 
-func histogramFromWire(p *querypb.Histogram) (*histogram.FloatHistogram, error) {
+// HistogramFromWire returns the histogram of a message, which shares its memory. Errors: Internal.
+func HistogramFromWire(p *querypb.Histogram) (*histogram.FloatHistogram, error) {
 	if p == nil {
 		return nil, errs.New(errs.Internal, "a histogram of an answer is empty")
 	}

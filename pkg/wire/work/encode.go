@@ -57,15 +57,22 @@ type encoder struct {
 	size int
 }
 
-func (e *encoder) notes(r *Result, text string) {
-	p := e.part
-	for _, raw := range slices.Sorted(maps.Keys(r.Warnings)) {
-		err := r.Warnings[raw]
+// NotesToWire returns annotations in words. text is what their positions refer to.
+func NotesToWire(ws annotations.Annotations, text string) []*querypb.Note {
+	var out []*querypb.Note
+	for _, raw := range slices.Sorted(maps.Keys(ws)) {
+		err := ws[raw]
 		if x, ok := errors.AsType[positioned](err); ok {
 			x.SetQuery(text)
 		}
-		p.Notes = append(p.Notes, &querypb.Note{Info: errors.Is(err, annotations.PromQLInfo), Text: raw, Positioned: err.Error()})
+		out = append(out, &querypb.Note{Info: errors.Is(err, annotations.PromQLInfo), Text: raw, Positioned: err.Error()})
 	}
+	return out
+}
+
+func (e *encoder) notes(r *Result, text string) {
+	p := e.part
+	p.Notes = NotesToWire(r.Warnings, text)
 	p.Samples, p.SamplesPerStep = r.Samples.TotalSamples, r.Samples.TotalSamplesPerStep
 	p.SamplesRead, p.ReadPerStep = r.Samples.SamplesRead, r.Samples.SamplesReadPerStep
 	p.PeakSamples, p.FetchedSeries = int64(r.Samples.PeakSamples), r.Series
@@ -94,7 +101,7 @@ func (e *encoder) series(s *promql.Series) error {
 	}
 	last := int64(0)
 	for _, p := range s.Histograms {
-		h := histogramToWire(p.H)
+		h := HistogramToWire(p.H)
 		out.HistogramTimes = append(out.HistogramTimes, p.T-last)
 		out.Histograms = append(out.Histograms, h)
 		last = p.T
@@ -107,7 +114,8 @@ func (e *encoder) series(s *promql.Series) error {
 	return nil
 }
 
-func histogramToWire(h *histogram.FloatHistogram) *querypb.Histogram {
+// HistogramToWire returns a histogram as a message, which shares its memory.
+func HistogramToWire(h *histogram.FloatHistogram) *querypb.Histogram {
 	return &querypb.Histogram{
 		ResetHint: uint32(h.CounterResetHint), Schema: h.Schema, ZeroThreshold: h.ZeroThreshold, ZeroCount: h.ZeroCount, Count: h.Count, Sum: h.Sum,
 		PositiveSpans: spansToWire(h.PositiveSpans), NegativeSpans: spansToWire(h.NegativeSpans),

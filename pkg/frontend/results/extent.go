@@ -1,0 +1,226 @@
+package results
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql"
+
+	"github.com/amphora-metrics/amphora/pkg/wire/changes"
+	"github.com/amphora-metrics/amphora/pkg/wire/querypb"
+)
+
+// skew is how far apart the clocks of processes may be, and the moments at which the replicas of a
+// sample take it.
+const skew = 30 * time.Second
+
+// Extent is an answer for the times Start, Start+Step and so on to End, in milliseconds.
+type Extent struct {
+	Start, End int64
+	At         int64 // what it was made of was read then or later
+	Series     promql.Matrix
+	Notes      []*querypb.Note
+}
+
+// Grid is the times that all extents of an answer have in common.
+type Grid struct {
+	Step  int64 // 0: there is one time
+	Phase int64 // one of the times
+}
+
+// up returns the first time of the grid from t on, and down the last one up to t.
+func (g Grid) up(t int64) int64 {
+	if g.Step == 0 {
+		return g.Phase
+	}
+	return t + mod(g.Phase-t, g.Step)
+}
+
+func (g Grid) down(t int64) int64 {
+	if g.Step == 0 {
+		return g.Phase
+	}
+	return t - mod(t-g.Phase, g.Step)
+}
+
+func mod(a, b int64) int64 { return (a%b + b) % b }
+
+// Reach is where the samples lie that an answer is made of: for one at time t, from t-Back to
+// t+Ahead, and if Fixed from MinTime to MaxTime whatever t is. All are milliseconds.
+type Reach struct {
+	Back, Ahead      int64
+	Fixed            bool
+	MinTime, MaxTime int64
+}
+
+// Span is the times Start <= t <= End.
+type Span struct{ Start, End int64 }
+
+// farAway is later than any sample, and so early that no sum with it overflows.
+const farAway = 1 << 60
+
+// touched returns the times of which the answers are made of samples between mint and maxt; all is
+// true if those of every time are.
+func (r Reach) touched(mint, maxt int64) (s Span, all bool) {
+	mint, maxt = max(mint, -farAway), min(maxt, farAway)
+	return Span{mint - r.Ahead, maxt + r.Back}, r.Fixed && mint <= r.MaxTime && r.MinTime <= maxt
+}
+
+// Rules say what of kept answers may be given.
+type Rules struct {
+	Reach Reach
+	Log   changes.Log
+	Now   int64
+	// Floor: samples before it are not shown any more. 0: all are.
+	Floor int64
+	// Lapses are ages in milliseconds at which some samples cease to be shown.
+	Lapses []int64
+}
+
+// Holds returns the times of e of which the answers are what they would be now, in order.
+func (r *Rules) Holds(e *Extent, g Grid) []Span {
+	if e.At-skew.Milliseconds() < r.Log.Since {
+		return nil
+	}
+	left := []Span{{e.Start, e.End}}
+	remove := func(mint, maxt int64) {
+		if s, all := r.Reach.touched(mint, maxt); all {
+			left = nil
+		} else {
+			left = without(left, s, g)
+		}
+	}
+	for _, c := range r.Log.Changes {
+		if c.At >= e.At-skew.Milliseconds() {
+			remove(c.MinTime, c.MaxTime)
+		}
+	}
+	for _, age := range r.Lapses {
+		// What was older than that then was hidden already.
+		remove(e.At-skew.Milliseconds()-age, r.Now+skew.Milliseconds()-age)
+	}
+	if r.Floor != 0 {
+		s, all := r.Reach.touched(r.Floor, r.Floor)
+		if all || r.Reach.Fixed && r.Reach.MinTime < r.Floor {
+			return nil
+		}
+		left = without(left, Span{min(e.Start, s.Start), s.End}, g)
+	}
+	return left
+}
+
+// without takes the times of s out of spans.
+func without(spans []Span, s Span, g Grid) []Span {
+	var out []Span
+	for _, a := range spans {
+		if s.Start > a.End || s.End < a.Start {
+			out = append(out, a)
+			continue
+		}
+		if g.Step == 0 {
+			continue
+		}
+		if before := (Span{a.Start, g.down(s.Start - 1)}); before.Start <= before.End {
+			out = append(out, before)
+		}
+		if after := (Span{g.up(s.End + 1), a.End}); after.Start <= after.End {
+			out = append(out, after)
+		}
+	}
+	return out
+}
+
+// Cut returns e between two times of its grid. The values are shared.
+func (e *Extent) Cut(s Span) Extent {
+	out := Extent{Start: max(e.Start, s.Start), End: min(e.End, s.End), At: e.At, Notes: e.Notes}
+	if out.Start == e.Start && out.End == e.End {
+		out.Series = e.Series
+		return out
+	}
+	for _, one := range e.Series {
+		c := promql.Series{Metric: one.Metric}
+		from, _ := slices.BinarySearchFunc(one.Floats, out.Start, func(p promql.FPoint, t int64) int { return cmp.Compare(p.T, t) })
+		to, _ := slices.BinarySearchFunc(one.Floats, out.End+1, func(p promql.FPoint, t int64) int { return cmp.Compare(p.T, t) })
+		c.Floats = one.Floats[from:to:to]
+		from, _ = slices.BinarySearchFunc(one.Histograms, out.Start, func(p promql.HPoint, t int64) int { return cmp.Compare(p.T, t) })
+		to, _ = slices.BinarySearchFunc(one.Histograms, out.End+1, func(p promql.HPoint, t int64) int { return cmp.Compare(p.T, t) })
+		c.Histograms = one.Histograms[from:to:to]
+		if len(c.Floats)+len(c.Histograms) > 0 {
+			out.Series = append(out.Series, c)
+		}
+	}
+	return out
+}
+
+// mostExtents bounds the extents of one item. More come of windows that jump about.
+const mostExtents = 16
+
+// Join puts extents that follow each other together and forgets the shortest of too many. They must
+// not overlap.
+func Join(list []Extent, g Grid) []Extent {
+	slices.SortFunc(list, func(a, b Extent) int { return cmp.Compare(a.Start, b.Start) })
+	var out []Extent
+	for at := 0; at < len(list); {
+		next := at + 1
+		for next < len(list) && list[next].Start == list[next-1].End+g.Step && sameNotes(list[next].Notes, list[at].Notes) {
+			next++
+		}
+		out = append(out, joined(list[at:next]))
+		at = next
+	}
+	for len(out) > mostExtents {
+		short := 0
+		for i := range out {
+			if out[i].End-out[i].Start < out[short].End-out[short].Start {
+				short = i
+			}
+		}
+		out = slices.Delete(out, short, short+1)
+	}
+	return out
+}
+
+func joined(list []Extent) Extent {
+	if len(list) == 1 {
+		return list[0]
+	}
+	out := Extent{Start: list[0].Start, End: list[len(list)-1].End, At: list[0].At, Notes: list[0].Notes}
+	parts := make([]promql.Matrix, len(list))
+	for i, e := range list {
+		out.At, parts[i] = min(out.At, e.At), e.Series
+	}
+	out.Series = Append(parts)
+	return out
+}
+
+func sameNotes(a, b []*querypb.Note) bool {
+	return slices.EqualFunc(a, b, func(a, b *querypb.Note) bool { return a.Text == b.Text && a.Positioned == b.Positioned })
+}
+
+// Append puts the matrices of times that follow each other together, sorted by labels.
+func Append(parts []promql.Matrix) promql.Matrix {
+	if len(parts) == 1 {
+		return parts[0]
+	}
+	at := map[uint64][]int{}
+	var out promql.Matrix
+	for _, m := range parts {
+	next:
+		for _, s := range m {
+			h := s.Metric.Hash()
+			for _, i := range at[h] {
+				if labels.Equal(out[i].Metric, s.Metric) {
+					out[i].Floats = append(out[i].Floats, s.Floats...)
+					out[i].Histograms = append(out[i].Histograms, s.Histograms...)
+					continue next
+				}
+			}
+			at[h] = append(at[h], len(out))
+			out = append(out, promql.Series{Metric: s.Metric, Floats: slices.Clone(s.Floats), Histograms: slices.Clone(s.Histograms)})
+		}
+	}
+	slices.SortFunc(out, func(a, b promql.Series) int { return labels.Compare(a.Metric, b.Metric) })
+	return out
+}
