@@ -109,7 +109,11 @@ func (a *API) byMethod(rows []int, label string, handlers []Handler) http.Handle
 
 // noSuchCall answers what looks like a call of the control plane and is none.
 func noSuchCall(w http.ResponseWriter, r *http.Request) error {
-	writeAWSError(w, http.StatusNotFound, "UnknownOperationException", "there is no operation "+r.Method+" "+r.URL.Path)
+	text := "there is no operation " + r.Method + " " + r.URL.Path
+	if strings.Contains(r.URL.Path, "/anomalydetectors") {
+		text = "anomaly detectors do not exist here; alerting rules over avg_over_time and stddev_over_time do what most of them do"
+	}
+	writeAWSError(w, http.StatusNotFound, "UnknownOperationException", text)
 	return nil
 }
 

@@ -42,6 +42,7 @@ func controlRoutes() []Route {
 		config  = one + "/configuration"
 		policy  = one + "/policy"
 		tags    = "/tags/{resourceArn...}"
+		scraper = "/scrapers/{scraperId}"
 	)
 	return []Route{
 		operation("POST", "/workspaces", "CreateWorkspace", "Make a workspace."),
@@ -74,6 +75,15 @@ func controlRoutes() []Route {
 		operation("PUT", policy, "PutResourcePolicy", "Set the resource policy of a workspace."),
 		operation("GET", policy, "DescribeResourcePolicy", "The resource policy of a workspace."),
 		operation("DELETE", policy, "DeleteResourcePolicy", "Delete the resource policy of a workspace."),
+		operation("POST", "/scrapers", "CreateScraper", "Make a scraper, which writes into a workspace."),
+		operation("GET", "/scrapers", "ListScrapers", "Scrapers of the account: `status`, `sourceArn`, `destinationArn` and `alias`, which may repeat, `maxResults`, `nextToken`."),
+		operation("GET", scraper, "DescribeScraper", "A scraper."),
+		operation("PUT", scraper, "UpdateScraper", "Change a scraper."),
+		operation("DELETE", scraper, "DeleteScraper", "Delete a scraper."),
+		operation("GET", "/scraperconfiguration", "GetDefaultScraperConfiguration", "A configuration to begin with."),
+		operation("PUT", scraper+"/logging-configuration", "UpdateScraperLoggingConfiguration", "Say which parts of a scraper tell in the log what they do."),
+		operation("GET", scraper+"/logging-configuration", "DescribeScraperLoggingConfiguration", "Which parts of a scraper tell in the log what they do."),
+		operation("DELETE", scraper+"/logging-configuration", "DeleteScraperLoggingConfiguration", "Let a scraper be silent."),
 	}
 }
 

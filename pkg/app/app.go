@@ -81,6 +81,7 @@ type parts struct {
 	elections       part[*ha.Tracker]
 	replicas        part[*transport.Replicas]
 	rules           ruleParts
+	scrapers        scraperParts
 	clients         part[*transport.Clients]
 	bucket          part[objstore.InstrumentedBucket]
 	storeRing       part[*ring.Ring]

@@ -84,7 +84,7 @@ func TestSpreadMinimizingNeedsNumbersAndZones(t *testing.T) {
 
 func TestTargetsResolve(t *testing.T) {
 	for names, want := range map[string]string{
-		"all": "ingester store-gateway distributor query-scheduler querier query-frontend compactor ruler alertmanager control", "backend": "store-gateway compactor ruler alertmanager control", "write": "ingester distributor", "read": "store-gateway query-scheduler querier query-frontend",
+		"all": "ingester store-gateway distributor query-scheduler querier query-frontend compactor ruler alertmanager scraper control", "backend": "store-gateway compactor ruler alertmanager scraper control", "write": "ingester distributor", "read": "store-gateway query-scheduler querier query-frontend",
 		"querier,ingester": "ingester querier", "write,distributor": "ingester distributor",
 	} {
 		ts, err := resolve(strings.Split(names, ","))

@@ -50,7 +50,6 @@ type Config struct {
 	BucketIndex     BlocksConfig
 	Compactor       compactor.Config
 	CompactorRing   CompactorRingConfig
-	Control         control.Config
 	Distributor     distributor.Config
 	Ingester        ingester.Config
 	Querier         querier.Config
@@ -58,6 +57,13 @@ type Config struct {
 	Reads           ReadsConfig
 
 	AlertsConfig
+	ControlConfig
+}
+
+// ControlConfig is of the control plane and of the scrapers that it has made.
+type ControlConfig struct {
+	Control  control.Config
+	Scrapers ScraperConfig
 }
 
 // AlertsConfig is of the alertmanager and of its place among its peers.
@@ -101,6 +107,7 @@ func (c *Config) Declare(s *config.Set) {
 	s.Mount("alertmanager", &c.Alertmanager)
 	s.Mount("alertmanager.sharding_ring", &c.AlertRing)
 	s.Mount("control", &c.Control)
+	s.Mount("", &c.Scrapers)
 	s.Mount("limits", &c.Limits)
 	s.Mount("runtime_config", &c.Runtime)
 }

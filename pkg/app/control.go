@@ -31,10 +31,15 @@ func (a *App) control() (*control.Control, error) {
 		if err != nil {
 			return nil, err
 		}
+		changed, err := a.scrapersChanged()
+		if err != nil {
+			return nil, err
+		}
 		c := control.New(a.cfg.Control, control.Deps{
 			Documents: docs, Region: a.region(), Account: a.accountOf, Log: a.log, Reg: a.reg,
 			RulesKey: ruler.DocumentKey, RulesName: ruler.NamespaceOf, CheckRules: check,
 			DefinitionKey: definitionKey, CheckDefinition: a.checkDefinition, CheckLimits: limits.Check,
+			CheckScrape: a.checkScrape, ScrapersChanged: changed,
 			Purge: func(ctx context.Context, id tenant.ID) error { return purge(ctx, b, id) },
 		})
 		return c, a.serve("control", c)

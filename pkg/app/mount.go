@@ -183,7 +183,7 @@ func (a *App) ready(ctx context.Context) error {
 		}
 		return a.inOwnView()
 	}
-	if a.cfg.runs("distributor") || a.cfg.runs("querier") || a.cfg.runs("ruler") {
+	if a.cfg.runs("distributor") || a.cfg.runs("querier") || a.cfg.runs("ruler") || a.cfg.runs("scraper") {
 		return a.knowsIngesters()
 	}
 	return nil

@@ -15,10 +15,10 @@ type target struct {
 
 // targetDocs is every name that -target accepts, in the order in which parts start.
 var targetDocs = []target{
-	{"all", []string{"ingester", "store-gateway", "distributor", "query-scheduler", "querier", "query-frontend", "compactor", "ruler", "alertmanager", "control"}, "Everything in one process."},
+	{"all", []string{"ingester", "store-gateway", "distributor", "query-scheduler", "querier", "query-frontend", "compactor", "ruler", "alertmanager", "scraper", "control"}, "Everything in one process."},
 	{"write", []string{"ingester", "distributor"}, "The write path."},
 	{"read", []string{"store-gateway", "query-scheduler", "querier", "query-frontend"}, "The read path."},
-	{"backend", []string{"store-gateway", "compactor", "ruler", "alertmanager", "control"}, "What works on object storage, and rules."},
+	{"backend", []string{"store-gateway", "compactor", "ruler", "alertmanager", "scraper", "control"}, "What works on object storage, rules and scrapers."},
 	{gatewayTarget, []string{}, "Finds out who calls and what they may do, and passes requests on. A process with the target all has one."},
 	{"ingester", nil, "Keeps recent samples, cuts them into blocks and ships these."},
 	{"store-gateway", nil, "Reads blocks in object storage for queriers."},
@@ -29,6 +29,7 @@ var targetDocs = []target{
 	{"compactor", nil, "Merges, splits and deletes blocks in object storage, and keeps the bucket indexes."},
 	{"ruler", nil, "Evaluates recording and alerting rules."},
 	{"alertmanager", nil, "Groups, silences and inhibits alerts, and notifies receivers."},
+	{"scraper", nil, "Runs managed scrapers, which discover targets and collect their metrics into workspaces."},
 	{"control", nil, "Serves the control plane: workspaces with their rules, definitions, tags and limits."},
 }
 
@@ -45,6 +46,7 @@ func builders() map[string]func(*App) error {
 		"alertmanager":  (*App).buildAlertmanager,
 		"querier":       (*App).buildQuerier,
 		"compactor":     func(a *App) error { _, err := a.compactor(); return err },
+		"scraper":       (*App).buildScraper,
 		"control":       func(a *App) error { _, err := a.control(); return err },
 	}
 }

@@ -36,6 +36,10 @@ type Deps struct {
 	CheckDefinition func(id tenant.ID, data []byte) error
 	// CheckLimits says what is wrong with a runtime file that comes from the place name.
 	CheckLimits func(name string, data []byte) error
+	// CheckScrape says what is wrong with the configuration of a scraper. Errors: Invalid.
+	CheckScrape func(data []byte) error
+	// ScrapersChanged tells the scrapers of this process that there is something to do; nil: it has none.
+	ScrapersChanged func()
 	// Purge begins the deletion of all blocks of a tenant.
 	Purge func(ctx context.Context, id tenant.ID) error
 	Log   *slog.Logger
@@ -71,6 +75,7 @@ const (
 	workspacesPrefix = "control/workspaces/"
 	companionsPrefix = "control/companions/"
 	withdrawnPrefix  = "control/withdrawn/"
+	scrapersPrefix   = "control/scrapers/"
 )
 
 func accountKey(account string) string { return accountsPrefix + account + ".json" }

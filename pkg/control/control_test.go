@@ -69,7 +69,13 @@ func newPlane(t *testing.T, cfg Config, replicas int) *plane {
 				}
 				return nil
 			},
-			CheckLimits:     limits.Check,
+			CheckLimits: limits.Check,
+			CheckScrape: func(data []byte) error {
+				if bytes.Contains(data, []byte("wrong")) {
+					return errs.New(errs.Invalid, "line 1: wrong")
+				}
+				return nil
+			},
 			DefinitionKey:   func(id tenant.ID) string { return "alerts/" + string(id) },
 			CheckDefinition: func(tenant.ID, []byte) error { return nil },
 			Purge:           func(_ context.Context, id tenant.ID) error { p.purged = append(p.purged, string(id)); return nil },
@@ -286,6 +292,19 @@ func TestListingsGoOnWhereTheyStopped(t *testing.T) {
 	p.account = "999999999999"
 	if l := p.call(0, "ListWorkspaces", "GET", "/workspaces", nil); len(l.at("workspaces").([]any)) != 0 {
 		t.Errorf("another account sees %v", l.body)
+	}
+}
+
+func TestAListingLeavesOutWhatIsDeletedMeanwhile(t *testing.T) {
+	p := newPlane(t, Config{}, 1)
+	p.create(m{"alias": "stays"})
+	gone := p.create(m{"alias": "goes"})
+	if err := p.replicas[0].drop(t.Context(), workspaceKey(gone)); err != nil {
+		t.Fatal(err)
+	}
+	l := p.want(p.call(0, "ListWorkspaces", "GET", "/workspaces", nil), 200, "")
+	if ws := l.at("workspaces").([]any); len(ws) != 1 || ws[0].(m)["alias"] != "stays" {
+		t.Errorf("listed %v", l.body)
 	}
 }
 

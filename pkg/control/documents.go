@@ -21,10 +21,11 @@ const (
 	purged   = "PURGED"
 )
 
-// account lists the workspaces of an account, so that their number is checked and a client token is
+// account lists the workspaces and scrapers of an account, so that their number is checked and a client token is
 // kept in the same swap.
 type account struct {
 	Workspaces []entry `json:"workspaces"`
+	Scrapers   []entry `json:"scrapers,omitempty"`
 	Tokens     tokens  `json:"tokens,omitempty"`
 }
 

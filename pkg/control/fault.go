@@ -18,6 +18,9 @@ type fault struct {
 
 func (f *fault) Error() string { return f.text }
 
+// Unwrap gives f its kind.
+func (f *fault) Unwrap() error { return errs.New(f.kind, "%s", f.text) }
+
 // invalid says that a member of the request is wrong.
 func invalid(field, text string) error {
 	return &fault{errs.Invalid, text, map[string]any{

@@ -102,6 +102,33 @@ func (c *Control) cleanAll(ctx context.Context) error {
 			failed = errors.Join(failed, fmt.Errorf("workspace %s: %w", id, err))
 		}
 	}
+	return errors.Join(failed, c.cleanScrapers(ctx))
+}
+
+// cleanScrapers ends deletions of scrapers that were cut short.
+func (c *Control) cleanScrapers(ctx context.Context) error {
+	entries, err := c.deps.Documents.List(ctx, scrapersPrefix)
+	if err != nil {
+		return err
+	}
+	var failed error
+	for _, e := range entries {
+		if c.seen.settled(e) {
+			continue
+		}
+		var d scraperDoc
+		v, err := c.read(ctx, e.Key, &d)
+		switch {
+		case err != nil || v == "":
+		case d.State == deleting:
+			err = c.forgetScraper(ctx, d.Account, d.ID, func(*tokens) {})
+		default:
+			c.seen.settle(e)
+		}
+		if err != nil {
+			failed = errors.Join(failed, fmt.Errorf("scraper %s: %w", d.ID, err))
+		}
+	}
 	return failed
 }
 

@@ -40,5 +40,16 @@ func operations() map[string]handler {
 		"PutResourcePolicy":      putPolicy,
 		"DescribeResourcePolicy": describePolicy,
 		"DeleteResourcePolicy":   deletePolicy,
+
+		"CreateScraper":                  createScraper,
+		"UpdateScraper":                  updateScraper,
+		"DescribeScraper":                describeScraper,
+		"ListScrapers":                   listScrapers,
+		"DeleteScraper":                  deleteScraper,
+		"GetDefaultScraperConfiguration": defaultScraperConfiguration,
+
+		"UpdateScraperLoggingConfiguration":   putScraperLogging,
+		"DescribeScraperLoggingConfiguration": describeScraperLogging,
+		"DeleteScraperLoggingConfiguration":   deleteScraperLogging,
 	}
 }

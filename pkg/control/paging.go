@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// entry is a workspace in the list of its account.
+// entry is a workspace or a scraper in the list of its account.
 type entry struct {
 	ID string    `json:"id"`
 	At time.Time `json:"at"`
@@ -16,10 +16,10 @@ type entry struct {
 
 // after returns a time for a new entry that is later than those of all others, so that a listing that
 // goes on behind an entry misses none.
-func (a *account) after(now time.Time) time.Time {
+func after(list []entry, now time.Time) time.Time {
 	now = now.Truncate(time.Millisecond)
-	if n := len(a.Workspaces); n > 0 && !now.After(a.Workspaces[n-1].At) {
-		return a.Workspaces[n-1].At.Add(time.Millisecond)
+	if n := len(list); n > 0 && !now.After(list[n-1].At) {
+		return list[n-1].At.Add(time.Millisecond)
 	}
 	return now
 }

@@ -21,10 +21,12 @@ func (x *call) resourceARN() (string, error) {
 	return text, nil
 }
 
-// tagged is a resource that has tags: a workspace, or one of its rule files.
+// tagged is a resource that has tags: a workspace, one of its rule files, or a scraper.
 type tagged struct {
-	arn, workspace string
-	namespace      *kept // nil: the workspace itself
+	arn       string
+	workspace string // empty: it is a scraper
+	scraper   string
+	namespace *kept // nil: the workspace itself
 }
 
 // tagged resolves the ARN of the path to a resource of the caller.
@@ -33,14 +35,20 @@ func (c *Control) tagged(x *call) (tagged, error) {
 	if err != nil {
 		return tagged{}, err
 	}
-	m := regexp.MustCompile(`^arn:aws[-a-z]*:aps:[-a-z0-9]*:([0-9]{12}):(workspace|rulegroupsnamespace)/([^/]+)(?:/(.+))?$`).FindStringSubmatch(arn)
-	if m == nil || (m[2] == workspaceKind) != (m[4] == "") {
-		return tagged{}, invalid("resourceArn", "resourceArn "+arn+" names no workspace and no rule groups namespace")
+	m := regexp.MustCompile(`^arn:aws[-a-z]*:aps:[-a-z0-9]*:([0-9]{12}):(workspace|rulegroupsnamespace|scraper)/([^/]+)(?:/(.+))?$`).FindStringSubmatch(arn)
+	if m == nil || (m[2] == namespaceKind) != (m[4] != "") {
+		return tagged{}, invalid("resourceArn", "resourceArn "+arn+" names no workspace, no rule groups namespace and no scraper")
 	}
-	t := tagged{arn: arn, workspace: m[3]}
 	if m[1] != x.account {
 		return tagged{}, missing(m[2], arn)
 	}
+	if m[2] == scraperKind {
+		if _, err := c.ownScraper(x.r.Context(), x, m[3]); err != nil {
+			return tagged{}, err
+		}
+		return tagged{arn: arn, scraper: m[3]}, nil
+	}
+	t := tagged{arn: arn, workspace: m[3]}
 	if _, err := c.own(x.r.Context(), x, t.workspace); err != nil {
 		return tagged{}, missing(m[2], arn)
 	}
@@ -73,6 +81,15 @@ func (c *Control) retag(ctx context.Context, t tagged, change func(tags map[stri
 	}
 	if t.namespace != nil {
 		_, err := update(ctx, c, t.namespace.companion(), func(m *companion, _ bool) (bool, error) { return true, edit(&m.Tags) })
+		return err
+	}
+	if t.scraper != "" {
+		_, err := update(ctx, c, scraperKey(t.scraper), func(d *scraperDoc, exists bool) (bool, error) {
+			if !exists || d.State != active {
+				return false, missing(scraperKind, t.arn)
+			}
+			return true, edit(&d.Tags)
+		})
 		return err
 	}
 	_, err := update(ctx, c, workspaceKey(t.workspace), func(w *workspace, exists bool) (bool, error) {
@@ -135,19 +152,27 @@ func listTags(c *Control, x *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	var tags map[string]string
-	if t.namespace != nil {
+	tags, err := c.tagsOf(x, t)
+	return reply{http.StatusOK, map[string]any{"tags": orNone(tags)}}, err
+}
+
+func (c *Control) tagsOf(x *call, t tagged) (map[string]string, error) {
+	ctx := x.r.Context()
+	switch {
+	case t.namespace != nil:
 		var m companion
-		_, err = c.read(x.r.Context(), t.namespace.companion(), &m)
-		tags = m.Tags
-	} else {
-		var w *workspace
-		if w, err = c.own(x.r.Context(), x, t.workspace); err == nil {
-			tags = w.Tags
+		_, err := c.read(ctx, t.namespace.companion(), &m)
+		return m.Tags, err
+	case t.scraper != "":
+		d, err := c.ownScraper(ctx, x, t.scraper)
+		if err != nil {
+			return nil, err
 		}
+		return d.Tags, nil
 	}
-	if tags == nil {
-		tags = map[string]string{}
+	w, err := c.own(ctx, x, t.workspace)
+	if err != nil {
+		return nil, err
 	}
-	return reply{http.StatusOK, map[string]any{"tags": tags}}, err
+	return w.Tags, nil
 }

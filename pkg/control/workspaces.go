@@ -180,7 +180,7 @@ func createWorkspace(c *Control, x *call) (reply, error) {
 		}
 		out.ID = "ws-" + uuid.NewString()
 		out.ARN = c.arn(x.account, workspaceKind, out.ID)
-		a.Workspaces = append(a.Workspaces, entry{out.ID, a.after(made)})
+		a.Workspaces = append(a.Workspaces, entry{out.ID, after(a.Workspaces, made)})
 		raw, err := json.Marshal(out)
 		if err != nil {
 			return false, err

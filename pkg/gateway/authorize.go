@@ -76,6 +76,8 @@ func (g *Gateway) authorizeProcess(r *http.Request, c *call) error {
 		resource, account = g.prefix(p.Account)+"/*/workspaces", p.Account
 		if arn := c.target.values.of("resourceArn"); arn != "" {
 			resource = arn
+		} else if id := c.target.values.of("scraperId"); id != "" {
+			resource = g.prefix(p.Account) + "scraper/" + id
 		}
 	}
 	req := g.request(r, c, resource, account)
