@@ -32,7 +32,7 @@ REVISION ?= $(shell git rev-parse --verify -q HEAD)
 LDFLAGS  := -s -w $(if $(VERSION),-X $(BUILD).version=$(VERSION)) $(if $(REVISION),-X $(BUILD).revision=$(REVISION))
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test race lint lint-tool bench bench-write bench-query bench-tenants fuzz cluster docs proto images clean tools
+.PHONY: console console-check help run build test race lint lint-tool bench bench-write bench-query bench-tenants fuzz cluster docs proto images clean tools
 
 help: ## Say what each verb does.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {sub(/:.*/, "", $$1); printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +88,20 @@ cluster: build tools ## Start a cluster with an S3 server on loopback, and a pag
 
 docs: ## Write docs/reference from the tables in the code.
 	go run ./tools/docs
+
+# npm installs exactly what the lock file says, and runs no scripts of packages.
+console/node_modules/.package-lock.json: console/package-lock.json
+	cd console && npm ci --ignore-scripts --silent
+	@touch $@
+
+console: console/node_modules/.package-lock.json ## Build the console in the browser from console/ into pkg/console/dist; needs npm.
+	cd console && npm run --silent build -- --logLevel warn
+
+console-check: console/node_modules/.package-lock.json ## Prove that pkg/console/dist is what console/ builds; needs npm.
+	@rm -rf console/dist-check
+	cd console && CONSOLE_OUT=dist-check npm run --silent build -- --logLevel warn
+	diff -r console/dist-check pkg/console/dist || { echo 'pkg/console/dist is not what console/ builds: make console'; exit 1; }
+	@rm -rf console/dist-check
 
 proto: $(TOOLS)/protoc-gen-go-$(PROTOC_GO) $(TOOLS)/protoc-gen-go-grpc-$(PROTOC_GRPC) $(TOOLS)/protoc-gen-go-vtproto-$(PROTOC_VT) ## Generate code from pkg/wire/*/*.proto.
 	@set -e; for f in pkg/wire/*/*.proto; do \

@@ -69,6 +69,7 @@ type Deps struct {
 	Memberlist http.Handler // a page made elsewhere
 
 	Callers CallerDeps
+	Console Handler // of everything below /console
 
 	Rings
 }

@@ -89,6 +89,7 @@ func everything(t testing.TB, f *fakes) Deps {
 		Ready:    func(context.Context) error { return nil },
 		Services: func() []admin.Service { return nil },
 		Callers:  CallerDeps{func(http.ResponseWriter, *http.Request) error { return nil }, func(http.ResponseWriter, *http.Request) error { return nil }},
+		Console:  func(http.ResponseWriter, *http.Request) error { return nil },
 		Config:   f.yaml, RuntimeConfig: f.yaml,
 		Blocks: BlockDeps{Uploads: noBlocks{}, Deletions: noBlocks{}, SeriesDeletions: noBlocks{}, Planner: noBlocks{}, Stored: noBlocks{},
 			Marks: noBlocks{}, StoreShutdown: f, History: noBlocks{}},

@@ -405,7 +405,7 @@ var Routes = append([]Route{
 		bind: func(a *API) Handler {
 			return a.alertPage(func(d *AlertmanagerDeps) Handler { return admin.ChangeSilences(d.Pages) })
 		}},
-}, controlRoutes()...)
+}, append(consoleRoutes(), controlRoutes()...)...)
 
 // serviceCall makes a handler of part, none of a part that the process does not have.
 func serviceCall[T comparable](part T, handler func(T) Handler) Handler {

@@ -42,6 +42,9 @@ func (a *App) mount() error {
 	if err := a.mountIdentities(&d); err != nil {
 		return err
 	}
+	if err := a.mountConsole(&d); err != nil {
+		return err
+	}
 	if err := a.mountPages(&d); err != nil {
 		return err
 	}
