@@ -88,10 +88,16 @@ type Alertmanager struct {
 
 	mu        sync.Mutex // guards what follows
 	instances map[tenant.ID]*instance
-	starting  map[tenant.ID]chan struct{} // closed when the start of a tenant has ended
+	turns     map[tenant.ID]chan struct{} // closed when the start or stop of a tenant has ended
 	known     map[tenant.ID]string        // versions of all configurations
-	wrong     map[tenant.ID]string        // versions of configurations that cannot be put in force
+	wrong     map[tenant.ID]refusal       // configurations that cannot be put in force
 	stopped   bool
+}
+
+// refusal is a configuration that cannot be put in force, and why.
+type refusal struct {
+	version string
+	why     error
 }
 
 // noReceiver is the configuration of tenants without one, if no file has another.
@@ -117,7 +123,7 @@ func New(cfg Config, deps Deps) (*Alertmanager, error) {
 	}
 	compat.InitFromFlags(deps.Logger.With("component", "alertmanager"), features)
 	m := &Alertmanager{cfg: cfg, deps: deps, log: deps.Logger.With("component", "alertmanager"), metrics: newMetrics(deps.Reg), external: external,
-		fallback: []byte(noReceiver), instances: map[tenant.ID]*instance{}, starting: map[tenant.ID]chan struct{}{}, known: map[tenant.ID]string{}, wrong: map[tenant.ID]string{}}
+		fallback: []byte(noReceiver), instances: map[tenant.ID]*instance{}, turns: map[tenant.ID]chan struct{}{}, known: map[tenant.ID]string{}, wrong: map[tenant.ID]refusal{}}
 	if m.rules, err = cfg.rules(); err != nil {
 		return nil, err
 	}
@@ -182,6 +188,7 @@ func (m *Alertmanager) sync(ctx context.Context, reason string) error {
 	}
 	m.mu.Lock()
 	m.known = known
+	maps.DeleteFunc(m.wrong, func(id tenant.ID, _ refusal) bool { _, has := known[id]; return !has })
 	m.mu.Unlock()
 	m.metrics.discovered.Set(float64(len(known)))
 	return m.place(ctx, reason)
@@ -209,7 +216,7 @@ func (m *Alertmanager) place(ctx context.Context, reason string) error {
 			continue
 		}
 		owned++
-		if in := here[id]; (in == nil || in.has() != version) && wrong[id] != version {
+		if in := here[id]; (in == nil || in.has() != version) && wrong[id].version != version {
 			start = append(start, id)
 		}
 	}
@@ -266,21 +273,38 @@ func (m *Alertmanager) instance(ctx context.Context, id tenant.ID) (*instance, e
 	return in, nil
 }
 
-// refresh reads the configuration of a tenant and puts it in force. One tenant is refreshed once at a
-// time; tenants do not wait for each other. Errors: Invalid, Unavailable.
+// refresh reads the configuration of a tenant and puts it in force. Errors: Invalid, Unavailable.
 func (m *Alertmanager) refresh(ctx context.Context, id tenant.ID) (*instance, error) {
+	end, err := m.turn(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	m.mu.Lock()
+	stopped := m.stopped
+	m.mu.Unlock()
+	if stopped {
+		return nil, errs.New(errs.Unavailable, "the alertmanager is stopping")
+	}
+	return m.load(ctx, id)
+}
+
+// turn returns once nobody else starts or stops the alertmanager of a tenant; the result lets the
+// next one go on. Tenants do not wait for each other.
+func (m *Alertmanager) turn(ctx context.Context, id tenant.ID) (end func(), err error) {
 	done := make(chan struct{})
 	for {
 		m.mu.Lock()
-		before := m.starting[id]
+		before := m.turns[id]
 		if before == nil {
-			if m.stopped {
-				m.mu.Unlock()
-				return nil, errs.New(errs.Unavailable, "the alertmanager is stopping")
-			}
-			m.starting[id] = done
+			m.turns[id] = done
 			m.mu.Unlock()
-			break
+			return func() {
+				m.mu.Lock()
+				delete(m.turns, id)
+				m.mu.Unlock()
+				close(done)
+			}, nil
 		}
 		m.mu.Unlock()
 		select {
@@ -289,13 +313,6 @@ func (m *Alertmanager) refresh(ctx context.Context, id tenant.ID) (*instance, er
 			return nil, context.Cause(ctx)
 		}
 	}
-	defer func() {
-		m.mu.Lock()
-		delete(m.starting, id)
-		m.mu.Unlock()
-		close(done)
-	}()
-	return m.load(ctx, id)
 }
 
 func (m *Alertmanager) load(ctx context.Context, id tenant.ID) (*instance, error) {
@@ -308,10 +325,13 @@ func (m *Alertmanager) load(ctx context.Context, id tenant.ID) (*instance, error
 		return nil, errs.New(errs.Unavailable, "read the configuration of tenant %s: %w", id, err)
 	}
 	m.mu.Lock()
-	in := m.instances[id]
+	in, wrong := m.instances[id], m.wrong[id]
 	m.mu.Unlock()
-	if in != nil && in.has() == version {
+	switch {
+	case in != nil && in.has() == version:
 		return in, nil
+	case wrong.why != nil && wrong.version == version:
+		return nil, wrong.why // it is not read again for every request
 	}
 	d, err := parse(data, m.rules, limits.View{}) // what was accepted once stays in force under lower limits
 	if err != nil {
@@ -324,6 +344,9 @@ func (m *Alertmanager) load(ctx context.Context, id tenant.ID) (*instance, error
 		}
 	}
 	if err := in.apply(d, version); err != nil {
+		if fresh {
+			in.alerts.Close()
+		}
 		return nil, m.refuse(id, version, err)
 	}
 	in.fallback.Store(none)
@@ -341,57 +364,79 @@ func (m *Alertmanager) load(ctx context.Context, id tenant.ID) (*instance, error
 // refuse notes that a configuration cannot be put in force, so that it is not tried again and again.
 func (m *Alertmanager) refuse(id tenant.ID, version string, err error) error {
 	m.metrics.applied.WithLabelValues(string(id)).Set(0)
+	err = fmt.Errorf("configuration of tenant %s: %w", id, err)
 	m.mu.Lock()
-	m.wrong[id] = version
-	m.mu.Unlock()
-	return fmt.Errorf("configuration of tenant %s: %w", id, err)
+	defer m.mu.Unlock()
+	m.wrong[id] = refusal{version, err}
+	return err
 }
 
 // has is the version of the configuration in force.
 func (in *instance) has() string {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.version
+	if v := in.version.Load(); v != nil {
+		return *v
+	}
+	return ""
 }
 
 // stopAll stops instances. The state of those whose configuration is gone is deleted.
 func (m *Alertmanager) stopAll(ctx context.Context, all []*instance) {
 	_ = concurrency.ForEachJob(ctx, len(all), startsAtOnce, func(ctx context.Context, i int) error {
-		in := all[i]
-		m.mu.Lock()
-		_, has := m.known[in.id]
-		current := m.instances[in.id] == in
-		delete(m.instances, in.id)
-		m.mu.Unlock()
-		if !current {
-			return nil
-		}
-		at := in.position()
-		stop, cancel := context.WithTimeout(ctx, stopMost)
-		defer cancel()
-		in.stop(stop, has)
-		m.tenants.remove(in.id)
-		m.metrics.applied.DeleteLabelValues(string(in.id))
-		if !has && at == 0 {
-			if err := m.deps.Bucket.Delete(stop, stateObject(in.id)); err != nil && !m.deps.Bucket.IsObjNotFoundErr(err) {
-				m.log.Warn("state of a tenant without configuration not deleted, it is of no use", "tenant", string(in.id), "err", err)
-			}
-		}
+		m.stopOne(ctx, all[i])
 		return nil
 	})
+}
+
+func (m *Alertmanager) stopOne(ctx context.Context, in *instance) {
+	end, err := m.turn(ctx, in.id)
+	if err != nil {
+		return // it is stopped the next time that somebody looks
+	}
+	defer end()
+	m.mu.Lock()
+	_, has := m.known[in.id]
+	current := m.instances[in.id] == in
+	if current {
+		delete(m.instances, in.id)
+	}
+	m.mu.Unlock()
+	if !current {
+		return
+	}
+	at := in.position()
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopMost)
+	defer cancel()
+	in.stop(stop, has)
+	m.tenants.remove(in.id)
+	m.metrics.applied.DeleteLabelValues(string(in.id))
+	if !has && at == 0 {
+		if err := m.deps.Bucket.Delete(stop, stateObject(in.id)); err != nil && !m.deps.Bucket.IsObjNotFoundErr(err) {
+			m.log.Warn("state of a tenant without configuration not deleted, it is of no use", "tenant", string(in.id), "err", err)
+		}
+	}
 }
 
 // end stops everything; the state of all tenants goes to object storage.
 func (m *Alertmanager) end(error) error {
 	m.mu.Lock()
 	m.stopped = true
+	for len(m.turns) > 0 { // who starts a tenant now is waited for, and nobody begins to
+		for _, done := range m.turns {
+			m.mu.Unlock()
+			<-done
+			m.mu.Lock()
+			break
+		}
+	}
 	var all []*instance
+	known := maps.Clone(m.known)
 	for _, in := range m.instances {
 		all = append(all, in)
 		if in.fallback.Load() {
-			m.known[in.id] = "" // kept
+			known[in.id] = "" // kept
 		}
 	}
+	m.known = known
 	m.mu.Unlock()
 	m.stopAll(context.Background(), all)
 	return nil

@@ -80,7 +80,8 @@ func (m *Alertmanager) Delete(ctx context.Context, id tenant.ID) error {
 // reload tells the replicas that a configuration changed. One that does not hear it finds out by
 // itself.
 func (m *Alertmanager) reload(ctx context.Context, id tenant.ID) {
-	ctx, cancel := context.WithTimeout(ctx, 2*peerCall)
+	// It is stored, so that a caller who goes away does not keep the replicas from it.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*peerCall)
 	defer cancel()
 	r, err := m.deps.Replicas(id)
 	if err != nil {

@@ -70,9 +70,9 @@ type instance struct {
 	fallback atomic.Bool  // runs with the fallback configuration
 	used     atomic.Int64 // Unix seconds of the last request
 
-	mu      sync.Mutex // guards apply
-	version string     // of the configuration in force
-	def     *definition
+	version atomic.Pointer[string] // of the configuration in force
+
+	mu sync.Mutex // guards apply
 
 	dispatcher atomic.Pointer[dispatch.Dispatcher]
 	inhibitor  atomic.Pointer[inhibit.Inhibitor]
@@ -196,7 +196,7 @@ func (in *instance) apply(d *definition, version string) error {
 	in.running.Go(func() { dispatcher.Run(time.Now()) })
 	dispatcher.WaitForLoading()
 	in.dispatcher.Store(dispatcher)
-	in.version, in.def = version, d
+	in.version.Store(&version)
 	return nil
 }
 

@@ -25,8 +25,9 @@ type replicas interface {
 	// wait is how long this replica lets those before it go first.
 	wait() time.Duration
 	// claim returns once no other replica notifies the receiver about the group, and what those that
-	// did logged is known here. The result gives it back.
-	claim(ctx context.Context, to *nflogpb.Receiver, group string) (release func(), err error)
+	// did logged is known here. The context ends when another replica takes over, and release gives it
+	// back.
+	claim(ctx context.Context, to *nflogpb.Receiver, group string) (held context.Context, release func(), err error)
 	// spread returns once what this replica logged has reached the others, or cannot.
 	spread()
 }
@@ -103,13 +104,13 @@ func (s *onceStage) Exec(ctx context.Context, l *slog.Logger, alerts ...*alert.A
 	}
 	defer s.sends.end()
 	group, _ := notify.GroupKey(ctx)
-	release, err := s.others.claim(ctx, s.to, group)
+	held, release, err := s.others.claim(ctx, s.to, group)
 	if err != nil {
 		s.note(outcomeFailed, "", fmt.Errorf("another replica was sending it all the time: %w", err), alerts)
 		return ctx, nil, err
 	}
 	defer release()
-	after, sent, err := s.send.Exec(ctx, l, alerts...)
+	after, sent, err := s.send.Exec(held, l, alerts...)
 	s.others.spread()
 	if reason, _ := notify.NotificationReason(after); len(sent) > 0 || err != nil {
 		s.note(outcomeSent, reason.String(), err, alerts)

@@ -71,6 +71,10 @@ func (w *walker) fields(v reflect.Value, at []string) {
 				w.path, w.why = below, why
 				return
 			}
+			if v.Type() == sigV4Type && name == "region" && !isRegion(v.Field(i).String()) {
+				w.path, w.why = below, "it is no name of a region, and would become part of an address"
+				return
+			}
 		}
 		w.walk(v.Field(i), below)
 	}
@@ -91,6 +95,11 @@ func forbidden(of reflect.Type, name string) string {
 		return "it goes around the checks of addresses"
 	}
 	return ""
+}
+
+// isRegion says whether s can be a label of a host's name.
+func isRegion(s string) bool {
+	return len(s) < 64 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
 }
 
 // dotted is a path as people write it: receivers[0].sns_configs[0].api_url.

@@ -122,7 +122,7 @@ func (m *Alertmanager) Claim(ctx context.Context, req *pb.ClaimRequest) (*pb.Cla
 		m.claims.release(req.GetKey(), req.GetHolder())
 		return &pb.ClaimResponse{}, nil
 	}
-	ttl := min(time.Duration(req.GetTtlMs())*time.Millisecond, m.cfg.PeerTimeout)
+	ttl := min(time.Duration(req.GetTtlMs())*time.Millisecond, m.claimTTL())
 	holder := m.claims.take(req.GetKey(), req.GetHolder(), ttl, time.Now())
 	out := &pb.ClaimResponse{Granted: holder == req.GetHolder(), Holder: holder}
 	m.mu.Lock()

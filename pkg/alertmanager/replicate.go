@@ -34,7 +34,7 @@ type replicator struct {
 	metrics *metrics
 	state   *state
 	peers   func() []peer
-	changed func() // called when something changed and there is nobody to bring it to
+	changed func() // called when something changed and nobody else has it
 
 	wake chan struct{}
 
@@ -123,13 +123,11 @@ func (r *replicator) send() {
 	r.pending, r.waiting = &pb.State{}, nil
 	r.mu.Unlock()
 	peers := r.peers()
-	empty := len(out.Silences) == 0 && len(out.Notifications) == 0
-	if !empty && len(peers) == 0 {
-		r.changed()
-	}
 	took := len(peers)
-	if !empty {
-		took = r.sendTo(peers, out)
+	if len(out.Silences) > 0 || len(out.Notifications) > 0 {
+		if took = r.sendTo(peers, out); took == 0 {
+			r.changed()
+		}
 	}
 	for _, w := range waiting {
 		w <- took
@@ -174,42 +172,43 @@ func (r *replicator) missed(addr string, out *pb.State, err error) {
 	r.mu.Unlock()
 }
 
-// catchUp gives everything to the replicas that missed something.
+// catchUp gives everything to the replicas that missed something. What they miss from now on is noted
+// anew.
 func (r *replicator) catchUp(ctx context.Context) {
-	var todo []peer
 	r.mu.Lock()
-	if len(r.behind) == 0 {
+	behind := r.behind
+	if len(behind) == 0 {
 		r.mu.Unlock()
 		return
 	}
-	still := map[string]bool{}
+	r.behind = map[string]bool{} // whoever is no replica any more is forgotten
+	r.mu.Unlock()
+	var todo []peer
 	for _, p := range r.peers() {
-		if r.behind[p.addr] {
+		if behind[p.addr] {
 			todo = append(todo, p)
-			still[p.addr] = true
 		}
 	}
-	r.behind = still // whoever is no replica any more is forgotten
-	r.mu.Unlock()
 	if len(todo) == 0 {
 		return
 	}
 	all, err := r.state.full()
 	if err != nil {
 		r.log.Error("state of a tenant cannot be encoded, replicas that missed something stay behind", "err", err)
-		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, peerCall)
 	defer cancel()
 	var wg sync.WaitGroup
 	for _, p := range todo {
 		wg.Go(func() {
-			if _, err := p.client.UpdateState(r.state.act(ctx), all); err != nil {
-				return
+			if err == nil {
+				if _, err := p.client.UpdateState(r.state.act(ctx), all); err == nil {
+					return
+				}
 			}
 			r.mu.Lock()
-			delete(r.behind, p.addr)
-			r.mu.Unlock()
+			defer r.mu.Unlock()
+			r.behind[p.addr] = true
 		})
 	}
 	wg.Wait()

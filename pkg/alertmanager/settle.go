@@ -3,6 +3,7 @@ package alertmanager
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -19,6 +20,9 @@ const (
 	settleEvery = 300 * time.Millisecond
 	// settleMost bounds the wait for others to see this replica.
 	settleMost = 30 * time.Second
+	// claimLeast is how long a claim holds at least that is not renewed. A sender may be held up for
+	// seconds, and whoever takes over from it then notifies a second time.
+	claimLeast = 10 * time.Second
 	// claimAgain is how soon a notification that another replica is sending is looked at again.
 	claimAgain = 500 * time.Millisecond
 )
@@ -160,19 +164,20 @@ func (in *instance) spread() {
 
 // claim implements replicas. The claim is asked of all replicas that can be reached, always in the
 // same order, so that the death of one of them does not give it to two.
-func (in *instance) claim(ctx context.Context, to *nflogpb.Receiver, group string) (func(), error) {
+func (in *instance) claim(ctx context.Context, to *nflogpb.Receiver, group string) (context.Context, func(), error) {
 	req := &pb.ClaimRequest{Key: fmt.Sprintf("%s/%s/%s/%d/%s", in.id, to.GetGroupName(), to.GetIntegration(), to.GetIdx(), group),
-		Holder: in.m.deps.Self + "/" + rand.Text(), TtlMs: in.m.cfg.PeerTimeout.Milliseconds(),
+		Holder: in.m.deps.Self + "/" + rand.Text(), TtlMs: in.m.claimTTL().Milliseconds(),
 		Receiver: to.GetGroupName(), Integration: to.GetIntegration(), Index: to.GetIdx(), Group: group}
 	for {
 		from, granted := in.claimAll(ctx, req)
 		if granted {
-			return in.hold(from, req), nil
+			held, release := in.hold(ctx, from, req)
+			return held, release, nil
 		}
 		in.m.metrics.claimsDenied.Inc()
 		in.unclaim(from, req)
 		if err := pause(ctx, claimAgain); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 }
@@ -211,18 +216,29 @@ func (in *instance) claimAll(ctx context.Context, req *pb.ClaimRequest) (from []
 	return from, true
 }
 
-// hold renews a claim until the returned function is called.
-func (in *instance) hold(from []peer, req *pb.ClaimRequest) func() {
-	ctx, cancel := context.WithCancel(context.Background())
+// claimTTL is how long a claim holds that is not renewed.
+func (m *Alertmanager) claimTTL() time.Duration { return max(m.cfg.PeerTimeout, claimLeast) }
+
+// errLostClaim ends a notification whose sender was silent for so long that another replica took over.
+var errLostClaim = errors.New("another replica took the notification over")
+
+// hold renews a claim until the returned function is called. The context ends when another replica has
+// the claim, so that this one does not try again what the other sends.
+func (in *instance) hold(ctx context.Context, from []peer, req *pb.ClaimRequest) (context.Context, func()) {
+	held, lose := context.WithCancelCause(ctx)
+	renew, cancel := context.WithCancel(context.Background())
 	var renewing sync.WaitGroup
 	renewing.Go(func() {
-		for pause(ctx, in.m.cfg.PeerTimeout/3) == nil {
-			in.each(ctx, from, &pb.ClaimRequest{Key: req.GetKey(), Holder: req.GetHolder(), TtlMs: req.GetTtlMs()})
+		for pause(renew, in.m.claimTTL()/3) == nil {
+			if !in.each(renew, from, &pb.ClaimRequest{Key: req.GetKey(), Holder: req.GetHolder(), TtlMs: req.GetTtlMs()}) {
+				lose(errLostClaim)
+			}
 		}
 	})
-	return func() {
+	return held, func() {
 		cancel()
 		renewing.Wait()
+		lose(nil)
 		in.unclaim(from, req)
 	}
 }
@@ -231,15 +247,21 @@ func (in *instance) unclaim(from []peer, req *pb.ClaimRequest) {
 	in.each(context.Background(), from, &pb.ClaimRequest{Key: req.GetKey(), Holder: req.GetHolder(), Release: true})
 }
 
-// each sends a claim to all replicas at once; one that does not answer forgets it in time.
-func (in *instance) each(ctx context.Context, to []peer, req *pb.ClaimRequest) {
+// each sends a claim to all replicas at once; one that does not answer forgets it in time. It returns
+// false if one says that another replica has it.
+func (in *instance) each(ctx context.Context, to []peer, req *pb.ClaimRequest) bool {
 	ctx, cancel := context.WithTimeout(ctx, peerCall)
 	defer cancel()
+	denied := make([]bool, len(to))
 	var wg sync.WaitGroup
-	for _, p := range to {
-		wg.Go(func() { _, _ = p.client.Claim(in.act(ctx), req) })
+	for i, p := range to {
+		wg.Go(func() {
+			answer, err := p.client.Claim(in.act(ctx), req)
+			denied[i] = err == nil && !req.GetRelease() && !answer.GetGranted()
+		})
 	}
 	wg.Wait()
+	return !slices.Contains(denied, true)
 }
 
 // view shows the replicas of the tenant on its status page. It implements cluster.ClusterPeer.

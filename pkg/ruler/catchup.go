@@ -3,6 +3,7 @@ package ruler
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/prometheus/common/model"
@@ -19,17 +20,21 @@ import (
 const mostMadeUp = 60
 
 // catchUp makes up for evaluations of a group's recording rules that were missed: because the ruler
-// that had the group failed, or because an evaluation took longer than the interval. An evaluation
-// has the same outcome whenever and however often it is made, so that doing it twice does no harm.
+// that had the group failed, because an evaluation took longer than the interval, or because series
+// could not be read or written then. An evaluation has the same outcome whenever and however often it
+// is made, so that doing it twice does no harm.
 type catchUp struct {
 	last  time.Time // the evaluation before, by this runner; zero: none
 	every time.Duration
+	owed  []time.Time // evaluations that failed for the moment, in their order
 }
 
-// before makes up for what was missed before the evaluation at now.
+// before makes up for what was missed before the evaluation at now, the oldest first, since a sample
+// that is older than the last one of its series may be refused.
 func (c *catchUp) before(ctx context.Context, r *runner, g *rules.Group, now time.Time) {
 	last, before, every := c.last, c.every, g.Interval()
-	c.last, c.every = now, every
+	due := c.owed
+	c.last, c.every, c.owed = now, every, nil
 	window := r.w.r.cfg.CatchUp
 	if window <= 0 || every <= 0 || !last.IsZero() && before != every {
 		return // evaluations of another interval were due at other times
@@ -38,7 +43,8 @@ func (c *catchUp) before(ctx context.Context, r *runner, g *rules.Group, now tim
 	if last.IsZero() {
 		var err error
 		if last, err = r.lastRecorded(ctx, g, oldest, now); err != nil {
-			r.w.log.Warn("it is not known which evaluations were missed, none is made up for", "namespace", g.File(), "group", g.Name(), "err", err)
+			c.last = time.Time{} // it is looked for again
+			r.w.log.Warn("it is not known which evaluations were missed, none is made up for yet", "namespace", g.File(), "group", g.Name(), "err", err)
 			return
 		}
 		if last.IsZero() {
@@ -46,16 +52,55 @@ func (c *catchUp) before(ctx context.Context, r *runner, g *rules.Group, now tim
 		}
 	}
 	for at := last.Add(every); at.Before(now.Add(-every / 2)); at = at.Add(every) {
-		if at.Before(oldest) {
-			continue
-		}
-		if err := r.makeUp(ctx, g, at); err != nil {
-			r.w.r.metrics.makeUpFailures.WithLabelValues(string(r.w.id)).Inc()
-			r.w.log.Warn("missed evaluation is not made up for", "namespace", g.File(), "group", g.Name(), "missed", at, "err", err)
-			continue
-		}
-		r.w.r.metrics.madeUp.WithLabelValues(string(r.w.id)).Inc()
+		due = append(due, at)
 	}
+	due = slices.DeleteFunc(due, func(at time.Time) bool { return at.Before(oldest) })
+	slices.SortFunc(due, time.Time.Compare)
+	due = slices.CompactFunc(due, time.Time.Equal)
+	c.settle(ctx, r, g, due)
+}
+
+// settle makes evaluations that are due. It takes about one interval at most, so that a group that is too
+// slow does not fall behind more and more.
+func (c *catchUp) settle(ctx context.Context, r *runner, g *rules.Group, due []time.Time) {
+	m, user, began := r.w.r.metrics, string(r.w.id), time.Now()
+	for i, at := range due {
+		if i > 0 && time.Since(began) > g.Interval() {
+			m.makeUpFailures.WithLabelValues(user).Add(float64(len(due) - i))
+			r.w.log.Warn("group is too slow, missed evaluations are not made up for", "namespace", g.File(), "group", g.Name(), "missed", len(due)-i)
+			return
+		}
+		err := r.makeUp(ctx, g, at)
+		switch {
+		case err == nil:
+			m.madeUp.WithLabelValues(user).Inc()
+		case passing(err):
+			c.owed = due[i:]
+			return
+		default:
+			m.makeUpFailures.WithLabelValues(user).Inc()
+			r.w.log.Warn("missed evaluation is not made up for", "namespace", g.File(), "group", g.Name(), "missed", at, "err", err)
+		}
+	}
+}
+
+// after notes an evaluation that has to be made again.
+func (c *catchUp) after(g *rules.Group, at time.Time) {
+	for _, rule := range g.Rules() {
+		if _, ok := rule.(*rules.RecordingRule); ok && passing(rule.LastError()) {
+			c.owed = append(c.owed, at)
+			return
+		}
+	}
+}
+
+// passing says whether an evaluation failed for a reason that may be gone soon.
+func passing(err error) bool {
+	switch errs.KindOf(err) {
+	case errs.Unavailable, errs.Timeout, errs.RateLimited:
+		return err != nil
+	}
+	return false
 }
 
 // lastRecorded returns the latest evaluation after oldest of which a recording rule of g left a

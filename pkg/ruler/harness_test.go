@@ -86,12 +86,28 @@ func (s *shelf) List(_ context.Context, prefix string) ([]docstore.Entry, error)
 // store is a Prometheus that rulers read and write.
 type store struct {
 	*teststorage.TestStorage
-	mu     sync.Mutex // guards writes
+	mu     sync.Mutex // guards what follows
 	writes map[string]int
+	down   bool // nothing is taken
+	slow   time.Duration
+}
+
+// setDown makes the store refuse what is pushed, or take it again.
+func (s *store) setDown(down bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.down = down
 }
 
 // push stores what a rule recorded, and counts how often each sample was written.
 func (s *store) push(ctx context.Context, _ tenant.ID, req *remotewrite.Request) error {
+	s.mu.Lock()
+	down, slow := s.down, s.slow
+	s.mu.Unlock()
+	time.Sleep(slow)
+	if down {
+		return errs.New(errs.Unavailable, "ingesters are not there")
+	}
 	var body writev2.Request
 	if err := body.Unmarshal(req.Body); err != nil {
 		return err

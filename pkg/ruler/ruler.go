@@ -127,7 +127,7 @@ func (r *Ruler) run(ctx context.Context) error {
 				continue
 			}
 			seen = now
-			due = r.after(time.Now().Add(r.cfg.PollInterval), r.all(ctx, seen))
+			due = r.after(time.Now().Add(r.cfg.PollInterval), r.round(ctx, seen))
 		}
 	}
 }
@@ -137,7 +137,16 @@ const (
 	lookEvery = 500 * time.Millisecond
 	// againAfter is when rules that could not be read are tried again.
 	againAfter = 5 * time.Second
+	// roundMost bounds one round through the rules: where they are kept may hang.
+	roundMost = 2 * time.Minute
 )
+
+// round is all, within a bounded time.
+func (r *Ruler) round(ctx context.Context, v view) error {
+	ctx, cancel := context.WithTimeout(ctx, roundMost)
+	defer cancel()
+	return r.all(ctx, v)
+}
 
 // after returns when to look at everything: at due, or soon if err is not nil.
 func (r *Ruler) after(due time.Time, err error) time.Time {

@@ -169,6 +169,7 @@ func (r *runner) iterate(ctx context.Context, g *rules.Group, at time.Time) {
 	}
 	r.past.before(ctx, r, g, at)
 	rules.DefaultEvalIterationFunc(ctx, g, at)
+	r.past.after(g, at)
 }
 
 // context returns ctx acting for whose series p reads.

@@ -94,6 +94,8 @@ func (r *Ruler) all(ctx context.Context, v view) error {
 
 // some brings the tenants ids up to date.
 func (r *Ruler) some(ctx context.Context, v view, ids map[tenant.ID]bool) error {
+	ctx, cancel := context.WithTimeout(ctx, roundMost)
+	defer cancel()
 	var problems []error
 	for id := range ids {
 		docs, err := r.namespaces(ctx, id)
