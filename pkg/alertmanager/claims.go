@@ -12,23 +12,38 @@ type claims struct {
 	held map[string]claim
 }
 
+// claim is held until its time is over. name is that of the notification that its holder sends.
 type claim struct {
 	holder string
 	until  time.Time
+	name   string
 }
 
-// take gives key to holder until now+ttl, unless another one has it, and returns who has it then.
-func (c *claims) take(key, holder string, ttl time.Duration, now time.Time) string {
+// keepNames is how long the name is kept of a notification whose sender did not say what became of it.
+const keepNames = time.Hour
+
+// take gives key to holder until now+ttl, unless another one has it, and returns who has it then. name is
+// that of the notification that holder is about to send, empty if it is not known yet. unfinished is the
+// name that a holder before gave who did not give the claim back: it died, and its notification may have
+// arrived.
+func (c *claims) take(key, holder, name string, ttl time.Duration, now time.Time) (who, unfinished string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if old, ok := c.held[key]; ok && old.holder != holder && now.Before(old.until) {
-		return old.holder
+	old, ok := c.held[key]
+	if ok && old.holder != holder && now.Before(old.until) {
+		return old.holder, ""
+	}
+	if ok && old.holder != holder {
+		unfinished = old.name
 	}
 	if c.held == nil {
 		c.held = map[string]claim{}
 	}
-	c.held[key] = claim{holder, now.Add(ttl)}
-	return holder
+	if name == "" {
+		name = old.name
+	}
+	c.held[key] = claim{holder, now.Add(ttl), name}
+	return holder, unfinished
 }
 
 // release gives key back if holder has it.
@@ -45,6 +60,9 @@ func (c *claims) sweep(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for key, x := range c.held {
+		if x.name != "" {
+			x.until = x.until.Add(keepNames)
+		}
 		if !now.Before(x.until) {
 			delete(c.held, key)
 		}

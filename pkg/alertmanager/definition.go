@@ -88,6 +88,9 @@ func parse(data []byte, by rules, view limits.View) (*definition, error) {
 	if err := refuseServerSettings(text, conf.theirs()); err != nil {
 		return nil, err
 	}
+	if err := checkCounts(text, d.conf, by, view); err != nil {
+		return nil, err
+	}
 	d.used, err = usedTemplates(text, d.conf.Templates, d.Templates)
 	return d, err
 }
@@ -105,6 +108,34 @@ func load(text string) (*config.Config, error) {
 		}
 	}
 	return conf, nil
+}
+
+// checkCounts refuses more routes and inhibition rules than the tenant may have; the operator's are not
+// counted.
+func checkCounts(text string, conf *config.Config, by rules, view limits.View) error {
+	root := document(text)
+	if most, n := limits.AlertmanagerMaxRoutes.Of(view), routes(conf.Route); most > 0 && n > most {
+		return errs.New(errs.Invalid, "alertmanager_config: %sthe configuration has %d routes, over the limit of %d", lineOf(root, "route"), n, most)
+	}
+	own := len(conf.InhibitRules)
+	if by.base != nil {
+		if list := find(by.base, "inhibit_rules"); list != nil {
+			own -= len(list.Content)
+		}
+	}
+	if most := limits.AlertmanagerMaxInhibitRules.Of(view); most > 0 && own > most {
+		return errs.New(errs.Invalid, "alertmanager_config: %sthe configuration has %d inhibit_rules, over the limit of %d", lineOf(root, "inhibit_rules"), own, most)
+	}
+	return nil
+}
+
+// routes counts a route and those below it.
+func routes(r *config.Route) int {
+	n := 1
+	for _, below := range r.Routes {
+		n += routes(below)
+	}
+	return n
 }
 
 func checkTemplates(files map[string]string, view limits.View) error {

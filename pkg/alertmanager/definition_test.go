@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -157,16 +158,19 @@ func TestSNSOnlyIsWhatAmazonsServiceAllows(t *testing.T) {
 	}
 }
 
-func TestTextsForSNSAreWhatSNSTakes(t *testing.T) {
-	for in, want := range map[string]string{"a": "a", "ä": snsBadSubject, "a\nb": snsBadSubject, strings.Repeat("a", 101): strings.Repeat("a", 100)} {
-		if got := snsSubject(in); got != want {
-			t.Errorf("subject %q: %q, want %q", in, got, want)
-		}
+func TestRoutesAndInhibitionRulesAreCounted(t *testing.T) {
+	v := limits.AlertmanagerMaxInhibitRules.With(limits.AlertmanagerMaxRoutes.With(limits.View{}, 3), 1)
+	lines := []string{"route:", "  receiver: a", "  routes:", "  - receiver: a", "    routes:", "    - receiver: a", "receivers:", "- name: a", "inhibit_rules:", "- source_matchers: [a=b]", "  target_matchers: [c=d]"}
+	if err := checked(defined(t, nil, lines...), ReceiversAll, v); err != nil {
+		t.Error(err)
 	}
-	for in, want := range map[string]string{"a": "a", " ": snsNoMessage, "\xff": snsBadMessage} {
-		if got := snsMessage(in); got != want {
-			t.Errorf("message %q: %q, want %q", in, got, want)
-		}
+	more := append(slices.Clone(lines), "- source_matchers: [a=b]", "  target_matchers: [c=e]")
+	if err := checked(defined(t, nil, more...), ReceiversAll, v); err == nil || !strings.Contains(err.Error(), "line 9") || !strings.Contains(err.Error(), "2 inhibit_rules, over the limit of 1") {
+		t.Error(err)
+	}
+	more = slices.Insert(slices.Clone(lines), 6, "    - receiver: a")
+	if err := checked(defined(t, nil, more...), ReceiversAll, v); err == nil || !strings.Contains(err.Error(), "4 routes, over the limit of 3") {
+		t.Error(err)
 	}
 }
 

@@ -180,14 +180,18 @@ func (in *instance) apply(d *definition, version string) error {
 	in.inhibitor.Load().Stop()
 	in.dispatcher.Load().Stop()
 	inhibitor := inhibit.NewInhibitor(in.alerts, d.conf.InhibitRules, in.log, eventrecorder.NopRecorder())
-	p := pipeline{metrics: in.notifyMetrics, log: in.notified, inhibitor: inhibitor, silencer: in.silencer,
+	p := pipeline{id: in.id, view: in.view, own: in.m.metrics, metrics: in.notifyMetrics, log: in.notified, inhibitor: inhibitor, silencer: in.silencer,
 		intervener: timeinterval.NewIntervener(b.intervals), marker: in.groups, others: in, sends: &in.sends, decisions: &in.decisions}
 	in.api.Update(d.conf, func(ctx context.Context, labels model.LabelSet) {
 		in.inhibitor.Load().Mutes(ctx, labels)
 		in.silencer.Mutes(ctx, labels)
 	})
 	timeout := func(d time.Duration) time.Duration { return max(d, notify.MinTimeout) + in.wait() }
-	dispatcher := dispatch.NewDispatcher(in.alerts, dispatch.NewRoute(d.conf.Route, nil), p.stages(b.receivers), in.groups, timeout, groupMaintenance,
+	root := dispatch.NewRoute(d.conf.Route, nil)
+	if most := limits.AlertmanagerMaxRepeatInterval.Of(in.view()); most > 0 {
+		root.Walk(func(r *dispatch.Route) { r.RouteOpts.RepeatInterval = min(r.RouteOpts.RepeatInterval, most) })
+	}
+	dispatcher := dispatch.NewDispatcher(in.alerts, root, p.stages(b.receivers), in.groups, timeout, groupMaintenance,
 		groupLimit{in.view}, in.log, eventrecorder.NopRecorder(), in.dispatchMetrics, b.tmpl)
 	// Inhibition comes first, so that nobody is notified of what it would have held back.
 	in.running.Go(inhibitor.Run)

@@ -17,6 +17,7 @@ type metrics struct {
 	discovered, owned                 prometheus.Gauge
 	applied                           *prometheus.GaugeVec // by tenant
 	claimsDenied                      prometheus.Counter
+	unconfirmed                       *prometheus.CounterVec // by what was done
 }
 
 // The values of the label reason.
@@ -61,6 +62,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		owned:           gauge("tenants_owned", "Tenants that this process is a replica of."),
 		applied: f.NewGaugeVec(prometheus.GaugeOpts{Name: "amphora_alertmanager_config_last_reload_successful",
 			Help: "Whether the newest configuration of a tenant is in force; 0: it is wrong, and an older one stays."}, []string{"user"}),
+		unconfirmed: counters("action", "notifications_unconfirmed_total", "Notifications that a replica may have sent before it died, and what its successor did.",
+			unconfirmedSend, unconfirmedDrop),
 		claimsDenied: counter("notification_claims_denied_total", "Times that a notification waited because another replica was sending it."),
 	}
 }

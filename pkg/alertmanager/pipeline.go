@@ -16,6 +16,9 @@ import (
 	"github.com/prometheus/alertmanager/notify"
 	"github.com/prometheus/alertmanager/silence"
 	"github.com/prometheus/alertmanager/timeinterval"
+
+	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
 )
 
 // replicas is what a pipeline needs of the other replicas of its tenant.
@@ -27,13 +30,16 @@ type replicas interface {
 	// claim returns once no other replica notifies the receiver about the group, and what those that
 	// did logged is known here. The context ends when another replica takes over, and release gives it
 	// back.
-	claim(ctx context.Context, to *nflogpb.Receiver, group string) (held context.Context, release func(), err error)
+	claim(ctx context.Context, to *nflogpb.Receiver, group string) (within context.Context, release func(), err error)
 	// spread returns once what this replica logged has reached the others, or cannot.
 	spread()
 }
 
 // pipeline is what a group of alerts passes through until a receiver has it.
 type pipeline struct {
+	id         tenant.ID
+	view       func() limits.View
+	own        *metrics
 	metrics    *notify.Metrics
 	log        notify.NotificationLog
 	inhibitor  *inhibit.Inhibitor
@@ -58,7 +64,8 @@ func (p *pipeline) stages(receivers map[string][]notify.Integration) notify.Rout
 				dedup: notify.NewDedupStage(in, p.log, to),
 				send: notify.MultiStage{
 					notify.NewDedupStage(in, p.log, to),
-					notify.NewRetryStage(*in, name, p.metrics, eventrecorder.NopRecorder()),
+					intentStage{id: p.id, log: p.log, to: to},
+					doubtStage{notify.NewRetryStage(*in, name, p.metrics, eventrecorder.NopRecorder()), p.view, p.own},
 					notify.NewSetNotifiesStage(p.log, to),
 				},
 			})
@@ -104,16 +111,20 @@ func (s *onceStage) Exec(ctx context.Context, l *slog.Logger, alerts ...*alert.A
 	}
 	defer s.sends.end()
 	group, _ := notify.GroupKey(ctx)
-	held, release, err := s.others.claim(ctx, s.to, group)
+	within, release, err := s.others.claim(ctx, s.to, group)
 	if err != nil {
 		s.note(outcomeFailed, "", fmt.Errorf("another replica was sending it all the time: %w", err), alerts)
 		return ctx, nil, err
 	}
 	defer release()
-	after, sent, err := s.send.Exec(held, l, alerts...)
+	after, sent, err := s.send.Exec(within, l, alerts...)
 	s.others.spread()
 	if reason, _ := notify.NotificationReason(after); len(sent) > 0 || err != nil {
-		s.note(outcomeSent, reason.String(), err, alerts)
+		text := reason.String()
+		if doubtful(after) {
+			text += "; the replica that was sending it died before it said whether it arrived"
+		}
+		s.note(outcomeSent, text, err, alerts)
 	} else {
 		s.note(outcomeUnchanged, "another replica sent it meanwhile", nil, alerts)
 	}

@@ -33,18 +33,28 @@ type sending struct {
 // integrations builds what sends to one receiver. Errors: Invalid.
 func (s *sending) integrations(r amconfig.Receiver, t *template.Template) ([]notify.Integration, error) {
 	wall := firewall{s.view}
-	emails := r.EmailConfigs
-	r.EmailConfigs = nil
-	var topics []*amconfig.SNSConfig
-	for _, c := range r.SNSConfigs {
-		topics = append(topics, snsTexts(c))
-	}
-	r.SNSConfigs = topics
-	built, err := receiver.BuildReceiverIntegrations(r, t, s.log, config.WithDialContextFunc(wall.dial))
+	opts := config.WithDialContextFunc(wall.dial)
+	own := r // what this package sends itself
+	r.EmailConfigs, r.WebhookConfigs, r.SNSConfigs = nil, nil, nil
+	built, err := receiver.BuildReceiverIntegrations(r, t, s.log, opts)
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "receiver %q: %w", r.Name, err)
 	}
-	for i, c := range emails {
+	for i, c := range own.WebhookConfigs {
+		n, err := newHooks(c, t, s.log, opts)
+		if err != nil {
+			return nil, errs.New(errs.Invalid, "receiver %q: webhook: %w", r.Name, err)
+		}
+		built = append(built, notify.NewIntegration(n, c, "webhook", i, r.Name))
+	}
+	for i, c := range own.SNSConfigs {
+		n, err := newPublisher(c, t, s.log, wall)
+		if err != nil {
+			return nil, errs.New(errs.Invalid, "receiver %q: sns: %w", r.Name, err)
+		}
+		built = append(built, notify.NewIntegration(n, c, "sns", i, r.Name))
+	}
+	for i, c := range own.EmailConfigs {
 		built = append(built, notify.NewIntegration(&mail{c, t, s.log, wall}, c, "email", i, r.Name))
 	}
 	out := make([]notify.Integration, len(built))

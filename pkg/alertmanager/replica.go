@@ -123,8 +123,8 @@ func (m *Alertmanager) Claim(ctx context.Context, req *pb.ClaimRequest) (*pb.Cla
 		return &pb.ClaimResponse{}, nil
 	}
 	ttl := min(time.Duration(req.GetTtlMs())*time.Millisecond, m.claimTTL())
-	holder := m.claims.take(req.GetKey(), req.GetHolder(), ttl, time.Now())
-	out := &pb.ClaimResponse{Granted: holder == req.GetHolder(), Holder: holder}
+	holder, unfinished := m.claims.take(req.GetKey(), req.GetHolder(), req.GetNotification(), ttl, time.Now())
+	out := &pb.ClaimResponse{Granted: holder == req.GetHolder(), Holder: holder, Unfinished: unfinished}
 	m.mu.Lock()
 	in := m.instances[id]
 	m.mu.Unlock()

@@ -1,14 +1,11 @@
 package alertmanager
 
 import (
-	"errors"
 	"reflect"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/prometheus/alertmanager/config"
-	"github.com/prometheus/alertmanager/template"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
@@ -93,66 +90,4 @@ func tolerate(text string) (string, error) {
 		return "", errs.New(errs.Invalid, "alertmanager_config: %w", err)
 	}
 	return string(out), nil
-}
-
-const (
-	// snsSubjectRunes is the longest subject that SNS accepts.
-	snsSubjectRunes = 100
-	snsBadSubject   = "Error - contains control- or non-ASCII characters"
-	snsNoMessage    = "Error - Message should not be empty"
-	snsBadMessage   = "Error - not a valid UTF-8 encoded string"
-)
-
-// snsTexts makes what templates of a configuration yield acceptable to SNS, which refuses the whole
-// notification for the sake of a subject that is too long.
-func snsTexts(c *config.SNSConfig) *config.SNSConfig {
-	out := *c
-	if c.Subject != "" {
-		out.Subject = "{{ amphoraSNSSubject " + strconv.Quote(c.Subject) + " . }}"
-	}
-	out.Message = "{{ amphoraSNSMessage " + strconv.Quote(c.Message) + " . }}"
-	return &out
-}
-
-// snsFuncs are the functions that snsTexts relies on. They execute templates of *t.
-func snsFuncs(t **template.Template) map[string]any {
-	execute := func(text string, data any) (string, error) {
-		if *t == nil {
-			return "", errors.New("templates are not loaded yet")
-		}
-		return (*t).ExecuteTextString(text, data)
-	}
-	return map[string]any{
-		"amphoraSNSSubject": func(text string, data any) (string, error) {
-			out, err := execute(text, data)
-			return snsSubject(out), err
-		},
-		"amphoraSNSMessage": func(text string, data any) (string, error) {
-			out, err := execute(text, data)
-			return snsMessage(out), err
-		},
-	}
-}
-
-func snsSubject(s string) string {
-	s = strings.TrimSpace(s)
-	for _, r := range s {
-		if r < ' ' || r > '~' {
-			return snsBadSubject
-		}
-	}
-	if len(s) > snsSubjectRunes {
-		s = s[:snsSubjectRunes]
-	}
-	return s
-}
-
-func snsMessage(s string) string {
-	switch {
-	case !utf8.ValidString(s):
-		return snsBadMessage
-	case strings.TrimSpace(s) == "":
-		return snsNoMessage
-	}
-	return s
 }

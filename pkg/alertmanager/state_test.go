@@ -45,24 +45,24 @@ func FuzzDecodeState(f *testing.F) {
 func TestOneHolderAtATimeHasAClaim(t *testing.T) {
 	var c claims
 	now := time.Now()
-	if h := c.take("k", "a", time.Minute, now); h != "a" {
+	if h, _ := c.take("k", "a", "", time.Minute, now); h != "a" {
 		t.Fatalf("first: %s", h)
 	}
-	if h := c.take("k", "b", time.Minute, now.Add(time.Second)); h != "a" {
+	if h, _ := c.take("k", "b", "", time.Minute, now.Add(time.Second)); h != "a" {
 		t.Errorf("second gets it from %s", h)
 	}
-	if h := c.take("k", "a", time.Minute, now.Add(50*time.Second)); h != "a" {
+	if h, _ := c.take("k", "a", "", time.Minute, now.Add(50*time.Second)); h != "a" {
 		t.Errorf("renewal: %s", h)
 	}
 	c.release("k", "b")
-	if h := c.take("k", "b", time.Minute, now.Add(70*time.Second)); h != "a" {
+	if h, _ := c.take("k", "b", "", time.Minute, now.Add(70*time.Second)); h != "a" {
 		t.Errorf("after a stranger's release: %s", h)
 	}
 	c.release("k", "a")
-	if h := c.take("k", "b", time.Minute, now.Add(71*time.Second)); h != "b" {
+	if h, _ := c.take("k", "b", "", time.Minute, now.Add(71*time.Second)); h != "b" {
 		t.Errorf("after the release: %s", h)
 	}
-	if h := c.take("k", "c", time.Minute, now.Add(200*time.Second)); h != "c" {
+	if h, _ := c.take("k", "c", "", time.Minute, now.Add(200*time.Second)); h != "c" {
 		t.Errorf("after the holder's death: %s", h)
 	}
 	c.sweep(now.Add(time.Hour))

@@ -91,10 +91,10 @@ func TestWhoLosesTheClaimStopsSending(t *testing.T) {
 	}
 	defer release()
 	key := "t/r/webhook/0/group"
-	if got := c.nodes["am-1"].claims.take(key, "other", time.Minute, time.Now()); got == "other" {
+	if got, _ := c.nodes["am-1"].claims.take(key, "other", "", time.Minute, time.Now()); got == "other" {
 		t.Fatal("two have the claim")
 	}
-	c.nodes["am-1"].claims.take(key, "other", time.Hour, time.Now().Add(time.Hour)) // as if the holder had been silent
+	c.nodes["am-1"].claims.take(key, "other", "", time.Hour, time.Now().Add(time.Hour)) // as if the holder had been silent
 	select {
 	case <-held.Done():
 		if context.Cause(held) != errLostClaim {

@@ -27,8 +27,7 @@ func newTemplate(d *definition, id tenant.ID, external *url.URL) (*template.Temp
 }
 
 func parseTemplates(id tenant.ID, external *url.URL, files map[string]string, names []string) (*template.Template, error) {
-	var t *template.Template
-	funcs := snsFuncs(&t)
+	funcs := map[string]any{}
 	funcs["tenantID"] = func() string { return string(id) }
 	funcs["queryFromGeneratorURL"] = queryFromGeneratorURL
 	funcs["grafanaExploreURL"] = grafanaExploreURL
@@ -45,7 +44,6 @@ func parseTemplates(id tenant.ID, external *url.URL, files map[string]string, na
 		}
 	}
 	out.ExternalURL = external
-	t = out
 	return out, nil
 }
 

@@ -168,6 +168,12 @@ func presets() []preset {
 			set(MaxFetchedChunkBytesPerQuery, 750<<20),
 			set(MaxTotalQueryLength, 32*24*time.Hour),
 			set(AcceptHASamples, true),
+			set(AlertmanagerMaxConfigSize, 1<<20),
+			set(AlertmanagerMaxTemplates, 100),
+			set(AlertmanagerMaxRoutes, 100),
+			set(AlertmanagerMaxInhibitRules, 100),
+			set(AlertmanagerMaxGroups, 1000),
+			set(AlertmanagerMaxRepeatInterval, 5*24*time.Hour),
 		)},
 		{"unlimited", "nothing is refused for its amount", values(
 			set(RequestRate, 0),

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -25,6 +26,9 @@ var (
 		})
 	AlertmanagerBlockPrivate = define("alertmanager_receivers_firewall_block_private_addresses", "alertmanager.receivers-firewall-block-private-addresses", false, "",
 		"Whether a tenant's receivers may not be at private, loopback, link-local or multicast addresses.", "alertmanager")
+	AlertmanagerUnconfirmed = define("alertmanager_unconfirmed_notifications", "alertmanager.unconfirmed-notifications", "send", "",
+		"What becomes of a notification whose sender died before it said whether it arrived: send sends it again, to webhooks and FIFO topics of SNS under the same name, drop does not.", "alertmanager").
+		oneOf("send", "drop")
 	AlertmanagerNotificationRate = define("alertmanager_notification_rate_limit", "alertmanager.notification-rate-limit", 0.0, "notifications per second",
 		"Notifications that a tenant may send through each kind of receiver. 0: no limit; below zero: none.", "alertmanager").signed()
 	AlertmanagerNotificationRates = structured(Row{Name: "alertmanager_notification_rate_limit_per_integration", Flag: "alertmanager.notification-rate-limit-per-integration", Default: new(Rates),
@@ -36,6 +40,12 @@ var (
 		"Most templates of a configuration. 0: no limit.", "alertmanager")
 	AlertmanagerMaxTemplateSize = define("alertmanager_max_template_size_bytes", "alertmanager.max-template-size-bytes", 0, "bytes",
 		"Largest template of a configuration. 0: no limit.", "alertmanager")
+	AlertmanagerMaxRoutes = define("alertmanager_max_routes_count", "alertmanager.max-routes-count", 0, "routes",
+		"Most routes of a configuration, the first one included. 0: no limit.", "alertmanager")
+	AlertmanagerMaxInhibitRules = define("alertmanager_max_inhibit_rules_count", "alertmanager.max-inhibit-rules-count", 0, "rules",
+		"Most inhibition rules of a configuration. 0: no limit.", "alertmanager")
+	AlertmanagerMaxRepeatInterval = define("alertmanager_max_repeat_interval", "alertmanager.max-repeat-interval", time.Duration(0), "",
+		"Longest time after which a notification is repeated; a route that asks for more gets this. 0: no limit.", "alertmanager")
 	AlertmanagerMaxSilences = define("alertmanager_max_silences_count", "alertmanager.max-silences-count", 0, "silences",
 		"Most silences, expired ones included. 0: no limit.", "alertmanager")
 	AlertmanagerMaxSilenceSize = define("alertmanager_max_silence_size_bytes", "alertmanager.max-silence-size-bytes", 0, "bytes",

@@ -104,7 +104,9 @@ func (s *store) push(ctx context.Context, _ tenant.ID, req *remotewrite.Request)
 	s.mu.Lock()
 	down, slow := s.down, s.slow
 	s.mu.Unlock()
-	time.Sleep(slow)
+	if slow > 0 {
+		<-time.After(slow)
+	}
 	if down {
 		return errs.New(errs.Unavailable, "ingesters are not there")
 	}

@@ -458,10 +458,12 @@ type ClaimRequest struct {
 	TtlMs   int64                  `protobuf:"varint,3,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
 	Release bool                   `protobuf:"varint,4,opt,name=release,proto3" json:"release,omitempty"`
 	// The parts of key, by which notifications are logged.
-	Receiver      string `protobuf:"bytes,5,opt,name=receiver,proto3" json:"receiver,omitempty"`
-	Integration   string `protobuf:"bytes,6,opt,name=integration,proto3" json:"integration,omitempty"`
-	Index         uint32 `protobuf:"varint,7,opt,name=index,proto3" json:"index,omitempty"`
-	Group         string `protobuf:"bytes,8,opt,name=group,proto3" json:"group,omitempty"`
+	Receiver    string `protobuf:"bytes,5,opt,name=receiver,proto3" json:"receiver,omitempty"`
+	Integration string `protobuf:"bytes,6,opt,name=integration,proto3" json:"integration,omitempty"`
+	Index       uint32 `protobuf:"varint,7,opt,name=index,proto3" json:"index,omitempty"`
+	Group       string `protobuf:"bytes,8,opt,name=group,proto3" json:"group,omitempty"`
+	// The name of the notification that is about to be sent; empty: not known yet.
+	Notification  string `protobuf:"bytes,9,opt,name=notification,proto3" json:"notification,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -552,13 +554,22 @@ func (x *ClaimRequest) GetGroup() string {
 	return ""
 }
 
+func (x *ClaimRequest) GetNotification() string {
+	if x != nil {
+		return x.Notification
+	}
+	return ""
+}
+
 // ClaimResponse says who holds the claim now, and what the asked replica has logged of the last
 // notification, since that may not have reached the one that asks.
 type ClaimResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Granted       bool                   `protobuf:"varint,1,opt,name=granted,proto3" json:"granted,omitempty"`
-	Holder        string                 `protobuf:"bytes,2,opt,name=holder,proto3" json:"holder,omitempty"`
-	Notification  []byte                 `protobuf:"bytes,3,opt,name=notification,proto3" json:"notification,omitempty"` // as in State
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Granted      bool                   `protobuf:"varint,1,opt,name=granted,proto3" json:"granted,omitempty"`
+	Holder       string                 `protobuf:"bytes,2,opt,name=holder,proto3" json:"holder,omitempty"`
+	Notification []byte                 `protobuf:"bytes,3,opt,name=notification,proto3" json:"notification,omitempty"` // as in State
+	// The name of a notification whose sender never gave its claim back: it may have arrived.
+	Unfinished    string `protobuf:"bytes,4,opt,name=unfinished,proto3" json:"unfinished,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -612,6 +623,13 @@ func (x *ClaimResponse) GetNotification() []byte {
 		return x.Notification
 	}
 	return nil
+}
+
+func (x *ClaimResponse) GetUnfinished() string {
+	if x != nil {
+		return x.Unfinished
+	}
+	return ""
 }
 
 type ReloadRequest struct {
@@ -725,7 +743,7 @@ const file_alertmanager_proto_rawDesc = "" +
 	"\asettled\x18\x04 \x01(\bR\asettled\x12\x1a\n" +
 	"\breplicas\x18\x05 \x03(\tR\breplicas\"\x15\n" +
 	"\x13UpdateStateResponse\"\x12\n" +
-	"\x10ReadStateRequest\"\xd3\x01\n" +
+	"\x10ReadStateRequest\"\xf7\x01\n" +
 	"\fClaimRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x16\n" +
 	"\x06holder\x18\x02 \x01(\tR\x06holder\x12\x15\n" +
@@ -734,11 +752,15 @@ const file_alertmanager_proto_rawDesc = "" +
 	"\breceiver\x18\x05 \x01(\tR\breceiver\x12 \n" +
 	"\vintegration\x18\x06 \x01(\tR\vintegration\x12\x14\n" +
 	"\x05index\x18\a \x01(\rR\x05index\x12\x14\n" +
-	"\x05group\x18\b \x01(\tR\x05group\"e\n" +
+	"\x05group\x18\b \x01(\tR\x05group\x12\"\n" +
+	"\fnotification\x18\t \x01(\tR\fnotification\"\x85\x01\n" +
 	"\rClaimResponse\x12\x18\n" +
 	"\agranted\x18\x01 \x01(\bR\agranted\x12\x16\n" +
 	"\x06holder\x18\x02 \x01(\tR\x06holder\x12\"\n" +
-	"\fnotification\x18\x03 \x01(\fR\fnotification\"\x0f\n" +
+	"\fnotification\x18\x03 \x01(\fR\fnotification\x12\x1e\n" +
+	"\n" +
+	"unfinished\x18\x04 \x01(\tR\n" +
+	"unfinished\"\x0f\n" +
 	"\rReloadRequest\"\x10\n" +
 	"\x0eReloadResponse2\xcc\x03\n" +
 	"\fAlertmanager\x12T\n" +
