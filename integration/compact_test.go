@@ -14,9 +14,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
+	"github.com/prometheus/prometheus/tsdb/tsdbutil"
 	"github.com/thanos-io/objstore"
 
 	"github.com/amphora-metrics/amphora/integration/harness"
@@ -25,13 +27,15 @@ import (
 )
 
 // daysVariable names how many days of blocks TestAKilledCompactorLosesNoSample compacts; 30 takes
-// some minutes.
+// a quarter of an hour or more.
 const daysVariable = "AMPHORA_TEST_DAYS"
 
 const (
 	pastTenants = 3
 	pastSeries  = 20
 	pastStep    = 5 * time.Minute
+	// pastShards is into how many blocks those of the last tenant are split.
+	pastShards = 2
 )
 
 // pastValue is the one value of series i of a tenant at a time.
@@ -39,9 +43,16 @@ func pastValue(tenant, i int, at int64) float64 {
 	return float64(at/1000)*10 + float64(i) + float64(tenant)/8
 }
 
-// TestAKilledCompactorLosesNoSample compacts days of blocks of several tenants, each cut by two replicas
-// with holes, through all ranges, while the process is killed at random moments. Afterwards every
-// sample is there once, by the TSDB's own reader, and promtool reads every block.
+// pastHistogram is a native histogram of which the sum is v.
+func pastHistogram(i int, v float64) *histogram.Histogram {
+	h := tsdbutil.GenerateTestHistogram(int64(i))
+	h.Sum = v
+	return h
+}
+
+// TestAKilledCompactorLosesNoSample compacts days of blocks of several tenants, one of them split, each
+// cut by two replicas with holes, through all ranges, while the process is killed at random moments.
+// Afterwards every sample is there once, by the TSDB's own reader, and promtool reads every block.
 func TestAKilledCompactorLosesNoSample(t *testing.T) {
 	t.Parallel()
 	days := 1
@@ -50,16 +61,19 @@ func TestAKilledCompactorLosesNoSample(t *testing.T) {
 		must(t, err)
 		days = n
 	}
-	ctx := bounded(t, time.Duration(3+days)*time.Minute)
+	ctx := bounded(t, time.Duration(3+2*days)*time.Minute)
 	dir := t.TempDir()
 	start := time.Now().Add(-time.Duration(days+1) * 24 * time.Hour).Truncate(24 * time.Hour).UnixMilli()
 	blocks := filepath.Join(dir, "blocks")
 	made := past(ctx, t, blocks, start, days)
+	overrides := filepath.Join(dir, "overrides.yaml")
+	must(t, os.WriteFile(overrides, fmt.Appendf(nil, "overrides:\n  past-%d: {compactor_split_and_merge_shards: %d}\n", pastTenants-1, pastShards), 0o600))
 
 	c := oneProcess(ctx, t, harness.Options{Dir: dir, Files: true, Flags: []string{
 		"-compactor.compaction-interval=100ms", "-compactor.cleanup-interval=500ms", "-compactor.first-level-compaction-wait-period=0s",
-		"-compactor.deletion-delay=2s",
+		"-compactor.deletion-delay=2s", "-compactor.compaction-concurrency=2", "-runtime-config.file="+overrides,
 	}})
+	began := time.Now()
 	n := c.Nodes()[0]
 	kills := 0
 	random := rand.New(rand.NewPCG(1, uint64(start)))
@@ -80,13 +94,15 @@ func TestAKilledCompactorLosesNoSample(t *testing.T) {
 		}))
 	}
 	must(t, n.Process.Stop())
+	took := time.Since(began)
 	after := 0
 	for tenant := range pastTenants {
 		after += pastIsWhole(ctx, t, filepath.Join(blocks, fmt.Sprintf("past-%d", tenant)), tenant, start, days)
 	}
-	t.Logf("%d blocks became %d, with %d kills", made, after, kills)
-	if want := pastTenants * days; after != want {
-		t.Errorf("%d blocks, want %d, one for each tenant and day", after, want)
+	t.Logf("%d blocks of %d days and %d tenants became %d in %s, with %d kills; every sample is there once, and the TSDB's reader and promtool read every block",
+		made, days, pastTenants, after, took.Round(time.Second), kills)
+	if want := (pastTenants - 1 + pastShards) * days; after != want {
+		t.Errorf("%d blocks, want %d, one for each tenant or shard and day", after, want)
 	}
 }
 
@@ -124,7 +140,12 @@ func past(ctx context.Context, t *testing.T, dir string, start int64, days int) 
 						if (int(at/pastStep.Milliseconds())+i)%3 == replica {
 							continue
 						}
-						_, err := app.Append(0, labels.FromStrings("__name__", "past", "i", strconv.Itoa(i)), at, pastValue(tenant, i, at))
+						ls, v := labels.FromStrings("__name__", "past", "i", strconv.Itoa(i)), pastValue(tenant, i, at)
+						if i%5 == 4 {
+							_, err = app.AppendHistogram(0, ls, at, pastHistogram(i, v), nil)
+						} else {
+							_, err = app.Append(0, ls, at, v)
+						}
 						must(t, err)
 					}
 				}
@@ -173,9 +194,15 @@ func pastIsWhole(ctx context.Context, t *testing.T, dir string, tenant int, star
 				seen[i] = map[int64]int{}
 			}
 			it := set.At().Iterator(nil)
-			for it.Next() != chunkenc.ValNone {
-				at, v := it.At()
-				if seen[i][at]++; v != pastValue(tenant, number, at) {
+			for kind := it.Next(); kind != chunkenc.ValNone; kind = it.Next() {
+				at := it.AtT()
+				seen[i][at]++
+				want := pastValue(tenant, number, at)
+				if kind == chunkenc.ValHistogram {
+					if _, h := it.AtHistogram(nil); !h.Compact(0).Equals(pastHistogram(number, want).Compact(0)) {
+						t.Fatalf("series %s has %v at %d", i, h, at)
+					}
+				} else if _, v := it.At(); v != want {
 					t.Fatalf("series %s has %v at %d", i, v, at)
 				}
 			}

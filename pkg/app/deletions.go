@@ -24,6 +24,7 @@ func (a *App) deletions() (*tombstone.Requests, error) {
 		return tombstone.NewRequests(tombstone.Deps{
 			Logger: a.log, Reg: a.reg, Documents: deletionDocuments{docs}, Limits: a.limits.For,
 			Grace: a.cfg.Compactor.SeriesDeletionWait, Settle: a.cfg.Ingester.BlockRetention + memoryMargin,
+			Hold: a.cfg.Compactor.SeriesDeletionHold,
 		}), nil
 	})
 }

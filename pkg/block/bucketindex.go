@@ -173,6 +173,8 @@ func WriteBucketIndex(ctx context.Context, bkt objstore.Bucket, idx *BucketIndex
 // Scan is what a look at a tenant's part of the bucket found.
 type Scan struct {
 	Index *BucketIndex
+	// Marks are all marks, of blocks that are gone as well.
+	Marks Marks
 	// Partial are blocks without a meta file: being uploaded, being deleted, or left behind by an
 	// upload that was cut off.
 	Partial []ulid.ULID
@@ -196,7 +198,7 @@ func ScanBlocks(ctx context.Context, bkt objstore.BucketReader, old *BucketIndex
 			marks[m.ID] = m
 		}
 	}
-	marked, err := marked(ctx, bkt, DeletionMarkFile)
+	listed, err := ListMarks(ctx, bkt)
 	if err != nil {
 		return nil, err
 	}
@@ -210,11 +212,11 @@ func ScanBlocks(ctx context.Context, bkt objstore.BucketReader, old *BucketIndex
 	if err != nil {
 		return nil, storeError(ctx, bkt, err, "list blocks")
 	}
-	s := &Scan{Index: &BucketIndex{Version: bucketIndexVersion, UpdatedAt: now.Unix()}, Corrupted: map[ulid.ULID]error{}}
+	s := &Scan{Index: &BucketIndex{Version: bucketIndexVersion, UpdatedAt: now.Unix()}, Marks: listed, Corrupted: map[ulid.ULID]error{}}
 	if err := s.readBlocks(ctx, bkt, ids, known, now); err != nil {
 		return nil, err
 	}
-	return s, s.readMarks(ctx, bkt, marked, marks)
+	return s, s.readMarks(ctx, bkt, marks)
 }
 
 // readBlocks fills in the blocks ids.
@@ -267,8 +269,8 @@ func (s *Scan) readBlocks(ctx context.Context, bkt objstore.BucketReader, ids []
 }
 
 // readMarks fills in the deletion marks.
-func (s *Scan) readMarks(ctx context.Context, bkt objstore.BucketReader, marked map[ulid.ULID]bool, known map[ulid.ULID]IndexedMark) error {
-	for id := range marked {
+func (s *Scan) readMarks(ctx context.Context, bkt objstore.BucketReader, known map[ulid.ULID]IndexedMark) error {
+	for id := range s.Marks.Deletion {
 		m, ok := known[id]
 		if !ok {
 			mark, err := readDeletionMark(ctx, bkt, id)

@@ -80,12 +80,12 @@ func removeMark(ctx context.Context, bkt objstore.Bucket, id ulid.ULID, file str
 
 // NoCompacts returns the blocks that are set aside, in the order of their IDs; bkt is the tenant's.
 func NoCompacts(ctx context.Context, bkt objstore.BucketReader) ([]NoCompact, error) {
-	ids, err := marked(ctx, bkt, NoCompactMarkFile)
+	marks, err := ListMarks(ctx, bkt)
 	if err != nil {
 		return nil, err
 	}
 	var out []NoCompact
-	for id := range ids {
+	for id := range marks.NoCompact {
 		b, err := readObject(ctx, bkt, path.Join(MarkersDir, id.String()+"-"+NoCompactMarkFile), maxMetaBytes)
 		if err != nil && errs.KindOf(err) == errs.NotFound {
 			continue // taken back meanwhile
@@ -103,21 +103,34 @@ func NoCompacts(ctx context.Context, bkt objstore.BucketReader) ([]NoCompact, er
 	return out, nil
 }
 
-// marked lists the tenant's marks of one kind.
-func marked(ctx context.Context, bkt objstore.BucketReader, file string) (map[ulid.ULID]bool, error) {
-	out := map[ulid.ULID]bool{}
+// Marks are the marks that a listing of a tenant's part of the bucket found, without their contents.
+type Marks struct {
+	Deletion, NoCompact, Erased map[ulid.ULID]bool
+	// Tenant says that the tenant is marked for deletion.
+	Tenant bool
+}
+
+// ListMarks lists all marks of a tenant with one request for every thousand; bkt is the tenant's.
+// Errors: Unavailable.
+func ListMarks(ctx context.Context, bkt objstore.BucketReader) (Marks, error) {
+	m := Marks{Deletion: map[ulid.ULID]bool{}, NoCompact: map[ulid.ULID]bool{}, Erased: map[ulid.ULID]bool{}}
+	kinds := map[string]map[ulid.ULID]bool{DeletionMarkFile: m.Deletion, NoCompactMarkFile: m.NoCompact, erasedFile: m.Erased}
 	err := bkt.Iter(ctx, MarkersDir+"/", func(name string) error {
-		if s, ok := strings.CutSuffix(path.Base(name), "-"+file); ok {
-			if id, err := ulid.ParseStrict(s); err == nil {
-				out[id] = true
+		base := path.Base(name)
+		if base == TenantDeletionMark {
+			m.Tenant = true
+		}
+		if text, file, ok := strings.Cut(base, "-"); ok && kinds[file] != nil {
+			if id, err := ulid.ParseStrict(text); err == nil {
+				kinds[file][id] = true
 			}
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, storeError(ctx, bkt, err, "list marks")
+		return Marks{}, storeError(ctx, bkt, err, "list marks")
 	}
-	return out, nil
+	return m, nil
 }
 
 // TenantDeletion says that a tenant is being deleted. Times are in seconds.
@@ -215,12 +228,8 @@ func MarkErased(ctx context.Context, bkt objstore.Bucket, id ulid.ULID, tombston
 	return nil
 }
 
-// ErasedMarks returns what MarkErased noted, by block; bkt is the tenant's. Errors: Unavailable.
-func ErasedMarks(ctx context.Context, bkt objstore.BucketReader) (map[ulid.ULID][]string, error) {
-	ids, err := marked(ctx, bkt, erasedFile)
-	if err != nil {
-		return nil, err
-	}
+// ReadErased returns what MarkErased noted of the blocks ids; bkt is the tenant's. Errors: Unavailable.
+func ReadErased(ctx context.Context, bkt objstore.BucketReader, ids map[ulid.ULID]bool) (map[ulid.ULID][]string, error) {
 	var mu sync.Mutex // guards out
 	out := map[ulid.ULID][]string{}
 	g, gctx := errgroup.WithContext(ctx)

@@ -29,15 +29,21 @@ type Tags struct {
 	Erased   []string          // as in Amphora
 }
 
-// Upload publishes the block in directory dir; bkt is the tenant's. It checks the block first and
+// Upload publishes the block in directory dir as Publish does.
+func Upload(ctx context.Context, logger *slog.Logger, bkt objstore.Bucket, dir string, tags Tags) error {
+	_, err := Publish(ctx, logger, bkt, dir, tags)
+	return err
+}
+
+// Publish publishes the block in directory dir and returns its meta file; bkt is the tenant's. It checks the block first and
 // refuses one that is damaged. The meta file goes last, so the block is invisible until it is
 // complete; calling again after an error, or after success, is safe. Nothing is deleted locally.
 // Errors: Internal for a block that must not be published, Unavailable for the storage.
-func Upload(ctx context.Context, logger *slog.Logger, bkt objstore.Bucket, dir string, tags Tags) error {
+func Publish(ctx context.Context, logger *slog.Logger, bkt objstore.Bucket, dir string, tags Tags) (Meta, error) {
 	start := time.Now()
 	meta, err := verify(dir)
 	if err != nil {
-		return fmt.Errorf("check block %s before upload: %w", dir, err)
+		return meta, fmt.Errorf("check block %s before upload: %w", dir, err)
 	}
 	maps.Copy(meta.Thanos.Labels, tags.External)
 	if meta.Amphora = nil; len(tags.Erased) > 0 {
@@ -47,9 +53,9 @@ func Upload(ctx context.Context, logger *slog.Logger, bkt objstore.Bucket, dir s
 	remote, err := ReadMeta(ctx, bkt, meta.ULID)
 	switch {
 	case err == nil && sameFiles(remote, meta):
-		return nil
+		return meta, nil
 	case err != nil && errs.KindOf(err) == errs.Unavailable, ctx.Err() != nil:
-		return fmt.Errorf("upload block %s: %w", id, err)
+		return meta, fmt.Errorf("upload block %s: %w", id, err)
 	}
 	var size int64
 	for _, f := range meta.Thanos.Files {
@@ -57,19 +63,19 @@ func Upload(ctx context.Context, logger *slog.Logger, bkt objstore.Bucket, dir s
 			continue
 		}
 		if err := uploadFile(ctx, bkt, path.Join(id, f.RelPath), filepath.Join(dir, f.RelPath)); err != nil {
-			return fmt.Errorf("upload block %s: %w", id, err)
+			return meta, fmt.Errorf("upload block %s: %w", id, err)
 		}
 		size += f.SizeBytes
 	}
 	b, err := json.Marshal(meta)
 	if err != nil {
-		return fmt.Errorf("upload block %s: %w", id, err)
+		return meta, fmt.Errorf("upload block %s: %w", id, err)
 	}
 	if err := bkt.Upload(ctx, path.Join(id, MetaFile), bytes.NewReader(b)); err != nil {
-		return storeError(ctx, bkt, err, "upload block %s", id)
+		return meta, storeError(ctx, bkt, err, "upload block %s", id)
 	}
 	logger.Info("block uploaded", "block", id, "bytes", size, "series", meta.Stats.NumSeries, "samples", meta.Stats.NumSamples, "took", time.Since(start))
-	return nil
+	return meta, nil
 }
 
 // sameFiles says whether a published block is the local one.

@@ -100,21 +100,14 @@ func (c *Compactor) cleanTenant(ctx context.Context, id tenant.ID) error {
 
 // report sets the tenant's metrics.
 func (c *Compactor) report(ctx context.Context, id tenant.ID, scan *block.Scan) error {
-	aside, err := block.NoCompacts(ctx, c.bucket(id))
+	all, marks, err := c.erasures(ctx, id, scan.Marks)
 	if err != nil {
 		c.metrics.estimateFailures.Inc()
 		return err
 	}
-	jobs, erased, err := c.due(ctx, id, eligible(scan.Index, aside))
-	if err == nil {
-		err = c.reportErased(ctx, id, scan.Index, erased)
-	}
-	if err != nil {
-		c.metrics.estimateFailures.Inc()
-		return err
-	}
-	c.metrics.tenant(id, scan, len(aside), jobs, c.deps.Now(), c.Estimate)
-	return nil
+	jobs, erased := due(c.planning(id), eligible(scan.Index, scan.Marks), all, marks)
+	c.metrics.tenant(id, scan, jobs, c.deps.Now(), c.Estimate)
+	return c.reportErased(ctx, id, scan, all, erased)
 }
 
 // retire marks the blocks that are older than the tenant's retention.

@@ -12,15 +12,12 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/grafana/dskit/services"
-	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/thanos-io/objstore"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/amphora-metrics/amphora/pkg/block"
 	"github.com/amphora-metrics/amphora/pkg/bucket"
@@ -192,100 +189,78 @@ func (c *Compactor) Compact(ctx context.Context) error {
 }
 
 // compactTenant does the tenant's jobs that are this process's until none is due or its time is up.
+// One listing serves many jobs; another one follows what was done, because compactors of other jobs
+// may have made due what these wait for.
 func (c *Compactor) compactTenant(ctx context.Context, id tenant.ID) error {
-	began := c.deps.Now()
-	failed := map[string]bool{}
+	var until time.Time
+	if c.cfg.MaxTenantTime > 0 {
+		until = c.deps.Now().Add(c.cfg.MaxTenantTime)
+	}
+	var r *round
 	for ctx.Err() == nil {
-		if c.cfg.MaxTenantTime > 0 && c.deps.Now().Sub(began) > c.cfg.MaxTenantTime {
+		var err error
+		if r, err = c.list(ctx, id, r); err == nil {
+			var n int
+			if n, err = r.run(ctx, until); err == nil && n > 0 && (until.IsZero() || !c.deps.Now().After(until)) {
+				continue
+			}
+		}
+		switch {
+		case errors.Is(err, errDeleted):
 			return nil
+		case err == nil && len(r.failed) > 0:
+			return errs.New(errs.Internal, "%d jobs failed", len(r.failed))
 		}
-		if d, err := block.ReadTenantDeletion(ctx, c.bucket(id)); err != nil || d != nil {
-			return err
-		}
-		jobs, err := c.Plan(ctx, id)
-		if err != nil {
-			return err
-		}
-		var mine []Job
-		for _, j := range jobs {
-			ok, err := c.deps.Owns(id, j.Key)
-			if err != nil {
-				return fmt.Errorf("ask the ring whose job it is: %w", err)
-			}
-			if ok && !failed[j.Key] {
-				mine = append(mine, j)
-			}
-		}
-		if len(mine) == 0 {
-			if len(failed) > 0 {
-				return errs.New(errs.Internal, "%d jobs failed", len(failed))
-			}
-			return nil
-		}
-		mine = mine[:min(len(mine), c.cfg.Concurrency)]
-		var mu sync.Mutex // guards failed
-		g := errgroup.Group{}
-		for _, j := range mine {
-			g.Go(func() error {
-				if err := c.try(ctx, id, j); err != nil && !errors.Is(err, errSetAside) {
-					mu.Lock()
-					failed[j.Key] = true
-					mu.Unlock()
-				}
-				return nil
-			})
-		}
-		_ = g.Wait() // what failed is logged and remembered
+		return err
 	}
 	return context.Cause(ctx)
 }
 
 // try does a job, with retries if the storage or the disk is at fault.
-func (c *Compactor) try(ctx context.Context, id tenant.ID, j Job) error {
+func (c *Compactor) try(ctx context.Context, r *round, j Job) error {
 	var err error
 	for range c.cfg.Retries {
 		c.metrics.groupRuns.Inc()
 		began := time.Now()
-		err = c.do(ctx, id, j)
+		err = c.do(ctx, r, j)
 		c.metrics.jobDuration.Observe(time.Since(began).Seconds())
-		if err == nil || ctx.Err() != nil || errors.Is(err, errSetAside) {
+		if err == nil || ctx.Err() != nil || errors.Is(err, errPlanAnew) || errors.Is(err, errDeleted) {
 			return err
 		}
 		c.metrics.groupFailures.Inc()
-		c.deps.Logger.Warn("compaction job failed", "tenant", id, "job", j.Key, "blocks", len(j.Blocks), "err", err)
+		c.deps.Logger.Warn("compaction job failed", "tenant", r.id, "job", j.Key, "blocks", len(j.Blocks), "err", err)
 	}
 	return err
 }
 
-// Plan returns the tenant's jobs that are due, the first to be done first, whoever does them.
+// Plan returns the tenant's jobs that are due as of its bucket index, the first to be done first,
+// whoever does them. Only a tenant without an index is listed.
 func (c *Compactor) Plan(ctx context.Context, id tenant.ID) ([]Job, error) {
 	bkt := c.bucket(id)
-	old, err := block.ReadBucketIndex(ctx, bkt)
-	if err != nil && errs.KindOf(err) != errs.NotFound && errs.KindOf(err) != errs.Internal {
+	idx, err := block.ReadBucketIndex(ctx, bkt)
+	var marks block.Marks
+	switch k := errs.KindOf(err); {
+	case err == nil:
+		if marks, err = block.ListMarks(ctx, bkt); err != nil {
+			return nil, err
+		}
+		// What replaces a block that was marked since the index was made is not in it either.
+		marks.Deletion = nil
+	case k == errs.NotFound || k == errs.Internal:
+		scan, err := block.ScanBlocks(ctx, bkt, nil, c.deps.Now())
+		if err != nil {
+			return nil, err
+		}
+		idx, marks = scan.Index, scan.Marks
+	default:
 		return nil, err
 	}
-	scan, err := block.ScanBlocks(ctx, bkt, old, c.deps.Now())
+	all, erased, err := c.erasures(ctx, id, marks)
 	if err != nil {
 		return nil, err
 	}
-	aside, err := block.NoCompacts(ctx, bkt)
-	if err != nil {
-		return nil, err
-	}
-	jobs, _, err := c.due(ctx, id, eligible(scan.Index, aside))
-	return jobs, err
-}
-
-// eligible returns the blocks that may be compacted.
-func eligible(idx *block.BucketIndex, aside []block.NoCompact) []block.IndexedBlock {
-	not := map[ulid.ULID]bool{}
-	for _, m := range idx.DeletionMarks {
-		not[m.ID] = true
-	}
-	for _, m := range aside {
-		not[m.ID] = true
-	}
-	return slices.DeleteFunc(slices.Clone(idx.Blocks), func(b block.IndexedBlock) bool { return not[b.ID] })
+	jobs, _ := due(c.planning(id), eligible(idx, marks), all, erased)
+	return jobs, nil
 }
 
 func (c *Compactor) planning(id tenant.ID) planning {

@@ -479,7 +479,7 @@ func TestJobsOfOthersAreLeftToThem(t *testing.T) {
 	if err := c.Compact(t.Context()); err != nil || len(w.index()) != 2 {
 		t.Errorf("%d blocks, %v", len(w.index()), err)
 	}
-	if len(asked) != 2 || !strings.HasPrefix(asked[1], "merge-") {
-		t.Errorf("asked for %v", slices.Compact(asked))
+	if asked = slices.Compact(asked); len(asked) != 2 || !strings.HasPrefix(asked[1], "merge-") {
+		t.Errorf("asked for %v", asked)
 	}
 }

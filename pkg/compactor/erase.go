@@ -19,29 +19,28 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/tombstone"
 )
 
-// erasures are the tombstones of a tenant whose samples compaction leaves out.
-func (c *Compactor) erasures(ctx context.Context, id tenant.ID) (tombstone.Set, error) {
-	lapsed := tombstone.Retention(c.deps.Limits(id), c.deps.Now())
-	if c.deps.Deletions == nil {
-		return lapsed, nil
+// erasures are the tombstones of a tenant whose samples compaction leaves out, and of which of them
+// marks say that a block has no samples.
+func (c *Compactor) erasures(ctx context.Context, id tenant.ID, marks block.Marks) (all tombstone.Set, erased map[ulid.ULID][]string, err error) {
+	all = tombstone.Retention(c.deps.Limits(id), c.deps.Now())
+	if c.deps.Deletions != nil {
+		requested, err := c.deps.Deletions.Due(ctx, id)
+		if err != nil {
+			return all, nil, err
+		}
+		all = tombstone.Join(requested, all)
 	}
-	requested, err := c.deps.Deletions.Due(ctx, id)
-	return tombstone.Join(requested, lapsed), err
+	if all.Empty() {
+		return all, map[ulid.ULID][]string{}, nil
+	}
+	erased, err = block.ReadErased(ctx, c.bucket(id), marks.Erased)
+	return all, erased, err
 }
 
 // applies says whether t is to be applied to blocks of MinTime <= t < MaxTime. What ends by its age is
 // left until all of a block is too old, so that it is not written anew every day.
 func applies(t *tombstone.Tombstone, mint, maxt int64) bool {
 	return t.Overlaps(mint, maxt-1) && (!t.Lapses() || t.MaxTime >= maxt-1)
-}
-
-// gone is what a job leaves out.
-func (c *Compactor) gone(ctx context.Context, id tenant.ID, j *Job) (tombstone.Set, error) {
-	all, err := c.erasures(ctx, id)
-	if err != nil {
-		return all, err
-	}
-	return all.Pick(func(t *tombstone.Tombstone) bool { return applies(t, j.MinTime, j.MaxTime) }), nil
 }
 
 // names are the IDs of tombstones.
@@ -54,18 +53,12 @@ func names(s tombstone.Set) []string {
 }
 
 // due returns the jobs that are due of eligible blocks: those of compaction, and the rewriting of
-// blocks that have samples of tombstones and are in no other job, which would leave them out, too.
-// erased says of each tombstone of a request whether no eligible block has its samples.
-func (c *Compactor) due(ctx context.Context, id tenant.ID, blocks []block.IndexedBlock) (jobs []Job, erased map[string]bool, err error) {
-	p := c.planning(id)
+// blocks that have samples of all and are in no other job, which would leave them out, too. erased
+// says of each tombstone whether no eligible block has its samples; marks is as of block.ReadErased.
+func due(p planning, blocks []block.IndexedBlock, all tombstone.Set, marks map[ulid.ULID][]string) (jobs []Job, erased map[string]bool) {
 	jobs = plan(blocks, p)
-	all, err := c.erasures(ctx, id)
-	if err != nil || all.Empty() {
-		return jobs, nil, err
-	}
-	marks, err := block.ErasedMarks(ctx, c.bucket(id))
-	if err != nil {
-		return nil, nil, err
+	if all.Empty() {
+		return jobs, nil
 	}
 	busy := map[ulid.ULID]bool{}
 	for i := range jobs {
@@ -90,25 +83,17 @@ func (c *Compactor) due(ctx context.Context, id tenant.ID, blocks []block.Indexe
 			jobs = append(jobs, j)
 		}
 	}
-	return jobs, erased, nil
+	return jobs, erased
 }
 
 // reportErased tells of which requests no block has samples. Blocks that are set aside and not
 // marked for deletion count.
-func (c *Compactor) reportErased(ctx context.Context, id tenant.ID, idx *block.BucketIndex, erased map[string]bool) error {
+func (c *Compactor) reportErased(ctx context.Context, id tenant.ID, scan *block.Scan, all tombstone.Set, erased map[string]bool) error {
 	if c.deps.Deletions == nil || len(erased) == 0 {
 		return nil
 	}
-	all, err := c.erasures(ctx, id)
-	if err != nil {
-		return err
-	}
-	aside, err := block.NoCompacts(ctx, c.bucket(id))
-	if err != nil {
-		return err
-	}
-	for _, b := range eligible(idx, nil) {
-		if !slices.ContainsFunc(aside, func(m block.NoCompact) bool { return m.ID == b.ID }) {
+	for _, b := range eligible(scan.Index, block.Marks{}) {
+		if !scan.Marks.NoCompact[b.ID] {
 			continue
 		}
 		for _, t := range all.List() {
@@ -147,13 +132,7 @@ func (w *work) touched(ctx context.Context) (touched bool, err error) {
 	if touched {
 		return true, nil
 	}
-	marks, err := block.ErasedMarks(ctx, w.bkt)
-	if err != nil {
-		return false, err
-	}
-	free := slices.Concat(marks[m.ULID], names(w.gone))
-	slices.Sort(free)
-	return false, block.MarkErased(ctx, w.bkt, m.ULID, slices.Compact(free))
+	return false, block.MarkErased(ctx, w.bkt, m.ULID, w.round.free(m.ULID, names(w.gone)))
 }
 
 // touches says whether a chunk of an index reaches into what is gone.

@@ -33,6 +33,7 @@ const (
 // work is a job being done.
 type work struct {
 	c     *Compactor
+	round *round
 	began time.Time
 	id    tenant.ID
 	bkt   objstore.Bucket // the tenant's
@@ -48,8 +49,9 @@ type work struct {
 // do does one job: sources are copied here, made into new blocks, these are uploaded, and then the
 // sources are marked for deletion. Errors: Unavailable for the storage and the disk; Internal if a
 // block is damaged, which is set aside before do returns, so that the next try goes without it.
-func (c *Compactor) do(ctx context.Context, id tenant.ID, j Job) (err error) {
-	w := &work{c: c, began: time.Now(), id: id, bkt: c.bucket(id), job: j,
+func (c *Compactor) do(ctx context.Context, r *round, j Job) (err error) {
+	id := r.id
+	w := &work{c: c, round: r, began: time.Now(), id: id, bkt: c.bucket(id), job: j,
 		dir: filepath.Join(c.scratch(), fmt.Sprintf("%016x", xxhash.Sum64String(string(id)+"/"+j.Key)))}
 	if err := errors.Join(os.RemoveAll(w.dir), os.MkdirAll(w.dir, 0o750)); err != nil {
 		return errs.New(errs.Unavailable, "prepare the job's directory: %w", err)
@@ -59,15 +61,16 @@ func (c *Compactor) do(ctx context.Context, id tenant.ID, j Job) (err error) {
 			c.deps.Logger.Warn("directory of a job not removed, it fills the disk until the next start", "dir", w.dir, "err", rerr)
 		}
 	}()
+	if err := r.look(ctx, &j); err != nil {
+		return err
+	}
 	if err := w.choose(ctx); err != nil {
 		return err
 	}
 	if len(w.sources) == 0 || j.Stage == Merge && len(w.sources) < 2 {
 		return nil
 	}
-	if w.gone, err = c.gone(ctx, id, &j); err != nil {
-		return err
-	}
+	w.gone = r.all.Pick(func(t *tombstone.Tombstone) bool { return applies(t, j.MinTime, j.MaxTime) })
 	if j.Stage == Rewrite {
 		if touched, err := w.touched(ctx); err != nil || !touched {
 			return err
@@ -84,7 +87,7 @@ func (c *Compactor) do(ctx context.Context, id tenant.ID, j Job) (err error) {
 		return err
 	}
 	if err := w.mark(ctx, w.sources, "compacted"); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errPlanAnew, err) // which marks the rest
 	}
 	c.metrics.compacted(j.Stage, len(w.sources))
 	c.pace.add(j.Bytes(), time.Since(w.began))
@@ -100,7 +103,13 @@ func (w *work) choose(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(transferConcurrency)
 	for i, b := range w.job.Blocks {
-		g.Go(func() (err error) { metas[i], err = block.ReadMeta(gctx, w.bkt, b.ID); return err })
+		g.Go(func() (err error) {
+			if metas[i], err = w.round.meta(gctx, b.ID); errs.KindOf(err) == errs.NotFound {
+				w.round.drop(b.ID)
+				err = fmt.Errorf("%w: block %s is gone", errPlanAnew, b.ID)
+			}
+			return err
+		})
 	}
 	if err := g.Wait(); err != nil {
 		return fmt.Errorf("read the job's blocks: %w", err)
@@ -161,23 +170,16 @@ func within(a, b []ulid.ULID) bool {
 
 // splitAlready returns those blocks of a split whose sources are in all shards of another one.
 func (w *work) splitAlready(ctx context.Context, metas []block.Meta) (map[ulid.ULID]bool, error) {
-	scan, err := block.ScanBlocks(ctx, w.bkt, nil, w.c.deps.Now())
-	if err != nil {
-		return nil, err
-	}
-	marked := map[ulid.ULID]bool{}
-	for _, m := range scan.Index.DeletionMarks {
-		marked[m.ID] = true
-	}
 	var shards []block.Meta
-	for _, b := range scan.Index.Blocks {
-		if b.CompactorShard != "" && !marked[b.ID] && b.Overlaps(w.job.MinTime, w.job.MaxTime-1) {
-			m, err := block.ReadMeta(ctx, w.bkt, b.ID)
-			if err != nil {
-				return nil, err
-			}
-			shards = append(shards, m)
+	for _, id := range w.round.overlapping(w.job.MinTime, w.job.MaxTime) {
+		m, err := w.round.meta(ctx, id)
+		if err != nil && errs.KindOf(err) == errs.NotFound {
+			continue // replaced and deleted since
 		}
+		if err != nil {
+			return nil, err
+		}
+		shards = append(shards, m)
 	}
 	out := map[ulid.ULID]bool{}
 	for _, m := range metas {
@@ -229,8 +231,8 @@ func (w *work) download(ctx context.Context) error {
 	return g.Wait()
 }
 
-// errSetAside says that a block of the job was set aside: the jobs are to be planned anew.
-var errSetAside = errors.New("a block was set aside")
+// errPlanAnew says that blocks of the job were set aside or are gone: the jobs are to be planned anew.
+var errPlanAnew = errors.New("the job is planned anew")
 
 // setAside marks a block so that it is not compacted, and returns why.
 func (w *work) setAside(ctx context.Context, id ulid.ULID, why error) error {
@@ -239,7 +241,8 @@ func (w *work) setAside(ctx context.Context, id ulid.ULID, why error) error {
 	if err := block.MarkNoCompact(ctx, w.bkt, id, w.c.deps.Now(), reasonCorrupted, why.Error()); err != nil {
 		return errors.Join(why, err)
 	}
-	return fmt.Errorf("%w: %w", errSetAside, why)
+	w.round.drop(id)
+	return fmt.Errorf("%w: %w", errPlanAnew, why)
 }
 
 // made is a new block.
@@ -302,6 +305,7 @@ func (w *work) upload(ctx context.Context, blocks []made) error {
 			external[k] = v
 		}
 	}
+	var metas []block.Meta
 	for _, m := range blocks {
 		labels := map[string]string{}
 		for k, v := range external {
@@ -310,9 +314,14 @@ func (w *work) upload(ctx context.Context, blocks []made) error {
 		if m.shard != "" {
 			labels[block.ShardLabel] = m.shard
 		}
-		if err := block.Upload(ctx, w.c.deps.Logger, w.bkt, m.dir, block.Tags{External: labels, Erased: names(w.gone)}); err != nil {
+		meta, err := block.Publish(ctx, w.c.deps.Logger, w.bkt, m.dir, block.Tags{External: labels, Erased: names(w.gone)})
+		if err != nil {
 			return err
 		}
+		metas = append(metas, meta)
+	}
+	for _, m := range metas { // all of a split at once, or it would be merged in parts
+		w.round.add(m)
 	}
 	return nil
 }
@@ -324,6 +333,7 @@ func (w *work) mark(ctx context.Context, blocks []block.Meta, why string) error 
 			return err
 		}
 		w.c.metrics.marked.WithLabelValues("compaction").Inc()
+		w.round.drop(m.ULID)
 	}
 	return nil
 }

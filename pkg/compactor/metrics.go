@@ -99,7 +99,7 @@ func (m *metrics) compacted(s Stage, blocks int) {
 }
 
 // tenant sets what is known of a tenant.
-func (m *metrics) tenant(id tenant.ID, scan *block.Scan, aside int, jobs []Job, now time.Time, estimate func(int64) time.Duration) {
+func (m *metrics) tenant(id tenant.ID, scan *block.Scan, jobs []Job, now time.Time, estimate func(int64) time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.known[id] = true
@@ -107,7 +107,7 @@ func (m *metrics) tenant(id tenant.ID, scan *block.Scan, aside int, jobs []Job, 
 	m.blocks.WithLabelValues(user).Set(float64(len(scan.Index.Blocks)))
 	m.marks.WithLabelValues(user).Set(float64(len(scan.Index.DeletionMarks)))
 	m.partials.WithLabelValues(user).Set(float64(len(scan.Partial)))
-	m.aside.WithLabelValues(user).Set(float64(aside))
+	m.aside.WithLabelValues(user).Set(float64(len(scan.Marks.NoCompact)))
 	m.updated.WithLabelValues(user).Set(float64(now.Unix()))
 	n, bytes := map[Stage]int{}, map[Stage]int64{}
 	for i := range jobs {

@@ -4,10 +4,12 @@ import (
 	"context"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 
+	"github.com/amphora-metrics/amphora/pkg/tombstone"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
 )
 
@@ -31,17 +33,41 @@ func (q *Querier) RecentSeries(ctx context.Context, active bool, ms []*labels.Ma
 	if active {
 		hints.Func = activeOnly
 	}
+	set, left, err := q.recentlyHidden(ctx, sc, ms, b)
+	if err != nil {
+		return err
+	}
 	sources, err := q.selectIngesters(ctx, sc, hints, ms, b)
 	if err != nil {
 		return err
 	}
 	m := newMerger(sources, q.metrics)
 	for m.next() {
+		if _, some := left[m.lset.Hash()]; !some && len(set.Of(m.lset)) > 0 {
+			continue
+		}
 		if err := f(m.lset); err != nil {
 			return err
 		}
 	}
 	return m.failure
+}
+
+// recentAge is the age of the oldest samples in memory as far as retention is concerned.
+const recentAge = 25 * time.Hour
+
+// recentlyHidden returns the tombstones that bear on what ingesters hold, and of which touched series
+// samples are left there.
+func (q *Querier) recentlyHidden(ctx context.Context, sc scope, ms []*labels.Matcher, b *budget) (tombstone.Set, map[uint64]struct{}, error) {
+	sc.blocks, sc.maxt = false, math.MaxInt64/2
+	set, err := q.hidden(ctx, sc)
+	oldest := q.deps.Now().Add(-recentAge).UnixMilli()
+	set = set.Pick(func(t *tombstone.Tombstone) bool { return !t.Lapses() || t.MaxTime >= oldest })
+	if err != nil || set.Empty() {
+		return set, nil, err
+	}
+	left, err := q.left(ctx, sc, storage.SelectHints{Start: sc.mint, End: sc.maxt}, ms, set, b)
+	return set, left, err
 }
 
 // activeOnly is the hint that asks for the labels of active series.

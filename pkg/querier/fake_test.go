@@ -154,6 +154,18 @@ func (n *node) Series(ctx context.Context, in *ingesterpb.SeriesRequest, _ ...gr
 	return &stream[ingesterpb.SeriesResponse]{ctx: ctx, messages: []*ingesterpb.SeriesResponse{msg}}, set.Err()
 }
 
+func (n *node) ActiveSeries(ctx context.Context, in *ingesterpb.ActiveSeriesRequest, _ ...grpc.CallOption) (grpc.ServerStreamingClient[ingesterpb.ActiveSeriesResponse], error) {
+	of, err := n.Series(ctx, &ingesterpb.SeriesRequest{MaxTime: 1 << 40, Matchers: []*ingesterpb.Matchers{{Matchers: in.Matchers}}})
+	if err != nil {
+		return nil, err
+	}
+	m, err := of.Recv()
+	if err != nil {
+		return nil, err
+	}
+	return &stream[ingesterpb.ActiveSeriesResponse]{ctx: ctx, messages: []*ingesterpb.ActiveSeriesResponse{{Series: m.Series}}}, nil
+}
+
 func (n *node) LabelNames(ctx context.Context, in *ingesterpb.LabelNamesRequest, _ ...grpc.CallOption) (*ingesterpb.LabelNamesResponse, error) {
 	if err := n.meet(ctx); err != nil {
 		return nil, err

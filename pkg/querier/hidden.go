@@ -52,33 +52,39 @@ func (q *Querier) hiding(ctx context.Context, sc scope, h storage.SelectHints, m
 	if err != nil || set.Empty() || h.Func != seriesOnly {
 		return out, err
 	}
-	// Labels alone do not tell whether a series has samples left, so those that tombstones touch are
-	// looked into.
 	h.Func, h.Limit = "", 0
+	out.left, err = q.left(ctx, sc, h, matchers, set, b)
+	return out, err
+}
+
+// left returns the hashes of the series that tombstones touch and of which samples are left. Labels
+// alone do not tell, so these series are looked into.
+func (q *Querier) left(ctx context.Context, sc scope, h storage.SelectHints, matchers []*labels.Matcher, set tombstone.Set, b *budget) (map[uint64]struct{}, error) {
 	selectors, known := set.Selectors()
 	if !known {
-		selectors = append(selectors[:0:0], nil)
+		selectors = [][]*labels.Matcher{nil}
 	}
-	out.left = map[uint64]struct{}{}
+	sc.anyOrder = false
+	left := map[uint64]struct{}{}
 	for _, s := range selectors {
 		m, err := q.merged(ctx, sc, h, slices.Concat(matchers, s), b)
 		if err != nil {
-			return out, err
+			return nil, err
 		}
 		for m.next() {
 			some, err := anyLeft(&series{lset: m.lset, metas: m.metas, mint: sc.mint, maxt: sc.maxt, hidden: set.Of(m.lset)})
 			if err != nil {
-				return out, err
+				return nil, err
 			}
 			if some {
-				out.left[m.lset.Hash()] = struct{}{}
+				left[m.lset.Hash()] = struct{}{}
 			}
 		}
 		if m.failure != nil {
-			return out, m.failure
+			return nil, m.failure
 		}
 	}
-	return out, nil
+	return left, nil
 }
 
 // shows says whether anything of the current series is left.
@@ -123,8 +129,8 @@ func withoutHidden(xs []exemplar.Exemplar, hidden tombstone.Intervals) []exempla
 	return slices.DeleteFunc(xs, func(x exemplar.Exemplar) bool { return touches(hidden, x.Ts, x.Ts) })
 }
 
-// listing lists names or values of labels of matching series.
-type listing func(ctx context.Context, hints *storage.LabelHints, matchers []*labels.Matcher) ([]string, error)
+// listing lists names or values of labels of matching series in the range of a session.
+type listing func(ctx context.Context, s *session, hints *storage.LabelHints, matchers []*labels.Matcher) ([]string, error)
 
 // shownLabels lists names, or values if name is not empty, without those that only deleted series
 // have.
@@ -137,20 +143,28 @@ func (s *session) shownLabels(ctx context.Context, hints *storage.LabelHints, na
 	if err != nil {
 		return nil, nil, err
 	}
-	selectors, known := set.Selectors()
+	selectors, _ := set.Selectors()
 	sets, few := complements(selectors)
-	if set.Empty() || !known || !few {
-		all, err := list(ctx, hints, matchers)
+	if set.Empty() || !few {
+		all, err := list(ctx, s, hints, matchers)
 		return all, nil, err
+	}
+	// Series with samples later than any retention ends are not touched by one.
+	since := s.mint
+	if at, lapses := set.Lapsed(); lapses {
+		since = max(since, at+1)
 	}
 	untouched := make([][]string, len(sets))
 	for i, not := range sets {
-		if untouched[i], err = list(ctx, nil, slices.Concat(matchers, not)); err != nil {
+		if since > s.maxt {
+			break
+		}
+		if untouched[i], err = list(ctx, newSession(s.q, since, s.maxt), nil, slices.Concat(matchers, not)); err != nil {
 			return nil, nil, err
 		}
 	}
 	sure := union(untouched)
-	all, err := list(ctx, nil, matchers)
+	all, err := list(ctx, s, nil, matchers)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -3,6 +3,7 @@ package querier
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/chunks"
 
+	"github.com/amphora-metrics/amphora/pkg/block"
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
@@ -173,6 +175,71 @@ func TestRetentionBySelectorIsHiddenFromQueries(t *testing.T) {
 	if set.Err() != nil || n != 5 {
 		t.Errorf("%d series, %v; want 5", n, set.Err())
 	}
+}
+
+func TestLabelsThatOnlyRetentionHidesAreNotListed(t *testing.T) {
+	dots := slices.DeleteFunc(reference(6, 400), func(d dot) bool { return d.series == 1 && d.t >= 3_600_000 })
+	c := half(t, dots) // the cut is an hour after the beginning; series 1 ends there, series 4 is all too old
+	remove := c.erasing(t)
+	remove(-1<<60, 1<<60, `{i="005"}`)
+	v, err := limits.RetentionBySelector.WithText(c.limits, `[{selector: '{i="001"}', period: 9h}, {selector: '{job="1"}', period: 1m}]`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.limits = v
+	q, err := c.q.Querier(0, 1<<40)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closing(t, q)
+	want := []string{"000", "002", "003"}
+	if values, _, err := q.LabelValues(asTenant(t), "i", nil); err != nil || !slices.Equal(values, want) {
+		t.Errorf("values %v, %v; want %v", values, err, want)
+	}
+	if values, _, err := q.LabelValues(asTenant(t), "job", nil); err != nil || !slices.Equal(values, []string{"0", "2"}) {
+		t.Errorf("values of another label %v, %v", values, err)
+	}
+	old := labels.MustNewMatcher(labels.MatchEqual, "job", "1")
+	if names, _, err := q.LabelNames(asTenant(t), nil, old); err != nil || len(names) != 0 {
+		t.Errorf("names of series that are too old %v, %v; want none", names, err)
+	}
+}
+
+func TestDeletedSeriesAreNotCountedAmongTheRecent(t *testing.T) {
+	c := half(t, reference(6, 400))
+	remove := c.erasing(t)
+	remove(-1<<60, 1<<60, `{i="004"}`)
+	remove(-1<<60, 3_000_000, `{i="002"}`) // has newer samples
+	for _, active := range []bool{false, true} {
+		var got []string
+		err := c.q.RecentSeries(asTenant(t), active, []*labels.Matcher{all}, func(ls labels.Labels) error {
+			got = append(got, ls.Get("i"))
+			return nil
+		})
+		if want := []string{"000", "001", "002", "003", "005"}; err != nil || !slices.Equal(got, want) {
+			t.Errorf("active %v: %v, %v; want %v", active, got, err, want)
+		}
+	}
+}
+
+func TestMetadataOfDeletedMetricsIsNotListed(t *testing.T) {
+	c := half(t, reference(2, 400))
+	c.q.deps.Described = func(context.Context, tenant.ID) ([]block.Metadata, error) {
+		return []block.Metadata{{Name: "erased", Type: "gauge"}, {Name: "silent", Type: "gauge"}}, nil
+	}
+	remove := c.erasing(t)
+	remove(-1<<60, 1<<60, `{i="000"}`, `erased`)
+	names := func(want ...string) {
+		t.Helper()
+		md, err := c.q.Metadata(asTenant(t), "", 9, 9)
+		if err != nil || !slices.Equal(slices.Sorted(maps.Keys(md)), want) {
+			t.Errorf("metadata %v, %v; want of %v", md, err, want)
+		}
+	}
+	names("m", "silent", "za", "zb") // m has a series left; nobody knows series of the others
+	remove(-1<<60, 1<<60, `m{i="001"}`)
+	c.now = c.now.Add(time.Minute)
+	names("silent", "za", "zb")
 }
 
 func TestAQueryFailsThatDoesNotKnowWhatToHide(t *testing.T) {

@@ -16,7 +16,7 @@ import (
 // LabelNames returns the names of the labels of the series that match, sorted, each once. hints
 // may limit how many; the first ones are returned.
 func (s *session) LabelNames(ctx context.Context, hints *storage.LabelHints, matchers ...*labels.Matcher) ([]string, annotations.Annotations, error) {
-	return s.shownLabels(ctx, hints, "", matchers, func(ctx context.Context, hints *storage.LabelHints, matchers []*labels.Matcher) ([]string, error) {
+	return s.shownLabels(ctx, hints, "", matchers, func(ctx context.Context, s *session, hints *storage.LabelHints, matchers []*labels.Matcher) ([]string, error) {
 		return s.labels(ctx, hints, labelCall{
 			ingester: func(ctx context.Context, c ingesterpb.IngesterQueryClient, sc scope, limit uint64) (labelStrings, error) {
 				r, err := c.LabelNames(ctx, &ingesterpb.LabelNamesRequest{MinTime: sc.mint, MaxTime: sc.maxt, Matchers: toWire(matchers), Limit: limit})
@@ -32,7 +32,12 @@ func (s *session) LabelNames(ctx context.Context, hints *storage.LabelHints, mat
 
 // LabelValues returns the values that label name has in the series that match, as LabelNames does.
 func (s *session) LabelValues(ctx context.Context, name string, hints *storage.LabelHints, matchers ...*labels.Matcher) ([]string, annotations.Annotations, error) {
-	return s.shownLabels(ctx, hints, name, matchers, func(ctx context.Context, hints *storage.LabelHints, matchers []*labels.Matcher) ([]string, error) {
+	return s.shownLabels(ctx, hints, name, matchers, valuesOf(name))
+}
+
+// valuesOf lists the values of label name, also those that only deleted series have.
+func valuesOf(name string) listing {
+	return func(ctx context.Context, s *session, hints *storage.LabelHints, matchers []*labels.Matcher) ([]string, error) {
 		return s.labels(ctx, hints, labelCall{
 			ingester: func(ctx context.Context, c ingesterpb.IngesterQueryClient, sc scope, limit uint64) (labelStrings, error) {
 				r, err := c.LabelValues(ctx, &ingesterpb.LabelValuesRequest{Name: name, MinTime: sc.mint, MaxTime: sc.maxt, Matchers: toWire(matchers), Limit: limit})
@@ -43,7 +48,7 @@ func (s *session) LabelValues(ctx context.Context, name string, hints *storage.L
 				return r.GetValues(), r.GetBlocks(), err
 			},
 		})
-	})
+	}
 }
 
 // labelCall is one question to both kinds of places.

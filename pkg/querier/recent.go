@@ -3,6 +3,7 @@ package querier
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -15,6 +16,7 @@ import (
 	"github.com/prometheus/prometheus/storage"
 
 	"github.com/amphora-metrics/amphora/pkg/tenant"
+	"github.com/amphora-metrics/amphora/pkg/tombstone"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
 )
 
@@ -116,7 +118,14 @@ func (q *Querier) Metadata(ctx context.Context, metric string, limit, limitPerMe
 	if limit == 0 || limitPerMetric == 0 {
 		return out, nil
 	}
+	hidden, err := q.requested(ctx)
+	if err != nil {
+		return nil, err
+	}
 	req := &ingesterpb.MetadataRequest{Metric: metric, Limit: int64(limit), LimitPerMetric: int64(limitPerMetric)}
+	if !hidden.Empty() {
+		req.Limit, req.LimitPerMetric = -1, -1 // some may be left out here
+	}
 	answers, _, err := everyReplica(ctx, q, math.MinInt64, math.MaxInt64, func(ctx context.Context, _ scope, c ingesterpb.IngesterQueryClient) (*ingesterpb.MetadataResponse, error) {
 		return c.Metadata(ctx, req)
 	})
@@ -134,8 +143,58 @@ func (q *Querier) Metadata(ctx context.Context, metric string, limit, limitPerMe
 	if err := q.addDescribed(ctx, metric, out); err != nil {
 		return nil, err
 	}
+	if err := q.dropDeleted(ctx, hidden, out); err != nil {
+		return nil, err
+	}
 	clip(out, limit, limitPerMetric)
 	return out, nil
+}
+
+// requested are the tombstones of requests to delete series.
+func (q *Querier) requested(ctx context.Context) (tombstone.Set, error) {
+	if q.deps.Tombstones == nil {
+		return tombstone.Set{}, nil
+	}
+	id, err := tenant.FromContext(ctx)
+	if err != nil {
+		return tombstone.Set{}, err
+	}
+	set, err := q.deps.Tombstones(ctx, id)
+	return set.Pick(func(t *tombstone.Tombstone) bool { return !t.Lapses() }), err
+}
+
+// familySuffixes are what names of series have beyond that of their metric family.
+var familySuffixes = []string{"", "_bucket", "_sum", "_count", "_total", "_created", "_info"}
+
+// dropDeleted takes out the families all of whose series are deleted, and those that a request names
+// and of which there is no series.
+func (q *Querier) dropDeleted(ctx context.Context, hidden tombstone.Set, out map[string][]metadata.Metadata) (err error) {
+	if hidden.Empty() || len(out) == 0 {
+		return nil
+	}
+	s := newSession(q, math.MinInt64/2, q.deps.Now().UnixMilli())
+	defer func() { err = errors.Join(err, s.Close()) }()
+	shown, _, err := s.LabelValues(ctx, labels.MetricName, nil)
+	if err != nil {
+		return fmt.Errorf("find metrics that are deleted: %w", err)
+	}
+	stored, err := valuesOf(labels.MetricName)(ctx, s, nil, nil)
+	if err != nil {
+		return fmt.Errorf("find metrics that are deleted: %w", err)
+	}
+	for name := range out {
+		there, left, named := false, false, false
+		for _, suffix := range familySuffixes {
+			_, is := slices.BinarySearch(stored, name+suffix)
+			_, shows := slices.BinarySearch(shown, name+suffix)
+			there, left = there || is, left || shows
+			named = named || len(hidden.Of(labels.FromStrings(labels.MetricName, name+suffix))) > 0
+		}
+		if !left && (there || named) {
+			delete(out, name)
+		}
+	}
+	return nil
 }
 
 // addDescribed adds metrics that ingesters do not know. That they cannot be read is no reason to

@@ -82,10 +82,13 @@ type Deps struct {
 	Limits    func(tenant.ID) limits.View
 	// Grace is how long a request can be cancelled, and no byte is touched.
 	Grace time.Duration
-	// Settle is for how long at least a request hides samples: nobody has them in memory any more
-	// afterwards.
+	// Settle is for how long at least a request hides samples: no ingester that runs has them in
+	// memory any more afterwards.
 	Settle time.Duration
-	Now    func() time.Time // nil: time.Now
+	// Hold is for how long it does so unless newer requests need its place, so that what an ingester
+	// that was down for long ships after its return does not bring samples back.
+	Hold time.Duration
+	Now  func() time.Time // nil: time.Now
 }
 
 // Requests are the requests of all tenants to delete series.
@@ -123,6 +126,9 @@ func (s *Requests) Add(ctx context.Context, id tenant.ID, selectors []string, st
 			if d.Requests[i].ended() == 0 {
 				open++
 			}
+		}
+		if open >= most && most > 0 && s.giveWay(d) {
+			open--
 		}
 		if open >= most {
 			row := limits.MaxSeriesDeletionRequests.Row()
@@ -268,7 +274,7 @@ func (s *Requests) report(d *document, erased map[string]bool, over *[]Request) 
 			r.Erased = now.UnixMilli()
 		case st == Erased && !erased[r.ID]:
 			r.Erased = 0
-		case st == Erased && now.Sub(time.UnixMilli(max(r.Created+s.deps.Settle.Milliseconds(), r.Erased+erasedAge.Milliseconds()))) >= 0:
+		case s.over(r, max(s.deps.Settle, s.deps.Hold)):
 			r.Processed = now.UnixMilli()
 			if over != nil {
 				*over = append(*over, *r)
@@ -279,6 +285,21 @@ func (s *Requests) report(d *document, erased map[string]bool, over *[]Request) 
 		changed++
 	}
 	return changed
+}
+
+// over says whether a request whose samples no block has can end, hold after it was made.
+func (s *Requests) over(r *Request, hold time.Duration) bool {
+	from := time.UnixMilli(max(r.Created+hold.Milliseconds(), r.Erased+erasedAge.Milliseconds()))
+	return s.State(r) == Erased && s.deps.Now().Sub(from) >= 0
+}
+
+// giveWay ends the oldest request that is held for late ingesters alone, and says whether there was one.
+func (s *Requests) giveWay(d *document) bool {
+	i := slices.IndexFunc(d.Requests, func(r Request) bool { return s.over(&r, s.deps.Settle) })
+	if i >= 0 {
+		d.Requests[i].Processed = s.deps.Now().UnixMilli()
+	}
+	return i >= 0
 }
 
 // erasedAge is how long a request hides samples after no block had them: queriers may know blocks
@@ -299,8 +320,7 @@ func (s *Requests) set(id tenant.ID, d *document, which func(*Request) bool) Set
 			s.deps.Logger.Error("request to delete series cannot be read and is left out", "tenant", id, "request", r.ID, "err", err)
 			continue
 		}
-		out.list = append(out.list, Tombstone{ID: r.ID, MinTime: r.Start, MaxTime: r.End, match: matchesAny(selectors)})
-		out.selectors = append(out.selectors, selectors...)
+		out.list = append(out.list, Tombstone{ID: r.ID, MinTime: r.Start, MaxTime: r.End, match: matchesAny(selectors), selectors: selectors})
 	}
 	return out
 }

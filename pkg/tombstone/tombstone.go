@@ -27,19 +27,15 @@ type Tombstone struct {
 	MinTime, MaxTime int64
 
 	match func(labels.Labels) bool
+	// selectors are those of a request to delete series, each an alternative.
+	selectors [][]*labels.Matcher
 }
 
 // Overlaps says whether t may hide samples with mint <= t <= maxt.
 func (t *Tombstone) Overlaps(mint, maxt int64) bool { return t.MinTime <= maxt && mint <= t.MaxTime }
 
 // Set is the tombstones of one tenant at one moment, immutable. The zero Set hides nothing.
-type Set struct {
-	list []Tombstone
-	// requests are the selectors of requests to delete series, each an alternative; retention is
-	// not among them.
-	selectors [][]*labels.Matcher
-	retention bool
-}
+type Set struct{ list []Tombstone }
 
 // Join returns the tombstones of both sets.
 func Join(a, b Set) Set {
@@ -49,7 +45,7 @@ func Join(a, b Set) Set {
 	if len(b.list) == 0 {
 		return a
 	}
-	return Set{list: slices.Concat(a.list, b.list), selectors: slices.Concat(a.selectors, b.selectors), retention: a.retention || b.retention}
+	return Set{list: slices.Concat(a.list, b.list)}
 }
 
 // List returns the tombstones, which must not be changed.
@@ -60,7 +56,22 @@ func (s Set) Empty() bool { return len(s.list) == 0 }
 
 // Selectors returns what tombstones of requests select. known is false if others hide series, too.
 func (s Set) Selectors() (selectors [][]*labels.Matcher, known bool) {
-	return s.selectors, !s.retention
+	known = true
+	for i := range s.list {
+		selectors = append(selectors, s.list[i].selectors...)
+		known = known && !s.list[i].Lapses()
+	}
+	return selectors, known
+}
+
+// Lapsed is the latest time up to which a retention hides samples; known is false if there is none.
+func (s Set) Lapsed() (at int64, known bool) {
+	for i := range s.list {
+		if t := &s.list[i]; t.Lapses() && (!known || t.MaxTime > at) {
+			at, known = t.MaxTime, true
+		}
+	}
+	return at, known
 }
 
 // In returns the tombstones that may hide samples with mint <= t <= maxt.
@@ -118,7 +129,7 @@ func Retention(v limits.View, now time.Time) Set {
 			return at == i
 		}
 	}
-	out := Set{retention: true}
+	var out Set
 	for i, r := range rules {
 		_, _ = fmt.Fprintf(hash, "%s\xff%s\xff", r.Selector, r.Period) // it never fails
 		if r.Period > 0 {
@@ -153,8 +164,7 @@ func (t *Tombstone) Lapses() bool { return strings.HasPrefix(t.ID, "retention-")
 
 // Pick returns the tombstones for which keep says so.
 func (s Set) Pick(keep func(*Tombstone) bool) Set {
-	out := s
-	out.list = nil
+	var out Set
 	for i := range s.list {
 		if keep(&s.list[i]) {
 			out.list = append(out.list, s.list[i])

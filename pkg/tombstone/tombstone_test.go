@@ -154,6 +154,59 @@ func TestARequestEndsWhenNobodyHasItsSamples(t *testing.T) {
 	}
 }
 
+func TestALateIngesterBringsNothingBack(t *testing.T) {
+	o := newOffice(t)
+	v, err := limits.MaxSeriesDeletionRequests.WithText(o.limits, "2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.limits = v
+	o.deps.Hold = 14 * 24 * time.Hour
+	oldest := o.add(t, `{job="a"}`)
+	o.now = o.now.Add(2 * time.Hour)
+	erased := func(ids ...string) {
+		t.Helper()
+		all := map[string]bool{}
+		for _, id := range ids {
+			all[id] = true
+		}
+		if err := o.Report(t.Context(), "t1", all); err != nil {
+			t.Fatal(err)
+		}
+	}
+	erased(oldest.ID)
+	o.now = o.now.Add(13 * 24 * time.Hour)
+	erased(oldest.ID)
+	if s := o.state(t); s != Erased || !hides(t, o.process(), "t1") {
+		t.Errorf("after 13 days the request is %s", s)
+	}
+	if set, err := o.Due(t.Context(), "t1"); err != nil || len(set.List()) != 1 {
+		t.Errorf("%d tombstones are left out of late blocks, %v; want one", len(set.List()), err)
+	}
+	o.add(t, `{job="b"}`)
+	if !hides(t, o.process(), "t1") {
+		t.Error("a request that had room ended another one")
+	}
+	o.add(t, `{job="c"}`)
+	if hides(t, o.process(), "t1") {
+		t.Error("the oldest request did not give way to a newer one")
+	}
+	if _, err := o.Add(t.Context(), "t1", []string{`{job="d"}`}, 0, 1); errs.KindOf(err) != errs.Conflict {
+		t.Errorf("a request that is pending gave way: %v", err)
+	}
+	list, err := o.List(t.Context(), "t1")
+	if err != nil || len(list) != 3 || o.State(&list[0]) != Processed {
+		t.Fatalf("%v, %v", list, err)
+	}
+	o.now = o.now.Add(2 * time.Hour)
+	erased(list[1].ID, list[2].ID)
+	o.now = o.now.Add(15 * 24 * time.Hour)
+	erased(list[1].ID, list[2].ID)
+	if set, err := o.InForce(t.Context(), "t1"); err != nil || !set.Empty() {
+		t.Errorf("after 15 days %d tombstones hide samples, %v", len(set.List()), err)
+	}
+}
+
 func TestACancelledRequestHidesNothing(t *testing.T) {
 	o := newOffice(t)
 	r := o.add(t, `{job="a"}`)
