@@ -71,7 +71,7 @@ func TestAKilledCompactorLosesNoSample(t *testing.T) {
 
 	c := oneProcess(ctx, t, harness.Options{Dir: dir, Files: true, Flags: []string{
 		"-compactor.compaction-interval=100ms", "-compactor.cleanup-interval=500ms", "-compactor.first-level-compaction-wait-period=0s",
-		"-compactor.deletion-delay=2s", "-compactor.compaction-concurrency=2", "-runtime-config.file="+overrides,
+		"-compactor.deletion-delay=2s", "-compactor.compaction-concurrency=2", "-runtime-config.file=" + overrides,
 	}})
 	began := time.Now()
 	n := c.Nodes()[0]

@@ -31,6 +31,7 @@ type Config struct {
 	DeletionDelay      time.Duration
 	TenantCleanupDelay time.Duration
 	SeriesDeletionWait time.Duration
+	SeriesDeletionHold time.Duration
 }
 
 // Declare names each setting once.
@@ -48,6 +49,7 @@ func (c *Config) Declare(s *config.Set) {
 	s.Duration(&c.DeletionDelay, "deletion-delay", 12*time.Hour, "How long blocks stay in the bucket after they were marked for deletion, so that queries that read them can end and mistakes be undone.").Expert()
 	s.Duration(&c.TenantCleanupDelay, "tenant-cleanup-delay", 6*time.Hour, "How long after its last block what else there is of a deleted tenant stays in the bucket.").Expert()
 	s.Duration(&c.SeriesDeletionWait, "series-deletion-delay", 6*time.Hour, "How long a request to delete series can be cancelled. Queries do not show the samples meanwhile; then they are taken out of the blocks.").Expert()
+	s.Duration(&c.SeriesDeletionHold, "series-deletion-hold-period", 14*24*time.Hour, "How long after a request to delete series samples with such times are still hidden and taken out of blocks, so that an ingester that comes back with old samples does not bring them back. Newer requests may end it earlier.").Expert()
 }
 
 // Validate refuses what cannot work.
@@ -64,8 +66,8 @@ func (c *Config) Validate() error {
 		return config.Wrong("cleanup-interval", "is %s; it must be positive", c.CleanupInterval)
 	case c.Concurrency <= 0 || c.CleanupConcurrency <= 0 || c.Retries <= 0:
 		return config.Wrong("compaction-concurrency", "this, cleanup-concurrency and compaction-retries must be 1 or more")
-	case c.DeletionDelay < 0 || c.TenantCleanupDelay < 0 || c.FirstLevelWait < 0 || c.SeriesDeletionWait < 0:
-		return config.Wrong("deletion-delay", "this, tenant-cleanup-delay, series-deletion-delay and first-level-compaction-wait-period must not be negative")
+	case c.DeletionDelay < 0 || c.TenantCleanupDelay < 0 || c.FirstLevelWait < 0 || c.SeriesDeletionWait < 0 || c.SeriesDeletionHold < 0:
+		return config.Wrong("deletion-delay", "this, tenant-cleanup-delay, series-deletion-delay, series-deletion-hold-period and first-level-compaction-wait-period must not be negative")
 	}
 	return nil
 }
