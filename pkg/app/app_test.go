@@ -123,7 +123,8 @@ type process struct {
 
 func start(t *testing.T, args ...string) *process {
 	t.Helper()
-	c, set, err := load(t, append([]string{"-server.http-listen-port=0", "-server.grpc-listen-port=0"}, args...)...)
+	// How full the disk of the machine is that runs the tests is not their business.
+	c, set, err := load(t, append([]string{"-server.http-listen-port=0", "-server.grpc-listen-port=0", "-ingester.min-free-disk-space-ratio=0"}, args...)...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -96,7 +96,8 @@ func (a *App) storeGateway() (*storegateway.Gateway, error) {
 		if err != nil {
 			return nil, err
 		}
-		store, err := block.NewStore(block.StoreDeps{Shared: caches, Logger: a.log, Reg: a.reg, Bucket: b,
+		shapes := block.NewIndexes(block.IndexesDeps{Logger: a.log, Bucket: b, IndexOnly: true})
+		store, err := block.NewStore(block.StoreDeps{Shared: caches, Logger: a.log, Reg: a.reg, Bucket: b, Indexes: shapes,
 			Dir: a.cfg.StoreGateway.SyncDir, LocalBytes: int64(a.cfg.StoreGateway.MaxCacheBytes)})
 		if err != nil {
 			return nil, err

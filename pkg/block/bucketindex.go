@@ -70,6 +70,16 @@ type IndexedBlock struct {
 	Resolution int64 `json:"resolution,omitempty"`
 	// Erased are the IDs of the tombstones whose samples the block lacks.
 	Erased []string `json:"erased,omitempty"`
+	// Shape spares readers the meta file; nil if nobody noted it.
+	Shape *Shape `json:"amphora_shape,omitempty"`
+}
+
+// Shape is what a reader must know of a block before it reads its index: the sizes of its files in
+// bytes, and how many series it has.
+type Shape struct {
+	Index    int64   `json:"index"`
+	Segments []int64 `json:"segments"` // by their numbers
+	Series   uint64  `json:"series"`
 }
 
 // IndexedMark says that a block is marked for deletion, and since when.
@@ -109,7 +119,26 @@ func (m *Meta) Indexed(uploaded time.Time) IndexedBlock {
 	if b.SegmentsNum > 0 {
 		b.SegmentsFormat = segmentsFormat
 	}
+	b.Shape = m.shape()
 	return b
+}
+
+// shape is nil if the meta file does not list the block's files as they must be.
+func (m *Meta) shape() *Shape {
+	files := slices.DeleteFunc(slices.Clone(m.Thanos.Files), func(f File) bool { return !isData(f.RelPath) })
+	slices.SortFunc(files, func(a, b File) int { return strings.Compare(a.RelPath, b.RelPath) })
+	if complete(files) != nil {
+		return nil
+	}
+	s := &Shape{Series: m.Stats.NumSeries}
+	for _, f := range files {
+		if f.RelPath == IndexFile {
+			s.Index = f.SizeBytes
+		} else {
+			s.Segments = append(s.Segments, f.SizeBytes)
+		}
+	}
+	return s
 }
 
 // ofOldWriters says whether a label of a meta file names who wrote the block in older versions of

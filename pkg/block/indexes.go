@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/thanos-io/objstore"
 
@@ -41,7 +42,9 @@ type IndexesDeps struct {
 	Bucket objstore.Bucket // of all tenants
 	// MaxStale is how old an index may be by its own account. 0: no limit.
 	MaxStale time.Duration
-	Now      func() time.Time // nil: time.Now
+	// IndexOnly makes a tenant without an index an error instead of listing its blocks.
+	IndexOnly bool
+	Now       func() time.Time // nil: time.Now
 }
 
 // Indexes remembers the bucket indexes of the tenants that were queried lately.
@@ -66,6 +69,8 @@ type tenantIndex struct {
 	index *BucketIndex
 	// listed says that there was no index object and the bucket was listed instead.
 	listed bool
+	byID   map[ulid.ULID]*IndexedBlock // of index; nil until somebody asks
+	failed time.Time                   // when Block tried in vain
 }
 
 // NewIndexes returns an empty memory.
@@ -89,7 +94,40 @@ func (x *Indexes) At(ctx context.Context, id tenant.ID, old *BucketIndex) (*Buck
 		return nil, context.Cause(ctx)
 	}
 	defer func() { <-t.lock }()
+	return x.at(ctx, id, t, old)
+}
 
+// Block returns what the index says of a block, nil if it cannot tell.
+func (x *Indexes) Block(ctx context.Context, id tenant.ID, block ulid.ULID) *IndexedBlock {
+	t := x.of(id)
+	select {
+	case t.lock <- struct{}{}:
+	case <-ctx.Done():
+		return nil
+	}
+	defer func() { <-t.lock }()
+	if b := t.byID[block]; b != nil {
+		return b // of an older index, too: blocks do not change
+	}
+	if now := x.deps.Now(); now.Sub(t.failed) < indexAge {
+		return nil
+	} else if _, err := x.at(ctx, id, t, nil); err != nil {
+		t.failed = now
+		return nil
+	}
+	if t.byID != nil {
+		return nil
+	}
+	idx := t.index
+	t.byID = make(map[ulid.ULID]*IndexedBlock, len(idx.Blocks))
+	for i := range idx.Blocks {
+		t.byID[idx.Blocks[i].ID] = &idx.Blocks[i]
+	}
+	return t.byID[block]
+}
+
+// at is At with t locked.
+func (x *Indexes) at(ctx context.Context, id tenant.ID, t *tenantIndex, old *BucketIndex) (*BucketIndex, error) {
 	now := x.deps.Now()
 	age, fresh := now.Sub(t.read), indexAge
 	if t.listed {
@@ -102,7 +140,7 @@ func (x *Indexes) At(ctx context.Context, id tenant.ID, old *BucketIndex) (*Buck
 	x.metrics.loads.Inc()
 	index, listed, err := x.load(ctx, id, t.index, t.index == old)
 	if err == nil {
-		t.index, t.read, t.listed = index, now, listed
+		t.index, t.read, t.listed, t.byID = index, now, listed, nil
 		x.metrics.duration.Observe(x.deps.Now().Sub(now).Seconds())
 		return index, x.checkAge(id, t, now)
 	}
@@ -127,7 +165,7 @@ func (x *Indexes) load(ctx context.Context, id tenant.ID, last *BucketIndex, wro
 	ctx = bucket.Because(ctx, bucket.Index)
 	bkt := objstore.NewPrefixedBucket(x.deps.Bucket, string(id))
 	index, err := ReadBucketIndex(ctx, bkt)
-	if errs.KindOf(err) != errs.NotFound {
+	if x.deps.IndexOnly || errs.KindOf(err) != errs.NotFound {
 		return index, false, err
 	}
 	x.metrics.listings.Inc()

@@ -91,11 +91,11 @@ func (b *Block) Select(ctx context.Context, sel Selection) (*SeriesSet, error) {
 	s := &SeriesSet{ctx: ctx, block: b, sel: sel, files: make([]*paged.File, len(b.opened.segments)), builder: labels.NewScratchBuilder(16)}
 	var err error
 	if s.refs, err = b.expand(ctx, sel.Matchers); err != nil {
-		return nil, fmt.Errorf("select from block %s: %w", b.opened.meta.ULID, err)
+		return nil, fmt.Errorf("select from block %s: %w", b.opened.key.block, err)
 	}
 	s.work.Postings = len(s.refs)
 	if err := s.hold(int64(len(s.refs)) * refBytes); err != nil {
-		return nil, fmt.Errorf("select from block %s: %w", b.opened.meta.ULID, err)
+		return nil, fmt.Errorf("select from block %s: %w", b.opened.key.block, err)
 	}
 	return s, nil
 }
@@ -225,7 +225,7 @@ func (s *SeriesSet) read() error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("read series of block %s: %w", s.block.opened.meta.ULID, corrupted(s.ctx, err))
+		return fmt.Errorf("read series of block %s: %w", s.block.opened.key.block, corrupted(s.ctx, err))
 	}
 	s.refs = s.refs[taken:]
 	s.work.Series += taken
@@ -237,7 +237,7 @@ func (s *SeriesSet) read() error {
 		return err
 	}
 	if err := s.readChunks(metas); err != nil {
-		return fmt.Errorf("read chunks of block %s: %w", s.block.opened.meta.ULID, err)
+		return fmt.Errorf("read chunks of block %s: %w", s.block.opened.key.block, err)
 	}
 	return nil
 }

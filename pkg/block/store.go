@@ -48,7 +48,10 @@ type StoreDeps struct {
 	Dir        string // owned by the store
 	// Shared are asked before the bucket is. The caller closes them after the store.
 	Shared SharedCaches
-	Now    func() time.Time // nil: time.Now
+	// Indexes are asked for the shapes of blocks, which spares reading their meta files. nil: those
+	// are read.
+	Indexes *Indexes
+	Now     func() time.Time // nil: time.Now
 }
 
 // SharedCaches are caches beside the local disk, of indexes, chunks and meta files. nil: there is none.
@@ -82,11 +85,13 @@ type opened struct {
 	ready chan struct{} // closed when the rest or err is set
 
 	// Set before ready is closed.
-	meta     Meta
-	segments []File // by their number minus one
-	file     *paged.File
-	index    *index.Reader
-	err      error
+	// mint <= t < maxt and series are what the meta file or the bucket index tell.
+	mint, maxt int64
+	series     uint64
+	segments   []File // by their number minus one
+	file       *paged.File
+	index      *index.Reader
+	err        error
 
 	// Guarded by Store.mu.
 	users int
@@ -199,25 +204,9 @@ func (s *Store) leave(o *opened) {
 // open fetches the meta file and the tables of the index, and reads the latter.
 func (s *Store) open(ctx context.Context, o *opened) (err error) {
 	dir := path.Join(string(o.key.tenant), o.key.block.String())
-	name := path.Join(dir, MetaFile)
-	meta, err := s.deps.Shared.Meta.Object(ctx, name, func() ([]byte, error) { return readObject(ctx, s.deps.Bucket, name, maxMetaBytes) })
+	size, err := s.shape(ctx, o, dir)
 	if err != nil {
 		return err
-	}
-	if o.meta, err = metaOf(meta, o.key.block); err != nil {
-		return err
-	}
-	files, err := filesOf(ctx, objstore.NewPrefixedBucket(s.deps.Bucket, dir), o.meta)
-	if err != nil {
-		return err
-	}
-	size := int64(0)
-	for _, f := range files {
-		if f.RelPath == IndexFile {
-			size = f.SizeBytes
-		} else {
-			o.segments = append(o.segments, f)
-		}
 	}
 	if o.file, err = s.pages.Open(path.Join(dir, IndexFile), size); err != nil {
 		return err
@@ -237,6 +226,42 @@ func (s *Store) open(ctx context.Context, o *opened) (err error) {
 		}
 		return nil
 	})
+}
+
+// shape finds out what o consists of, and returns the size of its index: from the tenant's bucket index,
+// which tells of all blocks with one request, or from the meta file.
+func (s *Store) shape(ctx context.Context, o *opened, dir string) (index int64, err error) {
+	if s.deps.Indexes != nil {
+		if b := s.deps.Indexes.Block(ctx, o.key.tenant, o.key.block); b != nil && b.Shape != nil {
+			o.mint, o.maxt, o.series = b.MinTime, b.MaxTime, b.Shape.Series
+			for i, n := range b.Shape.Segments {
+				o.segments = append(o.segments, File{RelPath: fmt.Sprintf("%s/%06d", ChunksDir, i+1), SizeBytes: n})
+			}
+			return b.Shape.Index, nil
+		}
+	}
+	name := path.Join(dir, MetaFile)
+	text, err := s.deps.Shared.Meta.Object(ctx, name, func() ([]byte, error) { return readObject(ctx, s.deps.Bucket, name, maxMetaBytes) })
+	if err != nil {
+		return 0, err
+	}
+	meta, err := metaOf(text, o.key.block)
+	if err != nil {
+		return 0, err
+	}
+	files, err := filesOf(ctx, objstore.NewPrefixedBucket(s.deps.Bucket, dir), meta)
+	if err != nil {
+		return 0, err
+	}
+	o.mint, o.maxt, o.series = meta.MinTime, meta.MaxTime, meta.Stats.NumSeries
+	for _, f := range files {
+		if f.RelPath == IndexFile {
+			index = f.SizeBytes
+		} else {
+			o.segments = append(o.segments, f)
+		}
+	}
+	return index, nil
 }
 
 // loadTables fetches those parts of an index that opening it reads: its ends, the symbols and the
@@ -325,9 +350,6 @@ type Block struct {
 	opened *opened
 	once   sync.Once
 }
-
-// Meta is the block's meta file.
-func (b *Block) Meta() *Meta { return &b.opened.meta }
 
 // Close gives the block up.
 func (b *Block) Close() error {

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -205,6 +207,65 @@ func TestStoreFetchesOnceAndInFewRequests(t *testing.T) {
 	again, _, err := readAll(t.Context(), s, id, sel)
 	if err != nil || !slices.Equal(again, first) || bkt.ranges.Load() != before {
 		t.Errorf("after a restart: %d requests, %d series, %v", bkt.ranges.Load()-before, len(again), err)
+	}
+}
+
+// naming counts what is read whole.
+type naming struct {
+	objstore.Bucket
+	mu   sync.Mutex
+	gets map[string]int
+}
+
+func (n *naming) Get(ctx context.Context, name string) (io.ReadCloser, error) {
+	n.mu.Lock()
+	n.gets[path.Base(name)]++
+	n.mu.Unlock()
+	return n.Bucket.Get(ctx, name)
+}
+
+func TestABucketIndexSparesTheMetaFiles(t *testing.T) {
+	bkt := &naming{Bucket: newBucket(t), gets: map[string]int{}}
+	var ids []ulid.ULID
+	for i := range int64(5) {
+		ids = append(ids, upload(t, bkt, makeBlock(t, i*1000, 3)))
+	}
+	late := upload(t, bkt, makeBlock(t, 9000, 3))
+	tb := objstore.NewPrefixedBucket(bkt.Bucket, "t1")
+	idx := scan(t, tb)
+	idx.Blocks = slices.DeleteFunc(idx.Blocks, func(b IndexedBlock) bool { return b.ID == late })
+	sel := Selection{MaxTime: 1 << 40, Matchers: []*labels.Matcher{labels.MustNewMatcher(labels.MatchRegexp, "__name__", ".+")}}
+	var want, got [][]string
+	read := func(x *Indexes, into *[][]string) {
+		t.Helper()
+		s, err := NewStore(StoreDeps{Logger: quiet, Reg: prometheus.NewRegistry(), Bucket: bkt, LocalBytes: 1 << 30, Dir: t.TempDir(), Indexes: x})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer closeStore(t, s)
+		clear(bkt.gets)
+		for _, id := range append(slices.Clone(ids), late) {
+			out, _, err := readAll(t.Context(), s, id, sel)
+			if err != nil || len(out) == 0 {
+				t.Fatalf("%v, %v", out, err)
+			}
+			*into = append(*into, out)
+		}
+	}
+	indexes := NewIndexes(IndexesDeps{Logger: quiet, Bucket: bkt, IndexOnly: true})
+	read(indexes, &want) // there is no index yet
+	if bkt.gets[MetaFile] != 6 || bkt.gets[BucketIndexFile] != 1 {
+		t.Errorf("without an index: %v", bkt.gets)
+	}
+	if err := WriteBucketIndex(t.Context(), tb, idx); err != nil {
+		t.Fatal(err)
+	}
+	read(NewIndexes(IndexesDeps{Logger: quiet, Bucket: bkt, IndexOnly: true}), &got)
+	if bkt.gets[MetaFile] != 1 || bkt.gets[BucketIndexFile] != 1 { // the block that is not listed yet
+		t.Errorf("with an index: %v", bkt.gets)
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
 

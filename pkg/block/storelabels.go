@@ -30,7 +30,7 @@ func (b *Block) LabelNames(ctx context.Context, matchers []*labels.Matcher) (nam
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("list label names of block %s: %w", b.opened.meta.ULID, corrupted(ctx, err))
+		return nil, fmt.Errorf("list label names of block %s: %w", b.opened.key.block, corrupted(ctx, err))
 	}
 	names = cloneAll(names)
 	slices.Sort(names)
@@ -46,14 +46,14 @@ func (b *Block) LabelValues(ctx context.Context, name string, matchers []*labels
 			return err
 		})
 		if err != nil {
-			return nil, fmt.Errorf("list label values of block %s: %w", b.opened.meta.ULID, corrupted(ctx, err))
+			return nil, fmt.Errorf("list label values of block %s: %w", b.opened.key.block, corrupted(ctx, err))
 		}
 		values = cloneAll(values)
 		slices.Sort(values)
 		return values, nil
 	}
 	set, err := b.Select(ctx, Selection{
-		MinTime: b.opened.meta.MinTime, MaxTime: b.opened.meta.MaxTime, LabelsOnly: true,
+		MinTime: b.opened.mint, MaxTime: b.opened.maxt, LabelsOnly: true,
 		Matchers: append(slices.Clone(matchers), labels.MustNewMatcher(labels.MatchNotEqual, name, "")),
 	})
 	if err != nil {
@@ -103,7 +103,7 @@ type Stats struct {
 // Stats counts from the index's postings, of which only the lengths are read. limit bounds each
 // list. Errors: as Select.
 func (b *Block) Stats(ctx context.Context, limit int) (Stats, error) {
-	s := Stats{Series: b.opened.meta.Stats.NumSeries}
+	s := Stats{Series: b.opened.series}
 	names, err := b.LabelNames(ctx, nil)
 	if err != nil {
 		return s, err
@@ -147,7 +147,7 @@ func (b *Block) count(ctx context.Context, name, value string) (n uint64, err er
 		return p.Err()
 	})
 	if err != nil {
-		return 0, fmt.Errorf("count series of block %s: %w", b.opened.meta.ULID, corrupted(ctx, err))
+		return 0, fmt.Errorf("count series of block %s: %w", b.opened.key.block, corrupted(ctx, err))
 	}
 	return n, nil
 }
