@@ -39,12 +39,12 @@ func Start(ctx context.Context, t testing.TB, opts Options) *Cluster {
 }
 
 // Need ends t if err is not nil: as skipped if a program of `make tools` is missing and this is
-// not CI, or if networks cannot be made here, else as failed.
+// not CI, or if networks or disks cannot be made here, else as failed.
 func Need(t testing.TB, err error) {
 	t.Helper()
 	switch {
 	case err == nil:
-	case errors.Is(err, ErrNoNetwork):
+	case errors.Is(err, ErrNoNetwork), errors.Is(err, ErrNoDisk):
 		t.Skipf("SKIPPED, NOT TESTED: %v", err)
 	case errors.Is(err, ErrNoTool) && os.Getenv("CI") != "true":
 		t.Skipf("SKIPPED, NOT TESTED: %v", err)
