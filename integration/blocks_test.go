@@ -115,6 +115,9 @@ func inBucket(ctx context.Context, t *testing.T, j *journal, dir string) {
 		if !regexp.MustCompile(`^[0-9A-HJKMNP-TV-Z]{26}$`).MatchString(e.Name()) {
 			continue
 		}
+		if _, err := os.Stat(filepath.Join(dir, "markers", e.Name()+"-deletion-mark.json")); err == nil {
+			continue // another block has its samples
+		}
 		blocks = append(blocks, e.Name())
 		for _, file := range []string{"meta.json", "index", "chunks/000001"} {
 			if info, err := os.Stat(filepath.Join(dir, e.Name(), file)); err != nil || info.Size() == 0 {

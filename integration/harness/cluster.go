@@ -214,7 +214,7 @@ func (c *Cluster) flags(n *Node) []string {
 		flags = append(flags, "-ingester.ring.instance-availability-zone="+n.Zone)
 	}
 	if c.S3 != nil {
-		flags = append(flags, c.S3.flags(bucketName)...)
+		flags = append(flags, c.S3.Flags(bucketName)...)
 	} else {
 		flags = append(flags, "-blocks-storage.backend=filesystem", "-blocks-storage.filesystem.dir="+filepath.Join(c.opts.Dir, bucketName))
 	}

@@ -66,8 +66,8 @@ func (s *S3) WaitReady(ctx context.Context) error {
 	})
 }
 
-// flags points a process of the product at one bucket of s.
-func (s *S3) flags(bucket string) []string {
+// Flags points a process of the product at one bucket of s.
+func (s *S3) Flags(bucket string) []string {
 	return []string{
 		"-blocks-storage.backend=s3",
 		"-blocks-storage.s3.endpoint=" + s.Endpoint,

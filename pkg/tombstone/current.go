@@ -18,6 +18,12 @@ const (
 	freshAge = 30 * time.Second
 	// staleAge is how old it may be while the storage cannot be read.
 	staleAge = 15 * time.Minute
+	// patience is how long a query that has something to go by waits for what is new, and restAge how
+	// long after a failure nobody asks again: a storage that hangs shall not hold up queries.
+	patience = 2 * time.Second
+	restAge  = 5 * time.Second
+	// readTimeout ends a read.
+	readTimeout = time.Minute
 	// showsWithin is after which time every process knows of a request, or refuses queries.
 	showsWithin = time.Minute
 	// idleAge is when a tenant that nobody queries is forgotten.
@@ -30,15 +36,23 @@ type memory struct {
 	tenants map[tenant.ID]*remembered
 }
 
-// remembered is of one tenant. Its lock is a channel so that waiting ends with the waiter's context.
+// remembered is of one tenant.
 type remembered struct {
-	lock chan struct{}
 	used time.Time // guarded by memory.mu
 
-	// Guarded by lock.
-	read    time.Time
+	mu      sync.Mutex // guards what follows
+	read    time.Time  // zero: never
 	set     Set
 	history []Request
+	failed  time.Time // of the last read, if it failed
+	err     error     // why
+	asking  *asking   // nil: nobody reads
+}
+
+// asking is a read that is under way.
+type asking struct {
+	done  chan struct{} // closed once what is remembered has the outcome
+	since time.Time
 }
 
 func (m *memory) of(id tenant.ID, now time.Time) *remembered {
@@ -47,7 +61,7 @@ func (m *memory) of(id tenant.ID, now time.Time) *remembered {
 	r := m.tenants[id]
 	if r == nil {
 		maps.DeleteFunc(m.tenants, func(_ tenant.ID, r *remembered) bool { return now.Sub(r.used) > idleAge })
-		r = &remembered{lock: make(chan struct{}, 1)}
+		r = &remembered{}
 		m.tenants[id] = r
 	}
 	r.used = now
@@ -88,38 +102,83 @@ func (s *Requests) Turns(ctx context.Context, id tenant.ID) ([]Turn, error) {
 	return out, err
 }
 
-// current calls use with what is known of the tenant, which is at most freshAge old unless the storage
-// cannot be read.
+// current calls use with what is known of the tenant, under its lock; it is at most freshAge old unless
+// the storage cannot be read, or not soon.
 func (s *Requests) current(ctx context.Context, id tenant.ID, use func(*remembered)) error {
 	now := s.deps.Now()
 	r := s.memory.of(id, now)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.known(now, freshAge) {
+		use(r)
+		return nil
+	}
+	usable := r.known(now, staleAge)
+	if usable && r.asking == nil && now.Sub(r.failed) < restAge {
+		use(r)
+		return nil
+	}
+	if r.asking == nil {
+		r.asking = &asking{done: make(chan struct{}), since: now}
+		go s.refresh(context.WithoutCancel(ctx), id, r)
+	}
+	a := r.asking
+	r.mu.Unlock()
+	err := a.wait(ctx, usable, now)
+	r.mu.Lock()
+	switch {
+	case r.known(now, freshAge), usable && ctx.Err() == nil:
+		use(r)
+		return nil
+	case err != nil:
+		return err
+	}
+	return r.err
+}
+
+// known says whether what is remembered is younger than age. It needs r.mu.
+func (r *remembered) known(now time.Time, age time.Duration) bool {
+	return !r.read.IsZero() && now.Sub(r.read) < age
+}
+
+// wait returns when the read is over, when ctx ends, of which the error tells, and for those that can
+// do without, when their patience is over.
+func (a *asking) wait(ctx context.Context, without bool, now time.Time) error {
+	var enough <-chan time.Time
+	if without {
+		timer := time.NewTimer(patience - now.Sub(a.since))
+		defer timer.Stop()
+		enough = timer.C
+	}
 	select {
-	case r.lock <- struct{}{}:
+	case <-a.done:
+	case <-enough:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	defer func() { <-r.lock }()
-	known := !r.read.IsZero()
-	if known && now.Sub(r.read) < freshAge {
-		use(r)
-		return nil
-	}
+	return nil
+}
+
+// refresh reads what r is to remember.
+func (s *Requests) refresh(ctx context.Context, id tenant.ID, r *remembered) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	began := s.deps.Now()
 	d, err := s.read(ctx, id)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	close(r.asking.done)
+	r.asking, r.err = nil, err
 	if err == nil {
-		r.set, r.history, r.read = s.set(id, d, func(r *Request) bool { return r.ended() == 0 }), d.Requests, now
-		use(r)
-		return nil
+		r.set, r.history = s.set(id, d, func(r *Request) bool { return r.ended() == 0 }), d.Requests
+		r.read, r.failed = began, time.Time{}
+		return
 	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
+	r.failed = s.deps.Now()
 	s.metrics.failures.Inc()
-	if known && now.Sub(r.read) < staleAge {
-		s.deps.Logger.Warn("requests to delete series not read, the last ones are used", "tenant", id, "err", err)
-		use(r)
-		return nil
+	if !r.read.IsZero() {
+		s.deps.Logger.Warn("requests to delete series not read, the last ones are used for 15 minutes", "tenant", id, "err", err)
 	}
-	return err
 }
 
 type metrics struct {
