@@ -32,7 +32,7 @@ REVISION ?= $(shell git rev-parse --verify -q HEAD)
 LDFLAGS  := -s -w $(if $(VERSION),-X $(BUILD).version=$(VERSION)) $(if $(REVISION),-X $(BUILD).revision=$(REVISION))
 
 .DEFAULT_GOAL := help
-.PHONY: console console-check help run build test race lint lint-tool bench bench-write bench-query bench-tenants fuzz cluster docs proto images clean tools
+.PHONY: console console-check help run build test race lint lint-tool bench bench-write bench-query bench-tenants fuzz faults soak cluster docs proto images clean tools
 
 help: ## Say what each verb does.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {sub(/:.*/, "", $$1); printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,12 @@ fuzz: ## Fuzz every decoder for FUZZ (10s) each.
 	    go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZ) "./$$(dirname "$$f")"; \
 	  done; \
 	done
+
+faults: tools ## Repeat what kills, cuts and freezes ROUNDS (20) times.
+	AMPHORA_TEST_ROUNDS=$(or $(ROUNDS),20) go test -count=1 -v -timeout 2h -run 'TestAPowerCut|TestZonesDie' ./integration
+
+soak: tools ## Let accidents happen to a loaded cluster for SOAK (60m), SEED=n as an earlier run.
+	AMPHORA_TEST_SOAK=$(or $(SOAK),60m) AMPHORA_TEST_SEED=$(SEED) go test -count=1 -v -timeout 3h -run TestAccidentsAtRandomLoseNothing ./integration
 
 cluster: build tools ## Start a cluster with an S3 server on loopback, and a page to break it from.
 	go run ./development/cluster

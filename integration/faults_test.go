@@ -37,6 +37,9 @@ func binary(ctx context.Context, t *testing.T) string {
 			built.err = err
 			return
 		}
+		// Not within the time of the test that happens to be the first.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Minute)
+		defer cancel()
 		built.path, built.err = harness.Build(ctx, dir, false)
 	})
 	if built.err != nil {

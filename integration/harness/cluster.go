@@ -66,7 +66,7 @@ type Node struct {
 }
 
 // URL returns the address of path on the node's HTTP port.
-func (n *Node) URL(path string) string { return "http://" + n.Machine.seen(n.HTTP) + path }
+func (n *Node) URL(path string) string { return "http://" + n.Machine.Seen(n.HTTP) + path }
 
 // WaitReady waits until the node answers /ready with 200. It fails at once if the process ends.
 func (n *Node) WaitReady(ctx context.Context) error {

@@ -146,8 +146,8 @@ func (m *Machine) join(port int) string {
 	return net.JoinHostPort(m.Addr, strconv.Itoa(port))
 }
 
-// seen returns host:port as this process reaches it.
-func (m *Machine) seen(port int) string {
+// Seen returns host:port as this process reaches it.
+func (m *Machine) Seen(port int) string {
 	if m == nil {
 		return address(port)
 	}

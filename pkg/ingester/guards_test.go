@@ -84,7 +84,7 @@ func TestAFullDiskTakesNoSamplesAndStillAnswersQueries(t *testing.T) {
 	w.mustPush(t, "t1", point{metric("a"), base + 1, 2})
 }
 
-func TestATinyDiskIsJudgedByBytesAlone(t *testing.T) {
+func TestTinyAndLargeDisksAreJudgedByBytesAlone(t *testing.T) {
 	c := DiskConfig{MinFreeRatio: 0.05, MinFreeBytes: 100}
 	for _, x := range []struct {
 		free uint64
@@ -97,6 +97,9 @@ func TestATinyDiskIsJudgedByBytesAlone(t *testing.T) {
 		if got := c.judge(DiskSpace{Free: x.free, Total: 1000}, x.was); got != x.want {
 			t.Errorf("%d bytes free after state %d: %d, want %d", x.free, x.was, got, x.want)
 		}
+	}
+	if got := c.judge(DiskSpace{Free: 10 << 30, Total: 1 << 40}, spaceEnough); got != spaceEnough {
+		t.Errorf("10 GiB of a large disk are %d, want enough", got)
 	}
 	off := DiskConfig{}
 	if got := off.judge(DiskSpace{Total: 1000}, spaceEnough); got != spaceEnough {

@@ -19,6 +19,9 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/head"
 )
 
+// mostLowBytes bounds what a part of a disk means: of a large one a small part is room for days.
+const mostLowBytes = 2 << 30
+
 // DiskConfig says how much of the disk stays free.
 type DiskConfig struct {
 	MinFreeRatio float64 // 0..1
@@ -28,7 +31,7 @@ type DiskConfig struct {
 // Declare names each setting once.
 func (c *DiskConfig) Declare(s *config.Set) {
 	s.Float(&c.MinFreeRatio, "min-free-disk-space-ratio", 0.05,
-		"Part of the disk of data-dir below which no new series are taken, so that the known ones last longer. 0: off.").Expert()
+		"Part of the disk of data-dir, at most 2 GiB of it, below which no new series are taken, so that the known ones last longer. 0: off.").Expert()
 	s.Int(&c.MinFreeBytes, "min-free-disk-space-bytes", 100<<20,
 		"Free bytes on the disk of data-dir below which no samples are taken until there is room again; queries are answered. 0: off.").Expert()
 }
@@ -157,7 +160,7 @@ func (s *space) look() {
 // judge returns the state that d means for one that was in state was.
 func (c *DiskConfig) judge(d DiskSpace, was spaceState) spaceState {
 	fullBelow := float64(c.MinFreeBytes)
-	lowBelow := max(c.MinFreeRatio*float64(d.Total), fullBelow)
+	lowBelow := max(min(c.MinFreeRatio*float64(d.Total), mostLowBytes), fullBelow)
 	if was == spaceFull {
 		fullBelow *= resumeAt
 	}

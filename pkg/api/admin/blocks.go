@@ -172,8 +172,11 @@ func UploadBlockFile(u BlockUploads) Handler {
 	return upload(func(w http.ResponseWriter, r *http.Request, id tenant.ID, b ulid.ULID) error {
 		conn := http.NewResponseController(w)
 		_ = conn.SetWriteDeadline(time.Time{})
-		defer func() { _ = conn.SetReadDeadline(time.Time{}) }()
-		return u.UploadFile(r.Context(), id, b, r.URL.Query().Get("path"), r.ContentLength, patientReader{conn, r.Body})
+		err := u.UploadFile(r.Context(), id, b, r.URL.Query().Get("path"), r.ContentLength, patientReader{conn, r.Body})
+		if err == nil { // of a body that did not come the server reads on by itself, no longer than this
+			_ = conn.SetReadDeadline(time.Time{})
+		}
+		return err
 	})
 }
 

@@ -29,7 +29,7 @@ func (a *API) first(r *http.Request, most int) []byte {
 // readBody reads the body into buf, which it may replace by a larger one, and reserves memory
 // before it grows. A sender that takes longer than the deadline is cut off. Errors: BodyTooLarge above
 // most bytes, Unavailable, Invalid, Canceled.
-func (a *API) readBody(w http.ResponseWriter, r *http.Request, buf []byte, share *share, most int) ([]byte, error) {
+func (a *API) readBody(w http.ResponseWriter, r *http.Request, buf []byte, share *share, most int) (_ []byte, err error) {
 	if r.ContentLength > int64(most) {
 		return buf, errs.New(errs.BodyTooLarge, "the body has %d bytes", r.ContentLength)
 	}
@@ -40,8 +40,13 @@ func (a *API) readBody(w http.ResponseWriter, r *http.Request, buf []byte, share
 		conn := http.NewResponseController(w)
 		if conn.SetReadDeadline(time.Now().Add(a.cfg.ReadTimeout)) == nil {
 			// Cleared afterwards: the server watches the connection for the client going away, and would
-			// take the deadline for that.
-			defer func() { _ = conn.SetReadDeadline(time.Time{}) }()
+			// take the deadline for that. Of a body that did not come the server reads on by itself, for
+			// which the deadline stays.
+			defer func() {
+				if err == nil {
+					_ = conn.SetReadDeadline(time.Time{})
+				}
+			}()
 		}
 	}
 	body := http.MaxBytesReader(w, r.Body, int64(most))

@@ -1,0 +1,39 @@
+package integration
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"regexp"
+	"testing"
+
+	"github.com/amphora-metrics/amphora/integration/harness"
+)
+
+// TestTheTableOfFaultsNamesTestsThatExist reads what docs/reliability.md says is tested.
+func TestTheTableOfFaultsNamesTestsThatExist(t *testing.T) {
+	t.Parallel()
+	root, err := harness.Root()
+	must(t, err)
+	table, err := os.ReadFile(filepath.Join(root, "docs", "reliability.md"))
+	must(t, err)
+	var code bytes.Buffer
+	for _, pattern := range []string{"integration/*_test.go", "pkg/*/*_test.go", "pkg/*/*/*_test.go"} {
+		files, err := filepath.Glob(filepath.Join(root, pattern))
+		must(t, err)
+		for _, f := range files {
+			b, err := os.ReadFile(f)
+			must(t, err)
+			code.Write(b)
+		}
+	}
+	names := regexp.MustCompile("`(Test[A-Za-z0-9]+)`").FindAllSubmatch(table, -1)
+	if len(names) < 30 {
+		t.Errorf("%d tests named", len(names))
+	}
+	for _, n := range names {
+		if !bytes.Contains(code.Bytes(), append(append([]byte("func "), n[1]...), '(')) {
+			t.Errorf("there is no %s", n[1])
+		}
+	}
+}
