@@ -34,7 +34,7 @@ func TestRudeClientsAreCutOff(t *testing.T) {
 		{name: "body that stops", send: head + "Content-Length: 1000\r\n\r\nabc"},
 		{name: "chunk that never comes", send: head + "Transfer-Encoding: chunked\r\n\r\nffff\r\nabc"},
 		{name: "header of 2 MiB", send: "GET /ready HTTP/1.1\r\nHost: x\r\nX-Big: " + strings.Repeat("a", 2<<20) + "\r\n\r\n", want: "HTTP/1.1 431 "},
-		{name: "body declared too large", send: head + "Content-Length: 99999999999\r\n\r\nabc", want: "HTTP/1.1 413 "},
+		{name: "body declared too large", send: head + "Content-Length: 99999999999\r\n\r\nabc", want: "HTTP/1.1 400 "},
 		{name: "two lengths", send: head + "Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", want: "HTTP/1.1 400 "},
 		{name: "negative length", send: head + "Content-Length: -1\r\n\r\n", want: "HTTP/1.1 400 "},
 		{name: "length and chunks", send: head + "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", want: "HTTP/1.1 4"},
