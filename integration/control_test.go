@@ -2,16 +2,12 @@ package integration
 
 import (
 	"bytes"
-	"context"
+	"encoding/base64"
 	"errors"
-	"fmt"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -114,8 +110,9 @@ func TestTheAWSCommandLineWorks(t *testing.T) {
 	c := harness.Start(ctx, t, harness.Options{Binary: binary(ctx, t), Nodes: harness.OneProcess()})
 	dir := t.TempDir()
 	for name, text := range map[string]string{
-		"rules.yaml":  oneRuleFile,
-		"alerts.yaml": "alertmanager_config: |\n  route:\n    receiver: default\n  receivers:\n  - name: default\n",
+		"rules.yaml":   oneRuleFile,
+		"rules.base64": base64.StdEncoding.EncodeToString([]byte(oneRuleFile)),
+		"alerts.yaml":  "alertmanager_config: |\n  route:\n    receiver: default\n  receivers:\n  - name: default\n",
 	} {
 		must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}
@@ -132,169 +129,54 @@ func TestTheAWSCommandLineWorks(t *testing.T) {
 		}
 		return strings.TrimSpace(string(out))
 	}
-	id := run("create-workspace", "--alias", "a", "--query", "workspaceId")
+	walkTheGuide(t, run)
+}
+
+// walkTheGuide runs every command of Amazon's guide for workspaces, rules, definitions and tags, and those for
+// logging and configuration that came later.
+func walkTheGuide(t *testing.T, run func(args ...string) string) {
+	t.Helper()
+	says := func(want string, args ...string) {
+		t.Helper()
+		if got := run(args...); got != want {
+			t.Errorf("aws amp %s: %q, want %q", strings.Join(args, " "), got, want)
+		}
+	}
+	id := run("create-workspace", "--alias", "my-first-workspace", "--tags", "k=v", "--query", "workspaceId")
+	run("wait", "workspace-active", "--workspace-id", id)
+	says("my-first-workspace", "describe-workspace", "--workspace-id", id, "--query", "workspace.alias")
+	says(id, "list-workspaces", "--alias", "my-first", "--query", "workspaces[0].workspaceId")
+	run("update-workspace-alias", "--workspace-id", id, "--alias", "renamed")
+	says("1", "list-workspaces", "--alias", "ren", "--query", "length(workspaces)")
+
 	run("create-rule-groups-namespace", "--workspace-id", id, "--name", "n", "--data", "fileb://rules.yaml")
+	run("create-rule-groups-namespace", "--workspace-id", id, "--name", "twice", "--data", "fileb://rules.base64", "--tags", "a=b")
+	run("put-rule-groups-namespace", "--workspace-id", id, "--name", "n", "--data", "fileb://rules.yaml")
+	says(base64.StdEncoding.EncodeToString([]byte(oneRuleFile)), "describe-rule-groups-namespace", "--workspace-id", id, "--name", "n", "--query", "ruleGroupsNamespace.data")
+	says("1\n1", "list-rule-groups-namespaces", "--workspace-id", id, "--page-size", "1", "--query", "length(ruleGroupsNamespaces)")
+	run("delete-rule-groups-namespace", "--workspace-id", id, "--name", "n")
+
 	run("create-alert-manager-definition", "--workspace-id", id, "--data", "fileb://alerts.yaml")
-	if got := run("describe-alert-manager-definition", "--workspace-id", id, "--query", "alertManagerDefinition.status.statusCode"); got != "ACTIVE" {
-		t.Errorf("definition is %s", got)
-	}
+	run("put-alert-manager-definition", "--workspace-id", id, "--data", "fileb://alerts.yaml")
+	says("ACTIVE", "describe-alert-manager-definition", "--workspace-id", id, "--query", "alertManagerDefinition.status.statusCode")
+	run("delete-alert-manager-definition", "--workspace-id", id)
+
 	arn := run("describe-workspace", "--workspace-id", id, "--query", "workspace.arn")
-	run("tag-resource", "--resource-arn", arn, "--tags", "a=b")
-	if got := run("list-tags-for-resource", "--resource-arn", arn, "--query", "tags.a"); got != "b" {
-		t.Errorf("tag is %s", got)
-	}
+	run("tag-resource", "--resource-arn", arn, "--tags", "a=b,c=d")
+	run("untag-resource", "--resource-arn", arn, "--tag-keys", "c", "k")
+	says("b", "list-tags-for-resource", "--resource-arn", arn, "--query", "tags.a")
+	says("1", "list-tags-for-resource", "--resource-arn", arn, "--query", "length(keys(tags))")
+
+	const group = "arn:aws:logs:us-east-1:123456789012:log-group:g:*"
+	run("create-logging-configuration", "--workspace-id", id, "--log-group-arn", group)
+	run("update-logging-configuration", "--workspace-id", id, "--log-group-arn", group)
+	says(group, "describe-logging-configuration", "--workspace-id", id, "--query", "loggingConfiguration.logGroupArn")
+	run("delete-logging-configuration", "--workspace-id", id)
+	run("update-workspace-configuration", "--workspace-id", id, "--retention-period-in-days", "30")
+	says("30", "describe-workspace-configuration", "--workspace-id", id, "--query", "workspaceConfiguration.retentionPeriodInDays")
+	says("0", "list-scrapers", "--filters", "status=ACTIVE", "--query", "length(scrapers)")
+
 	run("delete-workspace", "--workspace-id", id)
-	if got := run("list-workspaces", "--query", "length(workspaces)"); got != "0" {
-		t.Errorf("%s workspaces are left", got)
-	}
-}
-
-// aliases is what a writer knows of the workspaces that it alone changes.
-type aliases map[string]string // alias by id
-
-// TestNoCallOfTheControlPlaneIsLostWhenReplicasAreKilled makes random calls at three replicas and
-// compares every answer with what the caller did before.
-func TestNoCallOfTheControlPlaneIsLostWhenReplicasAreKilled(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts real processes; not in -short")
-	}
-	ctx := bounded(t, 4*time.Minute)
-	shared := filepath.Join(t.TempDir(), "bucket")
-	var nodes []harness.Spec
-	for i := range 3 {
-		nodes = append(nodes, harness.Spec{Name: fmt.Sprint("control-", i), Target: "control"})
-	}
-	c := harness.Start(ctx, t, harness.Options{Binary: binary(ctx, t), Nodes: nodes, Files: true, Flags: []string{"-blocks-storage.filesystem.dir=" + shared}})
-
-	const writers, each = 8, 40
-	var wg sync.WaitGroup
-	models := make([]aliases, writers)
-	for n := range writers {
-		models[n] = aliases{}
-		wg.Go(func() { models[n].work(ctx, t, c.Nodes(), rand.New(rand.NewPCG(uint64(n), 1)), each) })
-	}
-	done := make(chan struct{})
-	go func() { defer close(done); wg.Wait() }()
-	kills := 0
-	for going := true; going; {
-		select {
-		case <-done:
-			going = false
-		case <-time.After(700 * time.Millisecond):
-			n := c.Nodes()[kills%3]
-			must(t, n.Kill())
-			must(t, n.Restart())
-			kills++
-		}
-	}
-	must(t, c.WaitReady(ctx))
-	t.Logf("%d calls or more, %d kills", writers*each, kills)
-	want := map[string]string{}
-	for _, m := range models {
-		for id, alias := range m {
-			want[id] = alias
-		}
-	}
-	for _, n := range c.Nodes() {
-		got := map[string]string{}
-		for p := amp.NewListWorkspacesPaginator(workspaces(n.URL(""), 3), &amp.ListWorkspacesInput{}); p.HasMorePages(); {
-			page, err := p.NextPage(ctx)
-			must(t, err)
-			for _, w := range page.Workspaces {
-				got[*w.WorkspaceId] = *w.Alias
-			}
-		}
-		if len(got) != len(want) {
-			t.Errorf("%s lists %d workspaces, want %d", n.Spec.Name, len(got), len(want))
-		}
-		for id, alias := range want {
-			if got[id] != alias {
-				t.Errorf("%s: %s has alias %q, want %q", n.Spec.Name, id, got[id], alias)
-			}
-		}
-	}
-}
-
-// anyReplica makes a call at one replica after the other until one answers, as a client of a load
-// balancer would: the same call, with the same token.
-func anyReplica(ctx context.Context, nodes []*harness.Node, rnd *rand.Rand, call func(*amp.Client) error) error {
-	var err error
-	for ctx.Err() == nil {
-		if err = call(workspaces(nodes[rnd.IntN(len(nodes))].URL(""), 1)); err == nil || finalAnswer(err) {
-			return err
-		}
-	}
-	return errors.Join(err, ctx.Err())
-}
-
-// finalAnswer says whether the answer of a call is final.
-func finalAnswer(err error) bool {
-	missing, there, bad := new(types.ResourceNotFoundException), new(types.ConflictException), new(types.ValidationException)
-	return errors.As(err, &missing) || errors.As(err, &there) || errors.As(err, &bad)
-}
-
-func (m aliases) work(ctx context.Context, t *testing.T, nodes []*harness.Node, rnd *rand.Rand, calls int) {
-	ids := func() []string {
-		var out []string
-		for id := range m {
-			out = append(out, id)
-		}
-		slices.Sort(out)
-		return out
-	}
-	for n := range calls {
-		token, alias := aws.String(fmt.Sprintf("%d-%d", rnd.Uint64(), n)), fmt.Sprint("alias", n)
-		known := ids()
-		if len(known) == 0 || rnd.IntN(4) == 0 {
-			var id string
-			err := anyReplica(ctx, nodes, rnd, func(c *amp.Client) error {
-				out, err := c.CreateWorkspace(ctx, &amp.CreateWorkspaceInput{Alias: &alias, ClientToken: token})
-				if err == nil {
-					id = *out.WorkspaceId
-				}
-				return err
-			})
-			if err != nil {
-				t.Errorf("create: %v", err)
-				return
-			}
-			m[id] = alias
-			continue
-		}
-		id := known[rnd.IntN(len(known))]
-		switch rnd.IntN(4) {
-		case 0:
-			err := anyReplica(ctx, nodes, rnd, func(c *amp.Client) error {
-				_, err := c.DeleteWorkspace(ctx, &amp.DeleteWorkspaceInput{WorkspaceId: &id, ClientToken: token})
-				return err
-			})
-			if err != nil {
-				t.Errorf("delete %s: %v", id, err)
-				return
-			}
-			delete(m, id)
-		case 1:
-			err := anyReplica(ctx, nodes, rnd, func(c *amp.Client) error {
-				_, err := c.UpdateWorkspaceAlias(ctx, &amp.UpdateWorkspaceAliasInput{WorkspaceId: &id, Alias: &alias, ClientToken: token})
-				return err
-			})
-			if err != nil {
-				t.Errorf("rename %s: %v", id, err)
-				return
-			}
-			m[id] = alias
-		default:
-			err := anyReplica(ctx, nodes, rnd, func(c *amp.Client) error {
-				out, err := c.DescribeWorkspace(ctx, &amp.DescribeWorkspaceInput{WorkspaceId: &id})
-				if err == nil && *out.Workspace.Alias != m[id] {
-					t.Errorf("%s has alias %q, want %q: a stale read", id, *out.Workspace.Alias, m[id])
-				}
-				return err
-			})
-			if err != nil {
-				t.Errorf("describe %s: %v", id, err)
-				return
-			}
-		}
-	}
+	run("wait", "workspace-deleted", "--workspace-id", id)
+	says("0", "list-workspaces", "--query", "length(workspaces)")
 }

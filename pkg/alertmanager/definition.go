@@ -55,7 +55,7 @@ func parse(data []byte, by rules, view limits.View) (*definition, error) {
 		return nil, errs.New(errs.Invalid, "the configuration has %d bytes, over the limit of %d", len(data), most)
 	}
 	d := &definition{}
-	dec := yaml.NewDecoder(bytes.NewReader(data))
+	dec := yaml.NewDecoder(bytes.NewReader(inner(data)))
 	dec.KnownFields(true)
 	if err := dec.Decode(&d.Definition); err != nil && !errors.Is(err, io.EOF) {
 		return nil, errs.New(errs.Invalid, "the configuration is no mapping of template_files and alertmanager_config: %w", err)

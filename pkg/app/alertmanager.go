@@ -86,7 +86,7 @@ func (a *App) alertmanager() (*alertmanager.Alertmanager, error) {
 		if err != nil {
 			return nil, err
 		}
-		am, err := alertmanager.New(a.cfg.Alertmanager, alertmanager.Deps{Logger: a.log, Reg: a.reg, Limits: a.limits.For,
+		am, err := alertmanager.New(a.cfg.Alertmanager, alertmanager.Deps{Logger: a.events(), Reg: a.reg, Limits: a.limits.For,
 			Definitions: definitions{docs}, Bucket: objstore.NewPrefixedBucket(b, clusterDir), Self: self,
 			Replicas: alertReplicas(r, a.cfg.AlertRing.ReplicationFactor), Client: clients.For})
 		if err != nil {

@@ -57,6 +57,7 @@ type App struct {
 	reg    *telemetry.Registry
 	costs  *telemetry.Registry // of usage by values of labels; nil: it is not served
 	limits *limits.Overrides
+	logs   *control.Limits // what workspaces want to be logged
 	memory *memory.Ledger
 
 	p          parts

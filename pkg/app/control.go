@@ -35,11 +35,15 @@ func (a *App) control() (*control.Control, error) {
 		if err != nil {
 			return nil, err
 		}
+		announce, err := a.announcer()
+		if err != nil {
+			return nil, err
+		}
 		c := control.New(a.cfg.Control, control.Deps{
 			Documents: docs, Region: a.region(), Account: a.accountOf, Log: a.log, Reg: a.reg,
 			RulesKey: ruler.DocumentKey, RulesName: ruler.NamespaceOf, CheckRules: check,
 			DefinitionKey: definitionKey, CheckDefinition: a.checkDefinition, CheckLimits: limits.Check,
-			CheckScrape: a.checkScrape, ScrapersChanged: changed,
+			RulesChanged: announce, CheckScrape: a.checkScrape, ScrapersChanged: changed,
 			Purge: func(ctx context.Context, id tenant.ID) error { return purge(ctx, b, id) },
 		})
 		return c, a.serve("control", c)
@@ -77,7 +81,8 @@ func (a *App) workspaceLimits() error {
 	if err != nil {
 		return err
 	}
-	return a.serve("workspace-limits", control.NewLimits(docs, limits.Check, a.limits.Overlay, a.log))
+	a.logs = control.NewLimits(docs, limits.Check, a.limits.Overlay, a.log)
+	return a.serve("workspace-limits", a.logs)
 }
 
 // accountOf is the account on behalf of which a request is made: that of the caller as the gateway found
@@ -92,3 +97,19 @@ func (a *App) accountOf(r *http.Request) (string, error) {
 
 // region stands in ARNs.
 func (a *App) region() string { return a.cfg.Callers.Gateway.Regions[0] }
+
+// announcer tells rulers of changed rules.
+func (a *App) announcer() (func(context.Context, tenant.ID), error) {
+	if a.cfg.runs("ruler") {
+		r, err := a.ruler()
+		if err != nil {
+			return nil, err
+		}
+		return r.Announce, nil
+	}
+	cluster, err := a.rulers()
+	if err != nil {
+		return nil, err
+	}
+	return (&ruler.Announcer{Logger: a.log, Limits: a.limits.For, Cluster: cluster}).Announce, nil
+}

@@ -262,7 +262,7 @@ func (a *App) frontend() (*frontend.Frontend, error) {
 			return nil, err
 		}
 		return frontend.New(a.cfg.Reads.Frontend, frontend.Deps{Logger: a.log, Reg: a.reg, Limits: a.limits.For, Engine: e, Run: run,
-			Results: kept, Changes: changesBy(run), Lookback: a.cfg.Engine.LookbackDelta})
+			Results: kept, Changes: changesBy(run), Lookback: a.cfg.Engine.LookbackDelta, QueryLog: a.logs.QueryLog})
 	})
 }
 

@@ -104,7 +104,7 @@ func (a *App) ruler() (*ruler.Ruler, error) {
 		}
 		return ruler.New(a.cfg.Rules.Ruler, ruler.Deps{
 			Evaluate: remote, Alertmanager: own,
-			Logger: a.log, Reg: a.reg, Limits: a.limits.For, Documents: docs, Cluster: cluster, Engine: promql{e, a.limits}, Storage: q,
+			Logger: a.events(), Reg: a.reg, Limits: a.limits.For, Documents: docs, Cluster: cluster, Engine: promql{e, a.limits}, Storage: q,
 			Push: func(ctx context.Context, id tenant.ID, req *remotewrite.Request) error {
 				_, err := d.PushFrom(ctx, id, frame.Rule, req)
 				return err

@@ -12,6 +12,7 @@ type Config struct {
 	PublicURL     string
 	MaxWorkspaces int
 	MaxScrapers   int
+	MaxNamespaces int
 	PurgeAfter    time.Duration
 	JanitorPeriod time.Duration
 }
@@ -20,6 +21,7 @@ type Config struct {
 func (c *Config) Declare(s *config.Set) {
 	s.String(&c.PublicURL, "public_url", "", "Address under which clients reach the workspaces, as https://metrics.example.com. Empty: that of the request.")
 	s.Int(&c.MaxWorkspaces, "max_workspaces_per_account", 0, "Workspaces an account may have. 0: no limit. Amazon's guide has 10.").Expert()
+	s.Int(&c.MaxNamespaces, "max_rule_groups_namespaces_per_workspace", 0, "Rule groups namespaces a workspace may have that are made by this API. 0: no limit. Amazon's guide has 10.").Expert()
 	s.Int(&c.MaxScrapers, "max_scrapers_per_account", 100, "Scrapers an account may have. 0: no limit.").Expert()
 	s.Duration(&c.PurgeAfter, "purge_after", 7*24*time.Hour, "How long the data of a deleted workspace is kept, so that an operator can restore it.").Expert()
 	s.Duration(&c.JanitorPeriod, "janitor_period", time.Minute, "How often deletions that were begun are continued.").Expert()
@@ -38,6 +40,9 @@ func (c *Config) Validate() error {
 	}
 	if c.MaxScrapers < 0 {
 		return config.Wrong("max_scrapers_per_account", "is %d; it must be 0 or more", c.MaxScrapers)
+	}
+	if c.MaxNamespaces < 0 {
+		return config.Wrong("max_rule_groups_namespaces_per_workspace", "is %d; it must be 0 or more", c.MaxNamespaces)
 	}
 	if c.JanitorPeriod <= 0 {
 		return config.Wrong("janitor_period", "is %s; it must be more than 0", c.JanitorPeriod)

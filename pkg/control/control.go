@@ -30,6 +30,8 @@ type Deps struct {
 	RulesName func(key string) (string, bool)
 	// CheckRules says what is wrong with a rule file. Errors: Invalid, Quota.
 	CheckRules func(ctx context.Context, id tenant.ID, namespace string, data []byte) error
+	// RulesChanged tells rulers that rule files of a tenant have changed; nil: they find out by themselves.
+	RulesChanged func(context.Context, tenant.ID)
 	// DefinitionKey is the key of the alert manager definition of a tenant.
 	DefinitionKey func(id tenant.ID) string
 	// CheckDefinition says what is wrong with an alert manager definition. Errors: Invalid.

@@ -32,6 +32,7 @@ type plane struct {
 	replicas []*Control
 	now      time.Time
 	purged   []string
+	told     []string // tenants whose rules changed
 	account  string
 }
 
@@ -69,7 +70,8 @@ func newPlane(t *testing.T, cfg Config, replicas int) *plane {
 				}
 				return nil
 			},
-			CheckLimits: limits.Check,
+			RulesChanged: func(_ context.Context, id tenant.ID) { p.told = append(p.told, string(id)) },
+			CheckLimits:  limits.Check,
 			CheckScrape: func(data []byte) error {
 				if bytes.Contains(data, []byte("wrong")) {
 					return errs.New(errs.Invalid, "line 1: wrong")
@@ -295,6 +297,52 @@ func TestListingsGoOnWhereTheyStopped(t *testing.T) {
 	}
 }
 
+func TestRuleFilesAreListedAsTheyWereMadeAndRulersAreToldOfThem(t *testing.T) {
+	p := newPlane(t, Config{}, 2)
+	id := p.create(nil)
+	base := "/workspaces/" + id + "/rulegroupsnamespaces"
+	for _, name := range []string{"c", "a", "b"} {
+		p.want(p.call(0, "CreateRuleGroupsNamespace", "POST", base, m{"name": name, "data": []byte("groups: []")}), 202, "")
+		p.now = p.now.Add(time.Second)
+	}
+	p.want(p.call(0, "PutRuleGroupsNamespace", "PUT", base+"/c", m{"data": []byte("groups: [] ")}), 202, "")
+	p.want(p.call(0, "CreateRuleGroupsNamespace", "POST", base, m{"name": "d", "data": []byte("wrong")}), 400, "ValidationException")
+	names, token := "", ""
+	for {
+		l := p.want(p.call(1, "ListRuleGroupsNamespaces", "GET", base+"?maxResults=1&nextToken="+token, nil), 200, "")
+		for _, n := range l.at("ruleGroupsNamespaces").([]any) {
+			names += n.(m)["name"].(string)
+		}
+		if token = l.text("nextToken"); token == "" {
+			break
+		}
+	}
+	if names != "cab" {
+		t.Errorf("listed %s", names)
+	}
+	p.want(p.call(0, "DeleteRuleGroupsNamespace", "DELETE", base+"/a", nil), 202, "")
+	p.want(p.call(0, "DeleteRuleGroupsNamespace", "DELETE", base+"/a", nil), 404, "ResourceNotFoundException")
+	if len(p.told) != 5 || p.told[4] != id {
+		t.Errorf("told %v", p.told)
+	}
+	p.want(p.call(0, "DeleteWorkspace", "DELETE", "/workspaces/"+id, nil), 202, "")
+	if len(p.told) != 6 {
+		t.Errorf("told %v", p.told)
+	}
+}
+
+func TestAWorkspaceHasNoMoreRuleFilesThanItMay(t *testing.T) {
+	p := newPlane(t, Config{MaxNamespaces: 1}, 1)
+	base := "/workspaces/" + p.create(nil) + "/rulegroupsnamespaces"
+	one := m{"name": "a", "data": []byte("groups: []"), "clientToken": "x"}
+	p.want(p.call(0, "CreateRuleGroupsNamespace", "POST", base, one), 202, "")
+	p.want(p.call(0, "CreateRuleGroupsNamespace", "POST", base, one), 202, "")
+	a := p.want(p.call(0, "CreateRuleGroupsNamespace", "POST", base, m{"name": "b", "data": []byte("groups: []")}), 402, "ServiceQuotaExceededException")
+	if a.text("quotaCode") == "" || a.text("serviceCode") != "aps" || a.text("message") != "Limit exceeded. Maximum rule groups namespaces per workspace." {
+		t.Errorf("refused with %v", a.body)
+	}
+}
+
 func TestAListingLeavesOutWhatIsDeletedMeanwhile(t *testing.T) {
 	p := newPlane(t, Config{}, 1)
 	p.create(m{"alias": "stays"})
@@ -459,5 +507,37 @@ func TestNoWorkspaceHoldsUpTheLimitsOfOthers(t *testing.T) {
 	if limits.CompactorBlocksRetentionPeriod.Of(v) != 36500*24*time.Hour || limits.OutOfOrderTimeWindow.Of(v) != time.Minute ||
 		limits.RulerEvaluationDelay.Of(v) != 7*time.Second || len(limits.LimitsPerLabelSet.Of(v).List()) != 1 {
 		t.Errorf("limits of the workspace are not what it configured: %v", o.Tenants())
+	}
+}
+
+func TestEveryProcessKnowsWhatAWorkspaceWantsToBeLogged(t *testing.T) {
+	p := newPlane(t, Config{}, 1)
+	id := p.create(nil)
+	l := NewLimits(p.docs, limits.Check, func(string, []byte) error { return nil }, slog.New(slog.DiscardHandler))
+	look := func() (events, queries string, samples int64, ok bool) {
+		t.Helper()
+		if err := l.refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		queries, samples, ok = l.QueryLog(tenant.ID(id))
+		return l.LogGroup(id), queries, samples, ok
+	}
+	if events, _, _, ok := look(); events != "" || ok {
+		t.Errorf("events to %q, queries %v", events, ok)
+	}
+	const group = "arn:aws:logs:us-east-1:123456789012:log-group:g:*"
+	p.want(p.call(0, "CreateLoggingConfiguration", "POST", "/workspaces/"+id+"/logging", m{"logGroupArn": group}), 202, "")
+	p.want(p.call(0, "CreateQueryLoggingConfiguration", "POST", "/workspaces/"+id+"/logging/query",
+		m{"destinations": []m{{"cloudWatchLogs": m{"logGroupArn": group}, "filters": m{"qspThreshold": 500}}}}), 202, "")
+	if events, queries, samples, ok := look(); events != group || queries != group || samples != 500 || !ok {
+		t.Errorf("events to %q, queries to %q from %d, %v", events, queries, samples, ok)
+	}
+	p.want(p.call(0, "DeleteQueryLoggingConfiguration", "DELETE", "/workspaces/"+id+"/logging/query", nil), 202, "")
+	if events, _, _, ok := look(); events != group || ok {
+		t.Errorf("events to %q, queries %v", events, ok)
+	}
+	p.want(p.call(0, "DeleteWorkspace", "DELETE", "/workspaces/"+id, nil), 202, "")
+	if events, _, _, _ := look(); events != "" {
+		t.Errorf("events of a deleted workspace go to %q", events)
 	}
 }

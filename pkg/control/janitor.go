@@ -31,6 +31,7 @@ func (c *Control) withdraw(ctx context.Context, id string) error {
 			return err
 		}
 	}
+	c.rulesChanged(ctx, id, nil)
 	_, err = update(ctx, c, accountKey(w.Account), func(a *account, exists bool) (bool, error) {
 		n := len(a.Workspaces)
 		a.Workspaces = slices.DeleteFunc(a.Workspaces, func(e entry) bool { return e.ID == id })
@@ -220,5 +221,6 @@ func (c *Control) Restore(ctx context.Context, id string) error {
 		return exists, nil
 	})
 	c.seen.forget(id)
+	c.rulesChanged(ctx, id, err)
 	return err
 }

@@ -14,17 +14,20 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/errs"
 )
 
-// limitsPeriod is how long it takes at most until a process knows a changed workspace configuration.
+// limitsPeriod is how long it takes at most until a process knows a changed configuration of a workspace or of
+// what is logged for it.
 const limitsPeriod = 30 * time.Second
 
 // Limits is a service of every process that keeps to limits: it gives what workspaces configure to
-// the process's overrides.
+// the process's overrides, and knows what they want to be logged.
 type Limits struct {
 	services.Service
 	documents *docstore.Store
 	check     func(name string, data []byte) error
 	apply     func(name string, data []byte) error
 	log       *slog.Logger
+
+	wishes
 
 	seen    map[string]docstore.Version // by key
 	limits  map[string]map[string]any   // by tenant
@@ -35,7 +38,7 @@ type Limits struct {
 // NewLimits returns the service. apply puts a runtime file in force over what there is; check says
 // whether it can be.
 func NewLimits(documents *docstore.Store, check, apply func(name string, data []byte) error, log *slog.Logger) *Limits {
-	l := &Limits{documents: documents, check: check, apply: apply, log: log, seen: map[string]docstore.Version{}, limits: map[string]map[string]any{}}
+	l := &Limits{documents: documents, check: check, apply: apply, log: log, seen: map[string]docstore.Version{}, limits: map[string]map[string]any{}, wishes: wishes{by: map[string]wish{}}}
 	l.Service = services.NewTimerService(limitsPeriod, l.poll, l.poll, nil)
 	return l
 }
@@ -73,6 +76,7 @@ func (l *Limits) refresh(ctx context.Context) error {
 		if !there[key] {
 			delete(l.seen, key)
 			delete(l.limits, workspaceOf(key))
+			l.wishes.set(workspaceOf(key), nil)
 		}
 	}
 	return l.put()
@@ -95,6 +99,7 @@ func (l *Limits) read(ctx context.Context, e docstore.Entry) error {
 		return errs.New(errs.Internal, "document %s cannot be read: %w", e.Key, err)
 	}
 	delete(l.limits, workspaceOf(e.Key))
+	l.wishes.set(workspaceOf(e.Key), &w)
 	if w.State == active && w.Settings != nil {
 		return l.take(w.ID, w.Settings.limits())
 	}

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/grafana/dskit/concurrency"
+
 	"github.com/amphora-metrics/amphora/pkg/docstore"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 )
@@ -61,9 +63,30 @@ func createNamespace(c *Control, x *call) (reply, error) {
 		err = c.verify(ctx, k, in.Data)
 	}
 	if err == nil {
+		err = c.roomForNamespace(ctx, k, id)
+	}
+	if err == nil {
 		err = c.create(ctx, k, in.Data, in.Tags, in.Token, hashOf(id, in.Name, in.Data, in.Tags))
 	}
+	c.rulesChanged(ctx, id, err)
 	return reply{http.StatusAccepted, namespaceAnswer{c.arn(x.account, namespaceKind, k.id), in.Name, status{Code: "CREATING"}, in.Tags}}, err
+}
+
+// roomForNamespace refuses one more rule file than a workspace may have. One that is there is told of otherwise.
+// Calls at the same moment may together make some more.
+func (c *Control) roomForNamespace(ctx context.Context, k kept, id string) error {
+	if c.cfg.MaxNamespaces <= 0 {
+		return nil
+	}
+	folder, err := c.rulesFolder(id)
+	if err != nil {
+		return err
+	}
+	entries, err := c.deps.Documents.List(ctx, folder)
+	if err != nil || len(entries) < c.cfg.MaxNamespaces || slices.ContainsFunc(entries, func(e docstore.Entry) bool { return e.Key == k.key }) {
+		return err
+	}
+	return quota(namespaceKind, k.id, namespaceQuota, "Limit exceeded. Maximum rule groups namespaces per workspace.")
 }
 
 // mayChange checks that the workspace exists and is not being deleted.
@@ -100,6 +123,7 @@ func putNamespace(c *Control, x *call) (reply, error) {
 	if err := c.put(ctx, k, in.Data, in.Token, hashOf(id, name, in.Data)); err != nil {
 		return reply{}, err
 	}
+	c.rulesChanged(ctx, id, nil)
 	_, m, err := c.describe(ctx, k)
 	if err != nil {
 		return reply{}, err
@@ -157,37 +181,52 @@ func listNamespaces(c *Control, x *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	type named struct {
-		docstore.Entry
-		name string
+	all, err := c.named(ctx, entries, prefix)
+	if err != nil {
+		return reply{}, err
 	}
-	var all []named
-	for _, e := range entries {
-		if name, ok := c.deps.RulesName(e.Key); ok && strings.HasPrefix(name, prefix) {
-			all = append(all, named{e, name})
-		}
-	}
-	// The time of making is in the companions, which would all have to be read for an order by it.
-	slices.SortFunc(all, func(x, y named) int { return strings.Compare(x.name, y.name) })
 	found := []namespaceSummary{}
 	out := map[string]any{}
-	for _, e := range all {
-		if !p.after(position{ID: e.name}) {
+	for i, e := range all {
+		if !p.after(e.position()) {
 			continue
 		}
 		if len(found) == p.size {
-			out["nextToken"] = p.token(position{ID: found[len(found)-1].Name})
+			out["nextToken"] = p.token(all[i-1].position())
 			break
 		}
-		m := &companion{}
-		if _, err := c.read(ctx, kept{key: e.Key}.companion(), m); err != nil {
-			return reply{}, err
-		}
-		m.fill(e.Modified)
-		found = append(found, c.namespaceSummary(x.account, id, e.name, e.Modified, m))
+		found = append(found, c.namespaceSummary(x.account, id, e.name, e.Modified, e.companion))
 	}
 	out["ruleGroupsNamespaces"] = found
 	return reply{http.StatusOK, out}, nil
+}
+
+// namedRules is a rule file in a listing.
+type namedRules struct {
+	docstore.Entry
+	name      string
+	companion *companion
+}
+
+func (n namedRules) position() position { return position{n.companion.Created.UnixNano(), n.name} }
+
+// named returns the rule files whose names begin with prefix, older first, as in other listings. When they were
+// made is in the companions, which are read for that.
+func (c *Control) named(ctx context.Context, entries []docstore.Entry, prefix string) ([]namedRules, error) {
+	var all []namedRules
+	for _, e := range entries {
+		if name, ok := c.deps.RulesName(e.Key); ok && strings.HasPrefix(name, prefix) {
+			all = append(all, namedRules{e, name, &companion{}})
+		}
+	}
+	err := concurrency.ForEachJob(ctx, len(all), readAhead, func(ctx context.Context, i int) error {
+		e := all[i]
+		_, err := c.read(ctx, kept{key: e.Key}.companion(), e.companion)
+		e.companion.fill(e.Modified)
+		return err
+	})
+	slices.SortFunc(all, func(x, y namedRules) int { return x.position().compare(y.position()) })
+	return all, err
 }
 
 // rulesFolder is where the rule files of a workspace are.
@@ -205,5 +244,14 @@ func deleteNamespace(c *Control, x *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	return reply{http.StatusAccepted, nil}, c.remove(x, k, x.query.Get("clientToken"))
+	err = c.remove(x, k, x.query.Get("clientToken"))
+	c.rulesChanged(x.r.Context(), id, err)
+	return reply{http.StatusAccepted, nil}, err
+}
+
+// rulesChanged tells rulers of a change, unless it failed, so that it takes effect at once.
+func (c *Control) rulesChanged(ctx context.Context, id string, err error) {
+	if c.deps.RulesChanged != nil && err == nil {
+		c.deps.RulesChanged(ctx, tenant.ID(id))
+	}
 }

@@ -152,6 +152,7 @@ func (in *createWorkspaceInput) check() error {
 // The codes of quotas are our own: Amazon's are those of its accounts.
 const (
 	workspaceQuota = "workspaces-per-account"
+	namespaceQuota = "rule-groups-namespaces-per-workspace"
 	limitQuota     = "limits-of-the-workspace"
 )
 

@@ -40,6 +40,8 @@ type Deps struct {
 	Changes func(context.Context) (changes.Log, error)
 	// Lookback is the one of queries that do not say another.
 	Lookback time.Duration
+	// QueryLog says which queries tenants want to be logged; nil: none.
+	QueryLog QueryLog
 }
 
 // Frontend prepares queries that queriers answer. It is a promql.QueryEngine, whose Queryables are not

@@ -178,6 +178,7 @@ func (q *query) report(ctx context.Context, err error) {
 		f.metrics.works.WithLabelValues("sharded").Add(float64(q.run.works))
 	}
 	f.metrics.unmerged.Add(float64(q.run.again))
+	q.tell(ctx, outcome)
 	slow := f.cfg.LogLongerThan > 0 && q.took > f.cfg.LogLongerThan
 	if !slow && !f.cfg.QueryStats {
 		return

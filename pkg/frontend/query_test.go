@@ -1,8 +1,10 @@
 package frontend
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -162,5 +164,37 @@ func TestAnExplanationShowsThePartsOfAQuery(t *testing.T) {
 	}
 	if len(got.Ranges) != 2 || got.Outer != "topk(2, a ) / ignoring(y) b" || len(got.Parts) != 2 || got.Parts[0].Query != "sum by (job) (rate(x[5m]))" || got.Parts[0].Shards != 4 || got.Parts[1].Query != "up" {
 		t.Errorf("explanation %+v", got)
+	}
+}
+
+// refusing is a runner that does no work.
+type refusing struct{}
+
+func (refusing) Run(context.Context, *work.Work) error { return errs.New(errs.Unprocessable, "no") }
+
+func TestQueriesThatATenantWantsToBeLoggedAre(t *testing.T) {
+	f := started(t, Config{}, &queriers{}, limits.View{})
+	f.deps.Run = refusing{} // a query that fails is one, too
+	var out bytes.Buffer
+	f.deps.Logger = slog.New(slog.NewTextHandler(&out, nil))
+	least := int64(0)
+	f.deps.QueryLog = func(id tenant.ID) (string, int64, bool) { return "group-1", least, id == "a" }
+	ask := func(ids ...tenant.ID) string {
+		out.Reset()
+		instant(tenant.InjectMany(t.Context(), ids), t, f, "up")
+		return out.String()
+	}
+	if got := ask("a"); strings.Count(got, `msg="workspace query" workspace=a log_group=group-1 query=up`) != 1 {
+		t.Errorf("logged %q", got)
+	}
+	if got := ask("a", "b"); strings.Count(got, "workspace query") != 1 {
+		t.Errorf("logged %q", got)
+	}
+	if got := ask("b"); got != "" {
+		t.Errorf("logged %q", got)
+	}
+	least = 1 << 40
+	if got := ask("a"); got != "" {
+		t.Errorf("logged %q", got)
 	}
 }

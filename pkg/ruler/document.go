@@ -65,6 +65,7 @@ func decode(data []byte, v any) error {
 
 // parseDocument reads a namespace without a look at what its rules say. Errors: Invalid.
 func parseDocument(data []byte) (*document, error) {
+	data = inner(data)
 	var f file
 	if err := decode(data, &f); err != nil {
 		return nil, err
