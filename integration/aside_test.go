@@ -26,7 +26,7 @@ import (
 // the calls that people have for it.
 func TestABlockThatIsSetAsideIsLeftAloneUntilThatIsTakenBack(t *testing.T) {
 	t.Parallel()
-	ctx := bounded(t, 4*time.Minute)
+	ctx := bounded(t, 6*time.Minute)
 	dir := t.TempDir()
 	bkt, err := bucket.NewFilesystem(filepath.Join(dir, "blocks"))
 	must(t, err)

@@ -70,7 +70,7 @@ func TestAKilledCompactorLosesNoSample(t *testing.T) {
 	must(t, os.WriteFile(overrides, fmt.Appendf(nil, "overrides:\n  past-%d: {compactor_split_and_merge_shards: %d}\n", pastTenants-1, pastShards), 0o600))
 
 	c := oneProcess(ctx, t, harness.Options{Dir: dir, Files: true, Flags: []string{
-		"-compactor.compaction-interval=100ms", "-compactor.cleanup-interval=500ms", "-compactor.first-level-compaction-wait-period=0s",
+		"-compactor.compaction-interval=100ms", "-compactor.cleanup-interval=1s", "-compactor.first-level-compaction-wait-period=0s",
 		"-compactor.deletion-delay=2s", "-compactor.compaction-concurrency=2", "-runtime-config.file=" + overrides,
 	}})
 	began := time.Now()

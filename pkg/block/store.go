@@ -372,6 +372,11 @@ func (i indexBytes) Range(from, to int) []byte {
 	if from < 0 || to > i.file.Len() || from > to {
 		panic(fault{errs.New(errs.Internal, "its index is corrupted: it points to bytes %d to %d of %d", from, to, i.file.Len())})
 	}
+	// To look up a symbol the reader asks for all there is, and then reads among the symbols, which
+	// are here since the index was opened.
+	if from == 0 && to == i.file.Len() {
+		return i.file.Bytes(from, to)
+	}
 	if !i.file.Present(from, to) {
 		ctx, cancel := context.WithTimeout(context.Background(), faultTimeout)
 		defer cancel()

@@ -269,6 +269,41 @@ func TestABucketIndexSparesTheMetaFiles(t *testing.T) {
 	}
 }
 
+func TestOpeningALargeIndexFetchesItsTablesAlone(t *testing.T) {
+	var series []storage.Series
+	for i := range 40_000 {
+		series = append(series, storage.NewListSeries(labels.FromStrings("__name__", "m", "a", fmt.Sprint(i%50), "b", fmt.Sprint(i%70), "c", fmt.Sprint(i/1000), "d", fmt.Sprint(i%1000)),
+			[]chunks.Sample{sample{int64(i % 1000), 1}}))
+	}
+	dir, err := tsdb.CreateBlock(series, t.TempDir(), tsdb.DefaultBlockDuration, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bkt := &counting{Bucket: newBucket(t)}
+	id := upload(t, bkt, dir)
+	s := newStore(t, bkt, t.TempDir(), 1<<30)
+	defer closeStore(t, s)
+	b, err := s.Open(t.Context(), "t1", id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := int64(b.opened.file.Len())
+	if got := s.pages.Bytes(); size < 2<<20 || got > size/8 {
+		t.Errorf("%d bytes of an index of %d were fetched", got, size)
+	}
+	if n := bkt.ranges.Load(); n > 4 {
+		t.Errorf("%d requests to open an index", n)
+	}
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+	sel := Selection{MaxTime: 1 << 40, Matchers: []*labels.Matcher{eq("a", "7"), eq("d", "507")}}
+	got, _, err := readAll(t.Context(), s, id, sel)
+	if want := asTSDB(t, dir, sel); err != nil || len(got) != 40 || !slices.Equal(got, want) {
+		t.Errorf("%d series, %v; want %d", len(got), err, len(want))
+	}
+}
+
 func TestDamagedLocalPagesAreFetchedAgain(t *testing.T) {
 	bkt := &counting{Bucket: newBucket(t)}
 	id := upload(t, bkt, wideBlock(t, 700))

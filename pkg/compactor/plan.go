@@ -112,8 +112,8 @@ func (p *planning) ofKind(kind string, blocks []block.IndexedBlock) []Job {
 		for i, r := range p.ranges {
 			for _, j := range p.merges(kind, shard, of, r, i == 0) {
 				// What is split or merged to a shorter range first will be merged to this one then.
-				before := append(jobs[:splits:splits], jobs[first:]...)
-				if !slices.ContainsFunc(before, func(o Job) bool { return o.MinTime < j.MaxTime && j.MinTime < o.MaxTime }) {
+				overlaps := func(o Job) bool { return o.MinTime < j.MaxTime && j.MinTime < o.MaxTime }
+				if !slices.ContainsFunc(jobs[:splits], overlaps) && !slices.ContainsFunc(jobs[first:], overlaps) {
 					jobs = append(jobs, j)
 				}
 			}
