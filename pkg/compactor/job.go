@@ -329,11 +329,12 @@ func (w *work) upload(ctx context.Context, blocks []made) error {
 // mark marks blocks for deletion.
 func (w *work) mark(ctx context.Context, blocks []block.Meta, why string) error {
 	for _, m := range blocks {
-		if err := block.MarkForDeletion(ctx, w.bkt, m.ULID, w.c.deps.Now(), why); err != nil {
+		now := w.c.deps.Now()
+		if err := block.MarkForDeletion(ctx, w.bkt, m.ULID, now, why); err != nil {
 			return err
 		}
 		w.c.metrics.marked.WithLabelValues("compaction").Inc()
-		w.round.drop(m.ULID)
+		w.round.marked(m.ULID, now)
 	}
 	return nil
 }

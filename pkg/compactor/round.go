@@ -186,6 +186,14 @@ func (r *round) drop(ids ...ulid.ULID) {
 	}
 }
 
+// marked takes out a block that was marked for deletion.
+func (r *round) marked(id ulid.ULID, now time.Time) {
+	r.drop(id)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.known.DeletionMarks = append(r.known.DeletionMarks, block.IndexedMark{ID: id, DeletionTime: now.Unix()})
+}
+
 // free notes that a block has no samples of the tombstones names, and returns of which it has none.
 func (r *round) free(id ulid.ULID, names []string) []string {
 	r.mu.Lock()

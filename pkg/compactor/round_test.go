@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"path"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -16,7 +17,7 @@ import (
 // counted counts the requests of planning: listings, and meta files that are read.
 type counted struct {
 	objstore.Bucket
-	listings, metas atomic.Int64
+	listings, metas, marks atomic.Int64
 }
 
 func (c *counted) Iter(ctx context.Context, dir string, f func(string) error, options ...objstore.IterOption) error {
@@ -27,6 +28,9 @@ func (c *counted) Iter(ctx context.Context, dir string, f func(string) error, op
 func (c *counted) Get(ctx context.Context, name string) (io.ReadCloser, error) {
 	if path.Base(name) == block.MetaFile {
 		c.metas.Add(1)
+	}
+	if strings.HasSuffix(name, block.DeletionMarkFile) {
+		c.marks.Add(1)
 	}
 	return c.Bucket.Get(ctx, name)
 }
@@ -64,6 +68,9 @@ func TestOneListingServesAllJobsOfARound(t *testing.T) {
 			// when the upload looks whether they are there.
 			if got := requests.metas.Load(); got > 2*24*days+2*jobs {
 				t.Errorf("%d meta files read for %d jobs", got, jobs)
+			}
+			if n := requests.marks.Load(); n != 0 {
+				t.Errorf("%d marks were read that the compactor set itself", n)
 			}
 			t.Logf("%d listings, %d meta files for %d jobs", requests.listings.Load(), requests.metas.Load(), jobs)
 		})
