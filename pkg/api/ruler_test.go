@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"time"
 
 	"github.com/amphora-metrics/amphora/pkg/api/rules"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
@@ -12,7 +13,7 @@ import (
 type noRules struct{}
 
 func (n noRules) deps() *RulerDeps {
-	return &RulerDeps{Rules: rules.Backends{Editable: true, Store: n, Namespaces: n, Evaluator: n}, Ring: oneMember{}}
+	return &RulerDeps{Rules: rules.Backends{Editable: true, Store: n, Namespaces: n, Evaluator: n, Preview: n.Preview}, Ring: oneMember{}}
 }
 
 func (noRules) Rules(context.Context, tenant.ID, string, string) ([]byte, error) {
@@ -26,6 +27,12 @@ func (noRules) Version(context.Context, tenant.ID, string) (string, error)   { r
 func (noRules) Protected(tenant.ID, string) bool                             { return false }
 func (noRules) Tenants(context.Context) ([]tenant.ID, error)                 { return nil, nil }
 func (noRules) Evaluated(tenant.ID) (recording, alerting bool)               { return true, true }
+func (noRules) ReplaceAll(context.Context, tenant.ID, rules.All, func(string) error) (rules.Changes, string, error) {
+	return rules.Changes{}, "", nil
+}
+func (noRules) Preview(context.Context, tenant.ID, []byte, time.Time, time.Time) (any, error) {
+	return nil, nil
+}
 func (noRules) Replace(context.Context, tenant.ID, string, []byte, string, bool) (rules.Changes, string, error) {
 	return rules.Changes{}, "", nil
 }

@@ -222,7 +222,7 @@ func (a *App) mountRuler(d *api.Deps) error {
 	if err != nil {
 		return err
 	}
-	d.Ruler = &api.RulerDeps{Rules: rules.Backends{Editable: a.cfg.Rules.Ruler.EnableAPI, Store: r, Namespaces: ruleNamespaces{r}, Evaluator: r}}
+	d.Ruler = &api.RulerDeps{Rules: rules.Backends{Editable: a.cfg.Rules.Ruler.EnableAPI, Store: r, Namespaces: ruleNamespaces{r}, Evaluator: r, Preview: previewOf(r)}}
 	// Grafana reads this to offer to edit rules.
 	d.Build.Features["ruler_config_api"] = strconv.FormatBool(a.cfg.Rules.Ruler.EnableAPI)
 	d.Build.Features["federated_rules"] = strconv.FormatBool(a.cfg.Rules.Ruler.Federation.Enabled)
@@ -244,4 +244,17 @@ type ruleNamespaces struct{ *ruler.Ruler }
 func (n ruleNamespaces) Replace(ctx context.Context, id tenant.ID, namespace string, data []byte, expect string, trial bool) (rules.Changes, string, error) {
 	c, version, err := n.Ruler.Replace(ctx, id, namespace, ruler.Replacement{Data: data, Expect: expect, Trial: trial})
 	return rules.Changes(c), version, err
+}
+
+// ReplaceAll is part of rules.Namespaces.
+func (n ruleNamespaces) ReplaceAll(ctx context.Context, id tenant.ID, with rules.All, allow func(string) error) (rules.Changes, string, error) {
+	c, version, err := n.Ruler.ReplaceAll(ctx, id, ruler.Replacement{Data: with.Data, Expect: with.Expect, Trial: with.Trial}, allow)
+	return rules.Changes(c), version, err
+}
+
+// previewOf gives a ruler's preview the shape that the API asks for.
+func previewOf(r *ruler.Ruler) func(context.Context, tenant.ID, []byte, time.Time, time.Time) (any, error) {
+	return func(ctx context.Context, id tenant.ID, data []byte, start, end time.Time) (any, error) {
+		return r.Preview(ctx, id, data, start, end)
+	}
 }

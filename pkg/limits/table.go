@@ -279,6 +279,9 @@ var (
 		"Shortest interval of a group. 0: no limit.", "ruler")
 	RulerExternalLabels = structured(Row{Name: "ruler_external_labels", Flag: "ruler.external-labels", Default: new(Labels),
 		Doc: "Labels that alerts get on their way out, unless they have them, and that templates know as .ExternalLabels.", By: []string{"ruler"}}, readLabels)
+	RulerAlertmanagerClient = structured(Row{Name: "ruler_alertmanager_client_config", Flag: "ruler.alertmanager-client-config", Default: new(AlertmanagerClient),
+		Doc: "Where the tenant's alerts go in the place of ruler.alertmanager_url, and as whom: {alertmanager_url: 'http://am:9093', basic_auth_username: u, basic_auth_password: p}; also proxy_url, tls_ca_path, tls_cert_path, tls_key_path, tls_server_name, tls_insecure_skip_verify, and oauth2 with client_id, client_secret, token_url and scopes.",
+		By:  []string{"ruler"}}, readAlertmanagerClient)
 	RulerMaxRuleEvaluationResults = define("ruler_max_rule_evaluation_results", "ruler.max-rule-evaluation-results", 0, "results",
 		"Most series or alerts that one evaluation of a rule may give; over it the rule fails. 0: no limit.", "ruler")
 )

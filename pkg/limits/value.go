@@ -128,8 +128,13 @@ func jsonValue(x any) any {
 			return []string{}
 		}
 	case Structured:
+		if secret, ok := x.(interface{ Shown() Structured }); ok {
+			return jsonValue(secret.Shown().Node())
+		}
+		return jsonValue(x.Node())
+	case *yaml.Node:
 		var plain any
-		if err := x.Node().Decode(&plain); err != nil {
+		if err := x.Decode(&plain); err != nil {
 			panic(fmt.Sprintf("BUG: a limit that cannot be read back: %v", err))
 		}
 		return plain

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -25,6 +24,7 @@ import (
 	"github.com/prometheus/prometheus/rules"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 )
 
@@ -90,55 +90,72 @@ func (rc receiver) addresses(ctx context.Context) ([]string, error) {
 
 // notify sends the alerts of one tenant.
 type notify struct {
-	w         *worker
+	w       *worker
+	manager *notifier.Manager
+	targets chan map[string][]*targetgroup.Group
+	again   chan struct{} // has an item when receivers changed
+	quit    chan struct{}
+	running sync.WaitGroup
+	sender  rules.NotifyFunc
+
+	external labels.Labels              // that alerts get; of the goroutine that applies changes
+	client   *limits.AlertmanagerClient // in force; of the same
+
+	mu        sync.Mutex // guards receivers
 	receivers []receiver
-	manager   *notifier.Manager // nil: alerts go nowhere
-	targets   chan map[string][]*targetgroup.Group
-	quit      chan struct{}
-	running   sync.WaitGroup
-	sender    rules.NotifyFunc
-	external  labels.Labels // that alerts get; of the goroutine that applies changes
 }
 
 func newNotify(w *worker, reg prometheus.Registerer) *notify {
-	n := &notify{w: w, targets: make(chan map[string][]*targetgroup.Group), quit: make(chan struct{})}
+	n := &notify{w: w, targets: make(chan map[string][]*targetgroup.Group), again: make(chan struct{}, 1), quit: make(chan struct{})}
 	cfg := &w.r.cfg
-	for _, text := range cfg.Notifier.Alertmanagers {
-		if rc, err := parseReceiver(text); err == nil { // checked with the settings
-			n.receivers = append(n.receivers, rc)
-		}
-	}
-	if len(n.receivers) == 0 && w.r.deps.Alertmanager != nil {
-		n.receivers = []receiver{{url: &url.URL{Scheme: "http", Host: inProcess}}}
-	}
-	if len(n.receivers) == 0 {
-		return n
-	}
 	n.manager = notifier.NewManager(&notifier.Options{
 		QueueCapacity: cfg.Notifier.QueueCapacity, DrainOnShutdown: true, Registerer: reg, Do: n.do,
 	}, model.UTF8Validation, w.log)
-	if err := n.manager.ApplyConfig(n.config()); err != nil {
-		w.log.Error("alerts cannot be sent, they are dropped", "err", err)
-		n.manager = nil
-		return n
-	}
-	n.external = w.externalLabels()
 	n.sender = rules.SendAlerts(n.manager, cfg.ExternalURL.Text)
+	n.refresh()
 	n.running.Go(func() { n.manager.Run(n.targets) })
 	n.running.Go(n.resolve)
 	return n
+}
+
+// addressed returns where alerts go by the limits and the settings.
+func (n *notify) addressed(client *limits.AlertmanagerClient) []receiver {
+	texts := client.List(limits.ClientURL)
+	if len(texts) == 0 {
+		texts = n.w.r.cfg.Notifier.Alertmanagers
+	}
+	var out []receiver
+	for _, text := range texts {
+		rc, err := parseReceiver(text)
+		if err != nil { // of the limits; the settings were checked
+			n.w.log.Error("alerts do not go to an address of the tenant's ruler_alertmanager_client_config", "err", err)
+			continue
+		}
+		out = append(out, rc)
+	}
+	if len(texts) == 0 && n.w.r.deps.Alertmanager != nil {
+		out = []receiver{{url: &url.URL{Scheme: "http", Host: inProcess}}}
+	}
+	return out
+}
+
+// current returns where alerts go.
+func (n *notify) current() []receiver {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.receivers
 }
 
 // setName names the set of a receiver, for its configuration and its addresses.
 func setName(i int) string { return fmt.Sprintf("config-%d", i) }
 
 // config is the configuration of the library's notifier.
-func (n *notify) config() *config.Config {
+func (n *notify) config(receivers []receiver, client *limits.AlertmanagerClient) *config.Config {
 	c := &config.Config{GlobalConfig: config.GlobalConfig{ExternalLabels: n.w.externalLabels(), MetricNameValidationScheme: model.UTF8Validation}}
-	for _, rc := range n.receivers {
+	for _, rc := range receivers {
 		am := &config.AlertmanagerConfig{
 			Scheme: rc.url.Scheme, PathPrefix: rc.url.Path, APIVersion: config.AlertmanagerAPIVersionV2,
-			Timeout: model.Duration(n.w.r.cfg.Notifier.Timeout), HTTPClientConfig: common.HTTPClientConfig{FollowRedirects: false, EnableHTTP2: true},
+			Timeout: model.Duration(n.w.r.cfg.Notifier.Timeout), HTTPClientConfig: clientConfig(client),
 			ServiceDiscoveryConfigs: discovery.Configs{},
 		}
 		if u := rc.url.User; u != nil {
@@ -150,17 +167,42 @@ func (n *notify) config() *config.Config {
 	return c
 }
 
-// relabel gives alerts the labels that the limits have now.
-func (n *notify) relabel() {
-	ls := n.w.externalLabels()
-	if n.manager == nil || labels.Equal(ls, n.external) {
+// clientConfig is as whom alerts are sent.
+func clientConfig(c *limits.AlertmanagerClient) common.HTTPClientConfig {
+	out := common.HTTPClientConfig{FollowRedirects: false, EnableHTTP2: true, TLSConfig: common.TLSConfig{
+		CAFile: c.Text(limits.ClientCA), CertFile: c.Text(limits.ClientCert), KeyFile: c.Text(limits.ClientKey), ServerName: c.Text(limits.ClientServerName),
+		InsecureSkipVerify: c.Text(limits.ClientAnyServer) == "true"}}
+	if name := c.Text(limits.ClientUser); name != "" {
+		out.BasicAuth = &common.BasicAuth{Username: name, Password: common.Secret(c.Text(limits.ClientPassword))}
+	}
+	if id := c.Text(limits.ClientOAuthID); id != "" {
+		out.OAuth2 = &common.OAuth2{ClientID: id, ClientSecret: common.Secret(c.Text(limits.ClientOAuthSecret)), TokenURL: c.Text(limits.ClientOAuthTokenURL), Scopes: c.List(limits.ClientOAuthScopes)}
+	}
+	if proxy, err := url.Parse(c.Text(limits.ClientProxy)); err == nil && proxy.Host != "" {
+		out.ProxyURL = common.URL{URL: proxy}
+	}
+	return out
+}
+
+// refresh gives alerts the labels and the receivers that the limits have now.
+func (n *notify) refresh() {
+	ls, client := n.w.externalLabels(), limits.RulerAlertmanagerClient.Of(n.w.limits())
+	if n.client != nil && labels.Equal(ls, n.external) && client.Same(n.client) {
 		return
 	}
-	if err := n.manager.ApplyConfig(n.config()); err != nil {
-		n.w.log.Error("alerts keep their former external labels", "err", err)
+	receivers := n.addressed(client)
+	if err := n.manager.ApplyConfig(n.config(receivers, client)); err != nil {
+		n.w.log.Error("alerts go where they went before, with the labels that they had", "err", err)
 		return
 	}
-	n.external = ls
+	n.external, n.client = ls, client
+	n.mu.Lock()
+	n.receivers = receivers
+	n.mu.Unlock()
+	select {
+	case n.again <- struct{}{}:
+	default:
+	}
 }
 
 // resolve tells the manager where receivers are, until stop. A name that cannot be resolved keeps
@@ -168,29 +210,39 @@ func (n *notify) relabel() {
 func (n *notify) resolve() {
 	every := time.NewTicker(n.w.r.cfg.Notifier.Refresh)
 	defer every.Stop()
-	known := map[string][]*targetgroup.Group{}
+	type place struct {
+		at     string
+		groups []*targetgroup.Group
+	}
+	known := map[string]place{}
 	for {
-		for i, rc := range n.receivers {
+		out := map[string][]*targetgroup.Group{}
+		for i, rc := range n.current() {
+			name := setName(i)
 			ctx, cancel := context.WithTimeout(n.w.ctx, n.w.r.cfg.Notifier.Timeout)
 			found, err := rc.addresses(ctx)
 			cancel()
 			if err != nil {
 				n.w.log.Warn("alertmanagers not found, alerts go to those known", "url", rc.url.Redacted(), "err", err)
-				continue
+			} else {
+				g := &targetgroup.Group{Source: name}
+				for _, a := range found {
+					g.Targets = append(g.Targets, model.LabelSet{model.AddressLabel: model.LabelValue(a)})
+				}
+				known[name] = place{rc.url.String(), []*targetgroup.Group{g}}
 			}
-			g := &targetgroup.Group{Source: setName(i)}
-			for _, a := range found {
-				g.Targets = append(g.Targets, model.LabelSet{model.AddressLabel: model.LabelValue(a)})
+			if p := known[name]; p.at == rc.url.String() {
+				out[name] = p.groups
 			}
-			known[setName(i)] = []*targetgroup.Group{g}
 		}
 		select {
-		case n.targets <- maps.Clone(known):
+		case n.targets <- out:
 		case <-n.quit:
 			return
 		}
 		select {
 		case <-every.C:
+		case <-n.again:
 		case <-n.quit:
 			return
 		}
@@ -199,7 +251,7 @@ func (n *notify) resolve() {
 
 // send hands over the alerts of one evaluation. It implements rules.NotifyFunc.
 func (n *notify) send(ctx context.Context, expr string, alerts ...*rules.Alert) {
-	if n.manager != nil {
+	if len(n.current()) > 0 {
 		n.sender(ctx, expr, alerts...)
 	}
 }
@@ -207,9 +259,6 @@ func (n *notify) send(ctx context.Context, expr string, alerts ...*rules.Alert) 
 // stop sends what waits, as far as receivers take it, and ends. Nothing may be sent after it.
 func (n *notify) stop() {
 	close(n.quit)
-	if n.manager == nil {
-		return
-	}
 	n.manager.Stop()
 	done := make(chan struct{})
 	go func() { n.running.Wait(); close(done) }()

@@ -114,8 +114,12 @@ func digest(g Group) string {
 	return string(out)
 }
 
-// Version names the state of a namespace; it is empty if there is none.
+// Version names the state of a namespace, or of all if none is named; it is empty if there is none.
 func (r *Ruler) Version(ctx context.Context, id tenant.ID, namespace string) (string, error) {
+	if namespace == "" {
+		docs, err := r.namespaces(ctx, id)
+		return versionOf(docs), err
+	}
 	key, err := DocumentKey(id, namespace)
 	if err != nil {
 		return "", err

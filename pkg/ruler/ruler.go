@@ -34,6 +34,7 @@ const (
 // Engine evaluates expressions for the tenants of a context.
 type Engine interface {
 	NewInstantQuery(ctx context.Context, q storage.Queryable, opts promql.QueryOpts, qs string, ts time.Time) (promql.Query, error)
+	NewRangeQuery(ctx context.Context, q storage.Queryable, opts promql.QueryOpts, qs string, start, end time.Time, step time.Duration) (promql.Query, error)
 	ParseExpr(ctx context.Context, qs string) (parser.Expr, error)
 	ParseSelectors(ctx context.Context, texts []string) ([][]*labels.Matcher, error)
 }

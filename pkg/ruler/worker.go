@@ -67,7 +67,7 @@ func (w *worker) limits() limits.View { return w.r.deps.Limits(w.id) }
 func (w *worker) apply(want map[groupKey]Group, exists map[groupKey]bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.notify.relabel()
+	w.notify.refresh()
 	for key, g := range want {
 		run := w.groups[key]
 		if run == nil {

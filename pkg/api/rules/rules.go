@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
@@ -34,12 +35,23 @@ type Namespaces interface {
 	// namespace must be that; * is any. A trial changes nothing. It returns the version that is in
 	// force. Errors: Conflict for another version.
 	Replace(ctx context.Context, id tenant.ID, namespace string, data []byte, expect string, trial bool) (Changes, string, error)
-	// Version names the state of a namespace; it is empty if there is none.
+	// ReplaceAll makes with.Data, a map from namespaces to groups, all rules of the tenant. allow says why a
+	// namespace may not be changed. Errors: Conflict for another version.
+	ReplaceAll(ctx context.Context, id tenant.ID, with All, allow func(namespace string) error) (Changes, string, error)
+	// Version names the state of a namespace, or of all if none is named; it is empty if there is none.
 	Version(ctx context.Context, id tenant.ID, namespace string) (string, error)
 	// Protected says that a namespace may be changed only by who says that he means it.
 	Protected(id tenant.ID, namespace string) bool
 	// Tenants lists who has rules.
 	Tenants(ctx context.Context) ([]tenant.ID, error)
+}
+
+// All is what takes the place of all rules of a tenant: unless Expect is empty their version must be that.
+// A trial changes nothing.
+type All struct {
+	Data   []byte
+	Expect string
+	Trial  bool
 }
 
 // Changes are the names of groups by what a replacement does to them.
@@ -65,10 +77,16 @@ type Backends struct {
 	Store      Store
 	Namespaces Namespaces
 	Evaluator  Evaluator
+	// Preview evaluates a rule file over the past and stores nothing; the answer is sent as JSON.
+	Preview func(ctx context.Context, id tenant.ID, data []byte, start, end time.Time) (any, error)
 }
 
-// maxBodyBytes bounds a group, and a namespace.
-const maxBodyBytes = 1 << 20
+const (
+	// maxBodyBytes bounds a group, and a namespace.
+	maxBodyBytes = 1 << 20
+	// maxAllBytes bounds all rules of a tenant.
+	maxAllBytes = 16 << 20
+)
 
 // API serves rules. Handlers return an error instead of rendering it; it has a kind.
 type API struct{ b Backends }
@@ -83,7 +101,7 @@ func (a *API) Get(w http.ResponseWriter, r *http.Request, id tenant.ID) error {
 	if err != nil {
 		return err
 	}
-	if namespace != "" && group == "" {
+	if group == "" {
 		version, err := a.b.Namespaces.Version(r.Context(), id, namespace)
 		if err != nil {
 			return err
@@ -108,14 +126,14 @@ func (a *API) Config(w http.ResponseWriter, r *http.Request) error {
 		return a.Get(w, r, id)
 	}
 	namespace, group := r.PathValue("namespace"), r.PathValue("group")
-	if a.b.Namespaces.Protected(id, namespace) && !overrides(r, namespace) {
-		return errs.New(errs.Denied, "namespace is protected, no modification allowed")
+	if err := a.allowed(r, id, namespace); err != nil {
+		return err
 	}
 	switch {
 	case r.Method == http.MethodPut:
 		return a.replace(w, r, id, namespace)
 	case r.Method == http.MethodPost:
-		data, err := body(w, r)
+		data, err := body(w, r, maxBodyBytes)
 		if err != nil {
 			return err
 		}
@@ -134,6 +152,14 @@ func (a *API) Config(w http.ResponseWriter, r *http.Request) error {
 	return accepted(w, nil)
 }
 
+// allowed refuses to change a protected namespace, unless the caller says that he means it.
+func (a *API) allowed(r *http.Request, id tenant.ID, namespace string) error {
+	if a.b.Namespaces.Protected(id, namespace) && !overrides(r, namespace) {
+		return errs.New(errs.Denied, "namespace is protected, no modification allowed")
+	}
+	return nil
+}
+
 // overrides says that the caller means it.
 func overrides(r *http.Request, namespace string) bool {
 	for _, header := range []string{"X-Amphora-Ruler-Override-Namespace-Protection", "X-Mimir-Ruler-Override-Namespace-Protection"} {
@@ -148,10 +174,10 @@ func overrides(r *http.Request, namespace string) bool {
 	return false
 }
 
-func body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBodyBytes))
+func body(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
+	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return nil, errs.New(errs.BodyTooLarge, "the rules are larger than the %d bytes that are allowed", maxBodyBytes)
+		return nil, errs.New(errs.BodyTooLarge, "the rules are larger than the %d bytes that are allowed", most)
 	}
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "read the rules: %w", err)
@@ -185,10 +211,14 @@ func send(w http.ResponseWriter, status int, v any) error {
 	return nil
 }
 
-// replace makes the body all of a namespace. If-Match names the version that is replaced, and
+// replace makes the body all of a namespace, or of all if none is named. If-Match names the version that is replaced, and
 // dry_run=true changes nothing.
 func (a *API) replace(w http.ResponseWriter, r *http.Request, id tenant.ID, namespace string) error {
-	data, err := body(w, r)
+	most := int64(maxBodyBytes)
+	if namespace == "" {
+		most = maxAllBytes
+	}
+	data, err := body(w, r, most)
 	if err != nil {
 		return err
 	}
@@ -202,7 +232,13 @@ func (a *API) replace(w http.ResponseWriter, r *http.Request, id tenant.ID, name
 	if bare, err := strconv.Unquote(expect); err == nil {
 		expect = bare
 	}
-	changes, version, err := a.b.Namespaces.Replace(r.Context(), id, namespace, data, expect, trial)
+	var changes Changes
+	var version string
+	if namespace == "" {
+		changes, version, err = a.b.Namespaces.ReplaceAll(r.Context(), id, All{data, expect, trial}, func(namespace string) error { return a.allowed(r, id, namespace) })
+	} else {
+		changes, version, err = a.b.Namespaces.Replace(r.Context(), id, namespace, data, expect, trial)
+	}
 	if err != nil {
 		return err
 	}

@@ -52,6 +52,15 @@ func (b *backend) DeleteAll(_ context.Context, id tenant.ID) error {
 	return nil
 }
 
+func (b *backend) ReplaceAll(ctx context.Context, id tenant.ID, with All, allow func(string) error) (Changes, string, error) {
+	for _, namespace := range []string{"ns", "locked"} {
+		if err := allow(namespace); err != nil {
+			return Changes{}, "", err
+		}
+	}
+	return b.Replace(ctx, id, "", with.Data, with.Expect, with.Trial)
+}
+
 func (b *backend) Replace(_ context.Context, id tenant.ID, namespace string, data []byte, expect string, trial bool) (Changes, string, error) {
 	b.note("replace", string(id), namespace, string(data), expect, map[bool]string{true: "trial"}[trial])
 	return Changes{Added: []string{"new"}}, "v2", nil
