@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/alertmanager/alert"
+	"github.com/prometheus/alertmanager/nflog"
 	"github.com/prometheus/alertmanager/nflog/nflogpb"
 
 	pb "github.com/amphora-metrics/amphora/pkg/wire/alertmanagerpb"
@@ -27,6 +29,29 @@ func (m *Alertmanager) claimTTL() time.Duration { return max(m.cfg.PeerTimeout, 
 
 // errLostClaim ends a notification whose sender was silent for so long that another replica took over.
 var errLostClaim = errors.New("another replica took the notification over")
+
+// errOutdated ends a notification that would say what is not so any more. The group's next one says what is.
+var errOutdated = errors.New("another replica has newer alerts than the notification")
+
+// outdated says whether what is known by now speaks against a notification of alerts. Replicas that were
+// dead miss what comes in, so that one may think that an alert has ended which is sent still, or that one
+// fires whose end the receiver was told.
+func (in *instance) outdated(to *nflogpb.Receiver, group string, alerts []*alert.Alert) bool {
+	told := time.Time{}
+	if entries, err := in.notified.Query(nflog.QGroupKey(group), nflog.QReceiver(to)); err == nil && len(entries) > 0 {
+		told = entries[0].GetTimestamp().AsTime()
+	}
+	return slices.ContainsFunc(alerts, func(a *alert.Alert) bool {
+		now, err := in.alerts.Get(a.Fingerprint())
+		switch {
+		case err != nil || now.Resolved() == a.Resolved():
+			return false
+		case a.Resolved():
+			return true
+		}
+		return now.UpdatedAt.After(a.UpdatedAt) && told.After(a.UpdatedAt)
+	})
+}
 
 // held is a claim that this replica has.
 type held struct {
@@ -47,12 +72,19 @@ func claimOf(ctx context.Context) *held {
 
 // claim implements replicas. The claim is asked of all replicas that can be reached, always in the
 // same order, so that the death of one of them does not give it to two.
-func (in *instance) claim(ctx context.Context, to *nflogpb.Receiver, group string) (context.Context, func(), error) {
+func (in *instance) claim(ctx context.Context, to *nflogpb.Receiver, group string, alerts []*alert.Alert) (context.Context, func(), error) {
 	req := &pb.ClaimRequest{Key: fmt.Sprintf("%s/%s/%s/%d/%s", in.id, to.GetGroupName(), to.GetIntegration(), to.GetIdx(), group),
 		Holder: in.m.deps.Self + "/" + rand.Text(), TtlMs: in.m.claimTTL().Milliseconds(),
 		Receiver: to.GetGroupName(), Integration: to.GetIntegration(), Index: to.GetIdx(), Group: group}
+	for _, a := range alerts {
+		req.Alerts = append(req.Alerts, &pb.Known{Fingerprint: uint64(a.Fingerprint()), UpdatedAt: nanos(a.UpdatedAt), Resolved: a.Resolved()})
+	}
 	for {
 		h, granted := in.claimAll(ctx, req)
+		if granted && in.outdated(to, group, alerts) {
+			h.release()
+			return nil, nil, errOutdated
+		}
 		if granted {
 			within, release := h.hold(ctx)
 			return within, release, nil
@@ -93,6 +125,9 @@ func (in *instance) claimAll(ctx context.Context, req *pb.ClaimRequest) (h *held
 		}
 		if addr == in.m.deps.Self {
 			continue
+		}
+		if err := in.merge(ctx, &pb.State{Alerts: answer.GetAlerts()}); err != nil {
+			in.log.Warn("alerts of a replica not taken, the notification says what is known here", "replica", addr, "err", err)
 		}
 		if err := in.mergePart(answer.GetNotification(), in.notified.Merge); err != nil {
 			in.m.metrics.mergeFailures.WithLabelValues("state").Inc()

@@ -28,9 +28,9 @@ type replicas interface {
 	// wait is how long this replica lets those before it go first.
 	wait() time.Duration
 	// claim returns once no other replica notifies the receiver about the group, and what those that
-	// did logged is known here. The context ends when another replica takes over, and release gives it
+	// did logged is known here. It fails if another replica knows better than alerts. The context ends when another replica takes over, and release gives it
 	// back.
-	claim(ctx context.Context, to *nflogpb.Receiver, group string) (within context.Context, release func(), err error)
+	claim(ctx context.Context, to *nflogpb.Receiver, group string, alerts []*alert.Alert) (within context.Context, release func(), err error)
 	// spread returns once what this replica logged has reached the others, or cannot.
 	spread()
 }
@@ -111,7 +111,11 @@ func (s *onceStage) Exec(ctx context.Context, l *slog.Logger, alerts ...*alert.A
 	}
 	defer s.sends.end()
 	group, _ := notify.GroupKey(ctx)
-	within, release, err := s.others.claim(ctx, s.to, group)
+	within, release, err := s.others.claim(ctx, s.to, group, alerts)
+	if errors.Is(err, errOutdated) {
+		s.note(outcomeHeld, err.Error(), nil, alerts)
+		return ctx, nil, err
+	}
 	if err != nil {
 		s.note(outcomeFailed, "", fmt.Errorf("another replica was sending it all the time: %w", err), alerts)
 		return ctx, nil, err

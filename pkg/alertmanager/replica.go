@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/alertmanager/nflog"
 	"github.com/prometheus/alertmanager/nflog/nflogpb"
+	"github.com/prometheus/common/model"
 	"google.golang.org/protobuf/encoding/protodelim"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -131,8 +132,21 @@ func (m *Alertmanager) Claim(ctx context.Context, req *pb.ClaimRequest) (*pb.Cla
 	if in == nil || !out.GetGranted() || req.GetGroup() == "" {
 		return out, nil
 	}
+	out.Alerts = in.newer(req.GetAlerts())
 	out.Notification, err = in.logged(req)
 	return out, err
+}
+
+// newer returns what this replica has of alerts that is newer and says otherwise.
+func (in *instance) newer(known []*pb.Known) []*pb.Alert {
+	var out []*pb.Alert
+	for _, k := range known {
+		a, err := in.alerts.Get(model.Fingerprint(k.GetFingerprint()))
+		if err == nil && nanos(a.UpdatedAt) > k.GetUpdatedAt() && a.Resolved() != k.GetResolved() {
+			out = append(out, toWire(a))
+		}
+	}
+	return out
 }
 
 // logged is what this replica knows of the last notification that a claim is for; empty: nothing.

@@ -85,7 +85,7 @@ func TestWhoLosesTheClaimStopsSending(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	held, release, err := in.claim(t.Context(), &nflogpb.Receiver{GroupName: "r", Integration: "webhook"}, "group")
+	held, release, err := in.claim(t.Context(), &nflogpb.Receiver{GroupName: "r", Integration: "webhook"}, "group", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

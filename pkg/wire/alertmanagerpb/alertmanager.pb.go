@@ -463,7 +463,9 @@ type ClaimRequest struct {
 	Index       uint32 `protobuf:"varint,7,opt,name=index,proto3" json:"index,omitempty"`
 	Group       string `protobuf:"bytes,8,opt,name=group,proto3" json:"group,omitempty"`
 	// The name of the notification that is about to be sent; empty: not known yet.
-	Notification  string `protobuf:"bytes,9,opt,name=notification,proto3" json:"notification,omitempty"`
+	Notification string `protobuf:"bytes,9,opt,name=notification,proto3" json:"notification,omitempty"`
+	// The alerts that are to be notified of, as the one who asks knows them.
+	Alerts        []*Known `protobuf:"bytes,10,rep,name=alerts,proto3" json:"alerts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -561,6 +563,74 @@ func (x *ClaimRequest) GetNotification() string {
 	return ""
 }
 
+func (x *ClaimRequest) GetAlerts() []*Known {
+	if x != nil {
+		return x.Alerts
+	}
+	return nil
+}
+
+// Known is what a replica knows of an alert.
+type Known struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Fingerprint   uint64                 `protobuf:"varint,1,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	UpdatedAt     int64                  `protobuf:"varint,2,opt,name=updated_at,json=updatedAt,proto3" json:"updated_at,omitempty"`
+	Resolved      bool                   `protobuf:"varint,3,opt,name=resolved,proto3" json:"resolved,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Known) Reset() {
+	*x = Known{}
+	mi := &file_alertmanager_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Known) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Known) ProtoMessage() {}
+
+func (x *Known) ProtoReflect() protoreflect.Message {
+	mi := &file_alertmanager_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Known.ProtoReflect.Descriptor instead.
+func (*Known) Descriptor() ([]byte, []int) {
+	return file_alertmanager_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Known) GetFingerprint() uint64 {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return 0
+}
+
+func (x *Known) GetUpdatedAt() int64 {
+	if x != nil {
+		return x.UpdatedAt
+	}
+	return 0
+}
+
+func (x *Known) GetResolved() bool {
+	if x != nil {
+		return x.Resolved
+	}
+	return false
+}
+
 // ClaimResponse says who holds the claim now, and what the asked replica has logged of the last
 // notification, since that may not have reached the one that asks.
 type ClaimResponse struct {
@@ -569,14 +639,16 @@ type ClaimResponse struct {
 	Holder       string                 `protobuf:"bytes,2,opt,name=holder,proto3" json:"holder,omitempty"`
 	Notification []byte                 `protobuf:"bytes,3,opt,name=notification,proto3" json:"notification,omitempty"` // as in State
 	// The name of a notification whose sender never gave its claim back: it may have arrived.
-	Unfinished    string `protobuf:"bytes,4,opt,name=unfinished,proto3" json:"unfinished,omitempty"`
+	Unfinished string `protobuf:"bytes,4,opt,name=unfinished,proto3" json:"unfinished,omitempty"`
+	// Alerts of the request of which the asked replica has something newer that says otherwise.
+	Alerts        []*Alert `protobuf:"bytes,5,rep,name=alerts,proto3" json:"alerts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ClaimResponse) Reset() {
 	*x = ClaimResponse{}
-	mi := &file_alertmanager_proto_msgTypes[8]
+	mi := &file_alertmanager_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -588,7 +660,7 @@ func (x *ClaimResponse) String() string {
 func (*ClaimResponse) ProtoMessage() {}
 
 func (x *ClaimResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_alertmanager_proto_msgTypes[8]
+	mi := &file_alertmanager_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -601,7 +673,7 @@ func (x *ClaimResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimResponse.ProtoReflect.Descriptor instead.
 func (*ClaimResponse) Descriptor() ([]byte, []int) {
-	return file_alertmanager_proto_rawDescGZIP(), []int{8}
+	return file_alertmanager_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ClaimResponse) GetGranted() bool {
@@ -632,6 +704,13 @@ func (x *ClaimResponse) GetUnfinished() string {
 	return ""
 }
 
+func (x *ClaimResponse) GetAlerts() []*Alert {
+	if x != nil {
+		return x.Alerts
+	}
+	return nil
+}
+
 type ReloadRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -640,7 +719,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_alertmanager_proto_msgTypes[9]
+	mi := &file_alertmanager_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -652,7 +731,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_alertmanager_proto_msgTypes[9]
+	mi := &file_alertmanager_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -665,7 +744,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_alertmanager_proto_rawDescGZIP(), []int{9}
+	return file_alertmanager_proto_rawDescGZIP(), []int{10}
 }
 
 type ReloadResponse struct {
@@ -676,7 +755,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_alertmanager_proto_msgTypes[10]
+	mi := &file_alertmanager_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -688,7 +767,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_alertmanager_proto_msgTypes[10]
+	mi := &file_alertmanager_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -701,7 +780,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_alertmanager_proto_rawDescGZIP(), []int{10}
+	return file_alertmanager_proto_rawDescGZIP(), []int{11}
 }
 
 var File_alertmanager_proto protoreflect.FileDescriptor
@@ -743,7 +822,7 @@ const file_alertmanager_proto_rawDesc = "" +
 	"\asettled\x18\x04 \x01(\bR\asettled\x12\x1a\n" +
 	"\breplicas\x18\x05 \x03(\tR\breplicas\"\x15\n" +
 	"\x13UpdateStateResponse\"\x12\n" +
-	"\x10ReadStateRequest\"\xf7\x01\n" +
+	"\x10ReadStateRequest\"\xaf\x02\n" +
 	"\fClaimRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x16\n" +
 	"\x06holder\x18\x02 \x01(\tR\x06holder\x12\x15\n" +
@@ -753,14 +832,22 @@ const file_alertmanager_proto_rawDesc = "" +
 	"\vintegration\x18\x06 \x01(\tR\vintegration\x12\x14\n" +
 	"\x05index\x18\a \x01(\rR\x05index\x12\x14\n" +
 	"\x05group\x18\b \x01(\tR\x05group\x12\"\n" +
-	"\fnotification\x18\t \x01(\tR\fnotification\"\x85\x01\n" +
+	"\fnotification\x18\t \x01(\tR\fnotification\x126\n" +
+	"\x06alerts\x18\n" +
+	" \x03(\v2\x1e.amphora.alertmanager.v1.KnownR\x06alerts\"d\n" +
+	"\x05Known\x12 \n" +
+	"\vfingerprint\x18\x01 \x01(\x04R\vfingerprint\x12\x1d\n" +
+	"\n" +
+	"updated_at\x18\x02 \x01(\x03R\tupdatedAt\x12\x1a\n" +
+	"\bresolved\x18\x03 \x01(\bR\bresolved\"\xbd\x01\n" +
 	"\rClaimResponse\x12\x18\n" +
 	"\agranted\x18\x01 \x01(\bR\agranted\x12\x16\n" +
 	"\x06holder\x18\x02 \x01(\tR\x06holder\x12\"\n" +
 	"\fnotification\x18\x03 \x01(\fR\fnotification\x12\x1e\n" +
 	"\n" +
 	"unfinished\x18\x04 \x01(\tR\n" +
-	"unfinished\"\x0f\n" +
+	"unfinished\x126\n" +
+	"\x06alerts\x18\x05 \x03(\v2\x1e.amphora.alertmanager.v1.AlertR\x06alerts\"\x0f\n" +
 	"\rReloadRequest\"\x10\n" +
 	"\x0eReloadResponse2\xcc\x03\n" +
 	"\fAlertmanager\x12T\n" +
@@ -782,7 +869,7 @@ func file_alertmanager_proto_rawDescGZIP() []byte {
 	return file_alertmanager_proto_rawDescData
 }
 
-var file_alertmanager_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_alertmanager_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_alertmanager_proto_goTypes = []any{
 	(*Header)(nil),              // 0: amphora.alertmanager.v1.Header
 	(*Request)(nil),             // 1: amphora.alertmanager.v1.Request
@@ -792,33 +879,36 @@ var file_alertmanager_proto_goTypes = []any{
 	(*UpdateStateResponse)(nil), // 5: amphora.alertmanager.v1.UpdateStateResponse
 	(*ReadStateRequest)(nil),    // 6: amphora.alertmanager.v1.ReadStateRequest
 	(*ClaimRequest)(nil),        // 7: amphora.alertmanager.v1.ClaimRequest
-	(*ClaimResponse)(nil),       // 8: amphora.alertmanager.v1.ClaimResponse
-	(*ReloadRequest)(nil),       // 9: amphora.alertmanager.v1.ReloadRequest
-	(*ReloadResponse)(nil),      // 10: amphora.alertmanager.v1.ReloadResponse
-	nil,                         // 11: amphora.alertmanager.v1.Alert.LabelsEntry
-	nil,                         // 12: amphora.alertmanager.v1.Alert.AnnotationsEntry
+	(*Known)(nil),               // 8: amphora.alertmanager.v1.Known
+	(*ClaimResponse)(nil),       // 9: amphora.alertmanager.v1.ClaimResponse
+	(*ReloadRequest)(nil),       // 10: amphora.alertmanager.v1.ReloadRequest
+	(*ReloadResponse)(nil),      // 11: amphora.alertmanager.v1.ReloadResponse
+	nil,                         // 12: amphora.alertmanager.v1.Alert.LabelsEntry
+	nil,                         // 13: amphora.alertmanager.v1.Alert.AnnotationsEntry
 }
 var file_alertmanager_proto_depIdxs = []int32{
 	0,  // 0: amphora.alertmanager.v1.Request.headers:type_name -> amphora.alertmanager.v1.Header
 	0,  // 1: amphora.alertmanager.v1.Response.headers:type_name -> amphora.alertmanager.v1.Header
-	11, // 2: amphora.alertmanager.v1.Alert.labels:type_name -> amphora.alertmanager.v1.Alert.LabelsEntry
-	12, // 3: amphora.alertmanager.v1.Alert.annotations:type_name -> amphora.alertmanager.v1.Alert.AnnotationsEntry
+	12, // 2: amphora.alertmanager.v1.Alert.labels:type_name -> amphora.alertmanager.v1.Alert.LabelsEntry
+	13, // 3: amphora.alertmanager.v1.Alert.annotations:type_name -> amphora.alertmanager.v1.Alert.AnnotationsEntry
 	3,  // 4: amphora.alertmanager.v1.State.alerts:type_name -> amphora.alertmanager.v1.Alert
-	1,  // 5: amphora.alertmanager.v1.Alertmanager.HandleRequest:input_type -> amphora.alertmanager.v1.Request
-	4,  // 6: amphora.alertmanager.v1.Alertmanager.UpdateState:input_type -> amphora.alertmanager.v1.State
-	6,  // 7: amphora.alertmanager.v1.Alertmanager.ReadState:input_type -> amphora.alertmanager.v1.ReadStateRequest
-	7,  // 8: amphora.alertmanager.v1.Alertmanager.Claim:input_type -> amphora.alertmanager.v1.ClaimRequest
-	9,  // 9: amphora.alertmanager.v1.Alertmanager.Reload:input_type -> amphora.alertmanager.v1.ReloadRequest
-	2,  // 10: amphora.alertmanager.v1.Alertmanager.HandleRequest:output_type -> amphora.alertmanager.v1.Response
-	5,  // 11: amphora.alertmanager.v1.Alertmanager.UpdateState:output_type -> amphora.alertmanager.v1.UpdateStateResponse
-	4,  // 12: amphora.alertmanager.v1.Alertmanager.ReadState:output_type -> amphora.alertmanager.v1.State
-	8,  // 13: amphora.alertmanager.v1.Alertmanager.Claim:output_type -> amphora.alertmanager.v1.ClaimResponse
-	10, // 14: amphora.alertmanager.v1.Alertmanager.Reload:output_type -> amphora.alertmanager.v1.ReloadResponse
-	10, // [10:15] is the sub-list for method output_type
-	5,  // [5:10] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	8,  // 5: amphora.alertmanager.v1.ClaimRequest.alerts:type_name -> amphora.alertmanager.v1.Known
+	3,  // 6: amphora.alertmanager.v1.ClaimResponse.alerts:type_name -> amphora.alertmanager.v1.Alert
+	1,  // 7: amphora.alertmanager.v1.Alertmanager.HandleRequest:input_type -> amphora.alertmanager.v1.Request
+	4,  // 8: amphora.alertmanager.v1.Alertmanager.UpdateState:input_type -> amphora.alertmanager.v1.State
+	6,  // 9: amphora.alertmanager.v1.Alertmanager.ReadState:input_type -> amphora.alertmanager.v1.ReadStateRequest
+	7,  // 10: amphora.alertmanager.v1.Alertmanager.Claim:input_type -> amphora.alertmanager.v1.ClaimRequest
+	10, // 11: amphora.alertmanager.v1.Alertmanager.Reload:input_type -> amphora.alertmanager.v1.ReloadRequest
+	2,  // 12: amphora.alertmanager.v1.Alertmanager.HandleRequest:output_type -> amphora.alertmanager.v1.Response
+	5,  // 13: amphora.alertmanager.v1.Alertmanager.UpdateState:output_type -> amphora.alertmanager.v1.UpdateStateResponse
+	4,  // 14: amphora.alertmanager.v1.Alertmanager.ReadState:output_type -> amphora.alertmanager.v1.State
+	9,  // 15: amphora.alertmanager.v1.Alertmanager.Claim:output_type -> amphora.alertmanager.v1.ClaimResponse
+	11, // 16: amphora.alertmanager.v1.Alertmanager.Reload:output_type -> amphora.alertmanager.v1.ReloadResponse
+	12, // [12:17] is the sub-list for method output_type
+	7,  // [7:12] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_alertmanager_proto_init() }
@@ -832,7 +922,7 @@ func file_alertmanager_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_alertmanager_proto_rawDesc), len(file_alertmanager_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
