@@ -23,6 +23,9 @@ OTELCOL       := v0.155.0
 # So is etcd, by development/etcd/go.mod.
 ETCD          := v3.6.14
 AMTOOL        := v0.34.2
+# What the chart and the jsonnet library are tested with; make helm-test installs them.
+HELM          := v3.22.0
+JSONNET       := v0.22.0
 # Prometheus carries its module version: 3.15 is v0.315.0.
 PROMETHEUS    := $(shell awk '$$1 == "github.com/prometheus/prometheus" {print $$2}' go.mod)
 
@@ -144,6 +147,8 @@ $(TOOLS)/$(1)-$(3):
 endef
 $(eval $(call install,golangci-lint,github.com/golangci/golangci-lint/v2/cmd/golangci-lint,$(GOLANGCI_LINT)))
 $(eval $(call install,versitygw,github.com/versity/versitygw/cmd/versitygw,$(VERSITYGW)))
+$(eval $(call install,helm,helm.sh/helm/v3/cmd/helm,$(HELM)))
+$(eval $(call install,jsonnet,github.com/google/go-jsonnet/cmd/jsonnet,$(JSONNET)))
 $(eval $(call install,amtool,github.com/prometheus/alertmanager/cmd/amtool,$(AMTOOL)))
 $(eval $(call install,protoc-gen-go,google.golang.org/protobuf/cmd/protoc-gen-go,$(PROTOC_GO)))
 $(eval $(call install,protoc-gen-go-grpc,google.golang.org/grpc/cmd/protoc-gen-go-grpc,$(PROTOC_GRPC)))
@@ -159,3 +164,11 @@ $(TOOLS)/prom%-$(PROMETHEUS):
 $(TOOLS)/otelcol-$(OTELCOL) $(TOOLS)/etcd-$(ETCD): $(TOOLS)/%:
 	@mkdir -p $(TOOLS)
 	cd development/$(firstword $(subst -, ,$*)) && GOWORK=off GOFLAGS='-mod=readonly -buildvcs=false' go build -trimpath -ldflags '-s -w' -o $@ .
+
+# The chart and the jsonnet library are tested in a module of their own, as Kubernetes's types are no dependency of ours.
+.PHONY: helm-test mixin
+helm-test: build $(TOOLS)/helm-$(HELM) $(TOOLS)/jsonnet-$(JSONNET) ## Render the Helm chart and the jsonnet library, decode them strictly, and check every command line with the binary.
+	@for t in helm-$(HELM) jsonnet-$(JSONNET); do ln -sf $$t $(TOOLS)/$${t%%-*}; done
+	cd operations/helm/check && GOWORK=off go test -count=1 ./...
+mixin: ## Write dashboards, alerts, recording rules and runbooks from the tables in tools/mixin.
+	go run ./tools/mixin

@@ -9,15 +9,17 @@ import (
 	"net/url"
 	"strconv"
 	"time"
+
+	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/cli"
 )
 
-func auditCommand(ctx context.Context, s streams, args []string) error {
+func auditCommand(ctx context.Context, e *cli.Env, args []string) error {
 	var c client
 	var from, to, account, event, caller string
 	var problems, raw bool
 	var limit int
 	f := flag.NewFlagSet("audit", flag.ContinueOnError)
-	f.SetOutput(s.err)
+	f.SetOutput(e.Err)
 	c.declare(f)
 	f.StringVar(&from, "from", "", "time (RFC 3339), or how long ago, as 2h; a day ago if not set")
 	f.StringVar(&to, "to", "", "time, or how long ago; now if not set")
@@ -57,15 +59,15 @@ func auditCommand(ctx context.Context, s streams, args []string) error {
 		if !raw {
 			line = auditLine(r)
 		}
-		if _, err := fmt.Fprintln(s.out, line); err != nil {
+		if _, err := fmt.Fprintln(e.Out, line); err != nil {
 			return err
 		}
 	}
 	if found.More {
-		_, _ = fmt.Fprintln(s.err, "there are more records than the limit")
+		_, _ = fmt.Fprintln(e.Err, "there are more records than the limit")
 	}
 	for _, d := range found.Damaged {
-		_, _ = fmt.Fprintln(s.err, "damaged:", d)
+		_, _ = fmt.Fprintln(e.Err, "damaged:", d)
 	}
 	if len(found.Damaged) > 0 {
 		return errors.New("records were changed, or are missing")

@@ -7,11 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"strings"
 	"time"
 
-	"github.com/amphora-metrics/amphora/pkg/sigv4"
+	tool "github.com/amphora-metrics/amphora/cmd/amphoratool/internal/client"
 )
 
 // client calls an Amphora, signing what it sends.
@@ -28,39 +27,9 @@ func (c *client) declare(f *flag.FlagSet) {
 	f.DurationVar(&c.timeout, "timeout", time.Minute, "how long a call may take")
 }
 
-// signer reads the access key.
-func (c *client) signer() (sigv4.Signer, error) {
-	s := sigv4.Signer{
-		AccessKey: os.Getenv("AWS_ACCESS_KEY_ID"), Secret: os.Getenv("AWS_SECRET_ACCESS_KEY"), SessionToken: os.Getenv("AWS_SESSION_TOKEN"),
-		Region: c.region, Service: "aps",
-	}
-	if s.AccessKey != "" {
-		return s, nil
-	}
-	data, err := os.ReadFile(c.credentials)
-	if err != nil {
-		return s, fmt.Errorf("read the access key, as AWS_ACCESS_KEY_ID is not set: %w", err)
-	}
-	for line := range strings.Lines(string(data)) {
-		name, value, _ := strings.Cut(line, "=")
-		switch value = strings.TrimSpace(value); strings.TrimSpace(name) {
-		case "aws_access_key_id":
-			s.AccessKey = value
-		case "aws_secret_access_key":
-			s.Secret = value
-		case "aws_session_token":
-			s.SessionToken = value
-		}
-	}
-	if s.AccessKey == "" || s.Secret == "" {
-		return s, fmt.Errorf("%s holds no access key", c.credentials)
-	}
-	return s, nil
-}
-
 // call returns the body of an answer that is not an error.
 func (c *client) call(ctx context.Context, method, path string, body []byte) ([]byte, error) {
-	s, err := c.signer()
+	s, err := tool.Signer(c.credentials, c.region)
 	if err != nil {
 		return nil, err
 	}

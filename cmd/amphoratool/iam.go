@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/cli"
 )
 
 const iamUsage = `usage: amphoratool iam [flags] <verb> ...
@@ -47,11 +49,11 @@ type iamCall struct {
 	expires                time.Duration
 }
 
-func iamCommand(ctx context.Context, s streams, args []string) error {
+func iamCommand(ctx context.Context, e *cli.Env, args []string) error {
 	var c iamCall
 	f := flag.NewFlagSet("iam", flag.ContinueOnError)
-	f.SetOutput(s.err)
-	f.Usage = func() { _, _ = io.WriteString(s.err, iamUsage); f.PrintDefaults() }
+	f.SetOutput(e.Err)
+	f.Usage = func() { _, _ = io.WriteString(e.Err, iamUsage); f.PrintDefaults() }
 	c.declare(f)
 	f.StringVar(&c.account, "account", "000000000000", "account to administer")
 	f.Var(&c.policies, "policy", "name of a policy to attach; may repeat")
@@ -63,7 +65,7 @@ func iamCommand(ctx context.Context, s streams, args []string) error {
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	method, path, body, err := c.plan(s.in, f.Args())
+	method, path, body, err := c.plan(e.In, f.Args())
 	if err != nil {
 		f.Usage()
 		return err
@@ -76,7 +78,7 @@ func iamCommand(ctx context.Context, s streams, args []string) error {
 	if json.Indent(&pretty, answer, "", "  ") != nil {
 		pretty.Write(answer)
 	}
-	_, err = fmt.Fprintln(s.out, strings.TrimSpace(pretty.String()))
+	_, err = fmt.Fprintln(e.Out, strings.TrimSpace(pretty.String()))
 	return err
 }
 

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/cli"
 	"github.com/amphora-metrics/amphora/pkg/sigv4"
 )
 
@@ -38,21 +39,21 @@ type verdict struct {
 	Reason string `json:"reason"`
 }
 
-func sigv4Command(_ context.Context, s streams, args []string) error {
+func sigv4Command(_ context.Context, e *cli.Env, args []string) error {
 	if len(args) == 0 || args[0] != "verify" {
 		return errors.New("usage: amphoratool sigv4 verify [-explain] < requests.jsonl\n\n" +
 			"Each line is {name, request, access_key, secret_key, session_token, region, service, now, normalize}, where request is\n" +
 			"raw HTTP; for each, {name, valid, reason} is printed. The check is the one that the gateway makes")
 	}
 	flags := flag.NewFlagSet("sigv4 verify", flag.ContinueOnError)
-	flags.SetOutput(s.err)
+	flags.SetOutput(e.Err)
 	explain := flags.Bool("explain", false, "say which canonical request was expected")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}
-	in := bufio.NewScanner(s.in)
+	in := bufio.NewScanner(e.In)
 	in.Buffer(make([]byte, 64<<10), maxLineBytes)
-	out := json.NewEncoder(s.out)
+	out := json.NewEncoder(e.Out)
 	out.SetEscapeHTML(false)
 	for n := 1; in.Scan(); n++ {
 		if len(bytes.TrimSpace(in.Bytes())) == 0 {

@@ -5,7 +5,12 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+
+	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/cli"
 )
+
+// unset is an environment without variables.
+func unset(string) string { return "" }
 
 func TestSignedRequestsAreJudgedLineByLine(t *testing.T) {
 	const request = "GET /workspaces/ws-b226cc2a-a446-46a9-933a-ac50479a5568 HTTP/1.1\nHost:127.0.0.1:8080\nX-Amz-Date:20210929T123456Z\n" +
@@ -26,7 +31,7 @@ func TestSignedRequestsAreJudgedLineByLine(t *testing.T) {
 		line(map[string]any{"secret_key": "x"}) + line(map[string]any{"access_key": "x"}) + line(map[string]any{"session_token": "x"}) +
 		line(map[string]any{"now": "2021-09-29T13:34:56Z"}) + line(map[string]any{"service": "s3"}) + line(map[string]any{"request": "x"}) + "rubbish\n"
 	var out bytes.Buffer
-	if err := run(t.Context(), streams{strings.NewReader(in), &out, &out}, []string{"sigv4", "verify"}); err != nil {
+	if err := run(t.Context(), &cli.Env{In: strings.NewReader(in), Out: &out, Err: &out, Getenv: unset}, []string{"sigv4", "verify"}); err != nil {
 		t.Fatal(err)
 	}
 	var got []bool
@@ -49,7 +54,7 @@ func TestSignedRequestsAreJudgedLineByLine(t *testing.T) {
 
 func TestUnknownCommandsAreSaid(t *testing.T) {
 	var out bytes.Buffer
-	if err := run(t.Context(), streams{strings.NewReader(""), &out, &out}, []string{"nothing"}); err == nil || !strings.Contains(out.String(), "sigv4") {
+	if err := run(t.Context(), &cli.Env{In: strings.NewReader(""), Out: &out, Err: &out, Getenv: unset}, []string{"nothing"}); err == nil || !strings.Contains(err.Error(), "nothing") {
 		t.Errorf("%v, %s", err, out.String())
 	}
 }

@@ -20,8 +20,18 @@ const (
 	wiringRoom   = "app"
 )
 
-// commandRooms is what a main package under cmd/ may import of pkg/.
-func commandRooms() []string { return []string{"app", "config", "telemetry"} }
+// commandRooms is what a command under cmd/ may import of pkg/. The tool speaks to servers, which needs
+// no room, and works on files and buckets itself, which needs those that own their formats.
+func commandRooms(p *Package) []string {
+	rooms := []string{"app", "config", "telemetry"}
+	if p.Rel == toolCommand || strings.HasPrefix(p.Rel, toolCommand+"/") {
+		rooms = append(rooms, "block", "bucket", "limits", "sigv4", "tenant", "wal")
+	}
+	return rooms
+}
+
+// toolCommand is the command that administers.
+const toolCommand = "cmd/amphoratool"
 
 // room is one line of floors.txt.
 type room struct {
@@ -150,7 +160,7 @@ func checkImports(t *Tree, p *Package, plan map[string]*room) []Finding {
 func judgeImport(p *Package, to string, test bool, plan map[string]*room) (what, remedy string) {
 	from, target := p.Room(), (&Package{Rel: to}).Room()
 	switch {
-	case p.Top() == "cmd" && target != "" && !slices.Contains(commandRooms(), target):
+	case p.Top() == "cmd" && target != "" && !slices.Contains(commandRooms(p), target):
 		return p.Rel + " imports room " + target, "a command parses flags and calls " + wiringRoom + "; move the rest there"
 	case from == "":
 		return "", "" // tools, tests of the whole and set-ups for development may use every room

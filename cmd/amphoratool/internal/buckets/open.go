@@ -1,0 +1,75 @@
+// Package buckets owns the commands that look into object storage and work on blocks there, without
+// a server.
+package buckets
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/alecthomas/kingpin/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/thanos-io/objstore"
+
+	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/cli"
+	"github.com/amphora-metrics/amphora/pkg/app"
+	"github.com/amphora-metrics/amphora/pkg/bucket"
+	"github.com/amphora-metrics/amphora/pkg/config"
+)
+
+// location is where a bucket is, by flags of the same names as the server's below blocks_storage, or
+// by the file that configures the server.
+type location struct {
+	prefix string // of the flags
+	file   string
+	conf   bucket.Config
+	given  map[string]*string
+}
+
+// declare adds the flags. A second bucket has a prefix.
+func (l *location) declare(cmd *kingpin.CmdClause, e *cli.Env, prefix, what string) {
+	l.prefix, l.given = prefix, map[string]*string{}
+	cmd.Flag(prefix+"config.file", "Configuration file of the server, of which blocks_storage says where "+what+" is.").StringVar(&l.file)
+	set := config.NewSet()
+	set.Mount("", &l.conf)
+	for _, f := range set.Fields() {
+		value := new(string)
+		l.given[f.Flag] = value
+		help := f.Doc
+		if prefix == "" {
+			variable := "AMPHORA_BLOCKS_STORAGE_" + strings.TrimPrefix(f.Env(), "AMPHORA_")
+			*value = e.Getenv(variable) // not the default, which would stand in the help
+			help += " ($" + variable + ")"
+		}
+		cmd.Flag(prefix+f.Flag, help).PlaceHolder(strings.ToUpper(f.Type)).StringVar(value)
+	}
+}
+
+// open opens the bucket. The caller closes it.
+func (l *location) open(ctx context.Context, e *cli.Env) (objstore.InstrumentedBucket, error) {
+	l.conf = bucket.Config{}
+	set := config.NewSet()
+	set.Mount("", &l.conf)
+	if l.file != "" {
+		data, err := os.ReadFile(l.file)
+		if err != nil {
+			return nil, err
+		}
+		var whole app.Config
+		all := config.NewSet()
+		all.Mount("", &whole)
+		if err := all.LoadYAML(l.file, data); err != nil {
+			return nil, err
+		}
+		l.conf = whole.Bucket
+	}
+	for _, f := range set.Fields() {
+		if v := *l.given[f.Flag]; v != "" {
+			if err := f.Set(v); err != nil {
+				return nil, fmt.Errorf("--%s%s: %w", l.prefix, f.Flag, err)
+			}
+		}
+	}
+	return bucket.New(ctx, l.conf, "amphoratool", e.Log, prometheus.NewRegistry())
+}

@@ -1,0 +1,152 @@
+{{/* The pod of a workload. Arguments: root, name (of the component), component, zone (a dict, empty for none). */}}
+{{- define "amphora.pod" -}}
+{{- $root := .root }}{{- $c := .component }}{{- $v := $root.Values }}
+{{- $door := or (eq .name "gateway") (eq .name "all") }}
+{{- $inner := not (eq .name "gateway") }}
+metadata:
+  labels:
+    {{- include "amphora.common" $root | nindent 4 }}
+    app.kubernetes.io/component: {{ .name }}
+    {{- with .zone }}
+    amphora/zone: {{ .name }}
+    {{- end }}
+    {{- if and $inner (ne .name "all") }}
+    amphora/gossip: "true"
+    {{- end }}
+    {{- with $v.podLabels }}{{- toYaml . | nindent 4 }}{{- end }}
+  annotations:
+    checksum/config: {{ include "amphora.config" $root | sha256sum }}
+    {{- with $v.podAnnotations }}{{- toYaml . | nindent 4 }}{{- end }}
+spec:
+  serviceAccountName: {{ include "amphora.serviceAccount" $root }}
+  automountServiceAccountToken: false
+  terminationGracePeriodSeconds: {{ $c.terminationGracePeriodSeconds | default 60 }}
+  securityContext: {{- toYaml $v.podSecurityContext | nindent 4 }}
+  {{- with $v.image.pullSecrets }}
+  imagePullSecrets: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $v.priorityClassName }}
+  priorityClassName: {{ . }}
+  {{- end }}
+  {{- with $v.tolerations }}
+  tolerations: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- $nodes := mustMergeOverwrite (dict) (deepCopy ($c.nodeSelector | default dict)) (deepCopy (.zone.nodeSelector | default dict)) }}
+  {{- with $nodes }}
+  nodeSelector: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  topologySpreadConstraints:
+    {{- if not .zone }}
+    - maxSkew: 1
+      topologyKey: topology.kubernetes.io/zone
+      whenUnsatisfiable: ScheduleAnyway
+      labelSelector: {matchLabels: {app.kubernetes.io/instance: {{ $root.Release.Name }}, app.kubernetes.io/component: {{ .name }}}}
+    {{- end }}
+    - maxSkew: 1
+      topologyKey: kubernetes.io/hostname
+      whenUnsatisfiable: ScheduleAnyway
+      labelSelector: {matchLabels: {app.kubernetes.io/instance: {{ $root.Release.Name }}, app.kubernetes.io/component: {{ .name }}}}
+  containers:
+    - name: {{ .name }}
+      image: {{ printf "%s:%s" $v.image.repository ($v.image.tag | default $root.Chart.AppVersion) }}
+      imagePullPolicy: {{ $v.image.pullPolicy }}
+      args:
+        - -target={{ .name }}
+        - -config.file=/etc/amphora/amphora.yaml
+        - -server.http-listen-address=0.0.0.0
+        - -ingester.ring.instance-id=$(POD_NAME)
+        - -ingester.ring.instance-availability-zone={{ .zone.name | default "none" }}
+        {{- if and $inner (ne .name "all") }}
+        - -server.grpc-listen-address=0.0.0.0
+        - -memberlist.bind-addr=0.0.0.0
+        - -memberlist.advertise-addr=$(POD_IP)
+        - -ingester.ring.instance-addr=$(POD_IP)
+        {{- if $v.tls.internalSecret }}
+        - -server.grpc-tls-cert-path=/etc/amphora/tls/tls.crt
+        - -server.grpc-tls-key-path=/etc/amphora/tls/tls.key
+        - -server.grpc-tls-ca-path=/etc/amphora/tls/ca.crt
+        - -server.grpc-tls-client-auth=RequireAndVerifyClientCert
+        - -ingester.client.tls-enabled=true
+        - -ingester.client.tls-cert-path=/etc/amphora/tls/tls.crt
+        - -ingester.client.tls-key-path=/etc/amphora/tls/tls.key
+        - -ingester.client.tls-ca-path=/etc/amphora/tls/ca.crt
+        - -ingester.client.tls-server-name={{ $v.tls.serverName }}
+        {{- end }}
+        {{- /* The inner HTTP port is held by the network policy: gateways, scrapers and probes reach it. */}}
+        - -auth.unsafe-listen-without-authentication=true
+        {{- end }}
+        {{- if eq .name "all" }}
+        - -ingester.ring.replication-factor=1
+        {{- end }}
+        {{- if $door }}
+        {{- if $v.auth.enabled }}
+        - -auth.enabled=true
+        - -auth.regions={{ join "," $v.auth.regions }}
+        - -auth.key-file=/etc/amphora/auth/operator.key
+        - -auth.identity-file=/etc/amphora/auth/identities.yaml
+        - -auth.root-credential-file=
+        {{- else }}
+        - -auth.unsafe-listen-without-authentication=true
+        {{- end }}
+        {{- end }}
+        {{- if eq .name "gateway" }}
+        {{- $routes := include "amphora.routes" $root | fromYaml }}
+        {{- range $service := keys $routes | sortAlpha }}
+        - -gateway.upstreams={{ $service }}=dns+http://{{ include "amphora.name" $root }}-{{ index $routes $service }}-headless.{{ $root.Release.Namespace }}.svc.{{ $v.clusterDomain }}:8080
+        {{- end }}
+        {{- end }}
+        {{- range concat $v.extraArgs ($c.extraArgs | default list) }}
+        - {{ . }}
+        {{- end }}
+      env:
+        - {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+        - {name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
+        {{- with concat $v.extraEnv ($c.extraEnv | default list) }}{{- toYaml . | nindent 8 }}{{- end }}
+      {{- with $v.storage.existingSecret }}
+      envFrom:
+        - secretRef: {name: {{ . }}}
+      {{- end }}
+      ports:
+        - {name: http-metrics, containerPort: 8080}
+        {{- if and $inner (ne .name "all") }}
+        - {name: grpc, containerPort: 9095}
+        - {name: gossip, containerPort: 7946}
+        {{- end }}
+      startupProbe:
+        httpGet: {path: /-/healthy, port: http-metrics}
+        periodSeconds: 5
+        failureThreshold: 60
+      livenessProbe:
+        httpGet: {path: /-/healthy, port: http-metrics}
+        periodSeconds: 15
+        failureThreshold: 6
+      readinessProbe:
+        httpGet: {path: /ready, port: http-metrics}
+        periodSeconds: 5
+      resources: {{- toYaml $c.resources | nindent 8 }}
+      securityContext: {{- toYaml $v.containerSecurityContext | nindent 8 }}
+      volumeMounts:
+        - {name: config, mountPath: /etc/amphora/amphora.yaml, subPath: amphora.yaml, readOnly: true}
+        - {name: runtime, mountPath: /etc/amphora/runtime, readOnly: true}
+        - {name: data, mountPath: /data}
+        - {name: tmp, mountPath: /tmp}
+        {{- if and $door $v.auth.enabled }}
+        - {name: auth, mountPath: /etc/amphora/auth, readOnly: true}
+        {{- end }}
+        {{- if $v.tls.internalSecret }}
+        - {name: tls, mountPath: /etc/amphora/tls, readOnly: true}
+        {{- end }}
+  volumes:
+    - {name: config, configMap: {name: {{ include "amphora.name" $root }}-config}}
+    - {name: runtime, configMap: {name: {{ include "amphora.name" $root }}-runtime}}
+    - {name: tmp, emptyDir: {}}
+    {{- if not $c.storage }}
+    - {name: data, emptyDir: {}}
+    {{- end }}
+    {{- if and $door $v.auth.enabled }}
+    - {name: auth, secret: {secretName: {{ include "amphora.authSecret" $root }}, defaultMode: 288}}
+    {{- end }}
+    {{- with $v.tls.internalSecret }}
+    - {name: tls, secret: {secretName: {{ . }}, defaultMode: 288}}
+    {{- end }}
+{{- end }}

@@ -1,0 +1,77 @@
+// The pod of a component.
+{
+  common(c):: { 'app.kubernetes.io/name': 'amphora', 'app.kubernetes.io/instance': c.name },
+
+  headless(c, component):: '%s-%s-headless.%s.svc.%s:8080' % [c.name, component, c.namespace, c.cluster_domain],
+
+  // args are the flags of a component, in the order of the chart.
+  args(c, component, zone):: [
+    '-target=' + component,
+    '-config.file=/etc/amphora/amphora.yaml',
+    '-server.http-listen-address=0.0.0.0',
+    '-ingester.ring.instance-id=$(POD_NAME)',
+    '-ingester.ring.instance-availability-zone=' + (if zone == '' then 'none' else zone),
+  ] + (
+    if component == 'gateway' then [
+      '-auth.enabled=true',
+      '-auth.regions=' + std.join(',', c.regions),
+      '-auth.key-file=/etc/amphora/auth/operator.key',
+      '-auth.identity-file=/etc/amphora/auth/identities.yaml',
+      '-auth.root-credential-file=',
+    ] + [
+      '-gateway.upstreams=%s=dns+http://%s' % [service, $.headless(c, c.routes[service])]
+      for service in std.objectFields(c.routes)
+    ] else [
+      '-server.grpc-listen-address=0.0.0.0',
+      '-memberlist.bind-addr=0.0.0.0',
+      '-memberlist.advertise-addr=$(POD_IP)',
+      '-ingester.ring.instance-addr=$(POD_IP)',
+      // The inner HTTP port is held by the network policy.
+      '-auth.unsafe-listen-without-authentication=true',
+    ]
+  ) + c.extra_args,
+
+  template(c, component, zone, labels):: {
+    local x = c.components[component],
+    local gateway = component == 'gateway',
+    local spread(key) = { maxSkew: 1, topologyKey: key, whenUnsatisfiable: 'ScheduleAnyway', labelSelector: { matchLabels: { 'app.kubernetes.io/instance': c.name, 'app.kubernetes.io/component': component } } },
+    local probe(path) = { httpGet: { path: path, port: 'http-metrics' } },
+    metadata: { labels: $.common(c) + labels + (if gateway then {} else { 'amphora/gossip': 'true' }) },
+    spec: {
+      serviceAccountName: c.name,
+      automountServiceAccountToken: false,
+      terminationGracePeriodSeconds: std.get(x, 'grace', 60),
+      securityContext: { runAsNonRoot: true, runAsUser: 65532, runAsGroup: 65532, fsGroup: 65532, fsGroupChangePolicy: 'OnRootMismatch', seccompProfile: { type: 'RuntimeDefault' } },
+      [if zone != '' && std.objectHas(c.zone_nodes, zone) then 'nodeSelector']: c.zone_nodes[zone],
+      topologySpreadConstraints: (if zone == '' then [spread('topology.kubernetes.io/zone')] else []) + [spread('kubernetes.io/hostname')],
+      containers: [{
+        name: component,
+        image: c.image,
+        args: $.args(c, component, zone),
+        env: [
+          { name: 'POD_NAME', valueFrom: { fieldRef: { fieldPath: 'metadata.name' } } },
+          { name: 'POD_IP', valueFrom: { fieldRef: { fieldPath: 'status.podIP' } } },
+        ],
+        [if c.storage_secret != '' then 'envFrom']: [{ secretRef: { name: c.storage_secret } }],
+        ports: [{ name: 'http-metrics', containerPort: 8080 }] + (if gateway then [] else [{ name: 'grpc', containerPort: 9095 }, { name: 'gossip', containerPort: 7946 }]),
+        startupProbe: probe('/-/healthy') + { periodSeconds: 5, failureThreshold: 60 },
+        livenessProbe: probe('/-/healthy') + { periodSeconds: 15, failureThreshold: 6 },
+        readinessProbe: probe('/ready') + { periodSeconds: 5 },
+        resources: x.resources,
+        securityContext: { allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: ['ALL'] } },
+        volumeMounts: [
+          { name: 'config', mountPath: '/etc/amphora/amphora.yaml', subPath: 'amphora.yaml', readOnly: true },
+          { name: 'runtime', mountPath: '/etc/amphora/runtime', readOnly: true },
+          { name: 'data', mountPath: '/data' },
+          { name: 'tmp', mountPath: '/tmp' },
+        ] + (if gateway then [{ name: 'auth', mountPath: '/etc/amphora/auth', readOnly: true }] else []),
+      }],
+      volumes: [
+        { name: 'config', configMap: { name: c.name + '-config' } },
+        { name: 'runtime', configMap: { name: c.name + '-runtime' } },
+        { name: 'tmp', emptyDir: {} },
+      ] + (if std.objectHas(x, 'storage') then [] else [{ name: 'data', emptyDir: {} }])
+      + (if gateway then [{ name: 'auth', secret: { secretName: c.auth_secret, defaultMode: 288 } }] else []),
+    },
+  },
+}

@@ -1,0 +1,217 @@
+package main
+
+import (
+	"bytes"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// The severities: somebody must act at once, or in working hours.
+const (
+	critical = "critical"
+	warning  = "warning"
+)
+
+// alert is an alert with what to do about it.
+type alert struct {
+	name, expr, wait, severity string
+	summary                    string // for who is woken up
+	means, act                 string // for the runbook
+}
+
+// alerts are all. Names are without the prefix, expressions group by where it is.
+func alerts() []alert {
+	return append(append(ingestAlerts(), queryAlerts()...), otherAlerts()...)
+}
+
+const failedPart = `sum by (cluster, job) (rate(amphora_request_duration_seconds_count{status_code=~"5..", route!~"ready|metrics|debug_pprof"}[2m])) / sum by (cluster, job) (rate(amphora_request_duration_seconds_count{route!~"ready|metrics|debug_pprof"}[2m])) > 0.01`
+
+func ingestAlerts() []alert {
+	return []alert{
+		{"RequestErrors", failedPart, "15m", critical, "{{ $labels.job }} answers {{ $value | humanizePercentage }} of its requests with a failure of its own.",
+			"More than one in a hundred requests ended with 5xx for a quarter of an hour.",
+			"The dashboards Writes and Reads show which route. The log of the process has a line for each with its cause. 503 with an id is a limit: see the sections on ids below. Failures of all routes of a component at once mean that what it stands on is away: ingesters for distributors, object storage for store-gateways."},
+		{"IngesterUnhealthy", `max by (cluster, name) (amphora_ring_members{state="Unhealthy", name="ingester"}) > 0`, "15m", critical, "{{ $value }} ingesters do not say that they are alive.",
+			"An ingester stopped without leaving the ring, or cannot be heard. With three replicas one zone may be away; with two, pushes fail.",
+			"Look at the page /ingester/ring for who it is, and why it does not run. One that comes back takes its place again; one that does not is forgotten by itself, and its series go to others."},
+		{"RingMembersDisagree", `max by (cluster, name) (amphora_ring_members{state="ACTIVE"}) - min by (cluster, name) (amphora_ring_members{state="ACTIVE"}) > 0`, "15m", warning, "Processes see different members of the ring {{ $labels.name }}.",
+			"Gossip does not reach everybody: a network that is parted, or two clusters that differ in memberlist.cluster_label.",
+			"Compare /memberlist of the processes. Port 7946 must be open in both directions between all of them, and memberlist.join_members must resolve to all."},
+		{"IngesterReachingSeriesLimit", `max by (cluster, job, pod) (amphora_ingester_memory_series / on (cluster, job, pod) group_left () (amphora_ingester_instance_limits{limit="max_series"} > 0)) > 0.8`, "5m", warning, "{{ $labels.pod }} holds {{ $value | humanizePercentage }} of the series that it may.",
+			"The limit ingester.instance_limits.max_series is near; beyond it new series are refused.",
+			"Add ingesters, or raise the limit if the memory is there (dashboard Resources). The dashboard Tenants shows whose series grew."},
+		{"IngesterReachingTenantsLimit", `max by (cluster, job, pod) (amphora_ingester_memory_users / on (cluster, job, pod) group_left () (amphora_ingester_instance_limits{limit="max_tenants"} > 0)) > 0.8`, "5m", warning, "{{ $labels.pod }} has {{ $value | humanizePercentage }} of the tenants that it may.",
+			"The limit ingester.instance_limits.max_tenants is near; beyond it new tenants are refused.",
+			"Raise it, add ingesters, or let tenants use fewer of them: ingestion_tenant_shard_size."},
+		{"IngesterLogFailing", `sum by (cluster, job, pod) (rate(amphora_ingester_tsdb_wal_writes_failed_total[5m])) > 0`, "1m", critical, "{{ $labels.pod }} cannot write its log.",
+			"Writes or syncs of the write-ahead log fail, and with them every push to this ingester. Nothing that was acknowledged is lost.",
+			"Look at the disk: full, read-only, broken? dmesg and the log of the process tell. With the disk back it goes on by itself; a broken disk is replaced together with the volume, as two other replicas have the samples."},
+		{"IngesterLogCorrupted", `sum by (cluster, job, pod) (increase(amphora_ingester_tsdb_wal_corruptions_total[15m])) > 0`, "0m", warning, "{{ $labels.pod }} found damage in its log when it started.",
+			"A disk gave back other bytes than were written. Only the damaged records are lost, and only on this replica.",
+			"`amphoratool inspect wal` names the files. Replace the disk if it happens again."},
+		{"IngesterLogSlow", `histogram_quantile(0.99, sum by (cluster, job, pod, le) (rate(amphora_ingester_tsdb_wal_fsync_duration_seconds_bucket[5m]))) > 0.5`, "15m", warning, "Syncs of the log of {{ $labels.pod }} take {{ $value }} seconds.",
+			"Every push waits for a sync. The disk is slow, or busy with something else.",
+			"Give ingesters a disk of their own with quick syncs."},
+		{"IngesterDiskRestricted", `max by (cluster, job, pod) (amphora_ingester_disk_restriction) > 0`, "1m", critical, "The disk of {{ $labels.pod }} is nearly full.",
+			"At 5 % left no new series are taken, at 100 MiB no samples.",
+			"If blocks are not shipped (`IngesterNotShipping`), that is the cause. Else enlarge the volume. What is freed is used at once."},
+		{"IngesterCannotCutBlocks", `sum by (cluster, job, pod) (increase(amphora_ingester_tsdb_compactions_failed_total[1h])) > 0`, "0m", critical, "{{ $labels.pod }} cannot cut blocks from memory.",
+			"Memory and log grow until it can. The log of the process has the reason.",
+			"Mostly the disk is full. Samples are safe in the log meanwhile."},
+		{"IngesterNotShipping", `time() - max by (cluster, job, pod) (amphora_ingester_oldest_unshipped_block_timestamp_seconds > 0) > 4 * 3600`, "15m", critical, "{{ $labels.pod }} has blocks of more than four hours ago that are not in object storage.",
+			"Until it has, the samples lie on the ingesters' disks alone, which fill.",
+			"Look at `ObjectStoreFailing`: rights, quotas, network. Ingesters try again by themselves."},
+		{"DistributorAtItsLimit", `max by (cluster, job, pod) (amphora_distributor_inflight_push_requests / on (cluster, job, pod) group_left () (amphora_distributor_instance_limits{limit="max_inflight_push_requests"} > 0)) > 0.8`, "5m", critical, "{{ $labels.pod }} has {{ $value | humanizePercentage }} of the pushes at once that it may.",
+			"Beyond the limit pushes are refused with 503, and senders try again.",
+			"Pushes that pile up mostly mean slow ingesters: dashboard Writes. Otherwise add distributors."},
+		{"IngestersRefuseFrames", `sum by (cluster, job, reason) (rate(amphora_ingester_client_frames_refused_total[5m])) > 1`, "15m", warning, "Distributors cannot bring {{ $value }} frames a second to their ingesters: {{ $labels.reason }}.",
+			"An ingester is slow or cannot be reached. Pushes succeed while two of three replicas do.",
+			"The dashboard Writes shows which ingester lags. Look at its disk and CPU."},
+		{"ReplicaElectionsFlap", `sum by (cluster, user) (increase(amphora_ha_tracker_elected_replica_changes_total[1h])) > 6`, "0m", warning, "The elected Prometheus replica of tenant {{ $labels.user }} changes often.",
+			"Each change costs up to half a minute of samples. A replica restarts, or its network is slow.",
+			"/distributor/ha_tracker shows the clusters. Look after the Prometheus servers of the tenant."},
+		{"InstanceIDConflict", `sum by (cluster, job) (increase(amphora_ring_instance_id_conflicts_total[15m])) > 0`, "0m", critical, "Two processes of {{ $labels.job }} have the same instance_id.",
+			"They take turns in the ring, and samples of both are missed.",
+			"Give each its own ingester.ring.instance_id; without one it is the host name."},
+	}
+}
+
+func queryAlerts() []alert {
+	return []alert{
+		{"QueriesStuck", `sum by (cluster, job) (min_over_time(amphora_query_scheduler_queue_length[1m])) > 0`, "5m", critical, "{{ $value }} queries wait in {{ $labels.job }}.",
+			"There are fewer queriers than there is work, or none are connected.",
+			"amphora_query_scheduler_connected_workers says how many ask for work. Scale queriers; `/prometheus/api/v1/status/active_queries` shows what runs, and DELETE stops it."},
+		{"BlocksMissing", `sum by (cluster, job) (rate(amphora_querier_blocks_consistency_checks_failed_total[5m])) > 0`, "10m", critical, "Queries fail because blocks of the bucket index are not in the bucket.",
+			"Somebody deletes blocks beside the compactor, or a bucket index is old.",
+			"`amphoratool bucket verify --tenant=…` names them. Look for lifecycle rules of the bucket. The next cleanup of the compactor writes the index anew."},
+		{"StoreGatewayBusy", `sum by (cluster, job, pod) (rate(amphora_bucket_stores_gate_rejected_total[5m])) > 0`, "10m", warning, "{{ $labels.pod }} turns calls away.",
+			"More calls than blocks_storage.bucket_store.max_concurrent wait for longer than they may.",
+			"Add store-gateways, or disks: if the dashboard Reads shows that little is found on the local disk, it is too small."},
+		{"QueriesRefusedForMemory", `sum by (cluster, job) (rate(amphora_memory_refused_total[5m])) > 0`, "15m", warning, "{{ $labels.job }} refuses work because memory is short.",
+			"See `MemoryPressure`.", "See `MemoryPressure`."},
+		{"EnginePanics", `sum by (cluster, job) (increase(amphora_panics_total[15m])) + sum by (cluster, job) (increase(amphora_engine_panics_total[15m])) + sum by (cluster, job) (increase(amphora_grpc_panics_total[15m])) > 0`, "0m", critical, "{{ $labels.job }} has a fault of its code.",
+			"A request met a bug. It failed alone; the process goes on.",
+			"The log has the stack. Report it with the query or push that caused it."},
+		{"BucketIndexOld", `time() - min by (cluster, user) (amphora_bucket_index_last_successful_update_timestamp_seconds > 0) > 2100`, "10m", critical, "The bucket index of tenant {{ $labels.user }} was last brought up to date more than half an hour ago.",
+			"Queries do not see new blocks, and after an hour they are refused.",
+			"Is a compactor running (`CompactorNotCleaning`)? Its log has a line for each tenant that fails."},
+	}
+}
+
+func otherAlerts() []alert {
+	return []alert{
+		{"CompactorNotRunning", `time() - max by (cluster, job) (amphora_compactor_last_successful_run_timestamp_seconds > 0) > 24 * 3600`, "1h", critical, "No round of {{ $labels.job }} went well for a day.",
+			"Blocks pile up, and queries of the past become slow.",
+			"The log of the compactor names the tenant and the block that fail. A damaged block is set aside by itself; disk and memory are the other causes."},
+		{"CompactorNotCleaning", `time() - max by (cluster, job) (amphora_compactor_block_cleanup_last_successful_run_timestamp_seconds > 0) > 6 * 3600`, "1h", critical, "{{ $labels.job }} has not cleaned up for six hours.",
+			"Deleted blocks stay, retention does not work, and bucket indexes age.", "The log of the compactor has the reason, which mostly is object storage."},
+		{"CompactorSetsBlocksAside", `sum by (cluster, job, reason) (increase(amphora_compactor_blocks_marked_for_no_compaction_total[1h])) > 0`, "0m", warning, "{{ $labels.job }} set blocks aside: {{ $labels.reason }}.",
+			"A block cannot be compacted. It is queried as before.",
+			"`amphoratool bucket ls` shows it, `bucket verify --deep` says what is wrong. Remove the mark with `bucket mark --remove` to try again."},
+		{"CompactionFallsBehind", `sum by (cluster) (amphora_bucket_index_estimated_compaction_seconds) > 6 * 3600 and deriv(sum by (cluster) (amphora_bucket_index_estimated_compaction_seconds)[1h:5m]) > 0`, "6h", warning, "Compaction is {{ $value | humanizeDuration }} behind, and falls further.",
+			"Compactors are too few for the blocks that come.", "Add compactors, or raise compactor.compaction_concurrency."},
+		{"ObjectStoreFailing", `sum by (cluster, job, operation) (rate(amphora_objstore_bucket_operation_failures_total[5m])) / sum by (cluster, job, operation) (rate(amphora_objstore_bucket_operations_total[5m])) > 0.05`, "15m", critical, "{{ $value | humanizePercentage }} of the calls {{ $labels.operation }} of {{ $labels.job }} to object storage fail.",
+			"Rights, quotas, or the storage itself.",
+			"The log has what the storage answers. `amphoratool bucket-validation` tries it from where you are. Pushes go on for as long as ingesters have disk."},
+		{"RulerMissesEvaluations", `sum by (cluster, user) (rate(amphora_prometheus_rule_group_iterations_missed_total[5m])) / sum by (cluster, user) (rate(amphora_prometheus_rule_group_iterations_total[5m])) > 0.01`, "15m", warning, "Rule groups of tenant {{ $labels.user }} take longer than their interval.",
+			"Recorded series have gaps, which are made up for later, and alerts come late.",
+			"The dashboard Ruler names the slowest groups. Split them, or add queriers."},
+		{"RulerQueriesFail", `sum by (cluster, job) (rate(amphora_ruler_queries_failed_total{reason="operator"}[5m])) / sum by (cluster, job) (rate(amphora_ruler_queries_total[5m])) > 0.01`, "15m", critical, "{{ $value | humanizePercentage }} of the queries of rules fail.",
+			"Alerts of these rules do not fire.", "The read path fails: `RequestErrors`, `QueriesStuck`, `BlocksMissing`."},
+		{"RulerPushesFail", `sum by (cluster, job) (rate(amphora_ruler_write_requests_failed_total{reason="operator"}[5m])) / sum by (cluster, job) (rate(amphora_ruler_write_requests_total[5m])) > 0.01`, "15m", critical, "{{ $value | humanizePercentage }} of what rules record is not stored.",
+			"The write path fails.", "`RequestErrors` and the alerts of ingesters say why."},
+		{"RulesNotInForce", `count by (cluster, user) (amphora_ruler_config_last_reload_successful == 0) > 0`, "15m", warning, "The newest rules of tenant {{ $labels.user }} are not in force.",
+			"They cannot be read; those before go on.", "The log of the ruler has the reason. Put the rules again: `amphoratool rules check`, then `sync`."},
+		{"AlertsNotSent", `sum by (cluster, user) (rate(amphora_prometheus_notifications_errors_total[5m])) + sum by (cluster, user) (rate(amphora_prometheus_notifications_dropped_total[5m])) > 0`, "15m", critical, "Alerts of tenant {{ $labels.user }} do not reach an alertmanager.",
+			"The alertmanagers of ruler.alertmanager_url cannot be reached, or are too slow.", "Try them from the ruler. The dashboard Ruler shows the queue."},
+		{"NotificationsFail", `sum by (cluster, user, integration) (rate(amphora_alertmanager_notifications_failed_total[5m])) / sum by (cluster, user, integration) (rate(amphora_alertmanager_notifications_total[5m])) > 0.1`, "15m", warning, "{{ $value | humanizePercentage }} of the notifications of tenant {{ $labels.user }} by {{ $labels.integration }} fail.",
+			"The receiver refuses or is away.", "The log of the alertmanager has what it answers, and `/alertmanager/api/v1/decisions` why each alert was or was not sent."},
+		{"AlertmanagerConfigNotInForce", `count by (cluster, user) (amphora_alertmanager_config_last_reload_successful == 0) > 0`, "15m", warning, "The newest configuration of the alertmanager of tenant {{ $labels.user }} is not in force.",
+			"It cannot be loaded; the one before goes on.", "`amphoratool alertmanager verify` says what is wrong with it."},
+		{"AlertmanagerSyncFails", `sum by (cluster, job) (rate(amphora_alertmanager_sync_configs_failed_total[5m])) > 0`, "15m", warning, "{{ $labels.job }} cannot look for changed configurations.",
+			"Object storage or the ring fails; tenants keep the configurations they have.", "`ObjectStoreFailing` and `RingMembersDisagree` say which."},
+		{"AlertmanagerStateNotKept", `sum by (cluster, job) (rate(amphora_alertmanager_state_persist_failed_total[15m])) > 0`, "1h", warning, "{{ $labels.job }} cannot write silences and what was notified to object storage.",
+			"A restart of all replicas at once would lose what they hold.", "`ObjectStoreFailing`."},
+		{"AlertmanagerReplicationFails", `sum by (cluster, job) (rate(amphora_alertmanager_state_replication_failed_total[15m])) / sum by (cluster, job) (rate(amphora_alertmanager_state_replication_total[15m])) > 0.01`, "15m", warning, "Alertmanagers cannot tell each other of silences and notifications.",
+			"Notifications may be sent twice.", "Look at the ring of alertmanagers, and at port 9095 between them."},
+		{"OverridesNotRead", `min by (cluster, job) (amphora_runtime_config_last_reload_successful) == 0`, "5m", critical, "{{ $labels.job }} cannot read the file of overrides.",
+			"The limits before it stay in force.", "`amphoratool runtime-config validate` names the line."},
+		{"OverridesDisagree", `count by (cluster, job) (count by (cluster, job, sha256) (amphora_runtime_config_hash)) > 1`, "1h", warning, "Processes of {{ $labels.job }} have different overrides.",
+			"The file did not reach all.", "Compare /runtime_config of the processes."},
+		{"MemoryPressure", `max by (cluster, job, pod) (amphora_memory_pressure) >= 2`, "10m", critical, "{{ $labels.pod }} is short of memory and refuses work.",
+			"At 2 new series are refused, at 3 reads, at 4 writes. It is not killed.",
+			"Give it more memory, spread the load over more processes, or find who grew: dashboard Tenants."},
+		{"TooManyConnections", `max by (cluster, job, pod) (amphora_tcp_connections / on (cluster, job, pod, protocol) (amphora_tcp_connections_limit > 0)) > 0.8`, "5m", critical, "{{ $labels.pod }} has {{ $value | humanizePercentage }} of the connections that it may.",
+			"Beyond the limit new ones wait.", "Add processes, or raise server.http_listen_conn_limit."},
+		{"ClocksDiffer", `max by (cluster, job, pod) (abs(amphora_ring_clock_skew_seconds)) > 10`, "15m", warning, "The clock of {{ $labels.pod }} is {{ $value }} seconds off.",
+			"Members look silent that are not.", "Look at the time service of the machine."},
+		{"KVStoreFailing", `sum by (cluster, job, kv_name) (rate(amphora_kv_request_duration_seconds_count{status_code!~"2.."}[5m])) / sum by (cluster, job, kv_name) (rate(amphora_kv_request_duration_seconds_count[5m])) > 0.05`, "15m", critical, "{{ $labels.job }} cannot read or write {{ $labels.kv_name }}.",
+			"The store of rings fails.", "With kvstore.store etcd look at etcd; with memberlist at gossip (`RingMembersDisagree`)."},
+		{"AuditNotWritten", `sum by (cluster, job, pod) (amphora_audit_waiting_bytes) > 1e8`, "1h", warning, "Audit records of {{ $labels.pod }} wait on its disk.",
+			"Object storage does not take them. None are lost while the disk is there.", "`ObjectStoreFailing`."},
+		{"IdentitiesNotRead", `sum by (cluster, job) (rate(amphora_identity_refreshes_total{result!="success"}[5m])) > 0`, "15m", warning, "{{ $labels.job }} cannot look for changed identities.",
+			"Those known stay good: a key that was revoked may live on.", "The log has the reason: the file is wrong, or object storage fails."},
+		{"WorkspacesNotPurged", `time() - max by (cluster) (amphora_control_janitor_last_successful_run_timestamp_seconds > 0) > 24 * 3600`, "1h", warning, "Deleted workspaces are not looked after.",
+			"Their data stays.", "The log of the control plane has the reason."},
+	}
+}
+
+// runbookURL is where the runbooks are published.
+const runbookURL = "https://github.com/amphora-metrics/amphora/blob/main/docs/runbooks.md#"
+
+func alertsYAML() ([]byte, error) {
+	type rule struct {
+		Alert       string            `yaml:"alert"`
+		Expr        string            `yaml:"expr"`
+		For         string            `yaml:"for,omitempty"`
+		Labels      map[string]string `yaml:"labels"`
+		Annotations map[string]string `yaml:"annotations"`
+	}
+	var rules []rule
+	for _, a := range alerts() {
+		wait := a.wait
+		if wait == "0m" {
+			wait = ""
+		}
+		rules = append(rules, rule{"Amphora" + a.name, a.expr, wait, map[string]string{"severity": a.severity},
+			map[string]string{"summary": a.summary, "runbook_url": runbookURL + anchor("Amphora"+a.name)}})
+	}
+	return groupYAML("amphora_alerts", rules)
+}
+
+func groupYAML(name string, rules any) ([]byte, error) {
+	var b bytes.Buffer
+	b.WriteString("# Written by tools/mixin.\n")
+	enc := yaml.NewEncoder(&b)
+	enc.SetIndent(2)
+	err := enc.Encode(map[string]any{"groups": []any{map[string]any{"name": name, "rules": rules}}})
+	return b.Bytes(), err
+}
+
+// recording are the recording rules: what dashboards of long ranges and capacity planning read.
+func recording() [][2]string {
+	return [][2]string{
+		{"cluster_job_route:amphora_request_duration_seconds_count:sum_rate", `sum by (cluster, job, route, status_code) (rate(amphora_request_duration_seconds_count[1m]))`},
+		{"cluster_job_route:amphora_request_duration_seconds:99quantile", `histogram_quantile(0.99, sum by (cluster, job, route, le) (rate(amphora_request_duration_seconds_bucket[1m])))`},
+		{"cluster_job:amphora_distributor_received_samples_total:sum_rate", `sum by (cluster, job) (rate(amphora_distributor_received_samples_total[5m]))`},
+		{"cluster_user:amphora_distributor_received_samples_total:sum_rate", `sum by (cluster, user) (rate(amphora_distributor_received_samples_total[5m]))`},
+		{"cluster_user:amphora_discarded_samples_total:sum_rate", `sum by (cluster, user, reason) (rate(amphora_discarded_samples_total[5m]))`},
+		{"cluster_user:amphora_ingester_active_series:sum", `sum by (cluster, user) (amphora_ingester_active_series) / on (cluster) group_left () max by (cluster) (amphora_distributor_replication_factor)`},
+		{"cluster_job:amphora_ingester_memory_series:sum", `sum by (cluster, job) (amphora_ingester_memory_series)`},
+		{"cluster_job:amphora_query_scheduler_queue_duration_seconds:99quantile", `histogram_quantile(0.99, sum by (cluster, job, le) (rate(amphora_query_scheduler_queue_duration_seconds_bucket[1m])))`},
+		{"cluster_user:amphora_prometheus_rule_evaluation_failures_total:sum_rate", `sum by (cluster, user) (rate(amphora_prometheus_rule_evaluation_failures_total[5m]))`},
+		{"cluster_operation:amphora_objstore_bucket_operations_total:sum_rate", `sum by (cluster, operation) (rate(amphora_objstore_bucket_operations_total[5m]))`},
+	}
+}
+
+func rulesYAML() ([]byte, error) {
+	type rule struct {
+		Record string `yaml:"record"`
+		Expr   string `yaml:"expr"`
+	}
+	var rules []rule
+	for _, r := range recording() {
+		rules = append(rules, rule{r[0], r[1]})
+	}
+	return groupYAML("amphora_rules", rules)
+}
