@@ -133,3 +133,76 @@ func TestAmazonsSDKManagesScrapers(t *testing.T) {
 		return nil
 	}))
 }
+
+// TestAScraperMovesWhenItsProcessDies kills the process that runs a scraper, and starts it again.
+func TestAScraperMovesWhenItsProcessDies(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("starts real processes; not in -short")
+	}
+	ctx := bounded(t, 4*time.Minute)
+	nodes := []harness.Spec{{Name: "core", Target: "ingester,distributor,querier,store-gateway,control"}, {Name: "scraper-1", Target: "scraper"}, {Name: "scraper-2", Target: "scraper"}}
+	c := harness.Start(ctx, t, harness.Options{Binary: binary(ctx, t), Nodes: nodes, Replicas: 1, Flags: scraperFlags()})
+	core := c.Node("core")
+	workspace, id := createScraper(ctx, t, workspaces(core.URL(""), 3), target(t))
+	fresh := func(ctx context.Context) error {
+		age, err := sampleAge(ctx, core, workspace)
+		if err == nil && age > 3*time.Second {
+			err = fmt.Errorf("the newest sample is %s old", age)
+		}
+		return err
+	}
+	must(t, harness.Poll(ctx, fresh))
+	runs := func() *harness.Node {
+		t.Helper()
+		var found *harness.Node
+		must(t, harness.Poll(ctx, func(ctx context.Context) error {
+			found = nil
+			for _, n := range c.Running() {
+				if n == core {
+					continue
+				}
+				text, err := harness.Get(ctx, n.URL("/metrics"))
+				if err != nil {
+					return err
+				}
+				if !strings.Contains(string(text), "amphora_scraper_running 1") {
+					continue
+				}
+				if found != nil {
+					return fmt.Errorf("%s and %s run %s", found.Spec.Name, n.Spec.Name, id)
+				}
+				found = n
+			}
+			if found == nil {
+				return errors.New("nobody runs it")
+			}
+			return nil
+		}))
+		return found
+	}
+	first := runs()
+	must(t, first.Kill())
+	began := time.Now()
+	other := runs()
+	must(t, harness.Poll(ctx, func(ctx context.Context) error {
+		age, err := sampleAge(ctx, core, workspace)
+		if err == nil && age > time.Since(began) {
+			err = errors.New("the newest sample is of the dead process")
+		}
+		return err
+	}))
+	t.Logf("%s took over from %s and had samples after %s", other.Spec.Name, first.Spec.Name, time.Since(began))
+	if other == first {
+		t.Error("the dead process runs it")
+	}
+	must(t, first.Restart())
+	must(t, c.WaitReady(ctx))
+	must(t, harness.Poll(ctx, func(context.Context) error { // it returns to its owner, and runs in one process again
+		if n := runs(); n != first {
+			return fmt.Errorf("%s runs it", n.Spec.Name)
+		}
+		return nil
+	}))
+	must(t, harness.Poll(ctx, fresh))
+}
