@@ -29,11 +29,12 @@ import (
 
 // TestPrometheusScriptsAreAnsweredAlike runs the scripts by which Prometheus tests its language: what
 // they load goes through remote write, and each query is asked of the process and of the stock engine
-// over the same samples. Once queries go as they are, and once they are split and sharded.
+// over the same samples. Once queries go as they are, and once they are split, sharded, spun off and kept.
 func TestPrometheusScriptsAreAnsweredAlike(t *testing.T) {
 	for name, flags := range map[string][]string{
-		"whole": {"-query-frontend.split-queries-by-interval=0"},
-		"split": {"-query-frontend.split-queries-by-interval=7m", "-query-frontend.parallelize-shardable-queries", "-query-frontend.query-sharding-total-shards=3"},
+		"whole": {"-query-frontend.split-queries-by-interval=0", "-query-frontend.cache-results=false"},
+		"split": {"-query-frontend.split-queries-by-interval=7m", "-query-frontend.parallelize-shardable-queries", "-query-frontend.query-sharding-total-shards=3",
+			"-query-frontend.cache-unaligned-requests", "-query-frontend.subquery-spin-off-enabled", "-query-frontend.split-instant-queries-by-interval=7m"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -186,6 +186,7 @@ func (a *App) promql() (promql, error) {
 		if err != nil {
 			return nil, err
 		}
+		e.Bound(a.memory, a.limits.For)
 		a.closers = append(a.closers, e.Close)
 		return e, nil
 	})
@@ -262,7 +263,7 @@ func (a *App) frontend() (*frontend.Frontend, error) {
 			return nil, err
 		}
 		return frontend.New(a.cfg.Reads.Frontend, frontend.Deps{Logger: a.log, Reg: a.reg, Limits: a.limits.For, Engine: e, Run: run,
-			Results: kept, Changes: changesBy(run), Lookback: a.cfg.Engine.LookbackDelta, QueryLog: a.logs.QueryLog})
+			Results: kept, Changes: changesBy(run), Skew: a.clockSkew(), Lookback: a.cfg.Engine.LookbackDelta, QueryLog: a.logs.QueryLog})
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/amphora-metrics/amphora/pkg/block/pagecache"
 	"github.com/amphora-metrics/amphora/pkg/config"
@@ -72,6 +73,14 @@ func changesBy(run work.Runner) func(context.Context) (changes.Log, error) {
 		}
 		return changes.Decode(w.body.Bytes())
 	}
+}
+
+// clockSkew is how far apart the clocks of the processes may be: a single one has one clock.
+func (a *App) clockSkew() time.Duration {
+	if a.cfg.alone() {
+		return time.Millisecond
+	}
+	return results.Skew
 }
 
 // collected is an answer in memory.

@@ -148,6 +148,7 @@ func (a *App) ruleEngine() (*engine.Engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	e.Bound(a.memory, a.limits.For)
 	a.closers = append(a.closers, e.Close)
 	return e, nil
 }

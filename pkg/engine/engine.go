@@ -38,6 +38,7 @@ type Engine struct {
 	bounds  bounds
 	logger  *slog.Logger
 	metrics *metrics
+	bound   bound
 }
 
 var _ promql.QueryEngine = (*Engine)(nil)

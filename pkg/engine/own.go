@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/prometheus/util/stats"
 
 	"github.com/amphora-metrics/amphora/pkg/engine/stream"
+	"github.com/amphora-metrics/amphora/pkg/memory"
 )
 
 // own is a query that our operators evaluate, and stock if they meet what they do not cover.
@@ -96,7 +97,7 @@ func (q *own) run(ctx context.Context) (parser.Value, annotations.Annotations, e
 	defer data.Close()
 	inner, ctx := q.timers.GetSpanTimer(ctx, stats.InnerEvalTime)
 	defer inner.Finish()
-	return q.plan.Run(ctx, data, q.samples, unbounded{})
+	return q.plan.Run(memory.Counting(ctx), data, q.samples, memory.WorkingOf(ctx))
 }
 
 // release gives back what the query holds.
@@ -129,8 +130,3 @@ func (q *own) Cancel() { q.cancel() }
 
 // String is part of promql.Query.
 func (q *own) String() string { return q.text }
-
-// unbounded is the memory of a query, which the most samples it may hold bound.
-type unbounded struct{}
-
-func (unbounded) Use(int64) error { return nil }

@@ -8,12 +8,14 @@ import (
 	"github.com/prometheus/prometheus/promql"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/memory"
 )
 
 // query is a prepared query whose errors have kinds and whose panics are errors.
 type query struct {
 	promql.Query
 	engine *Engine
+	memory *memory.Working // while it runs, and until its result is let go of
 }
 
 // Exec runs the query. It must be called once.
@@ -25,9 +27,21 @@ func (q *query) Exec(ctx context.Context) (res *promql.Result) {
 		}
 	}()
 	defer q.engine.rescue(q.String(), &broken)
+	ctx, q.memory = q.engine.bound.begin(ctx)
 	res = q.Query.Exec(ctx)
-	res.Err = classify(res.Err)
+	if res.Err = classify(res.Err); res.Err != nil {
+		if err := q.memory.Evicted(); err != nil {
+			res.Err = err // what it was at then tells nothing
+		}
+		q.memory.End()
+	}
 	return res
+}
+
+// Close lets go of the result.
+func (q *query) Close() {
+	q.Query.Close()
+	q.memory.End()
 }
 
 // classifyPrepare gives an error of preparing a query its kind. What was parsed before and is

@@ -37,6 +37,9 @@ type ExplainPart struct {
 	Query  string `json:"query"`
 	Shards int    `json:"shards,omitempty"`
 	Merge  string `json:"merge,omitempty"` // the aggregation of the shards
+	// Of a part of an instant query that is a query of its own.
+	Ranges int `json:"ranges,omitempty"` // parts of its range
+	Steps  int `json:"steps,omitempty"`  // of its subquery
 }
 
 // Explain says how qs is laid out and, if it is to be run, what that took. Errors: those of the
@@ -71,6 +74,11 @@ func (f *Frontend) Explain(ctx context.Context, asked work.Query, execute bool) 
 		one := ExplainPart{Name: l.name, Query: strings.TrimSpace(l.text)}
 		if l.merge != 0 {
 			one.Query, one.Shards, one.Merge = strings.TrimSpace(l.original), q.run.shards, parser.ItemTypeStr[l.merge]
+		}
+		if x := l.spun; x != nil {
+			if one.Ranges = len(x.spans); x.at.step > 0 {
+				one.Steps = x.at.len()
+			}
 		}
 		out.Parts = append(out.Parts, one)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/frontend/results"
@@ -36,8 +37,9 @@ func (q *query) failing(ctx context.Context, run func() (answer, error)) (answer
 	if err == nil || ctx.Err() != nil {
 		return out, err
 	}
-	switch kind := errs.KindOf(err); kind {
-	case errs.Invalid, errs.TooLarge, errs.Unprocessable:
+	switch kind := errs.KindOf(err); {
+	case strings.Contains(err.Error(), "query-evicted"): // it is not the query's fault alone
+	case kind == errs.Invalid, kind == errs.TooLarge, kind == errs.Unprocessable:
 		f.deps.Results.Set(key, results.EncodeFailure(byte(kind), err.Error()), ttl)
 	}
 	return out, err

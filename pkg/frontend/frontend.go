@@ -38,6 +38,8 @@ type Deps struct {
 	Results *results.Cache
 	// Changes returns what became other of the data of the tenants of a context; needed with Results.
 	Changes func(context.Context) (changes.Log, error)
+	// Skew is how far apart the clocks of this process and of ingesters may be. 0: results.Skew.
+	Skew time.Duration
 	// Lookback is the one of queries that do not say another.
 	Lookback time.Duration
 	// QueryLog says which queries tenants want to be logged; nil: none.
@@ -63,6 +65,9 @@ func New(cfg Config, deps Deps) (*Frontend, error) {
 	}
 	if deps.Now == nil {
 		deps.Now = time.Now
+	}
+	if deps.Skew <= 0 {
+		deps.Skew = results.Skew
 	}
 	return &Frontend{cfg: cfg, deps: deps, metrics: newMetrics(deps.Reg), running: newRunning(), seen: newSeen(), prints: newPrints(),
 		rules: &rules{limits: deps.Limits, now: deps.Now, asked: map[asked]time.Time{}}}, nil

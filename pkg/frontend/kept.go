@@ -23,6 +23,9 @@ const (
 	// leastFreshness is how old what is kept is at least: ingesters note the samples that come later
 	// than that, with some room for clocks that differ.
 	leastFreshness = 2 * time.Minute
+	// longestNormalised is up to what length queries that differ in their layout are the same: to lay a
+	// text out may take the square of its length.
+	longestNormalised = 16 << 10
 	// cachedDay is into what queries are split for the results cache if they are not split anyhow.
 	cachedDay = 24 * time.Hour
 	// reviewAfter is how old what is known of kept answers may be until it is written anew.
@@ -88,7 +91,7 @@ func (q *query) keep(ctx context.Context) *kept {
 	}
 	now := f.deps.Now()
 	k := &kept{cache: f.deps.Results, kind: results.Range, begin: now.UnixMilli(),
-		rules: results.Rules{Reach: reach, Now: now.UnixMilli()}, grid: results.Grid{Step: q.asked.Step, Phase: q.asked.Start}}
+		rules: results.Rules{Reach: reach, Now: now.UnixMilli(), Skew: f.deps.Skew.Milliseconds()}, grid: results.Grid{Step: q.asked.Step, Phase: q.asked.Start}}
 	if q.asked.Step == 0 {
 		k.kind = results.Instant
 	} else {
@@ -103,7 +106,11 @@ func (q *query) keep(ctx context.Context) *kept {
 		f.deps.Results.Skip(results.TooNew)
 		return nil
 	}
-	k.base = results.Key(k.kind, q.tenancy(), q.expr.String(), lookback.String(), fmt.Sprint(k.grid))
+	text := q.asked.Text
+	if len(text) <= longestNormalised {
+		text = q.expr.String()
+	}
+	k.base = results.Key(k.kind, q.tenancy(), text, lookback.String(), fmt.Sprint(k.grid))
 	return k
 }
 

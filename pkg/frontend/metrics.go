@@ -23,7 +23,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		seconds: f.NewCounterVec(prometheus.CounterOpts{Name: "amphora_query_frontend_query_seconds_total",
 			Help: "Time from the arrival of queries to their answers, in seconds. Divided by queries it is how long one takes."}, []string{"class"}),
 		works: f.NewCounterVec(prometheus.CounterOpts{Name: "amphora_query_frontend_parts_total",
-			Help: "What queries fell into: split are ranges of time, sharded are aggregations of a part of the series."}, []string{"kind"}),
+			Help: "What queries fell into: split are ranges of time, sharded are aggregations of a part of the series, spun_off are parts of instant queries that are queries of their own."}, []string{"kind"}),
 		retries: f.NewCounter(prometheus.CounterOpts{Name: "amphora_query_frontend_retries_total",
 			Help: "Parts of queries that were tried again because queriers or what they read from were away."}),
 		unmerged: f.NewCounter(prometheus.CounterOpts{Name: "amphora_query_frontend_unmerged_total",

@@ -27,6 +27,8 @@ type leaf struct {
 	// original is the text of the part as it stands in the query, and count the one that counts what an
 	// average is over.
 	original, count string
+	// spun is how the leaf is asked for by queries of its own; nil: it is not.
+	spun *spun
 }
 
 // planner takes a query apart.

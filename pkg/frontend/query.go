@@ -28,6 +28,8 @@ type query struct {
 	took    time.Duration
 	parts   int
 	timers  *stats.QueryTimers
+	nested  bool // it is a part of another
+	spun    int  // parts that are queries of their own
 }
 
 func (f *Frontend) prepare(ctx context.Context, opts promql.QueryOpts, asked work.Query) (promql.Query, error) {
@@ -130,6 +132,10 @@ func (q *query) ranges() []grid {
 func (q *query) lay(ctx context.Context) {
 	q.run = &run{q: q, plan: whole(q.asked.Text), slots: make(chan struct{}, max(1, least(q, limits.MaxQueryParallelism)))}
 	q.parts = len(q.ranges())
+	if p, ok := q.spin(ctx); ok {
+		q.run.plan, q.spun = p, len(p.leaves)
+		return
+	}
 	shards := least(q, limits.QueryShardingTotalShards)
 	if !q.f.cfg.Shard || shards < 2 {
 		return
@@ -177,6 +183,7 @@ func (q *query) report(ctx context.Context, err error) {
 	if q.run.shards > 0 {
 		f.metrics.works.WithLabelValues("sharded").Add(float64(q.run.works))
 	}
+	f.metrics.works.WithLabelValues("spun_off").Add(float64(q.spun))
 	f.metrics.unmerged.Add(float64(q.run.again))
 	q.tell(ctx, outcome)
 	slow := f.cfg.LogLongerThan > 0 && q.took > f.cfg.LogLongerThan
@@ -193,7 +200,7 @@ func (q *query) report(ctx context.Context, err error) {
 	}
 	f.deps.Logger.Log(context.WithoutCancel(ctx), level, text, "tenants", names, "class", class, "query", q.asked.Text,
 		"start", q.asked.Start, "end", q.asked.End, "step", q.asked.Step, "status", outcome, "err", err, "response_time", q.took,
-		"results_cache_hit_bytes", q.run.kept.hits(), "results_cache_miss_bytes", q.run.kept.misses(),
+		"results_cache_hit_bytes", q.run.kept.hits()+q.run.spunBytes, "results_cache_miss_bytes", q.run.kept.misses(),
 		"split_queries", q.parts, "shards", q.run.shards, "parts", q.run.works, "samples_processed", q.run.samples.TotalSamples, "peak_samples", q.run.samples.PeakSamples)
 }
 
@@ -204,7 +211,7 @@ func (q *query) ServerTiming() string {
 	}
 	n := func(name string, v int64) string { return ", " + name + ";val=" + strconv.FormatInt(v, 10) }
 	return "response_time;dur=" + strconv.FormatFloat(float64(q.took)/float64(time.Millisecond), 'f', 3, 64) +
-		n("samples_processed", q.run.samples.TotalSamples) + n("split_queries", int64(q.parts)) + n("sharded_queries", int64(q.run.shards)) + n("queries", int64(q.run.works)) + n("results_cache_hit_bytes", int64(q.run.kept.hits()))
+		n("samples_processed", q.run.samples.TotalSamples) + n("split_queries", int64(q.parts)) + n("sharded_queries", int64(q.run.shards)) + n("queries", int64(q.run.works)) + n("results_cache_hit_bytes", int64(q.run.kept.hits()+q.run.spunBytes))
 }
 
 // Close implements promql.Query: the result must not be used any more.

@@ -163,7 +163,7 @@ func (f *Frontend) response(ctx context.Context, key string, start, end int64) *
 		return nil
 	}
 	e := results.Extent{Start: start, End: end, At: p.At}
-	rules := results.Rules{Log: log}
+	rules := results.Rules{Log: log, Skew: f.deps.Skew.Milliseconds()}
 	if s := rules.Holds(&e, results.Grid{Step: 1}); len(s) != 1 || s[0] != (results.Span{Start: start, End: end}) {
 		f.deps.Results.Outdated(1)
 		return nil

@@ -35,6 +35,8 @@ type run struct {
 	held    []*work.Result
 	works   int // that queriers were asked to do
 	again   int // leaves that were asked a second time, as a whole
+	// spunBytes are those of kept answers to parts.
+	spunBytes int
 }
 
 // split returns the ranges that a range is asked in: each ends before a multiple of interval, so that
@@ -163,6 +165,9 @@ func (r *run) hold(res *work.Result) {
 
 // leaf returns the value of one leaf.
 func (r *run) leaf(ctx context.Context, l leaf, at grid) (answer, error) {
+	if l.spun != nil {
+		return r.spun(ctx, l)
+	}
 	if l.merge == 0 {
 		return r.ask(ctx, l.text, at)
 	}

@@ -16,6 +16,10 @@ var (
 		"A query with a longer regular expression is not sharded, as each shard would match it anew. 0: no limit.", "frontend")
 	AlignQueriesWithStep = define("align_queries_with_step", "query-frontend.align-queries-with-step", false, "",
 		"Whether start and end of a range query are moved to multiples of its step, so that more of it is cached. The answer then has other times than were asked for.", "frontend")
+	SplitInstantQueriesByInterval = define("split_instant_queries_by_interval", "query-frontend.split-instant-queries-by-interval", time.Duration(0), "",
+		"Functions over longer ranges, such as sum_over_time(x[30d]) in an instant query, are asked for in parts of the range that end at multiples of this, which are kept in the results cache. 0: they are not.", "frontend")
+	SubquerySpinOffEnabled = define("subquery_spin_off_enabled", "query-frontend.subquery-spin-off-enabled", false, "",
+		"Whether the expressions of subqueries of instant queries are evaluated as range queries, which are split, sharded and kept in the results cache.", "frontend")
 	MaxCacheFreshness = define("max_cache_freshness", "query-frontend.max-cache-freshness", 10*time.Minute, "",
 		"Answers for times younger than this are not kept in the results cache. Less than 2m counts as 2m.", "frontend")
 	ResultsCacheTTL = define("results_cache_ttl", "query-frontend.results-cache-ttl", 7*24*time.Hour, "",

@@ -42,6 +42,8 @@ type Ledger struct {
 	shrinkers   []func()
 
 	watch watch
+
+	workings Workings
 }
 
 // Account is the memory of one use. Its methods are safe for concurrent use, cost two atomic
@@ -74,6 +76,7 @@ func New(limits Limits, deps Deps) *Ledger {
 		a.refusal = errs.WithID(errs.Unavailable, "memory-limit", "Try again later, give the process more memory, or raise -memory.limit.",
 			"the process is short of memory for %s: it may use %d bytes, and %s from %d bytes on", row.name, limits.Process, row.class.row().then, a.line)
 	}
+	l.workings.account, l.workings.running = &l.accounts[Queries], map[*Working]struct{}{}
 	l.level.Store(noLevel)
 	l.observe(l.look())
 	newMetrics(deps.Reg, l)

@@ -19,6 +19,9 @@ func newMetrics(reg prometheus.Registerer, l *Ledger) {
 		func() float64 { return float64(l.beside.Load()) })
 	gauge("pressure", "How short the process is of memory. 0: not, 1: caches shrink, 2: new series are refused, 3: reads too, 4: writes too.", nil,
 		func() float64 { return float64(l.level.Load() + 1) })
+	f.NewCounterFunc(prometheus.CounterOpts{Name: "amphora_memory_evicted_queries_total",
+		Help: "Queries that were ended to make room for lighter ones because the process was short of memory."},
+		func() float64 { return float64(l.workings.evictions.Load()) })
 	for u := range numUses {
 		a := &l.accounts[u]
 		labels := prometheus.Labels{"account": u.String()}

@@ -56,7 +56,7 @@ func fetchAll(b *testing.B, c *cluster) []*fetched {
 	if err != nil {
 		b.Fatal(err)
 	}
-	sources, err := c.q.selectIngesters(asTenant(b), sc, storage.SelectHints{Start: 0, End: 1 << 40}, allMatchers, newBudget(c.q, c.limits))
+	sources, err := c.q.selectIngesters(asTenant(b), sc, storage.SelectHints{Start: 0, End: 1 << 40}, allMatchers, newBudget(asTenant(b), c.q, c.limits))
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package querier
 
 import (
+	"context"
 	"sync"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -20,7 +21,9 @@ type budget struct {
 	series map[uint64]struct{}
 	chunks int
 	bytes  int
-	loan   memory.Loan // of the process's memory for queries
+	loan   memory.Loan // of the process's memory for queries, if the query has no working set
+	own    int64       // of the working set of the query
+	query  *memory.Working
 }
 
 // What a query holds in memory of a series and of a chunk beside their text and data.
@@ -29,7 +32,7 @@ const (
 	chunkOverheadBytes  = 96
 )
 
-func newBudget(q *Querier, v limits.View) *budget {
+func newBudget(ctx context.Context, q *Querier, v limits.View) *budget {
 	return &budget{
 		q:         q,
 		maxSeries: limits.MaxFetchedSeriesPerQuery.Of(v),
@@ -37,6 +40,7 @@ func newBudget(q *Querier, v limits.View) *budget {
 		maxLen:    limits.MaxFetchedChunkBytesPerQuery.Of(v),
 		series:    map[uint64]struct{}{},
 		loan:      q.memory.Loan(),
+		query:     memory.WorkingOf(ctx),
 	}
 }
 
@@ -61,11 +65,23 @@ func (b *budget) chargeSeries(l labels.Labels) error {
 	return nil
 }
 
-// use charges memory. Errors: Unavailable.
+// use charges memory. Errors: Unavailable, those of the working set of the query.
 func (b *budget) use(bytes int64) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.loan.Use(bytes)
+	return b.borrow(bytes)
+}
+
+// borrow is use for who has b.mu.
+func (b *budget) borrow(bytes int64) error {
+	if b.query == nil {
+		return b.loan.Use(bytes)
+	}
+	err := b.query.Use(bytes)
+	if err == nil {
+		b.own += bytes
+	}
+	return err
 }
 
 // release gives back what was charged to the process; the query has ended.
@@ -73,6 +89,8 @@ func (b *budget) release() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.loan.Return()
+	b.query.Return(b.own)
+	b.own = 0
 }
 
 // chargeChunks charges n chunks of size bytes in all. Whoever holds the bytes on the heap, and not in
@@ -81,7 +99,7 @@ func (b *budget) chargeChunks(n, size int) error {
 	b.mu.Lock()
 	b.chunks += n
 	b.bytes += size
-	err := b.loan.Use(int64(n) * chunkOverheadBytes)
+	err := b.borrow(int64(n) * chunkOverheadBytes)
 	n, size = b.chunks, b.bytes
 	b.mu.Unlock()
 	if err != nil {

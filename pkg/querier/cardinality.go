@@ -27,7 +27,7 @@ func (q *Querier) RecentSeries(ctx context.Context, active bool, ms []*labels.Ma
 	if err != nil || !sc.ingesters {
 		return err
 	}
-	b := newBudget(q, sc.limits)
+	b := newBudget(ctx, q, sc.limits)
 	defer b.release()
 	hints := storage.SelectHints{Start: sc.mint, End: math.MaxInt64 / 2, Func: seriesOnly}
 	if active {

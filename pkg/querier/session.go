@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/memory"
 )
 
 // sessionFetches is how many selections of one query run at the same time.
@@ -114,6 +115,10 @@ func (s *session) selOrdered(ctx context.Context, sorted bool, hints *storage.Se
 	out.sorted = sorted || h.Func == seriesOnly
 	out.limit, out.untrimmed, out.points = h.Limit, h.DisableTrimming, pointsOf(h)
 
+	if memory.Counts(ctx) {
+		out.points = points{}
+	}
+
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -161,7 +166,7 @@ func (s *session) fetch(ctx context.Context, h storage.SelectHints, matchers []*
 	out.mint, out.maxt = sc.mint, sc.maxt
 	sc.anyOrder = !out.sorted
 
-	out.budget = s.budgetOf(sc)
+	out.budget = s.budgetOf(ctx, sc)
 	if out.hiding, err = s.q.hiding(ctx, sc, h, matchers, out.budget); err != nil {
 		return err
 	}
@@ -190,11 +195,11 @@ func (q *Querier) merged(ctx context.Context, sc scope, h storage.SelectHints, m
 	return m, nil
 }
 
-func (s *session) budgetOf(sc scope) *budget {
+func (s *session) budgetOf(ctx context.Context, sc scope) *budget {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.budget == nil {
-		s.budget = newBudget(s.q, sc.limits)
+		s.budget = newBudget(ctx, s.q, sc.limits)
 	}
 	return s.budget
 }

@@ -12,9 +12,9 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/wire/querypb"
 )
 
-// skew is how far apart the clocks of processes may be, and the moments at which the replicas of a
-// sample take it.
-const skew = 30 * time.Second
+// Skew is how far apart the clocks of processes may be, and the moments at which the replicas of a
+// sample take it, where nobody knows better.
+const Skew = 30 * time.Second
 
 // Extent is an answer for the times Start, Start+Step and so on to End, in milliseconds.
 type Extent struct {
@@ -75,13 +75,16 @@ type Rules struct {
 	Now   int64
 	// Floor: samples before it are not shown any more. 0: all are.
 	Floor int64
+	// Skew is how far apart, in milliseconds, the clocks are of who made what is kept and who tells of
+	// changes.
+	Skew int64
 	// Lapses are ages in milliseconds at which some samples cease to be shown.
 	Lapses []int64
 }
 
 // Holds returns the times of e of which the answers are what they would be now, in order.
 func (r *Rules) Holds(e *Extent, g Grid) []Span {
-	if e.At-skew.Milliseconds() < r.Log.Since {
+	if e.At-r.Skew < r.Log.Since {
 		return nil
 	}
 	left := []Span{{e.Start, e.End}}
@@ -93,13 +96,13 @@ func (r *Rules) Holds(e *Extent, g Grid) []Span {
 		}
 	}
 	for _, c := range r.Log.Changes {
-		if c.At >= e.At-skew.Milliseconds() {
+		if c.At >= e.At-r.Skew {
 			remove(c.MinTime, c.MaxTime)
 		}
 	}
 	for _, age := range r.Lapses {
 		// What was older than that then was hidden already.
-		remove(e.At-skew.Milliseconds()-age, r.Now+skew.Milliseconds()-age)
+		remove(e.At-r.Skew-age, r.Now+r.Skew-age)
 	}
 	if r.Floor != 0 {
 		s, all := r.Reach.touched(r.Floor, r.Floor)

@@ -123,7 +123,7 @@ func TestWhatAChangeTouchesIsLeftOut(t *testing.T) {
 		want    []Span
 	}{
 		"nothing changed":                    {want: []Span{{0, 60 * minute}}},
-		"before it was read":                 {changed: []changes.Change{{MinTime: 0, MaxTime: minute, At: e.At - 2*skew.Milliseconds()}}, want: []Span{{0, 60 * minute}}},
+		"before it was read":                 {changed: []changes.Change{{MinTime: 0, MaxTime: minute, At: e.At - 2*Skew.Milliseconds()}}, want: []Span{{0, 60 * minute}}},
 		"in the middle":                      {changed: []changes.Change{{MinTime: 10*minute + 1, MaxTime: 11*minute + 1, At: at}}, want: []Span{{0, 10 * minute}, {12 * minute, 60 * minute}}},
 		"within the window of later times":   {reach: Reach{Back: 5 * minute}, changed: []changes.Change{{MinTime: 10 * minute, MaxTime: 10 * minute, At: at}}, want: []Span{{0, 9 * minute}, {16 * minute, 60 * minute}}},
 		"ahead of earlier times":             {reach: Reach{Ahead: 5 * minute}, changed: []changes.Change{{MinTime: 10 * minute, MaxTime: 10 * minute, At: at}}, want: []Span{{0, 4 * minute}, {11 * minute, 60 * minute}}},

@@ -1,0 +1,124 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/prometheus/prompb"
+
+	"github.com/amphora-metrics/amphora/integration/harness"
+)
+
+// worst are queries as heavy as the limits let them be, over all series of a tenant.
+func worst(now time.Time) []url.Values {
+	at := seconds(now.UnixMilli())
+	start := seconds(now.Add(-time.Hour).UnixMilli())
+	return []url.Values{
+		{"query": {`sum by (shelf) (rate({__name__=~"noise.*"}[1h]))`}, "start": {start}, "end": {at}, "step": {"5"}},
+		{"query": {`quantile_over_time(0.99, {__name__=~".+"}[30m])`}, "start": {start}, "end": {at}, "step": {"15"}},
+		{"query": {`max_over_time(sum by (room) (rate(noise[10m]))[1h:10s])`}, "start": {start}, "end": {at}, "step": {"60"}},
+		{"query": {`label_replace(label_join(noise, "x", "-", "room", "shelf"), "y", "$1", "x", "(.*)-.*")`}, "start": {start}, "end": {at}, "step": {"30"}},
+	}
+}
+
+// quantile returns the p-quantile of took, which it sorts.
+func quantile(took []time.Duration, p float64) time.Duration {
+	slices.Sort(took)
+	return took[min(len(took)-1, int(p*float64(len(took))))]
+}
+
+// isolation asks light queries of one tenant in turns with and without another tenant that asks the worst
+// in a loop, and returns how long they took.
+func isolation(ctx context.Context, t *testing.T, n *harness.Node, rounds, each int) (quiet, noisy []time.Duration) {
+	t.Helper()
+	now := time.Now().Truncate(time.Minute)
+	series := func(name string, count int) (out []prompb.TimeSeries) {
+		for i := range count {
+			s := prompb.TimeSeries{Labels: []prompb.Label{{Name: "__name__", Value: name}, {Name: "room", Value: strconv.Itoa(i % 50)}, {Name: "shelf", Value: strconv.Itoa(i)}}}
+			for k := 60; k >= 0; k-- {
+				s.Samples = append(s.Samples, prompb.Sample{Timestamp: now.Add(-time.Duration(k) * time.Minute).UnixMilli(), Value: float64(i + 60 - k)})
+			}
+			out = append(out, s)
+		}
+		return out
+	}
+	for part := range slices.Chunk(series("noise", 4000), 500) {
+		stored(t, pushV1(ctx, t, n.URL(""), "loud", part...))
+	}
+	stored(t, pushV1(ctx, t, n.URL(""), "calm", series("shelves", 100)...))
+	get := func(id, path string, form url.Values, header ...string) (reply, error) {
+		return try(ctx, http.MethodGet, n.URL("/prometheus/api/v1/"+path+"?")+form.Encode(), nil, append(header, "X-Scope-OrgID", id, "Cache-Control", "no-store")...)
+	}
+	measure := func() (took []time.Duration) {
+		for i := range each {
+			begin := time.Now()
+			path, form := "query_range", url.Values{"query": {"sum by (room) (rate(shelves[5m]))"}, "start": {seconds(now.Add(-time.Hour).UnixMilli())}, "end": {seconds(now.UnixMilli())}, "step": {"60"}}
+			if i%2 == 0 { // as an alert does
+				path, form = "query", url.Values{"query": {"sum(rate(shelves[5m])) > 0"}, "time": {seconds(now.UnixMilli())}}
+			}
+			r, err := get("calm", path, form, "X-Dashboard-Uid", "d")
+			if err != nil || r.status != 200 {
+				t.Fatalf("%s, %v", r, err)
+			}
+			took = append(took, time.Since(begin))
+		}
+		return took
+	}
+	measure()
+	heavy := worst(now)
+	for range rounds {
+		quiet = append(quiet, measure()...)
+		stop := make(chan struct{})
+		var loud, begun sync.WaitGroup
+		begun.Add(8)
+		for i := range 8 {
+			loud.Go(func() {
+				begun.Done()
+				for k := i; ; k++ {
+					select {
+					case <-stop:
+						return
+					default:
+						_, _ = get("loud", "query_range", heavy[k%len(heavy)]) // it may be refused
+					}
+				}
+			})
+		}
+		begun.Wait()
+		noisy = append(noisy, measure()...)
+		close(stop)
+		loud.Wait()
+	}
+	return quiet, noisy
+}
+
+// TestTheWorstQueriesOfOneTenantDoNotStarveAnother bounds what they cost others on machines that do much
+// else; with AMPHORA_ISOLATION=measure it runs longer and prints what it found, for quiet machines.
+func TestTheWorstQueriesOfOneTenantDoNotStarveAnother(t *testing.T) {
+	measure := os.Getenv("AMPHORA_ISOLATION") == "measure"
+	if !measure {
+		t.Parallel()
+	}
+	ctx := bounded(t, 10*time.Minute)
+	n := everything(ctx, t, "-ingester.out-of-order-time-window=2h", "-distributor.ingestion-rate-limit=0", "-query-frontend.query-stats-enabled=false")
+	rounds, each := 2, 20
+	if measure {
+		rounds, each = 6, 100
+	}
+	quiet, noisy := isolation(ctx, t, n, rounds, each)
+	q50, q99, n50, n99 := quantile(quiet, .5), quantile(quiet, .99), quantile(noisy, .5), quantile(noisy, .99)
+	report := fmt.Sprintf("alone p50 %s p99 %s; beside the worst queries p50 %s p99 %s", q50, q99, n50, n99)
+	t.Log(report)
+	// What a query waits for a processor is bounded, whatever others ask.
+	if floor := 2 * time.Second; n50 > max(10*q50, floor) {
+		t.Error(report)
+	}
+}

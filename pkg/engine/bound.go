@@ -1,0 +1,40 @@
+package engine
+
+import (
+	"context"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/memory"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+)
+
+// bound is how the memory of queries is bounded.
+type bound struct {
+	workings *memory.Workings
+	limits   func(tenant.ID) limits.View
+}
+
+// Bound makes queries take what they use of the process's memory, and keep to the limits of their tenants.
+// It is called before the first query.
+func (e *Engine) Bound(m *memory.Ledger, of func(tenant.ID) limits.View) {
+	e.bound = bound{m.Workings(), of}
+}
+
+// begin returns ctx for one query; the caller ends what it uses.
+func (b *bound) begin(ctx context.Context) (context.Context, *memory.Working) {
+	if b.workings == nil || memory.WorkingOf(ctx) != nil {
+		return ctx, nil // or it is part of a query
+	}
+	most := 0
+	if ids, err := tenant.Many(ctx); err == nil {
+		for _, id := range ids {
+			if n := limits.MaxEstimatedMemoryConsumptionPerQuery.Of(b.limits(id)); n > 0 && (most == 0 || n < most) {
+				most = n
+			}
+		}
+	}
+	row := limits.MaxEstimatedMemoryConsumptionPerQuery.Row()
+	return b.workings.Begin(ctx, int64(most), errs.Limit(errs.TooLarge, "max-estimated-memory-consumption-per-query", row.Flag, row.Name,
+		"the query exceeded the maximum allowed estimated amount of memory consumed by a single query (limit: %d bytes)", most))
+}
