@@ -35,7 +35,7 @@ REVISION ?= $(shell git rev-parse --verify -q HEAD)
 LDFLAGS  := -s -w $(if $(VERSION),-X $(BUILD).version=$(VERSION)) $(if $(REVISION),-X $(BUILD).revision=$(REVISION))
 
 .DEFAULT_GOAL := help
-.PHONY: console console-check help run build test race lint lint-tool bench bench-write bench-query bench-tenants fuzz faults soak cluster docs proto images clean tools
+.PHONY: console console-modules console-check console-test help run build test race lint lint-tool bench bench-write bench-query bench-tenants fuzz faults soak cluster docs proto images clean tools
 
 help: ## Say what each verb does.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {sub(/:.*/, "", $$1); printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -103,6 +103,8 @@ console/node_modules/.package-lock.json: console/package-lock.json
 	cd console && npm ci --ignore-scripts --silent
 	@touch $@
 
+console-modules: console/node_modules/.package-lock.json ## Install what the console is built and tested with; needs npm.
+
 console: console/node_modules/.package-lock.json ## Build the console in the browser from console/ into pkg/console/dist; needs npm.
 	cd console && npm run --silent build -- --logLevel warn
 
@@ -111,6 +113,9 @@ console-check: console/node_modules/.package-lock.json ## Prove that pkg/console
 	cd console && CONSOLE_OUT=dist-check npm run --silent build -- --logLevel warn
 	diff -r console/dist-check pkg/console/dist || { echo 'pkg/console/dist is not what console/ builds: make console'; exit 1; }
 	@rm -rf console/dist-check
+
+console-test: console/node_modules/.package-lock.json ## Walk the console in Chromium against the built binary; needs npm and chromium.
+	go test -count=1 -v -run 'TestTheConsole' ./integration
 
 proto: $(TOOLS)/protoc-gen-go-$(PROTOC_GO) $(TOOLS)/protoc-gen-go-grpc-$(PROTOC_GRPC) $(TOOLS)/protoc-gen-go-vtproto-$(PROTOC_VT) ## Generate code from pkg/wire/*/*.proto.
 	@set -e; for f in pkg/wire/*/*.proto; do \

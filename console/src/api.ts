@@ -32,7 +32,7 @@ export class Refusal extends Error {
   }
   /** whether the server does not know who calls, so that signing in again may help */
   get unknown(): boolean {
-    return (this.status === 401 || this.status === 403) && !/AccessDenied/.test(this.code);
+    return this.status === 401 || (this.status === 403 && /UnrecognizedClient|Signature|MissingAuthentication|ExpiredToken|InvalidClientTokenId/.test(this.code));
   }
 }
 
@@ -40,7 +40,7 @@ const place = "amphora.session"; // in the storage of the tab, which ends with i
 
 let settings: Settings;
 let credentials: Credentials | null = null;
-let whenUnknown: () => void = () => {};
+let whenUnknown: (why: string) => void = () => {};
 
 export const server = (): Settings => settings;
 export const signedIn = (): Credentials | null => credentials;
@@ -57,7 +57,7 @@ export async function start(): Promise<Settings> {
   return settings;
 }
 
-export function onUnknownCaller(f: () => void): void {
+export function onUnknownCaller(f: (why: string) => void): void {
   whenUnknown = f;
 }
 
@@ -80,6 +80,7 @@ export interface Call {
   tenant?: string; // named in the header
   signal?: AbortSignal | undefined;
   service?: string; // to sign for another than the server's
+  redirects?: boolean; // an answer that sends elsewhere is a success
   quiet?: boolean; // an unknown caller is no reason to sign in again
 }
 
@@ -101,7 +102,7 @@ export async function request(path: string, call: Call = {}): Promise<Response> 
     const unsigned = { method, host: location.host, path, query: q, headers: signed, body: call.body ?? "" };
     Object.assign(headers, sign(unsigned, credentials.key, scope, new Date()));
   }
-  const init: RequestInit = { method, headers, credentials: "omit", redirect: "error", cache: "no-store" };
+  const init: RequestInit = { method, headers, credentials: "omit", redirect: call.redirects ? "manual" : "error", cache: "no-store" };
   if (call.body !== undefined) init.body = call.body;
   if (call.signal) init.signal = call.signal;
   let r: Response;
@@ -111,9 +112,13 @@ export async function request(path: string, call: Call = {}): Promise<Response> 
     if (call.signal?.aborted) throw err;
     throw new Refusal(0, "", "The server cannot be reached.");
   }
-  if (r.ok) return r;
-  const refusal = await refusalOf(r);
-  if (refusal.unknown && settings.authentication && !call.quiet && r.headers.has("x-amzn-requestid")) whenUnknown();
+  if (r.ok || (call.redirects && r.type === "opaqueredirect")) return r;
+  let refusal = await refusalOf(r);
+  if (credentials?.kind === "token" && /MissingAuthenticationToken/.test(refusal.code)) {
+    const text = "This part of the server takes signatures only. Sign in with an access key, or ask the operator to set auth.workspaces_accept_other_schemes.";
+    refusal = new Refusal(403, "AccessDeniedException", text);
+  }
+  if (refusal.unknown && settings.authentication && !call.quiet && r.headers.has("x-amzn-requestid")) whenUnknown(refusal.message);
   throw refusal;
 }
 

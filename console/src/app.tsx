@@ -1,30 +1,50 @@
 import { lazy, Suspense } from "preact/compat";
 import { useEffect, useState } from "preact/hooks";
-import { onUnknownCaller, server, signedIn, use } from "./api";
+import { onUnknownCaller, type Scope, server, signedIn, use } from "./api";
+import { Access } from "./pages/access";
+import { Alerts } from "./pages/alerts";
+import { Audit } from "./pages/audit";
+import { Cardinality } from "./pages/cardinality";
+import { Cluster } from "./pages/cluster";
 import { Login } from "./pages/login";
-import { Workspaces } from "./pages/workspaces";
 import { Overview } from "./pages/overview";
+import { Queries } from "./pages/queries";
+import { Rules } from "./pages/rules";
+import { Usage } from "./pages/usage";
+import { Workspaces } from "./pages/workspaces";
+import { useLoad } from "./load";
 import { href, type Route, useRoute } from "./route";
 import { Button, Empty, Head, Link, Loading } from "./ui";
+import { describe } from "./workspaces";
 
 const Explore = lazy(() => import("./pages/explore"));
 
 const scoped: [string, string][] = [
   ["overview", "Overview"],
   ["explore", "Explore"],
+  ["rules", "Rules"],
+  ["alerts", "Alert manager"],
+  ["usage", "Usage and quotas"],
+  ["cardinality", "Cardinality"],
+  ["queries", "Live queries"],
 ];
 
-const global: [string, string][] = [["workspaces", "Workspaces"]];
+const global: [string, string][] = [
+  ["workspaces", "Workspaces"],
+  ["access", "Access"],
+  ["audit", "Audit"],
+  ["cluster", "Cluster"],
+];
 
 export function App() {
   const route = useRoute();
   const [known, setKnown] = useState(!server().authentication || signedIn() !== null);
-  const [expired, setExpired] = useState(false);
+  const [refused, setRefused] = useState("");
   useEffect(
     () =>
-      onUnknownCaller(() => {
+      onUnknownCaller((why) => {
         use(null);
-        setExpired(true);
+        setRefused(why);
         setKnown(false);
       }),
     [],
@@ -32,9 +52,9 @@ export function App() {
   if (!known) {
     return (
       <Login
-        expired={expired}
+        refused={refused}
         done={() => {
-          setExpired(false);
+          setRefused("");
           setKnown(true);
         }}
       />
@@ -67,11 +87,27 @@ function Page(p: { route: Route }) {
         return <Overview scope={scope} />;
       case "explore":
         return <Explore scope={scope} params={p.route.params} />;
+      case "rules":
+        return <Rules scope={scope} />;
+      case "alerts":
+        return <Alerts scope={scope} />;
+      case "usage":
+        return <Usage scope={scope} />;
+      case "cardinality":
+        return <Cardinality scope={scope} />;
+      case "queries":
+        return <Queries scope={scope} />;
     }
   } else {
     switch (page) {
       case "workspaces":
         return <Workspaces />;
+      case "access":
+        return <Access />;
+      case "audit":
+        return <Audit />;
+      case "cluster":
+        return <Cluster />;
     }
   }
   return (
@@ -112,9 +148,7 @@ function Sidebar(p: { route: Route; leave: () => void }) {
         {scope && (
           <nav aria-label={scope.kind === "workspace" ? "Workspace" : "Tenant"}>
             <p class="nav-title">{scope.kind}</p>
-            <p class="nav-scope" title={scope.id}>
-              {scope.id}
-            </p>
+            <ScopeName scope={scope} />
             <ul>
               {scoped.map(([to, text]) => (
                 <li key={to}>
@@ -132,6 +166,17 @@ function Sidebar(p: { route: Route; leave: () => void }) {
         </footer>
       </div>
     </div>
+  );
+}
+
+/** ScopeName is the alias of a workspace, and until it is known, or without one, its id. */
+function ScopeName(p: { scope: Scope }) {
+  const { kind, id } = p.scope;
+  const its = useLoad(async (signal) => (kind === "workspace" ? ((await describe(id, signal)).alias ?? id) : id), [kind, id]);
+  return (
+    <p class="nav-scope" title={id}>
+      {its.data ?? id}
+    </p>
   );
 }
 

@@ -68,9 +68,9 @@ function client(scope: Scope) {
   };
 }
 
+/** Editor begins with value, and from then on says what it has: the page does not write into it. */
 export function Editor(p: { scope: Scope; label: string; value: string; set: (v: string) => void; run: () => void }) {
   const host = useRef<HTMLDivElement>(null);
-  const view = useRef<EditorView | null>(null);
   const now = useRef(p);
   now.current = p;
   useEffect(() => {
@@ -111,16 +111,10 @@ export function Editor(p: { scope: Scope; label: string; value: string; set: (v:
       }),
     });
     root.replaceChildren(v.dom);
-    view.current = v;
     return () => {
       language.destroy();
       v.destroy();
-      view.current = null;
     };
   }, [p.scope.kind, p.scope.id]);
-  useEffect(() => {
-    const v = view.current;
-    if (v && v.state.doc.toString() !== p.value) v.dispatch({ changes: { from: 0, to: v.state.doc.length, insert: p.value } });
-  }, [p.value]);
   return <div ref={host} class="editor" />;
 }

@@ -28,10 +28,15 @@ export function href(scope: Scope | null, page: string, params?: Record<string, 
 }
 
 const listeners = new Set<() => void>();
+let moved = false;
+
+/** hasMoved says whether this page was reached from another one of the console, and not by loading it. */
+export const hasMoved = (): boolean => moved;
 
 export function go(to: string, replace = false): void {
   if (replace) history.replaceState(null, "", to);
   else history.pushState(null, "", to);
+  moved ||= !replace;
   for (const f of listeners) f();
 }
 

@@ -2,7 +2,7 @@
 // know, with a class.
 import type { ComponentChildren, JSX } from "preact";
 import { useEffect, useId, useRef, useState } from "preact/hooks";
-import { go } from "./route";
+import { go, hasMoved } from "./route";
 
 type Children = { children?: ComponentChildren };
 
@@ -159,12 +159,12 @@ export function Card(p: { title?: ComponentChildren; actions?: ComponentChildren
   );
 }
 
-/** Head is the heading of a page; focus goes there when the page changes. */
+/** Head is the heading of a page. Focus goes there when another page leads to it; one that is loaded is read from its beginning. */
 export function Head(p: { title: string; sub?: ComponentChildren; actions?: ComponentChildren }) {
   const h = useRef<HTMLHeadingElement>(null);
   useEffect(() => {
     document.title = p.title + " · Amphora";
-    h.current?.focus();
+    if (hasMoved()) h.current?.focus();
   }, [p.title]);
   return (
     <div class="head">
@@ -411,5 +411,25 @@ export function Facts(p: { rows: [string, ComponentChildren][] }) {
         </div>
       ))}
     </dl>
+  );
+}
+
+/** Upload reads a file of text. */
+export function Upload(p: { label: string; accept: string; set: (text: string, name: string) => void }) {
+  const [error, setError] = useState("");
+  const read = async (e: { currentTarget: HTMLInputElement }) => {
+    const file = e.currentTarget.files?.[0];
+    if (!file) return;
+    setError("");
+    if (file.size > 1 << 20) {
+      setError("The file is larger than 1 MiB.");
+      return;
+    }
+    p.set(await file.text(), file.name);
+  };
+  return (
+    <Field label={p.label} error={error || undefined}>
+      {(ids) => <input type="file" {...ids} accept={p.accept} onChange={(e) => void read(e)} />}
+    </Field>
   );
 }

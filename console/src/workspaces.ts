@@ -1,5 +1,6 @@
 // The control plane, as Amazon's clients call it.
 import { json, type Refusal, send } from "./api";
+import { toBase64 } from "./text";
 
 export interface Workspace {
   workspaceId: string;
@@ -50,3 +51,49 @@ export function clientToken(): string {
 
 /** isAbsent says whether err means that the server has no control plane. */
 export const isAbsent = (err: unknown): boolean => (err as Refusal)?.status === 404;
+
+interface RuleFile {
+  name: string;
+  status: { statusCode: string; statusReason?: string };
+  createdAt: number;
+  modifiedAt: number;
+}
+
+const rulesOf = (id: string): string => one(id) + "/rulegroupsnamespaces";
+
+export async function listRules(id: string, signal?: AbortSignal): Promise<RuleFile[]> {
+  const all: RuleFile[] = [];
+  let next: string | undefined;
+  do {
+    const page = await json<{ ruleGroupsNamespaces: RuleFile[]; nextToken?: string }>(rulesOf(id), { params: { maxResults: "100", nextToken: next }, signal });
+    all.push(...page.ruleGroupsNamespaces);
+    next = page.nextToken;
+  } while (next);
+  return all;
+}
+
+export const describeRules = async (id: string, name: string): Promise<{ data: string }> =>
+  (await json<{ ruleGroupsNamespace: { data: string } }>(`${rulesOf(id)}/${encodeURIComponent(name)}`)).ruleGroupsNamespace;
+
+export const putRules = (id: string, name: string, text: string, known: boolean): Promise<void> =>
+  known
+    ? send("PUT", `${rulesOf(id)}/${encodeURIComponent(name)}`, { data: toBase64(text), clientToken: clientToken() })
+    : send("POST", rulesOf(id), { name, data: toBase64(text), clientToken: clientToken() });
+
+export const deleteRules = (id: string, name: string): Promise<void> =>
+  json(`${rulesOf(id)}/${encodeURIComponent(name)}`, { method: "DELETE", params: { clientToken: clientToken() } });
+
+const definitionOf = (id: string): string => one(id) + "/alertmanager/definition";
+
+export const describeDefinition = async (id: string, signal?: AbortSignal): Promise<{ data: string }> =>
+  (await json<{ alertManagerDefinition: { data: string } }>(definitionOf(id), { signal })).alertManagerDefinition;
+
+export const putDefinition = (id: string, text: string, known: boolean): Promise<void> =>
+  send(known ? "PUT" : "POST", definitionOf(id), { data: toBase64(text), clientToken: clientToken() });
+
+export const deleteDefinition = (id: string): Promise<void> => json(definitionOf(id), { method: "DELETE", params: { clientToken: clientToken() } });
+
+export const configuration = async <T>(id: string, signal?: AbortSignal): Promise<T> =>
+  (await json<{ workspaceConfiguration: T }>(one(id) + "/configuration", { signal })).workspaceConfiguration;
+
+export const configure = (id: string, change: Record<string, unknown>): Promise<void> => send("PATCH", one(id) + "/configuration", { ...change, clientToken: clientToken() });

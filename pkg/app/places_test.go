@@ -104,3 +104,55 @@ func TestPlaceOwnsWhatTheRingSendsHere(t *testing.T) {
 		})
 	}
 }
+
+func TestAHeartbeatIsKnownAndMovesNoSeries(t *testing.T) {
+	store, closer := consul.NewInMemoryClient(ring.GetCodec(), log.NewNopLogger(), nil)
+	t.Cleanup(func() { closer.Close() })
+	g := ring.NewRandomTokenGeneratorWithSeed(1)
+	tokens, registered := g.GenerateTokens(8, nil), time.Now()
+	beat := func(at time.Time) {
+		t.Helper()
+		err := store.CAS(t.Context(), "ring", func(any) (any, bool, error) {
+			d := ring.NewDesc()
+			d.AddIngester("i-0", "10.0.0.1", "", tokens, ring.ACTIVE, registered, false, time.Time{}, nil)
+			i := d.Ingesters["i-0"]
+			i.Timestamp = at.Unix()
+			d.Ingesters["i-0"] = i
+			return d, true, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	beat(registered)
+	var c ring.Config
+	c.KVStore.Mock = store
+	c.HeartbeatTimeout, c.ReplicationFactor, c.SubringCacheDisabled = time.Hour, 1, true
+	r, err := ring.New(c, "test", "ring", log.NewNopLogger(), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := services.StartAndAwaitRunning(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = services.StopAndAwaitTerminated(context.Background(), r) })
+	in := newRegistered(r)
+	if !in.learn() || in.known["i-0"].Timestamp != registered.Unix() {
+		t.Fatalf("the first look: %+v", in.known)
+	}
+	later := registered.Add(10 * time.Minute)
+	beat(later)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(30 * time.Second); ; <-tick.C {
+		if in.learn() {
+			t.Fatal("a heartbeat is taken for a change of who owns what")
+		}
+		if in.known["i-0"].Timestamp == later.Unix() {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the heartbeat is still that of %d, want %d", in.known["i-0"].Timestamp, later.Unix())
+		}
+	}
+}

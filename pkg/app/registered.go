@@ -30,15 +30,14 @@ func (m *registered) learn() (changed bool) {
 	}
 	for id, old := range m.known {
 		d, err := m.ring.GetInstance(id)
-		switch {
-		case err != nil:
+		if err != nil {
 			delete(m.known, id)
 			changed = true
-		case d.Addr != old.Addr || d.Zone != old.Zone || d.ReadOnly != old.ReadOnly ||
-			d.RegisteredTimestamp != old.RegisteredTimestamp || !slices.Equal(d.Tokens, old.Tokens):
-			m.known[id] = d
-			changed = true
+			continue
 		}
+		m.known[id] = d // also its heartbeat, by which others tell whether it is healthy
+		changed = changed || d.Addr != old.Addr || d.Zone != old.Zone || d.ReadOnly != old.ReadOnly ||
+			d.RegisteredTimestamp != old.RegisteredTimestamp || !slices.Equal(d.Tokens, old.Tokens)
 	}
 	return changed
 }

@@ -2,7 +2,7 @@ import { useState } from "preact/hooks";
 import { signIn } from "../api";
 import { Field, Form, Notice, Tabs, Text } from "../ui";
 
-export function Login(p: { done: () => void; expired: boolean }) {
+export function Login(p: { done: () => void; refused: string }) {
   const [kind, setKind] = useState("key");
   const [id, setID] = useState("");
   const [secret, setSecret] = useState("");
@@ -21,7 +21,11 @@ export function Login(p: { done: () => void; expired: boolean }) {
         <img src="/console/icon.svg" alt="" width="40" height="40" />
         <h1>Sign in to Amphora</h1>
       </div>
-      {p.expired && <Notice kind="warn">The server does not know these credentials any more. Sign in again.</Notice>}
+      {p.refused && (
+        <Notice kind="warn" title="The server does not take these credentials any more. Sign in again.">
+          {p.refused}
+        </Notice>
+      )}
       <Tabs
         label="How to sign in"
         value={kind}

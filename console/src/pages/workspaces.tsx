@@ -110,7 +110,7 @@ function Tenant() {
   return (
     <Card title="Open a tenant">
       <Form small label="Open" disabled={!id.trim()} submit={() => go(href({ kind: "tenant", id: id.trim() }, "explore"))}>
-        <Text label="Tenant ID" value={id} set={setID} class="code" hint="A tenant that clients name in X-Scope-OrgID, and that is no workspace." />
+        <Text label="Tenant ID" value={id} set={setID} class="code" hint="What clients name in X-Scope-OrgID. The data of a workspace is that of the tenant with its id." />
       </Form>
     </Card>
   );
