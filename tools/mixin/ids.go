@@ -91,6 +91,8 @@ func readIDs() []refusal {
 		{"max-chunks-per-query", "A query needs more chunks than `max_fetched_chunks_per_query`. Ask for fewer series or a shorter time; `/prometheus/api/v1/analyze` shows what it needs."},
 		{"max-chunks-bytes-per-query", "The chunks of a query have more bytes than `max_fetched_chunk_bytes_per_query`. Ask for fewer series or a shorter time."},
 		{"max-series-per-query", "A query selects more series than `max_fetched_series_per_query`. Select fewer, or record what is asked often by a rule."},
+		{"max-estimated-memory-consumption-per-query", "A query would need more memory than the tenant's limit of a query lets it. Ask for fewer series or a shorter time."},
+		{"query-evicted", "The process ran short of memory and ended this query, which held the most. Ask for less at once, or see [AmphoraMemoryPressure](#amphoramemorypressure)."},
 		{"max-query-length", "A part of a query is over a longer time than `max_partial_query_length`."},
 		{"max-total-query-length", "A query is over a longer time than `max_total_query_length`."},
 		{"max-query-expression-size-bytes", "The text of a query is longer than `max_query_expression_size_bytes`. Somebody generates it: lists of values belong into a label, or a rule."},
