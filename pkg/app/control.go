@@ -44,10 +44,17 @@ func (a *App) control() (*control.Control, error) {
 			RulesKey: ruler.DocumentKey, RulesName: ruler.NamespaceOf, CheckRules: check,
 			DefinitionKey: definitionKey, CheckDefinition: a.checkDefinition, CheckLimits: limits.Check,
 			RulesChanged: announce, CheckScrape: a.checkScrape, ScrapersChanged: changed,
-			Purge: func(ctx context.Context, id tenant.ID) error { return purge(ctx, b, id) },
+			Purge:       func(ctx context.Context, id tenant.ID) error { return purge(ctx, b, id) },
+			CheckPolicy: checkPolicy,
 		})
 		return c, a.serve("control", c)
 	})
+}
+
+// checkPolicy says whether the gateway will be able to read a resource policy.
+func checkPolicy(document []byte) error {
+	_, err := iam.ParsePolicy(iam.ResourcePolicy, document)
+	return err
 }
 
 // workspaces knows who owns a workspace, also in a process that does not serve the control plane. It is

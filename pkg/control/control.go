@@ -36,6 +36,8 @@ type Deps struct {
 	DefinitionKey func(id tenant.ID) string
 	// CheckDefinition says what is wrong with an alert manager definition. Errors: Invalid.
 	CheckDefinition func(id tenant.ID, data []byte) error
+	// CheckPolicy says what is wrong with the resource policy of a workspace; nil: nobody does.
+	CheckPolicy func(document []byte) error
 	// CheckLimits says what is wrong with a runtime file that comes from the place name.
 	CheckLimits func(name string, data []byte) error
 	// CheckScrape says what is wrong with the configuration of a scraper. Errors: Invalid.

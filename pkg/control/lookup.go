@@ -88,17 +88,35 @@ func NewDirectory(documents *docstore.Store) *Directory {
 // Lookup returns the account, the tags and the state of a workspace. A deleted one is not active.
 // Errors: NotFound, Unavailable.
 func (d *Directory) Lookup(ctx context.Context, id string) (owner string, tags map[string]string, state string, err error) {
-	w, ok := d.seen.get(id, d.now())
-	if !ok {
-		w = &workspace{}
-		v, err := read(ctx, d.documents, workspaceKey(id), w)
-		if err != nil && errs.KindOf(err) != errs.Invalid { // an id that cannot be a key names nothing
-			return "", nil, "", err
-		}
-		if v == "" { // that one is made must be seen at once
-			return "", nil, "", errs.New(errs.NotFound, "workspace %s is not registered", id)
-		}
-		d.seen.put(id, w, d.now())
+	w, err := d.find(ctx, id)
+	if err != nil {
+		return "", nil, "", err
 	}
 	return w.Account, maps.Clone(w.Tags), w.State, nil
+}
+
+// Policy returns the resource policy of a workspace; empty: it has none. Errors: NotFound, Unavailable.
+func (d *Directory) Policy(ctx context.Context, id string) (document string, err error) {
+	w, err := d.find(ctx, id)
+	if err != nil || w.Policy == nil {
+		return "", err
+	}
+	return w.Policy.Document, nil
+}
+
+// find returns a workspace, which is not to be changed.
+func (d *Directory) find(ctx context.Context, id string) (*workspace, error) {
+	if w, ok := d.seen.get(id, d.now()); ok {
+		return w, nil
+	}
+	w := &workspace{}
+	v, err := read(ctx, d.documents, workspaceKey(id), w)
+	if err != nil && errs.KindOf(err) != errs.Invalid { // an id that cannot be a key names nothing
+		return nil, err
+	}
+	if v == "" { // that one is made must be seen at once
+		return nil, errs.New(errs.NotFound, "workspace %s is not registered", id)
+	}
+	d.seen.put(id, w, d.now())
+	return w, nil
 }

@@ -171,6 +171,11 @@ func putPolicy(c *Control, x *call) (reply, error) {
 	case json.Unmarshal([]byte(in.Document), &shape) != nil || shape["Statement"] == nil:
 		return reply{}, invalid("policyDocument", "policyDocument is no JSON object with a Statement")
 	}
+	if check := c.deps.CheckPolicy; check != nil {
+		if err := check([]byte(in.Document)); err != nil {
+			return reply{}, invalid("policyDocument", err.Error())
+		}
+	}
 	id := x.segment(1)
 	raw, err := c.change(x, "PutResourcePolicy", in.Token, hashOf(id, in.Document, in.Revision), func(w *workspace) (any, error) {
 		if err := w.checkRevision(in.Revision); err != nil {

@@ -92,7 +92,7 @@ func (g *Gateway) watched(w http.ResponseWriter, r *http.Request, c *call, next 
 	out := &recorder{ResponseWriter: w}
 	next = g.keepBody(c, next)
 	defer func() {
-		rec := g.record(r, c)
+		rec := g.record(r, c, c.target.route.Action)
 		rec.RequestParameters = parameters(r, c, c.kept)
 		if out.status >= http.StatusBadRequest {
 			rec.ErrorCode, rec.ErrorMessage = problem(out)
@@ -118,7 +118,7 @@ func (g *Gateway) keepBody(c *call, next http.Handler) http.Handler {
 
 // refused records a call that was not passed on.
 func (g *Gateway) refused(r *http.Request, c *call, no *refusal) {
-	rec := g.record(r, c)
+	rec := g.record(r, c, c.target.route.Action)
 	rec.RequestParameters = parameters(r, c, nil)
 	rec.ErrorCode, rec.ErrorMessage = strings.TrimSuffix(no.code, "Exception"), no.text
 	g.keep(rec)
@@ -130,20 +130,20 @@ func (g *Gateway) keep(rec *audit.Record) {
 	}
 }
 
-// record is what is known of a call before it is served.
-func (g *Gateway) record(r *http.Request, c *call) *audit.Record {
-	service, name, _ := strings.Cut(c.target.route.Action, ":")
+// record is what is known of a call of an action before it is served.
+func (g *Gateway) record(r *http.Request, c *call, action string) *audit.Record {
+	service, name, _ := strings.Cut(action, ":")
 	p := c.principal
 	rec := &audit.Record{
 		EventVersion: eventVersion, EventTime: g.now().UTC().Truncate(1e9), EventSource: service + ".amazonaws.com", EventName: name,
 		AWSRegion: g.cfg.Regions[0], SourceIPAddress: c.client.address, UserAgent: r.UserAgent(), RequestID: c.id, EventID: newRequestID(),
 		ReadOnly:  strings.HasPrefix(name, "Describe") || strings.HasPrefix(name, "List") || strings.HasPrefix(name, "Get") || strings.HasPrefix(name, "Read"),
-		EventType: "AwsApiCall", ManagementEvent: !isData(c.target.route.Action), EventCategory: "Management", RecipientAccountID: p.Account,
+		EventType: "AwsApiCall", ManagementEvent: !isData(action), EventCategory: "Management", RecipientAccountID: p.Account,
 		UserIdentity: audit.Identity{Type: p.Type, PrincipalID: p.ID, ARN: p.ARN, AccountID: p.Account, AccessKeyID: p.AccessKey},
 	}
 	if service == "amphora" {
 		rec.EventSource = service
-		if c.target.route.Action == "amphora:Admin" && r.Method == http.MethodGet {
+		if action == "amphora:Admin" && r.Method == http.MethodGet {
 			rec.ReadOnly = true
 		}
 	}

@@ -173,8 +173,13 @@ func (h *heldBody) free() {
 	}
 }
 
-// holdStep is how much of a body is charged for at once when its length is not known.
-const holdStep = 64 << 10
+const (
+	// holdStep is how much of a body is charged for at once when its length is not known.
+	holdStep = 64 << 10
+	// holdAtOnce is how much room a body gets because its header says that it is so long. More there is
+	// only for what has arrived: until the body is here nobody knows whether its sender knows the secret.
+	holdAtOnce = 1 << 20
+)
 
 // hold reads the whole body, of most bytes at most. Errors: BodyTooLarge, Unavailable when memory is short, Invalid.
 func (g *Gateway) hold(w http.ResponseWriter, r *http.Request, most int64) (*heldBody, error) {
@@ -185,19 +190,21 @@ func (g *Gateway) hold(w http.ResponseWriter, r *http.Request, most int64) (*hel
 	if r.ContentLength > most {
 		return h, errs.New(errs.BodyTooLarge, "request body is larger than %d bytes", most)
 	}
-	if r.ContentLength > 0 {
-		if err := h.loan.Use(r.ContentLength); err != nil {
+	charged := min(max(r.ContentLength, 0), holdAtOnce)
+	if charged > 0 {
+		if err := h.loan.Use(charged); err != nil {
 			return h, errs.Wrap(errs.Unavailable, err)
 		}
-		h.buf.Grow(int(r.ContentLength) + bytes.MinRead)
+		h.buf.Grow(int(charged) + bytes.MinRead)
 	}
 	body := http.MaxBytesReader(w, r.Body, most)
 	for {
-		n, err := io.CopyN(&h.buf, body, holdStep)
-		if r.ContentLength < 0 {
-			if short := h.loan.Use(n); short != nil {
+		_, err := io.CopyN(&h.buf, body, holdStep)
+		if more := int64(h.buf.Len()) - charged; more > 0 {
+			if short := h.loan.Use(more); short != nil {
 				return h, errs.Wrap(errs.Unavailable, short)
 			}
+			charged += more
 		}
 		switch tooBig, isTooBig := errors.AsType[*http.MaxBytesError](err); {
 		case errors.Is(err, io.EOF):

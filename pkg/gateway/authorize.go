@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -13,8 +12,11 @@ import (
 )
 
 // authorize settles for which tenants the request acts and whether the caller may.
-func (g *Gateway) authorize(r *http.Request, c *call) error {
+func (g *Gateway) authorize(w http.ResponseWriter, r *http.Request, c *call) error {
 	p, rt := c.principal, c.target.route
+	if err := g.readTags(w, r, c); err != nil {
+		return err
+	}
 	if c.target.workspace == "" && rt.Tenants > 0 {
 		return g.authorizeTenants(r, c)
 	}
@@ -36,15 +38,15 @@ func (g *Gateway) authorize(r *http.Request, c *call) error {
 
 // authorizeTenants decides about tenants named in the header. Selectors must be the same for all.
 func (g *Gateway) authorizeTenants(r *http.Request, c *call) error {
-	header := r.Header.Get("X-Scope-OrgID")
+	header := r.Header.Get(tenantHeader)
 	if g.deps.NoTenancy != "" {
 		header = g.deps.NoTenancy
 	}
 	if header == "" {
 		header = c.principal.Workspace
 	}
-	if header == "" {
-		return nil // who serves the route says that there is no tenant
+	if header == "" { // nobody behind may take it for a tenant of its own choice
+		return refuse(http.StatusUnauthorized, codeUnknown, "no org id")
 	}
 	ids, err := tenant.ParseMany(header)
 	if err != nil {
@@ -64,10 +66,18 @@ func (g *Gateway) authorizeTenants(r *http.Request, c *call) error {
 	return nil
 }
 
-// authorizeProcess decides about what belongs to no tenant: rows of the control plane, whose
-// handlers know the resource better, and pages of the process, which are the operator's.
+// authorizeProcess decides about what belongs to no tenant: rows of the control plane without a
+// workspace in their path, and pages of the process, which are the operator's.
 func (g *Gateway) authorizeProcess(r *http.Request, c *call) error {
 	p := c.principal
+	if ws, path := taggedWorkspace(c.target.values.of("resourceArn")); ws != "" && c.target.flavour == operation {
+		if p.Workspace != "" && p.Workspace != ws {
+			return g.denied(r, c, g.workspaceARN(p.Account, ws), iam.Decision{})
+		}
+		c.resource = path
+		_, err := g.authorizeWorkspace(r, c, ws, true)
+		return err
+	}
 	if p.Workspace != "" {
 		return g.denied(r, c, g.prefix(p.Account)+"/*", iam.Decision{})
 	}
@@ -90,57 +100,120 @@ func (g *Gateway) authorizeProcess(r *http.Request, c *call) error {
 	return nil
 }
 
-// authorizeWorkspace decides about one workspace. What does not exist is told only to who may use it.
+// taggedWorkspace reads the ARN of a workspace, or of something in one: its id, and the part of the ARN
+// that names the resource. What else the ARN says is for who serves the call to check: the policies are
+// asked about the resource as it is called here, so that another way to write it gets around none.
+func taggedWorkspace(arn string) (workspace, path string) {
+	parts := strings.SplitN(arn, ":", 6)
+	if len(parts) != 6 || parts[0] != "arn" || parts[2] != "aps" {
+		return "", ""
+	}
+	kind, rest, _ := strings.Cut(parts[5], "/")
+	id, _, nested := strings.Cut(rest, "/")
+	switch kind {
+	case "workspace":
+		if nested {
+			return "", ""
+		}
+	case "rulegroupsnamespace", "anomalydetector":
+	default:
+		return "", ""
+	}
+	return id, parts[5]
+}
+
+// resources are the parts of ARNs after the account that a call is about. All must be allowed.
+func (c *call) resources(id string) []string {
+	if c.resource != "" {
+		return []string{c.resource}
+	}
+	if c.target.flavour == operation {
+		if name := c.target.values.of("name"); name != "" {
+			return []string{"rulegroupsnamespace/" + id + "/" + name}
+		}
+		if ad := c.target.values.of("anomalyDetectorId"); ad != "" {
+			return []string{"anomalydetector/" + id + "/" + ad, "workspace/" + id}
+		}
+	}
+	return []string{"workspace/" + id}
+}
+
+// authorizeWorkspace decides about one workspace. Whether it exists is told only to who may use it.
 func (g *Gateway) authorizeWorkspace(r *http.Request, c *call, id string, mustExist bool) (iam.Decision, error) {
-	account, tags, missing, err := g.lookup(r.Context(), id, c.principal, mustExist)
+	found, err := g.lookup(r.Context(), id, c, mustExist)
 	if err != nil {
 		return iam.Decision{}, err
 	}
-	resource := g.workspaceARN(account, id)
-	if name := c.target.values.of("name"); name != "" && c.target.flavour == operation {
-		resource = g.prefix(account) + "rulegroupsnamespace/" + id + "/" + name
-	} else if ad := c.target.values.of("anomalyDetectorId"); ad != "" && c.target.flavour == operation {
-		resource = g.prefix(account) + "anomalydetector/" + id + "/" + ad
+	d, err := g.evaluate(r, c, id, found)
+	if err != nil && found.account != c.principal.Account {
+		// What is another account's looks as if it did not exist.
+		d, err = g.evaluate(r, c, id, whose{account: c.principal.Account, missing: true})
+		if err == nil && (g.deps.Workspaces == nil || !mustExist) {
+			return d, g.denied(r, c, g.workspaceARN(c.principal.Account, id), iam.Decision{})
+		}
+		found.missing = true
 	}
-	req := g.request(r, c, resource, account)
-	req.Keys.(*keys).resourceTags = tags
-	d := iam.Evaluate(req)
 	switch {
-	case !d.Allowed:
-		return d, g.denied(r, c, resource, d)
-	case missing:
+	case err != nil:
+		return d, err
+	case found.missing && c.target.flavour != operation: // who serves operations says it itself
 		return d, refuse(http.StatusNotFound, "ResourceNotFoundException", "Workspace not found")
-	case len(d.Selectors) > 0 && c.target.flavour != operation && !c.target.route.Selectable:
-		return d, refuse(http.StatusForbidden, codeDenied, "%s cannot be held to the series that the caller may read", c.target.route.Action)
 	case len(d.Selectors) > 0 && c.target.flavour == operation:
-		return d, g.denied(r, c, resource, iam.Decision{})
+		return d, g.denied(r, c, g.workspaceARN(c.principal.Account, id), iam.Decision{})
+	case len(d.Selectors) > 0 && !c.target.route.Selectable:
+		return d, refuse(http.StatusForbidden, codeDenied, "%s cannot be held to the series that the caller may read", c.target.route.Action)
 	}
 	c.setSelectors(id, d.Selectors)
+	return d, nil
+}
+
+// evaluate asks the policies about all resources of a call.
+func (g *Gateway) evaluate(r *http.Request, c *call, id string, w whose) (d iam.Decision, err error) {
+	for _, path := range c.resources(id) {
+		resource := g.prefix(w.account) + path
+		req := g.request(r, c, resource, w.account)
+		req.Keys.(*keys).resourceTags = w.tags
+		req.Policy = w.policy
+		if d = iam.Evaluate(req); !d.Allowed {
+			return d, g.denied(r, c, resource, d)
+		}
+	}
 	return d, nil
 }
 
 // workspaceActive is the state of a workspace that may be used.
 const workspaceActive = "ACTIVE"
 
+// whose is what is known of a workspace.
+type whose struct {
+	account string
+	tags    map[string]string
+	policy  *iam.Policy // nil: none that counts for the call
+	missing bool
+}
+
 // lookup asks who owns a workspace. One that nobody registered is the operator's; under /workspaces/
 // it must be registered, if there is a registry, and is taken for one of the caller's until the
 // caller has been found to be allowed to use it.
-func (g *Gateway) lookup(ctx context.Context, id string, p *iam.Principal, mustExist bool) (account string, tags map[string]string, missing bool, err error) {
+func (g *Gateway) lookup(ctx context.Context, id string, c *call, mustExist bool) (whose, error) {
 	if g.deps.Workspaces == nil {
-		return g.cfg.OperatorAccount, nil, false, nil
+		return whose{account: g.cfg.OperatorAccount}, nil
 	}
 	account, tags, state, err := g.deps.Workspaces.Lookup(ctx, id)
 	switch {
 	case errs.KindOf(err) == errs.NotFound && err != nil:
 		if mustExist {
-			return p.Account, nil, true, nil
+			return whose{account: c.principal.Account, missing: true}, nil
 		}
-		return g.cfg.OperatorAccount, nil, false, nil
+		return whose{account: g.cfg.OperatorAccount}, nil
 	case err != nil:
-		return "", nil, false, errs.Wrap(errs.Unavailable, err)
+		return whose{}, errs.Wrap(errs.Unavailable, err)
 	}
-	gone := mustExist && state != workspaceActive
-	return account, tags, gone, nil
+	w := whose{account: account, tags: tags, missing: mustExist && state != workspaceActive}
+	if resourcePolicyActions[c.target.route.Action] {
+		w.policy, err = g.policies.of(ctx, g.deps.Workspaces, id)
+	}
+	return w, err
 }
 
 func (g *Gateway) prefix(account string) string {
@@ -154,7 +227,7 @@ func (g *Gateway) workspaceARN(account, id string) string {
 func (g *Gateway) request(r *http.Request, c *call, resource, account string) *iam.Request {
 	return &iam.Request{
 		Principal: c.principal, Action: c.target.route.Action, Resource: resource, Account: account,
-		Keys: &keys{g: g, r: r, c: c},
+		Keys: &keys{g: g, r: r, c: c, requestTags: c.requestTags, tagKeys: c.tagKeys},
 	}
 }
 
@@ -183,8 +256,8 @@ type keys struct {
 	r            *http.Request
 	c            *call
 	resourceTags map[string]string
-	// requestTags are those a call would set.
-	requestTags map[string]string
+	requestTags  map[string]string // that a call would set
+	tagKeys      []string          // that it would set or take away, in order
 }
 
 // Values implements iam.Keys.
@@ -201,12 +274,7 @@ func (k *keys) Values(key string) ([]string, bool) {
 	p, now := k.c.principal, k.g.now().UTC()
 	switch key {
 	case "aws:tagkeys":
-		var names []string
-		for n := range k.requestTags {
-			names = append(names, n)
-		}
-		slices.Sort(names)
-		return names, len(names) > 0
+		return k.tagKeys, len(k.tagKeys) > 0
 	case "aws:sourceip":
 		return one(k.c.client.address)
 	case "aws:securetransport":

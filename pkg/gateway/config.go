@@ -17,14 +17,15 @@ type Config struct {
 	OperatorAccount string
 	Hosts           []string
 	TrustedProxies  []string
+	ForwardedHeader string
 	ClockSkew       time.Duration
 	Explain         bool
 	UnsignedPayload bool
 	OtherSchemes    bool
 
 	// Calls of one account a second, by what they are about; 0: no limit.
-	WriteRate, ReadRate, WorkspaceRate, AlertmanagerRate float64
-	FailedLogins                                         float64 // a minute
+	WriteRate, ReadRate, WorkspaceRate, AlertmanagerRate, TokenRate, ProcessRate float64
+	FailedLogins                                                                 float64 // a minute
 }
 
 // Declare implements config.Declarer.
@@ -34,13 +35,16 @@ func (c *Config) Declare(s *config.Set) {
 	s.Strings(&c.Services, "services", []string{"aps"}, "Service names for which requests may be signed.").Expert()
 	s.String(&c.OperatorAccount, "operator-account", "000000000000", "Account that may use the routes of the process itself, and that owns tenants nobody registered.")
 	s.Strings(&c.Hosts, "external-hosts", nil, "Names, with port if it is not the usual one, by which clients call this server when a proxy in front changes the Host header: signatures are checked with these, too.").Expert()
-	s.Strings(&c.TrustedProxies, "trusted-proxies", nil, "Networks, as 10.0.0.0/8, of proxies whose X-Forwarded-For, X-Forwarded-Proto and Forwarded headers are believed.").Expert()
+	s.Strings(&c.TrustedProxies, "trusted-proxies", nil, "Networks, as 10.0.0.0/8, of proxies that are believed when they say for whom they ask.").Expert()
+	s.String(&c.ForwardedHeader, "forwarded-header", forwardedFor, "Header in which trusted proxies say for whom they ask: x-forwarded-for, which X-Forwarded-Proto belongs to, or forwarded. They must set it themselves: what they pass on from clients would be believed.").Expert()
 	s.Duration(&c.ClockSkew, "clock-skew", 15*time.Minute, "How far the clock of who signs a request may be off.").Expert()
 	s.Bool(&c.Explain, "explain-signatures", false, "Answer a wrong signature with the canonical request that was expected, which helps who writes a client.").Expert()
 	s.Bool(&c.UnsignedPayload, "unsigned-payload", false, "Accept requests over TLS whose signature leaves the body out.").Expert()
 	s.Bool(&c.OtherSchemes, "workspaces-accept-other-schemes", false, "Accept HTTP Basic and tokens under /workspaces/, too, where Amazon's service takes signatures only.")
 	s.Float(&c.WorkspaceRate, "workspace-api-rate", 10, "Calls a second of an account to the configuration of workspaces. 0: no limit.").Expert()
 	s.Float(&c.AlertmanagerRate, "alertmanager-api-rate", 100, "Calls a second of an account to alertmanagers. 0: no limit.").Expert()
+	s.Float(&c.TokenRate, "sts-api-rate", 100, "Calls a second of an account to the security token service. 0: no limit.").Expert()
+	s.Float(&c.ProcessRate, "process-api-rate", 100, "Calls a second of an account to pages and administration of the process. 0: no limit.").Expert()
 	s.Float(&c.ReadRate, "read-api-rate", 0, "Reads a second of an account, beside the limits of tenants. 0: no limit.").Expert()
 	s.Float(&c.WriteRate, "write-api-rate", 0, "Pushes a second of an account, beside the limits of tenants. 0: no limit.").Expert()
 	s.Float(&c.FailedLogins, "failed-logins-per-minute", 60, "Wrong credentials a minute after which an address is refused for the id that it tries; ten times as many refuse it altogether. 0: no limit.").Expert()
@@ -53,6 +57,9 @@ func (c *Config) Validate() error {
 	}
 	if !regexp.MustCompile(`^[0-9]{12}$`).MatchString(c.OperatorAccount) {
 		return config.Wrong("operator_account", "is %q, which is not 12 digits", c.OperatorAccount)
+	}
+	if c.ForwardedHeader != forwardedFor && c.ForwardedHeader != forwardedOne {
+		return config.Wrong("forwarded_header", "is %q, not %s or %s", c.ForwardedHeader, forwardedFor, forwardedOne)
 	}
 	for _, n := range c.TrustedProxies {
 		if _, err := netip.ParsePrefix(n); err != nil && !strings.Contains(n, "/") {

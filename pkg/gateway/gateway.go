@@ -8,6 +8,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -18,12 +19,15 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/identity"
 	"github.com/amphora-metrics/amphora/pkg/memory"
 	"github.com/amphora-metrics/amphora/pkg/sigv4"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
 )
 
 // Workspaces knows who owns a workspace.
 type Workspaces interface {
 	// Lookup returns the account, the tags and the state of a workspace. Errors: NotFound, Unavailable.
 	Lookup(ctx context.Context, workspace string) (account string, tags map[string]string, state string, err error)
+	// Policy returns the resource policy of a workspace; empty: it has none. Errors: Unavailable.
+	Policy(ctx context.Context, workspace string) (document string, err error)
 }
 
 // Deps is what a gateway stands on.
@@ -63,6 +67,7 @@ type Gateway struct {
 	proxies     networks
 	quotas      *quotas
 	guesses     *guesses
+	policies    *policies
 }
 
 // settings is Config with what belongs to it.
@@ -92,7 +97,7 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	return &Gateway{
 		cfg: settings{cfg, deps.Prefix}, deps: deps, log: deps.Log, now: deps.Now, table: newTable(deps.Routes),
 		verifier: sigv4.New(signatures), stsVerifier: sigv4.New(sts), metrics: newMetrics(deps.Reg), proxies: proxies,
-		quotas: newQuotas(&cfg), guesses: newGuesses(cfg.FailedLogins),
+		quotas: newQuotas(&cfg), guesses: newGuesses(cfg.FailedLogins), policies: newPolicies(),
 	}, nil
 }
 
@@ -106,10 +111,15 @@ type call struct {
 
 	principal *iam.Principal
 	tenants   []string
+	// resource is the part of an ARN that the call is about, if its path names none.
+	resource    string
+	requestTags map[string]string // that it would set
+	tagKeys     []string          // that it would set or take away, in order
 	// selectors hold reads of tenants to series; see iam.Decision.
 	selectors map[string][][]string
-	held      *heldBody // nil: the body streams
-	kept      []byte    // the beginning of the body, for the record
+	held      *heldBody  // nil: the body streams
+	kept      []byte     // the beginning of the body, for the record
+	form      url.Values // of a call of the security token service
 }
 
 // Before returns the door before next, which serves what passes.
@@ -120,7 +130,8 @@ func (g *Gateway) Before(next http.Handler) http.Handler {
 // serve is the walk of a request.
 func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, next http.Handler) {
 	r.Header.Del(iam.CallerHeader)
-	c := &call{id: newRequestID(), signed: sigv4.FromHTTP(r), client: g.proxies.origin(r)}
+	r.Header.Del(tenant.PolicyHeader)
+	c := &call{id: newRequestID(), signed: sigv4.FromHTTP(r), client: g.proxies.origin(r, g.cfg.ForwardedHeader)}
 	path, _, _ := strings.Cut(c.signed.URI, "?")
 	c.target = g.classify(r.Method, path)
 	if c.target.route != nil {
@@ -143,8 +154,8 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, next http.Handle
 		return
 	}
 	if err := g.admit(w, r, c); err != nil {
-		if g.audited(c) {
-			g.refused(r, c, asRefusal(err))
+		if no := asRefusal(err); g.audited(c) && no.code != codeThrottled {
+			g.refused(r, c, no)
 		}
 		g.fail(w, r, c, err)
 		return
@@ -165,8 +176,10 @@ func (g *Gateway) admit(w http.ResponseWriter, r *http.Request, c *call) error {
 	if c.target.route == nil {
 		return refuse(http.StatusNotFound, "UnknownOperationException", "there is nothing at %s", r.URL.Path)
 	}
-	if err := g.authorize(r, c); err != nil || !g.cfg.Enabled {
-		return err
+	if g.cfg.Enabled { // before rights, because a call that is denied costs a record, too
+		if err := g.quotas.take(c.principal.Account, c.target.route.Action, g.now()); err != nil {
+			return err
+		}
 	}
-	return g.quotas.take(c.principal.Account, c.target.route.Action, g.now())
+	return g.authorize(w, r, c)
 }

@@ -70,6 +70,17 @@ type told struct {
 
 func open(t *testing.T, change func(*Config, *Deps), identities ...string) *door {
 	t.Helper()
+	return openBefore(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		caller, _ := iam.CallerOf(r.Header)
+		_ = json.NewEncoder(w).Encode(told{r.Method, r.URL.EscapedPath(), r.URL.RawQuery, r.Header.Get("X-Scope-OrgID"),
+			strings.Join(r.Header.Values(tenant.PolicyHeader), " "), string(body), r.Header.Get("Authorization"), caller.ARN})
+	}), change, identities...)
+}
+
+// openBefore is a gateway before another handler.
+func openBefore(t *testing.T, next http.Handler, change func(*Config, *Deps), identities ...string) *door {
+	t.Helper()
 	text := accounts
 	for _, other := range identities {
 		text = other
@@ -95,12 +106,7 @@ func open(t *testing.T, change func(*Config, *Deps), identities ...string) *door
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &door{t: t, Handler: g.Before(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body)
-		caller, _ := iam.CallerOf(r.Header)
-		_ = json.NewEncoder(w).Encode(told{r.Method, r.URL.EscapedPath(), r.URL.RawQuery, r.Header.Get("X-Scope-OrgID"),
-			strings.Join(r.Header.Values(tenant.PolicyHeader), " "), string(body), r.Header.Get("Authorization"), caller.ARN})
-	}))}
+	return &door{t: t, Handler: g.Before(next)}
 }
 
 // credentials of the users above.
@@ -310,17 +316,20 @@ func TestForwardedAddressesAreBelievedFromProxiesOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
-		peer string
-		h    http.Header
-		want origin
+		peer, header string
+		h            http.Header
+		want         origin
 	}{
-		{"1.2.3.4:5", http.Header{"X-Forwarded-For": {"9.9.9.9"}, "X-Forwarded-Proto": {"https"}}, origin{"1.2.3.4", false}},
-		{"10.1.1.1:5", http.Header{"X-Forwarded-For": {"8.8.8.8, 9.9.9.9, 10.2.2.2"}, "X-Forwarded-Proto": {"https"}}, origin{"9.9.9.9", true}},
-		{"192.0.2.1:5", http.Header{"Forwarded": {`for="[2001:db8::1]:80";proto=https`}}, origin{"2001:db8::1", true}},
-		{"10.1.1.1:5", http.Header{"X-Forwarded-For": {"rubbish"}}, origin{"10.1.1.1", false}},
+		{"1.2.3.4:5", forwardedFor, http.Header{"X-Forwarded-For": {"9.9.9.9"}, "X-Forwarded-Proto": {"https"}}, origin{"1.2.3.4", false}},
+		{"10.1.1.1:5", forwardedFor, http.Header{"X-Forwarded-For": {"8.8.8.8, 9.9.9.9, 10.2.2.2"}, "X-Forwarded-Proto": {"http, https"}}, origin{"9.9.9.9", true}},
+		{"192.0.2.1:5", forwardedOne, http.Header{"Forwarded": {`for="[2001:db8::1]:80";proto=https`}}, origin{"2001:db8::1", true}},
+		{"10.1.1.1:5", forwardedFor, http.Header{"X-Forwarded-For": {"rubbish"}}, origin{"10.1.1.1", false}},
+		// What a client sent through a proxy that sets the other header.
+		{"10.1.1.1:5", forwardedFor, http.Header{"X-Forwarded-For": {"9.9.9.9"}, "Forwarded": {"for=10.5.5.5;proto=https"}}, origin{"9.9.9.9", false}},
+		{"10.1.1.1:5", forwardedOne, http.Header{"Forwarded": {"for=9.9.9.9"}, "X-Forwarded-For": {"10.5.5.5"}, "X-Forwarded-Proto": {"https"}}, origin{"9.9.9.9", false}},
 	} {
 		r := &http.Request{RemoteAddr: c.peer, Header: c.h}
-		if got := proxies.origin(r); got != c.want {
+		if got := proxies.origin(r, c.header); got != c.want {
 			t.Errorf("%s %v: %+v, want %+v", c.peer, c.h, got, c.want)
 		}
 	}

@@ -20,6 +20,12 @@ type origin struct {
 // networks are those of proxies that are believed.
 type networks []netip.Prefix
 
+// The headers in which proxies say for whom they ask.
+const (
+	forwardedFor = "x-forwarded-for" // with X-Forwarded-Proto
+	forwardedOne = "forwarded"       // RFC 7239
+)
+
 func parseNetworks(texts []string) (networks, error) {
 	var out networks
 	for _, t := range texts {
@@ -46,7 +52,8 @@ func (n networks) contain(a netip.Addr) bool {
 }
 
 // origin walks back from the peer through proxies that are believed.
-func (n networks) origin(r *http.Request) origin {
+// Header is the one that they are known to set: another one is what a client sent through them.
+func (n networks) origin(r *http.Request, header string) origin {
 	o := origin{address: r.RemoteAddr, secure: r.TLS != nil}
 	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
 		o.address = host
@@ -55,7 +62,7 @@ func (n networks) origin(r *http.Request) origin {
 	if err != nil || !n.contain(peer) {
 		return o
 	}
-	hops, proto := forwarded(r.Header)
+	hops, proto := forwarded(r.Header, header)
 	if proto != "" {
 		o.secure = proto == "https"
 	}
@@ -72,11 +79,11 @@ func (n networks) origin(r *http.Request) origin {
 	return o
 }
 
-// forwarded returns the addresses of Forwarded or X-Forwarded-For, the nearest last, and the protocol.
-func forwarded(h http.Header) (hops []string, proto string) {
-	proto = strings.ToLower(h.Get("X-Forwarded-Proto"))
-	if fields := h.Values("Forwarded"); len(fields) > 0 {
-		for element := range strings.SplitSeq(strings.Join(fields, ","), ",") {
+// forwarded returns the addresses that a header names, the nearest last, and the protocol that the nearest
+// proxy was asked by.
+func forwarded(h http.Header, header string) (hops []string, proto string) {
+	if header == forwardedOne {
+		for element := range strings.SplitSeq(strings.Join(h.Values("Forwarded"), ","), ",") {
 			for pair := range strings.SplitSeq(element, ";") {
 				k, v, _ := strings.Cut(strings.TrimSpace(pair), "=")
 				v = strings.Trim(v, `"`)
@@ -89,6 +96,10 @@ func forwarded(h http.Header) (hops []string, proto string) {
 			}
 		}
 		return hops, proto
+	}
+	if said := h.Values("X-Forwarded-Proto"); len(said) > 0 {
+		last := said[len(said)-1]
+		proto = strings.ToLower(strings.TrimSpace(last[strings.LastIndexByte(last, ',')+1:]))
 	}
 	for _, f := range h.Values("X-Forwarded-For") {
 		for a := range strings.SplitSeq(f, ",") {

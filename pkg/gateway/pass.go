@@ -20,7 +20,10 @@ const tenantHeader = "X-Scope-OrgID"
 func (g *Gateway) pass(w http.ResponseWriter, r *http.Request, c *call, next http.Handler) {
 	out := *r
 	out.Header = r.Header.Clone()
-	for _, name := range []string{"Authorization", "X-Amz-Security-Token", "X-Amz-Date", "X-Amz-Content-Sha256", tenant.PolicyHeader} {
+	// What the client lists in Connection is for this hop. A proxy behind would take it away, and must not be
+	// told to do that with what is set here.
+	for _, name := range []string{"Authorization", "Proxy-Authorization", "X-Amz-Security-Token", "X-Amz-Date", "X-Amz-Content-Sha256",
+		tenant.PolicyHeader, iam.CallerHeader, "Connection", "Keep-Alive", "Proxy-Connection", "Forwarded", "X-Real-Ip"} {
 		out.Header.Del(name)
 	}
 	if c.principal != nil {
@@ -72,18 +75,22 @@ func (g *Gateway) readdress(w http.ResponseWriter, out *http.Request, c *call) b
 			return false
 		}
 	}
-	for name := range out.URL.Query() {
-		if strings.HasPrefix(name, "X-Amz-") { // the presigned part is spent, and nobody behind needs it
-			u.RawQuery = withoutSignature(u.RawQuery)
-			break
-		}
+	if c.scheme == schemeSigned { // the presigned part is spent, and nobody behind needs it
+		u.RawQuery = withoutSignature(u.RawQuery)
 	}
 	out.RequestURI = u.RequestURI()
 	return true
 }
 
 func withoutSignature(query string) string {
-	kept := slices.DeleteFunc(strings.Split(query, "&"), func(p string) bool { return strings.HasPrefix(p, "X-Amz-") })
+	if !strings.Contains(query, "Amz") && !strings.Contains(query, "%") {
+		return query
+	}
+	kept := slices.DeleteFunc(strings.Split(query, "&"), func(p string) bool {
+		name, _, _ := strings.Cut(p, "=")
+		name, err := url.QueryUnescape(name)
+		return err == nil && strings.HasPrefix(name, "X-Amz-")
+	})
 	return strings.Join(kept, "&")
 }
 

@@ -121,3 +121,54 @@ func TestSTSAnswersAsClientsParseIt(t *testing.T) {
 		}
 	}
 }
+
+func TestCallsOfTheTokenServiceAreRecorded(t *testing.T) {
+	l := &ledger{}
+	d := open(t, func(_ *Config, deps *Deps) { deps.Audit = l }, strings.Replace(accounts, "    users:\n      - name: writer", `    roles:
+      - name: ops
+        trust: {Version: "2012-10-17", Statement: {Effect: Allow, Action: "sts:AssumeRole", Principal: {AWS: "arn:aws:iam::000000000000:user/reader"}}}
+    users:
+      - name: writer`, 1))
+	form := []string{"Content-Type", "application/x-www-form-urlencoded"}
+	role := "&Version=2011-06-15&RoleSessionName=night&RoleArn=arn:aws:iam::000000000000:role/ops"
+	made := d.request("AKIDREADER01", "sts", "POST", "/", "Action=AssumeRole"+role, form...)
+	d.request("AKIDWRITER01", "sts", "POST", "/", "Action=AssumeRole"+role, form...)
+	d.request("AKIDREADER01", "sts", "POST", "/", "Action=GetCallerIdentity&Version=2011-06-15", form...)
+	d.request("AKIDNOSUCH01", "sts", "POST", "/", "Action=GetCallerIdentity&Version=2011-06-15", form...)
+	if len(l.records) != 3 {
+		t.Fatalf("%d records: %s", len(l.records), made.Body)
+	}
+	ok, no, who := l.records[0], l.records[1], l.records[2]
+	if ok.EventSource != "sts.amazonaws.com" || ok.EventName != "AssumeRole" || ok.ReadOnly || ok.UserIdentity.UserName != "reader" ||
+		!strings.Contains(string(ok.RequestParameters), `"roleSessionName":"night"`) || !strings.Contains(string(ok.ResponseElements), `"accessKeyId":"ASIA`) {
+		t.Errorf("%+v %s %s", ok, ok.RequestParameters, ok.ResponseElements)
+	}
+	_, rest, _ := strings.Cut(made.Body.String(), "<SecretAccessKey>")
+	secret, _, _ := strings.Cut(rest, "<")
+	_, rest, _ = strings.Cut(rest, "<SessionToken>")
+	token, _, _ := strings.Cut(rest, "<")
+	if text := string(ok.ResponseElements); secret == "" || token == "" || strings.Contains(text, secret) || strings.Contains(text, token) {
+		t.Errorf("secrets in %s", text)
+	}
+	if no.ErrorCode != "AccessDenied" || no.UserIdentity.UserName != "writer" || len(no.ResponseElements) > 0 {
+		t.Errorf("%+v", no)
+	}
+	if who.EventName != "GetCallerIdentity" || !who.ReadOnly {
+		t.Errorf("%+v", who)
+	}
+	l.full = true
+	if w := d.request("AKIDREADER01", "sts", "POST", "/", "Action=AssumeRole"+role, form...); w.Code != http.StatusServiceUnavailable {
+		t.Errorf("no room for the record: %d", w.Code)
+	}
+}
+
+func TestDeniedCallsUseTheAllowance(t *testing.T) {
+	l := &ledger{}
+	d := open(t, func(c *Config, deps *Deps) { c.WorkspaceRate, deps.Audit = 3, l })
+	for range 20 {
+		d.signed("AKIDNOBODY01", "GET", "/workspaces", "")
+	}
+	if len(l.records) == 0 || len(l.records) > 15 {
+		t.Errorf("%d records of 20 calls that are denied", len(l.records))
+	}
+}

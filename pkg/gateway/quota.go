@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -17,18 +18,24 @@ const (
 	reads
 	workspaceCalls
 	alertmanagerCalls
+	tokenCalls
+	processCalls
 )
 
 // familyOf says whose allowance a call uses.
 func familyOf(action string) family {
-	_, name, _ := strings.Cut(action, ":")
+	service, name, _ := strings.Cut(action, ":")
 	switch {
+	case service == "sts":
+		return tokenCalls
 	case name == "RemoteWrite":
 		return writes
 	case strings.Contains(name, "AlertManager"):
 		return alertmanagerCalls
 	case isData(action):
 		return reads
+	case service == "amphora":
+		return processCalls
 	}
 	return workspaceCalls
 }
@@ -48,7 +55,7 @@ type quotaName struct {
 
 func newQuotas(c *Config) *quotas {
 	return &quotas{
-		rates:   map[family]float64{writes: c.WriteRate, reads: c.ReadRate, workspaceCalls: c.WorkspaceRate, alertmanagerCalls: c.AlertmanagerRate},
+		rates:   map[family]float64{writes: c.WriteRate, reads: c.ReadRate, workspaceCalls: c.WorkspaceRate, alertmanagerCalls: c.AlertmanagerRate, tokenCalls: c.TokenRate, processCalls: c.ProcessRate},
 		buckets: map[quotaName]*rate.Limiter{},
 	}
 }
@@ -110,11 +117,23 @@ func (g *guesses) bucket(name string, per float64, begin bool) *rate.Limiter {
 	return b
 }
 
+// place is what addresses are counted by: one network of IPv6 has more addresses than can be counted.
+func place(address string) string {
+	a, err := netip.ParseAddr(address)
+	if err != nil || !a.Is6() || a.Is4In6() {
+		return address
+	}
+	const network = 64
+	p, _ := a.WithZone("").Prefix(network) // an address of IPv6 has as many bits
+	return p.String()
+}
+
 // check refuses who has failed too often.
 func (g *guesses) check(address, id string, now time.Time) error {
 	if g.per <= 0 {
 		return nil
 	}
+	address = place(address)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for name, per := range map[string]float64{address: g.per * addressFactor, address + " " + id: g.per} {
@@ -130,6 +149,7 @@ func (g *guesses) failed(address, id string, now time.Time) {
 	if g.per <= 0 {
 		return
 	}
+	address = place(address)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.bucket(address, g.per*addressFactor, true).AllowN(now, 1)

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"encoding/json"
 	"encoding/xml"
 	"errors"
 	"maps"
@@ -84,6 +85,7 @@ type (
 // serveSTS answers a call of the security token service.
 func (g *Gateway) serveSTS(w http.ResponseWriter, r *http.Request, c *call) {
 	out, err := g.sts(w, r, c)
+	g.recordSTS(r, c, out, err)
 	if err != nil {
 		g.failSTS(w, c, err)
 		return
@@ -103,20 +105,25 @@ func writeXML(w http.ResponseWriter, status int, c *call, v any) {
 
 func (g *Gateway) failSTS(w http.ResponseWriter, c *call, err error) {
 	no := asRefusal(err)
-	code := map[string]string{
-		codeDenied: "AccessDenied", codeUnknown: "InvalidClientTokenId", codeUnavailable: "ServiceUnavailable",
-		sigv4.InvalidSignature: "SignatureDoesNotMatch", sigv4.IncompleteSignature: "IncompleteSignature", sigv4.MissingToken: "MissingAuthenticationToken",
-		"ValidationException": "ValidationError",
-	}[no.code]
-	if code == "" {
-		code = no.code
-	}
 	kind := "Sender"
 	if no.status >= http.StatusInternalServerError {
 		kind = "Receiver"
 	}
 	g.metrics.requests.WithLabelValues("sts", outcome(no.status)).Inc()
-	writeXML(w, no.status, c, stsError{Type: kind, Code: code, Message: no.text, ID: c.id})
+	writeXML(w, no.status, c, stsError{Type: kind, Code: stsCode(no), Message: no.text, ID: c.id})
+}
+
+// stsCode is what the service calls a refusal.
+func stsCode(no *refusal) string {
+	code := map[string]string{
+		codeThrottled: "Throttling", codeDenied: "AccessDenied", codeUnknown: "InvalidClientTokenId", codeUnavailable: "ServiceUnavailable",
+		sigv4.InvalidSignature: "SignatureDoesNotMatch", sigv4.IncompleteSignature: "IncompleteSignature", sigv4.MissingToken: "MissingAuthenticationToken",
+		"ValidationException": "ValidationError",
+	}[no.code]
+	if code == "" {
+		return no.code
+	}
+	return code
 }
 
 func (g *Gateway) sts(w http.ResponseWriter, r *http.Request, c *call) (any, error) {
@@ -133,7 +140,13 @@ func (g *Gateway) sts(w http.ResponseWriter, r *http.Request, c *call) (any, err
 		return nil, refuse(http.StatusBadRequest, "ValidationError", "the form cannot be read")
 	}
 	maps.Copy(form, r.URL.Query())
+	if g.deps.Audit != nil {
+		if err := g.deps.Audit.Room(); err != nil {
+			return nil, err
+		}
+	}
 	action := form.Get("Action")
+	c.form = form
 	if action == "AssumeRoleWithWebIdentity" {
 		return g.assumeWeb(r, c, form)
 	}
@@ -144,6 +157,9 @@ func (g *Gateway) sts(w http.ResponseWriter, r *http.Request, c *call) (any, err
 		return nil, err
 	}
 	c.principal = key.Principal
+	if err := g.quotas.take(c.principal.Account, "sts:"+action, g.now()); err != nil {
+		return nil, err
+	}
 	switch action {
 	case "GetCallerIdentity":
 		p := c.principal
@@ -159,7 +175,7 @@ func (g *Gateway) assumeRole(r *http.Request, c *call, form url.Values) (any, er
 	if err != nil {
 		return nil, err
 	}
-	k := &keys{g: g, r: r, c: c, requestTags: a.Tags}
+	k := &keys{g: g, r: r, c: c, requestTags: a.Tags, tagKeys: slices.Sorted(maps.Keys(a.Tags))}
 	a.Keys = &stsKeys{keys: k, form: form}
 	cred, err := g.deps.Identities.Assume(r.Context(), c.principal, a)
 	if err != nil {
@@ -170,8 +186,14 @@ func (g *Gateway) assumeRole(r *http.Request, c *call, form url.Values) (any, er
 
 func (g *Gateway) assumeWeb(r *http.Request, c *call, form url.Values) (any, error) {
 	c.scheme = schemeBearer
+	if err := g.guesses.check(c.client.address, "", g.now()); err != nil {
+		return nil, err
+	}
 	v, err := g.deps.Identities.WebIdentity(r.Context(), form.Get("WebIdentityToken"))
 	g.countLogin(c, err)
+	if err != nil {
+		g.wrong(c, "", err)
+	}
 	switch {
 	case identity.IsExpired(err):
 		return nil, refuse(http.StatusBadRequest, codeExpired, "Token is expired")
@@ -187,6 +209,9 @@ func (g *Gateway) assumeWeb(r *http.Request, c *call, form url.Values) (any, err
 	if err != nil {
 		return nil, err
 	}
+	if err := g.quotas.take(v.Account, "sts:AssumeRoleWithWebIdentity", g.now()); err != nil {
+		return nil, err
+	}
 	c.principal = &iam.Principal{Account: v.Account, ARN: "web identity " + v.Subject, ID: v.Subject, Type: iam.TypeWeb, Federated: v.Federated}
 	a.Web, a.Tags = true, nil
 	a.Keys = &stsKeys{keys: &keys{g: g, r: r, c: c}, form: form, vouched: v}
@@ -197,6 +222,52 @@ func (g *Gateway) assumeWeb(r *http.Request, c *call, form url.Values) (any, err
 	out := assumed(cred)
 	out.SubjectFromWebIdentityToken, out.Provider, out.Audience = v.Subject, v.Issuer, v.Audience
 	return stsAssumeWeb{Result: out, ID: c.id}, nil
+}
+
+// recordSTS keeps a record of a call of somebody who is known. It says what was asked for and which access
+// key came of it, and holds none of the secrets.
+func (g *Gateway) recordSTS(r *http.Request, c *call, out any, err error) {
+	if g.deps.Audit == nil || c.principal == nil {
+		return
+	}
+	no := (*refusal)(nil)
+	if err != nil {
+		if no = asRefusal(err); no.code == codeThrottled {
+			return
+		}
+	}
+	action := c.form.Get("Action")
+	if !slices.Contains([]string{"GetCallerIdentity", "AssumeRole", "AssumeRoleWithWebIdentity"}, action) {
+		return
+	}
+	rec := g.record(r, c, "sts:"+action)
+	params := map[string]any{}
+	for _, name := range []string{"RoleArn", "RoleSessionName", "DurationSeconds", "ExternalId", "SourceIdentity"} {
+		if v := c.form.Get(name); v != "" {
+			params[strings.ToLower(name[:1])+name[1:]] = v
+		}
+	}
+	if len(params) > 0 {
+		rec.RequestParameters = encoded(params)
+	}
+	switch out := out.(type) {
+	case stsAssumeRole:
+		rec.ResponseElements = out.Result.recorded()
+	case stsAssumeWeb:
+		rec.ResponseElements = out.Result.recorded()
+	}
+	if no != nil {
+		rec.ErrorCode, rec.ErrorMessage = stsCode(no), no.text
+	}
+	g.keep(rec)
+}
+
+// recorded is what a record says of new credentials.
+func (a *stsAssumed) recorded() json.RawMessage {
+	return encoded(map[string]any{
+		"credentials":     map[string]any{"accessKeyId": a.Credentials.AccessKeyID, "expiration": a.Credentials.Expiration, "sessionToken": "***"},
+		"assumedRoleUser": map[string]any{"assumedRoleId": a.AssumedRoleUser.AssumedRoleID, "arn": a.AssumedRoleUser.ARN},
+	})
 }
 
 // assumption reads the parameters that both ways have.

@@ -91,18 +91,26 @@ func isName(segment string) bool { return strings.HasPrefix(segment, "{") }
 
 // find returns the row of method and path, which is as it was sent, and the values in it. If no row
 // of the path has the method, one without it is returned: to say so is for who serves it. Nil: the
-// path is unknown.
+// path is unknown. So is one that is written in a way of its own, with escapes in what is no name, or
+// with segments that are empty, . or ..: who serves it might read it as another one than what was allowed.
 func (t *table) find(method, path string) (*Route, values) {
 	segments := strings.Split(path, "/")
+	for i, s := range segments {
+		if s == "." || s == ".." || s == "" && i > 0 && i < len(segments)-1 {
+			return nil, nil
+		}
+	}
 	var other *Route
 	var otherValues values
 	for _, ps := range [][]pattern{t.byLength[len(segments)], t.rest} {
 		for _, p := range ps {
-			v, ok := p.match(segments)
-			if !ok {
+			v, ok, plain := p.match(segments)
+			switch {
+			case !ok:
 				continue
-			}
-			if p.route.allows(method) {
+			case !plain:
+				return nil, nil
+			case p.route.allows(method):
 				return p.route, v
 			}
 			if other == nil {
@@ -122,29 +130,29 @@ func (rt *Route) allows(method string) bool {
 	return false
 }
 
-// match compares escaped segments.
-func (p *pattern) match(segments []string) (values, bool) {
-	v := values{}
+// match compares segments decoded, as http.ServeMux does. Plain says that all literal ones were sent as they are.
+func (p *pattern) match(segments []string) (v values, ok, plain bool) {
+	v, plain = values{}, true
 	for i, want := range p.segments {
 		if i >= len(segments) {
-			return nil, false
+			return nil, false, false
 		}
-		if !isName(want) {
-			if want != segments[i] {
-				return nil, false
-			}
-			continue
-		}
-		name := strings.Trim(want, "{.}")
 		text := segments[i]
 		if strings.HasSuffix(want, "...}") {
 			text = strings.Join(segments[i:], "/")
 		}
 		decoded, err := url.PathUnescape(text)
-		if err != nil || decoded == "" {
-			return nil, false
+		if !isName(want) {
+			if text != want && (err != nil || decoded != want) {
+				return nil, false, false
+			}
+			plain = plain && text == want
+			continue
 		}
-		v[name] = decoded
+		if err != nil || decoded == "" {
+			return nil, false, false
+		}
+		v[strings.Trim(want, "{.}")] = decoded
 	}
-	return v, true
+	return v, true, plain
 }

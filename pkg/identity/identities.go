@@ -61,6 +61,7 @@ type Identities struct {
 	file   []*Account
 	stored map[string]known // by key of the document
 	asked  time.Time        // when an unknown caller made us read last
+	failed bool             // that could not be done
 }
 
 // New returns identities that were read once, if they can be: what is wrong with the file is an error,
@@ -108,22 +109,30 @@ func (x *Identities) tick(ctx context.Context) error {
 // askInterval is how often somebody who is not known makes us look whether he has become known.
 const askInterval = time.Second
 
+// askTimeout bounds how long that may take.
+const askTimeout = 5 * time.Second
+
 // lookAgain reads identities again for a caller who is not known, which keys just made somewhere else
 // need. Errors: Unavailable if that cannot be done: then who is not known may be known elsewhere.
 func (x *Identities) lookAgain(ctx context.Context) (*directory, error) {
 	if x.store != nil {
 		x.mu.Lock()
 		now := x.now()
-		due := now.Sub(x.asked) >= askInterval
+		due, failed := now.Sub(x.asked) >= askInterval, x.failed
 		if due {
 			x.asked = now
+			// Others wait for the answer, so that it does not matter whether this caller does.
+			asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
+			err := x.reload(asking)
+			cancel()
+			if failed = err != nil; failed {
+				x.log.Warn("identities not refreshed for an unknown caller, who gets 503", "err", err)
+			}
+			x.failed = failed
 		}
 		x.mu.Unlock()
-		if due {
-			if err := x.update(ctx); err != nil {
-				x.log.Warn("identities not refreshed for an unknown caller, who gets 503", "err", err)
-				return nil, errs.New(errs.Unavailable, "identities cannot be read at the moment")
-			}
+		if failed { // also for who asks soon after
+			return nil, errs.New(errs.Unavailable, "identities cannot be read at the moment")
 		}
 	}
 	return x.look()

@@ -9,14 +9,18 @@ import (
 
 // canonicalPaths are the forms of a path that signers sign, the most common first: encoded once more as
 // it was sent; the same after dots and double slashes were resolved, which some do while they send
-// the original; and as it was sent, by signers with escaping switched off. All stand for the path
-// that was received, so to accept several gives nothing away.
+// the original; and as it was sent, by signers with escaping switched off, unless an escape of a percent
+// sign is in it, with which it could be the first form of another path. All stand for the path that was
+// received, so to accept several gives nothing away.
 func (v *Verifier) canonicalPaths(path string) []string {
 	if path == "" {
 		path = "/"
 	}
 	out := []string{encode(path, true)}
-	forms := []string{encode(clean(path), true), path}
+	forms := []string{encode(clean(path), true)}
+	if !strings.Contains(path, "%25") {
+		forms = append(forms, path)
+	}
 	if v.cfg.RawPaths {
 		forms = forms[1:]
 	}
