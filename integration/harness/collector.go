@@ -19,6 +19,9 @@ type CollectorOptions struct {
 	Dir string // its configuration and log
 	// Exporters is the section of that name: each exporter with its settings. All metrics go to all.
 	Exporters map[string]any
+	// Extensions is the section of that name; all are used. Exporters name those that they authenticate by.
+	Extensions  map[string]any
+	Environment []string // added to that of this process: name=value
 }
 
 // Collector is a running OpenTelemetry collector.
@@ -48,12 +51,18 @@ func StartCollector(ctx context.Context, log *slog.Logger, o CollectorOptions) (
 	for name := range o.Exporters {
 		names = append(names, name)
 	}
+	extensions := make([]string, 0, len(o.Extensions))
+	for name := range o.Extensions {
+		extensions = append(extensions, name)
+	}
 	text, err := yaml.Marshal(object{
-		"receivers": object{"otlp": object{"protocols": object{"http": object{"endpoint": at}}}},
-		"exporters": o.Exporters,
+		"extensions": o.Extensions,
+		"receivers":  object{"otlp": object{"protocols": object{"http": object{"endpoint": at}}}},
+		"exporters":  o.Exporters,
 		"service": object{
-			"telemetry": object{"metrics": object{"level": "none"}},
-			"pipelines": object{"metrics": object{"receivers": []string{"otlp"}, "exporters": names}},
+			"extensions": extensions,
+			"telemetry":  object{"metrics": object{"level": "none"}},
+			"pipelines":  object{"metrics": object{"receivers": []string{"otlp"}, "exporters": names}},
 		},
 	})
 	if err != nil {
@@ -64,7 +73,7 @@ func StartCollector(ctx context.Context, log *slog.Logger, o CollectorOptions) (
 		return nil, fmt.Errorf("write the configuration of the collector: %w", err)
 	}
 	c := &Collector{Metrics: "http://" + at + "/v1/metrics"}
-	c.Process = NewProcess(log, Command{Name: "otelcol", Path: path, LogFile: filepath.Join(o.Dir, "log"), Args: []string{"--config=file:" + file}})
+	c.Process = NewProcess(log, Command{Name: "otelcol", Path: path, LogFile: filepath.Join(o.Dir, "log"), Args: []string{"--config=file:" + file}, Env: o.Environment})
 	if err := c.Start(); err != nil {
 		return nil, err
 	}

@@ -298,7 +298,7 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 		{"GET", "/prometheus/api/v1/nothing", 404, "", `{"status":"error","errorType":"not_found","error":"there is nothing at /prometheus/api/v1/nothing"}`},
 		{"GET", "/api/v1/push", 405, "POST", "method not allowed\n"},
 		{"DELETE", "/prometheus/api/v1/query", 405, "GET, POST", "method not allowed\n"},
-		{"POST", "/prometheus/api/v1/label/a/values", 405, "GET", "method not allowed\n"},
+		{"POST", "/prometheus/api/v1/metadata", 405, "GET", "method not allowed\n"},
 		{"BREW", "/ready", 405, "GET", "method not allowed\n"},
 		{"HEAD", "/ready", 200, "", ""},
 	} {

@@ -234,7 +234,7 @@ var Routes = append([]Route{
 		bind: func(a *API) Handler { return a.forwarded(a.prom.Series) }},
 	{Methods: "GET,POST", Path: "/prometheus/api/v1/labels", Action: GetLabels, Service: Querier, Tenancy: Tenants, Style: JSON, Doc: "Label names: `match[]`, `start`, `end`, `limit`.",
 		bind: func(a *API) Handler { return a.forwarded(a.prom.Labels) }},
-	{Methods: "GET", Path: "/prometheus/api/v1/label/{name}/values", Action: GetLabels, Service: Querier, Tenancy: Tenants, Style: JSON, Doc: "Values of a label: `match[]`, `start`, `end`, `limit`.",
+	{Methods: "GET,POST", Path: "/prometheus/api/v1/label/{name}/values", Action: GetLabels, Service: Querier, Tenancy: Tenants, Style: JSON, Doc: "Values of a label: `match[]`, `start`, `end`, `limit`.",
 		bind: func(a *API) Handler { return a.forwarded(a.prom.LabelValues) }},
 	{Methods: "GET", Path: "/prometheus/api/v1/metadata", Action: GetMetricMetadata, Service: Querier, Tenancy: Tenants, Style: JSON, Doc: "Type, help and unit of metrics: `metric`, `limit`, `limit_per_metric`.",
 		bind: func(a *API) Handler { return a.forwarded(a.prom.Metadata) }},

@@ -64,7 +64,7 @@ func (a *App) gateway() (*gateway.Gateway, error) {
 			Bodies: a.memory.Account(memory.Bodies), MaxBodyBytes: defaultMaxBody,
 		}
 		var err error
-		if d.Upstreams, err = gateway.NewUpstreams(a.cfg.Callers.Upstreams, a.log); err != nil {
+		if d.Upstreams, err = a.upstreams(); err != nil {
 			return nil, err
 		}
 		if !a.cfg.API.Tenancy.Enabled {

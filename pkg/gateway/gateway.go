@@ -130,7 +130,9 @@ func (g *Gateway) Before(next http.Handler) http.Handler {
 // serve is the walk of a request.
 func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, next http.Handler) {
 	r.Header.Del(iam.CallerHeader)
-	r.Header.Del(tenant.PolicyHeader)
+	if g.cfg.Enabled { // otherwise another gateway may stand before this process
+		r.Header.Del(tenant.PolicyHeader)
+	}
 	c := &call{id: newRequestID(), signed: sigv4.FromHTTP(r), client: g.proxies.origin(r, g.cfg.ForwardedHeader)}
 	path, _, _ := strings.Cut(c.signed.URI, "?")
 	c.target = g.classify(r.Method, path)

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -12,21 +11,21 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
+
+	"github.com/grafana/dskit/services"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/amphora-metrics/amphora/pkg/config"
 	"github.com/amphora-metrics/amphora/pkg/errs"
 )
 
 const (
-	// restTime is how long an instance that could not be reached is left alone, unless all are.
-	restTime = 5 * time.Second
-	// resolveEvery is how often names are looked up.
-	resolveEvery   = 10 * time.Second
-	dialTimeout    = 3 * time.Second
-	idlePerHost    = 100
-	resolveTimeout = 5 * time.Second
+	// lookEvery is how often instances are looked for, and each asked whether it is ready.
+	lookEvery   = 5 * time.Second
+	dialTimeout = 3 * time.Second
+	idlePerHost = 100
 )
 
 // UpstreamConfig says where the services are that this process does not run; app mounts it as gateway.
@@ -34,7 +33,7 @@ type UpstreamConfig struct{ Addresses []string }
 
 // Declare implements config.Declarer.
 func (c *UpstreamConfig) Declare(s *config.Set) {
-	s.Strings(&c.Addresses, "upstreams", nil, "Where the services are that this process does not run: service=http://host:port, again for each instance, as distributor=http://d1:8080,querier=dns+http://queriers:8080. With dns+ all addresses of the name are instances.")
+	s.Strings(&c.Addresses, "upstreams", nil, "Where the services are that this process does not run: service=http://host:port, again for each instance, as distributor=http://d1:8080,querier=dns+http://queriers:8080,ruler=ring+http://ruler:8080. With dns+ all addresses of the name are instances, with ring+ all healthy members of the ring of that name, at that port. Those that are not ready are left out.")
 }
 
 // Validate implements config.Validator.
@@ -43,12 +42,31 @@ func (c *UpstreamConfig) Validate() error {
 	return err
 }
 
+// Rings are the names of the rings that cfg looks for instances in.
+func (c *UpstreamConfig) Rings() []string {
+	var out []string
+	by, _ := parseUpstreams(c.Addresses)
+	for _, addresses := range by {
+		for _, u := range addresses {
+			if strings.HasPrefix(u.Scheme, ringPrefix) && !slices.Contains(out, u.Hostname()) {
+				out = append(out, u.Hostname())
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// The ways in which instances are found, beside their addresses.
+const dnsPrefix, ringPrefix = "dns+", "ring+"
+
 func parseUpstreams(items []string) (map[string][]*url.URL, error) {
+	schemes := []string{"http", "https", dnsPrefix + "http", dnsPrefix + "https", ringPrefix + "http", ringPrefix + "https"}
 	out := map[string][]*url.URL{}
 	for _, item := range items {
 		service, address, ok := strings.Cut(item, "=")
 		u, err := url.Parse(address)
-		if !ok || err != nil || u.Host == "" || !slices.Contains([]string{"http", "https", "dns+http", "dns+https"}, u.Scheme) || strings.Trim(u.Path, "/") != "" {
+		if !ok || err != nil || u.Host == "" || !slices.Contains(schemes, u.Scheme) || strings.Trim(u.Path, "/") != "" {
 			return nil, config.Wrong("upstreams", "%q is not service=http://host:port", item)
 		}
 		out[service] = append(out[service], u)
@@ -56,36 +74,83 @@ func parseUpstreams(items []string) (map[string][]*url.URL, error) {
 	return out, nil
 }
 
-// Upstreams passes requests on to services in other processes.
+// UpstreamDeps is what Upstreams needs beside its settings.
+type UpstreamDeps struct {
+	Log *slog.Logger
+	Reg prometheus.Registerer
+	// Members returns the addresses, without ports, of the healthy members of a ring. Nil: there are no
+	// rings. Errors: Unavailable.
+	Members func(ctx context.Context, ring string) ([]string, error)
+}
+
+// Upstreams passes requests on to services in other processes. While it runs it looks for their
+// instances and asks these whether they are ready.
 type Upstreams struct {
+	services.Service
 	pools map[string]*pool
 	log   *slog.Logger
+	// instances is how many each service has, by what can be done with them.
+	instances *prometheus.GaugeVec
 }
 
 // NewUpstreams returns what cfg names. Errors: Invalid.
-func NewUpstreams(cfg UpstreamConfig, log *slog.Logger) (*Upstreams, error) {
+func NewUpstreams(cfg UpstreamConfig, deps UpstreamDeps) (*Upstreams, error) {
 	by, err := parseUpstreams(cfg.Addresses)
 	if err != nil {
 		return nil, err
 	}
-	u := &Upstreams{pools: map[string]*pool{}, log: log}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.Proxy = nil
-	transport.DialContext = (&net.Dialer{Timeout: dialTimeout}).DialContext
-	transport.MaxIdleConns, transport.MaxIdleConnsPerHost = 0, idlePerHost
-	transport.DisableCompression = true // bodies go through as they are
+	u := &Upstreams{pools: map[string]*pool{}, log: deps.Log, instances: promauto.With(deps.Reg).NewGaugeVec(prometheus.GaugeOpts{
+		Name: "amphora_gateway_upstream_instances",
+		Help: "Instances of services that requests are passed on to, by whether they are ready. None ready: requests of the service fail.",
+	}, []string{"service", "state"})}
+	plain, streams := newTransport(false), newTransport(true)
 	for service, addresses := range by {
-		p := &pool{configured: addresses, transport: transport, resting: map[string]time.Time{}}
+		p := &pool{service: service, configured: addresses, members: deps.Members, transport: plain, streams: streams, log: deps.Log}
 		p.proxy = &httputil.ReverseProxy{
-			Rewrite:       func(*httputil.ProxyRequest) {}, // the transport picks the instance
+			Rewrite: func(r *httputil.ProxyRequest) { // the transport picks the instance
+				r.Out.Header["X-Forwarded-For"] = r.In.Header["X-Forwarded-For"] // which was found out here
+			},
 			Transport:     p,
 			FlushInterval: -1, // streams must not wait
-			ErrorLog:      slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+			ErrorLog:      slog.NewLogLogger(deps.Log.Handler(), slog.LevelDebug),
 			ErrorHandler:  u.failed(service),
 		}
 		u.pools[service] = p
 	}
+	u.Service = services.NewTimerService(lookEvery, u.look, u.look, nil)
 	return u, nil
+}
+
+// newTransport returns one that keeps connections; with h2c, for gRPC, it speaks HTTP/2 only.
+func newTransport(h2c bool) *http.Transport {
+	t := &http.Transport{
+		DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		MaxIdleConnsPerHost: idlePerHost, IdleConnTimeout: 90 * time.Second, TLSHandshakeTimeout: dialTimeout,
+		DisableCompression: true, // bodies go through as they are
+		ForceAttemptHTTP2:  true, ExpectContinueTimeout: time.Second,
+	}
+	if h2c {
+		t.Protocols = new(http.Protocols)
+		t.Protocols.SetUnencryptedHTTP2(true)
+		t.Protocols.SetHTTP2(true)
+	}
+	return t
+}
+
+// look finds instances and asks them whether they are ready.
+func (u *Upstreams) look(ctx context.Context) error {
+	var wg sync.WaitGroup
+	for _, p := range u.pools {
+		wg.Go(func() {
+			p.look(ctx)
+			p.probe(ctx)
+			fit, tired := p.count()
+			u.instances.WithLabelValues(p.service, "ready").Set(float64(fit))
+			u.instances.WithLabelValues(p.service, "left_out").Set(float64(tired))
+		})
+	}
+	wg.Wait()
+	return nil
 }
 
 // Of returns the handler for a service; nil: nobody said where it is.
@@ -110,94 +175,4 @@ func (u *Upstreams) failed(service string) func(http.ResponseWriter, *http.Reque
 		w.WriteHeader(http.StatusServiceUnavailable)
 		_, _ = io.WriteString(w, service+" cannot be reached\n") // the client is gone if this fails
 	}
-}
-
-// pool is the instances of one service, in turn.
-type pool struct {
-	configured []*url.URL
-	transport  http.RoundTripper
-	proxy      *httputil.ReverseProxy
-	turn       atomic.Uint64
-
-	mu       sync.Mutex // guards what follows
-	resolved []*url.URL
-	looked   time.Time
-	resting  map[string]time.Time // by host, until when
-}
-
-// instances returns those to try, in the order in which to do so: in turn, the ones that rest at last.
-func (p *pool) instances(ctx context.Context) []*url.URL {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	now := time.Now()
-	if p.resolved == nil || now.Sub(p.looked) > resolveEvery {
-		p.resolve(ctx)
-		p.looked = now
-	}
-	n := len(p.resolved)
-	if n == 0 {
-		return nil
-	}
-	start := int(p.turn.Add(1) % uint64(n))
-	var fit, tired []*url.URL
-	for i := range n {
-		u := p.resolved[(start+i)%n]
-		if now.Before(p.resting[u.Host]) {
-			tired = append(tired, u)
-		} else {
-			fit = append(fit, u)
-		}
-	}
-	return append(fit, tired...)
-}
-
-// resolve looks names up; what cannot be looked up keeps its addresses. It needs p.mu.
-func (p *pool) resolve(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), resolveTimeout)
-	defer cancel()
-	var out []*url.URL
-	for _, u := range p.configured {
-		scheme, dynamic := strings.CutPrefix(u.Scheme, "dns+")
-		if !dynamic {
-			out = append(out, u)
-			continue
-		}
-		addresses, err := net.DefaultResolver.LookupHost(ctx, u.Hostname())
-		if err != nil {
-			return
-		}
-		for _, a := range addresses {
-			out = append(out, &url.URL{Scheme: scheme, Host: net.JoinHostPort(a, u.Port())})
-		}
-	}
-	p.resolved = out
-}
-
-// RoundTrip sends r to the first instance that can be reached. Nothing has been sent to those before.
-func (p *pool) RoundTrip(r *http.Request) (*http.Response, error) {
-	body := r.Body
-	if body != nil {
-		defer func() { _ = body.Close() }()
-	}
-	last := errs.New(errs.Unavailable, "no instance is known")
-	for _, u := range p.instances(r.Context()) {
-		try := r.Clone(r.Context())
-		try.URL.Scheme, try.URL.Host = u.Scheme, u.Host
-		if body != nil {
-			try.Body = io.NopCloser(body)
-		}
-		resp, err := p.transport.RoundTrip(try)
-		if err == nil {
-			return resp, nil
-		}
-		last = err
-		dial, isNet := errors.AsType[*net.OpError](err)
-		if !isNet || dial.Op != "dial" || r.Context().Err() != nil {
-			return nil, err
-		}
-		p.mu.Lock()
-		p.resting[u.Host] = time.Now().Add(restTime)
-		p.mu.Unlock()
-	}
-	return nil, last
 }

@@ -121,11 +121,10 @@ func (a *Account) changeEntity(method, kind, name string, body []byte, now time.
 	case "policies":
 		return change(&a.Policies, put, name, body, func(p *NamedPolicy) *string { return &p.Name }, func(_, _ *NamedPolicy) {})
 	case "providers":
-		return change(&a.Providers, put, name, body, func(p *Provider) *string { return &p.Issuer }, func(next, _ *Provider) {
-			if !strings.Contains(next.Issuer, "://") {
-				next.Issuer = "https://" + next.Issuer
-			}
-		})
+		if !strings.Contains(name, "://") {
+			name = "https://" + name
+		}
+		return change(&a.Providers, put, name, body, func(p *Provider) *string { return &p.Issuer }, func(_, _ *Provider) {})
 	}
 	return errs.New(errs.NotFound, "there are no %s; there are users, groups, roles, policies and providers", kind)
 }

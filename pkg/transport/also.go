@@ -35,6 +35,9 @@ func (s *Server) Also(address string, port int, handler http.Handler) (net.Addr,
 	if s.cfg.HTTPConnLimit > 0 {
 		l = netutil.LimitListener(l, s.cfg.HTTPConnLimit)
 	}
+	if s.proxied != nil {
+		l = s.proxied.listener(l)
+	}
 	if config != nil {
 		l = tls.NewListener(l, config)
 	}

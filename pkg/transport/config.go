@@ -16,6 +16,8 @@ type Config struct {
 	HTTPPort        int
 	HTTPConnLimit   int
 	HTTPTLS         TLSConfig
+	ProxyProtocol   bool
+	ProxyNetworks   []string
 	ReadTimeout     time.Duration
 	WriteTimeout    time.Duration
 	GRPCAddress     string
@@ -33,6 +35,8 @@ func (c *Config) Declare(s *config.Set) {
 	s.Int(&c.HTTPConnLimit, "http-listen-conn-limit", 16384, "HTTP connections open at once; more wait to be accepted. 0: no limit.").Named("server.http-conn-limit").Expert()
 	s.Duration(&c.ReadTimeout, "http-server-read-timeout", 30*time.Second, "Time a client has to send a request with its body.").Named("server.http-read-timeout").Expert()
 	s.Duration(&c.WriteTimeout, "http-server-write-timeout", 2*time.Minute, "Time from a request's header to the end of its response; longer than the longest query.").Named("server.http-write-timeout").Expert()
+	s.Bool(&c.ProxyProtocol, "proxy-protocol-enabled", false, "Whether load balancers may say in a header of the PROXY protocol, before the first request of a connection, for whom they connect. Connections without one are taken, too.").Expert()
+	s.Strings(&c.ProxyNetworks, "proxy-protocol-networks", nil, "Networks, as 10.0.0.0/8, of the load balancers that are believed.").Expert()
 	s.Mount("http_tls_config", &tlsRows{&c.HTTPTLS, "server.http-tls-"})
 	s.String(&c.GRPCAddress, "grpc-listen-address", "127.0.0.1", "Address of the gRPC listener for other processes of the cluster.")
 	s.Int(&c.GRPCPort, "grpc-listen-port", 9095, "Port of the gRPC listener. 0: any free one.")

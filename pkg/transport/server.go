@@ -49,6 +49,7 @@ type Server struct {
 	own     *serverMetrics
 	also    []also
 	cfg     Config
+	proxied proxied // nil: nobody connects for others
 	log     *slog.Logger
 	stop    chan struct{} // closed to end inner.Run
 
@@ -69,13 +70,18 @@ func NewServer(cfg Config, deps ServerDeps) (*Server, error) {
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "server.grpc_tls_config: %w", err)
 	}
-	s := &Server{cfg: cfg, own: m, log: deps.Log, stop: make(chan struct{})}
+	from, err := newProxied(&cfg)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, proxied: from, own: m, log: deps.Log, stop: make(chan struct{})}
 	inner := server.Config{
 		MetricsNamespace:                      "amphora",
 		ReportGRPCCodesInInstrumentationLabel: true,
 		HTTPListenAddress:                     cfg.HTTPAddress,
 		HTTPListenPort:                        cfg.HTTPPort,
 		HTTPConnLimit:                         cfg.HTTPConnLimit,
+		ProxyProtocolEnabled:                  cfg.ProxyProtocol,
 		HTTPServerReadTimeout:                 cfg.ReadTimeout,
 		HTTPServerReadHeaderTimeout:           readHeaderTimeout,
 		HTTPServerWriteTimeout:                cfg.WriteTimeout,
@@ -115,6 +121,9 @@ func NewServer(cfg Config, deps ServerDeps) (*Server, error) {
 	h := s.inner.HTTPServer
 	h.TLSConfig = httpTLS
 	harden(h, deps.Log)
+	if from != nil {
+		h.ConnContext = from.peer
+	}
 	s.Service = services.NewBasicService(nil, s.run, s.stopping)
 	return s, nil
 }
@@ -146,7 +155,12 @@ func (s stopSignal) Stop() {}
 func (s *Server) GRPC() grpc.ServiceRegistrar { return s.inner.GRPC }
 
 // Handle sets the handler of all HTTP requests.
-func (s *Server) Handle(h http.Handler) { s.inner.HTTPServer.Handler = h }
+func (s *Server) Handle(h http.Handler) {
+	if s.proxied != nil {
+		h = s.proxied.honest(h)
+	}
+	s.inner.HTTPServer.Handler = h
+}
 
 // OnDrain adds what must happen when the server stops before calls under way can be waited for:
 // long-lived streams must be ended. ctx ends with the shutdown timeout.

@@ -1,0 +1,209 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+)
+
+const (
+	// restTime is how long an instance that could not be reached is left alone, unless all are.
+	restTime = 5 * time.Second
+	// findTimeout bounds a look-up of names or members, probeTimeout a question whether an instance is ready.
+	findTimeout, probeTimeout = 5 * time.Second, 2 * time.Second
+	// probesAtOnce bounds the questions under way for one service.
+	probesAtOnce = 16
+)
+
+// instance is one process that runs a service.
+type instance struct {
+	url      *url.URL
+	unready  atomic.Bool
+	restless atomic.Int64 // until when it is left alone, Unix nanoseconds
+}
+
+func (i *instance) fit(now time.Time) bool {
+	return !i.unready.Load() && now.UnixNano() >= i.restless.Load()
+}
+
+// pool is the instances of one service, in turn.
+type pool struct {
+	service    string
+	configured []*url.URL
+	members    func(ctx context.Context, ring string) ([]string, error)
+	transport  http.RoundTripper
+	streams    http.RoundTripper // of gRPC
+	proxy      *httputil.ReverseProxy
+	log        *slog.Logger
+	turn       atomic.Uint64
+	found      atomic.Pointer[[]*instance] // nil: nobody has looked yet
+}
+
+// instances returns those to try, in the order in which to do so: in turn, the ones that cannot be used at last.
+func (p *pool) instances(ctx context.Context) []*instance {
+	if p.found.Load() == nil {
+		p.look(ctx)
+	}
+	all := *p.found.Load()
+	n := len(all)
+	if n == 0 {
+		return nil
+	}
+	now, start := time.Now(), int(p.turn.Add(1)%uint64(n))
+	fit, tired := make([]*instance, 0, n), []*instance(nil)
+	for i := range n {
+		if x := all[(start+i)%n]; x.fit(now) {
+			fit = append(fit, x)
+		} else {
+			tired = append(tired, x)
+		}
+	}
+	return append(fit, tired...)
+}
+
+// count returns how many instances can be used, and how many not.
+func (p *pool) count() (fit, tired int) {
+	now := time.Now()
+	for _, x := range *p.found.Load() {
+		if x.fit(now) {
+			fit++
+		} else {
+			tired++
+		}
+	}
+	return fit, tired
+}
+
+// look finds the instances; if it cannot, those found before stay. What is known of one that stays is kept.
+func (p *pool) look(ctx context.Context) {
+	urls, err := p.find(ctx)
+	if err != nil {
+		p.log.Warn("instances of a service not looked up, those found before stay in use", "service", p.service, "err", err)
+		p.found.CompareAndSwap(nil, &[]*instance{})
+		return
+	}
+	before := map[string]*instance{}
+	if old := p.found.Load(); old != nil {
+		for _, x := range *old {
+			before[x.url.String()] = x
+		}
+	}
+	next := make([]*instance, len(urls))
+	for i, u := range urls {
+		if next[i] = before[u.String()]; next[i] == nil {
+			next[i] = &instance{url: u}
+		}
+	}
+	p.found.Store(&next)
+}
+
+// find looks names and members up.
+func (p *pool) find(ctx context.Context) ([]*url.URL, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), findTimeout)
+	defer cancel()
+	var out []*url.URL
+	for _, u := range p.configured {
+		var hosts []string
+		var err error
+		scheme, byName := strings.CutPrefix(u.Scheme, dnsPrefix)
+		inRing := false
+		if !byName {
+			scheme, inRing = strings.CutPrefix(u.Scheme, ringPrefix)
+		}
+		switch {
+		case byName:
+			hosts, err = net.DefaultResolver.LookupHost(ctx, u.Hostname())
+		case inRing && p.members != nil:
+			hosts, err = p.members(ctx, u.Hostname())
+		case inRing:
+			err = errs.New(errs.Unavailable, "there are no rings here")
+		default:
+			out = append(out, u)
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, h := range hosts {
+			at := &url.URL{Scheme: scheme, Host: h}
+			if strings.Contains(h, ":") {
+				at.Host = "[" + h + "]"
+			}
+			if port := u.Port(); port != "" {
+				at.Host = net.JoinHostPort(h, port)
+			}
+			out = append(out, at)
+		}
+	}
+	return out, nil
+}
+
+// probe asks every instance whether it is ready.
+func (p *pool) probe(ctx context.Context) {
+	room := make(chan struct{}, probesAtOnce)
+	var wg sync.WaitGroup
+	for _, x := range *p.found.Load() {
+		room <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-room }()
+			x.unready.Store(!p.ready(ctx, x.url))
+		})
+	}
+	wg.Wait()
+}
+
+// ready says whether an instance takes requests. One that does not know the question does.
+func (p *pool) ready(ctx context.Context, at *url.URL) bool {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, at.Scheme+"://"+at.Host+"/ready", http.NoBody)
+	if err != nil {
+		return false
+	}
+	resp, err := p.transport.RoundTrip(r)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = resp.Body.Close() }()
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 4<<10)) // so that the connection can be used again
+	return resp.StatusCode < http.StatusInternalServerError
+}
+
+// RoundTrip sends r to the first instance that can be reached. Nothing has been sent to those before. The
+// body is for the proxy to close, when it is done with the answer: it may still be read then.
+func (p *pool) RoundTrip(r *http.Request) (*http.Response, error) {
+	transport := p.transport
+	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
+		transport = p.streams
+	}
+	last := errs.New(errs.Unavailable, "no instance is known")
+	for _, x := range p.instances(r.Context()) {
+		try := r.Clone(r.Context())
+		try.URL.Scheme, try.URL.Host = x.url.Scheme, x.url.Host
+		if r.Body != nil {
+			try.Body = io.NopCloser(r.Body)
+		}
+		resp, err := transport.RoundTrip(try)
+		if err == nil {
+			return resp, nil
+		}
+		last = err
+		dial, isNet := errors.AsType[*net.OpError](err)
+		if !isNet || dial.Op != "dial" || r.Context().Err() != nil {
+			return nil, err
+		}
+		x.restless.Store(time.Now().Add(restTime).UnixNano())
+	}
+	return nil, last
+}
