@@ -11,6 +11,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/alertmanager/alert"
+	"github.com/prometheus/alertmanager/nflog/nflogpb"
+	"github.com/prometheus/alertmanager/notify"
+	"github.com/prometheus/common/model"
+
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 	pb "github.com/amphora-metrics/amphora/pkg/wire/alertmanagerpb"
 )
@@ -65,5 +70,36 @@ func TestReplicasThatMissedWhatCameInSayNothingWrong(t *testing.T) {
 		if got := heard(); !slices.Equal(got, []string{"firing", "resolved", "firing", "resolved"}) {
 			t.Errorf("%s hears the last: told %v", last, got)
 		}
+	}
+}
+
+// TestAnAlertThatEndsWhileOthersGoFirstDoesNotFireAnew: a replica looks at its alerts, and then waits for
+// those before it, who may tell of the end meanwhile.
+func TestAnAlertThatEndsWhileOthersGoFirstDoesNotFireAnew(t *testing.T) {
+	c := newFleet(t, 1)
+	c.put(t, "t", "http://127.0.0.1:1")
+	in, err := c.nodes["am-0"].instance(t.Context(), "t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	over := &alert.Alert{Alert: model.Alert{Labels: model.LabelSet{"alertname": "over"}, StartsAt: time.Now().Add(-time.Minute), EndsAt: time.Now().Add(-time.Second)}, UpdatedAt: time.Now().Add(-time.Minute)}
+	if err := in.alerts.Put(t.Context(), over); err != nil {
+		t.Fatal(err)
+	}
+	seen := *over
+	seen.EndsAt = time.Time{} // as a group shows those that fire
+	to := &nflogpb.Receiver{GroupName: "r", Integration: "x"}
+	ask := func(looked time.Time) bool {
+		return in.outdated(notify.WithNow(t.Context(), looked), to, "g", []*alert.Alert{&seen})
+	}
+	before := time.Now().Add(-2 * time.Second)
+	if ask(before) {
+		t.Error("what nobody was told is held back")
+	}
+	if err := in.notified.Log(to, "g", nil, []uint64{1}, nil, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if !ask(before) || ask(time.Now().Add(time.Second)) {
+		t.Error("its end was told after the look at it, and only then")
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/alertmanager/alert"
 	"github.com/prometheus/alertmanager/nflog"
 	"github.com/prometheus/alertmanager/nflog/nflogpb"
+	"github.com/prometheus/alertmanager/notify"
 
 	pb "github.com/amphora-metrics/amphora/pkg/wire/alertmanagerpb"
 )
@@ -36,11 +37,12 @@ var errOutdated = errors.New("another replica has newer alerts than the notifica
 // outdated says whether what is known by now speaks against a notification of alerts. Replicas that were
 // dead miss what comes in, so that one may think that an alert has ended which is sent still, or that one
 // fires whose end the receiver was told.
-func (in *instance) outdated(to *nflogpb.Receiver, group string, alerts []*alert.Alert) bool {
-	told := time.Time{}
+func (in *instance) outdated(ctx context.Context, to *nflogpb.Receiver, group string, alerts []*alert.Alert) bool {
+	told, ended := time.Time{}, false // the last notification, and whether it said that nothing fires
 	if entries, err := in.notified.Query(nflog.QGroupKey(group), nflog.QReceiver(to)); err == nil && len(entries) > 0 {
-		told = entries[0].GetTimestamp().AsTime()
+		told, ended = entries[0].GetTimestamp().AsTime(), len(entries[0].GetFiringAlerts()) == 0
 	}
+	looked, ok := notify.Now(ctx) // the alerts are as they were then
 	return slices.ContainsFunc(alerts, func(a *alert.Alert) bool {
 		now, err := in.alerts.Get(a.Fingerprint())
 		switch {
@@ -48,6 +50,8 @@ func (in *instance) outdated(to *nflogpb.Receiver, group string, alerts []*alert
 			return false
 		case a.Resolved():
 			return true
+		case ok && ended && told.After(looked):
+			return true // it ended while this replica let others go first, and they said so
 		}
 		return now.UpdatedAt.After(a.UpdatedAt) && told.After(a.UpdatedAt)
 	})
@@ -81,7 +85,7 @@ func (in *instance) claim(ctx context.Context, to *nflogpb.Receiver, group strin
 	}
 	for {
 		h, granted := in.claimAll(ctx, req)
-		if granted && in.outdated(to, group, alerts) {
+		if granted && in.outdated(ctx, to, group, alerts) {
 			h.release()
 			return nil, nil, errOutdated
 		}
