@@ -315,8 +315,10 @@ func (r *run) spun(ctx context.Context, l leaf) (answer, error) {
 		return answer{}, err
 	}
 	for i := range x.spans {
-		if len(values[i].notes)+len(counts[i].notes) > 0 {
-			m.failed = true // their positions are those of another text
+		if len(values[i].notes)+len(counts[i].notes) > 0 || hasHistograms(values[i].value) {
+			// The positions of notes are those of another text, and whether the resets of histograms
+			// contradict each other is a warning that parts do not see.
+			m.failed = true
 			break
 		}
 		m.add(at(values[i].value, x.at.start), false)
@@ -331,6 +333,11 @@ func (r *run) spun(ctx context.Context, l leaf) (answer, error) {
 	r.again++
 	r.mu.Unlock()
 	return r.nested(ctx, l.original, x.at)
+}
+
+func hasHistograms(v parser.Value) bool {
+	list, ok := v.(promql.Vector)
+	return ok && slices.ContainsFunc(list, func(s promql.Sample) bool { return s.H != nil })
 }
 
 // at is a vector with its samples at the time t.
