@@ -24,7 +24,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	runtime := filepath.Join(dir, "runtime.yaml")
 	must(t, os.WriteFile(runtime, nil, 0o600))
 	c := oneProcess(ctx, t, harness.Options{Dir: dir, Files: true, Flags: []string{
-		"-distributor.ingestion-rate-limit=0", "-runtime-config.file=" + runtime, "-runtime-config.reload-period=50ms",
+		"-distributor.ingestion-rate-limit=0", "-runtime-config.file=" + runtime, "-runtime-config.reload-period=1s",
 	}})
 	n := c.Nodes()[0]
 	now := time.Now()
@@ -59,7 +59,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 		}
 		for i := range rounds / 5 {
 			must(t, os.WriteFile(runtime, fmt.Appendf(nil, "overrides:\n  team-a:\n    max_label_names_per_series: %d\n", 20+i%10), 0o600))
-			pause(ctx, t, 20*time.Millisecond)
+			pause(ctx, t, 100*time.Millisecond)
 		}
 		wg.Wait()
 	}

@@ -129,9 +129,12 @@ func (a *API) serve(rt Route, label string, h Handler) http.Handler {
 		inflight.Inc()
 		start := time.Now()
 		w := &countingWriter{ResponseWriter: rw}
-		body := &countingBody{ReadCloser: r.Body}
+		body := &countingBody{ReadCloser: r.Body, length: r.ContentLength}
 		if r.Body != nil {
 			r.Body = body
+		}
+		if r.ProtoMajor == 1 {
+			w.body = body
 		}
 		aborted := true
 		defer func() {
