@@ -106,6 +106,8 @@ func (s *spinner) has(e parser.Expr) bool {
 		switch n.Func.Name {
 		case "info", "absent", "timestamp":
 			return false // they look at the selector in their argument
+		case "histogram_count", "histogram_sum", "histogram_avg":
+			return false // the engine then reads of histograms no more than that, and tells of resets otherwise
 		}
 		return slices.ContainsFunc(n.Args, s.has)
 	}
