@@ -58,8 +58,11 @@ func TestAWrongDefinitionIsRefusedWithLineAndReason(t *testing.T) {
 		"tracing":             {defined(t, nil, append(hook(), "tracing:", "  endpoint: x", "  client_type: grpc")...), "line 7: tracing is a setting of the server"},
 		"template's path":     {defined(t, map[string]string{"../x": ""}, hook()...), `"../x" is no plain file name`},
 		"template's text":     {defined(t, map[string]string{"x": "a\n{{ nothing }}"}, hook()...), "template_files: x: "},
-		"other files":         {defined(t, nil, append(hook(), "templates: ['/etc/*']")...), "line 7: templates[0]: \"/etc/*\" names a file outside"},
-		"absent template":     {defined(t, nil, append(hook(), "templates: ['x']")...), `template_files has no "x"`},
+		"endless template":    {defined(t, map[string]string{"x": `{{define "a"}}{{template "a" .}}{{template "a" .}}{{end}}`}, hook()...), `template "a" calls itself`},
+		"endless text": {defined(t, nil, "route:", "  receiver: a", "receivers:", "- name: a", "  sns_configs:", "  - topic_arn: a", "    sigv4: {region: r}",
+			`    message: '{{define "a"}}{{template "a" .}}{{end}}{{template "a" .}}'`), `template "a" calls itself`},
+		"other files":     {defined(t, nil, append(hook(), "templates: ['/etc/*']")...), "line 7: templates[0]: \"/etc/*\" names a file outside"},
+		"absent template": {defined(t, nil, append(hook(), "templates: ['x']")...), `template_files has no "x"`},
 	} {
 		err := checked(c.data, ReceiversAll, limits.View{})
 		if err == nil || errs.KindOf(err) != errs.Invalid || !strings.Contains(err.Error(), c.want) {

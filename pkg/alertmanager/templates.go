@@ -5,13 +5,17 @@ import (
 	"errors"
 	"fmt"
 	htmltemplate "html/template"
+	"maps"
 	"net/url"
+	"slices"
 	"strings"
 	texttemplate "text/template"
 
 	"github.com/prometheus/alertmanager/template"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/templates"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 )
 
@@ -23,7 +27,21 @@ func newTemplate(d *definition, id tenant.ID, external *url.URL) (*template.Temp
 			return nil, err
 		}
 	}
+	if err := templates.Check(slices.Collect(maps.Values(d.Templates)), templated(document(d.Config), nil)); err != nil {
+		return nil, err
+	}
 	return parseTemplates(id, external, d.Templates, d.used)
+}
+
+// templated appends the texts below n that are templates.
+func templated(n *yaml.Node, texts []string) []string {
+	if n.Kind == yaml.ScalarNode && strings.Contains(n.Value, "{{") {
+		return append(texts, n.Value)
+	}
+	for _, c := range n.Content {
+		texts = templated(c, texts)
+	}
+	return texts
 }
 
 func parseTemplates(id tenant.ID, external *url.URL, files map[string]string, names []string) (*template.Template, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/templates"
 )
 
 // Group is a rule group as its owner wrote it.
@@ -241,6 +243,9 @@ func checkGroup(g Group, n *yaml.Node, scheme model.ValidationScheme, p parser.P
 		for _, problem := range r.Validate(places.Rules[i], scheme, p) {
 			e := rulefmt.Error{Group: g.Name, Rule: i + 1, RuleName: r.Alert + r.Record, Err: problem}
 			problems = append(problems, e.Error())
+		}
+		if err := templates.Check(nil, slices.Concat(slices.Collect(maps.Values(r.Labels)), slices.Collect(maps.Values(r.Annotations)))); err != nil {
+			wrong("rule %d, %q: %v", i+1, r.Alert+r.Record, err)
 		}
 	}
 	return problems

@@ -64,19 +64,20 @@ func TestMistakesAreNamedWithTheirLinesAndChangeNothing(t *testing.T) {
 	r := w.ruler(t, "a", nil)
 	put(t, r, "name: g\nrules:\n- record: ok\n  expr: up\n")
 	for name, c := range map[string]struct{ text, want string }{
-		"not YAML":        {"name: [g\n", "line"},
-		"unknown key":     {"name: g\nrules:\n- record: x\n  exp: up\n", "line 4: field exp not found"},
-		"bad expression":  {"name: g\nrules:\n- record: x\n  expr: sum(\n", "4:9: group \"g\", rule 1, \"x\": could not parse expression"},
-		"bad name":        {"name: g\nrules:\n- record: 9 x\n  expr: up\n", "3:11: group \"g\", rule 1, \"9 x\": invalid recording rule name"},
-		"bad template":    {"name: g\nrules:\n- alert: x\n  expr: up\n  annotations: {a: '{{ .Nope'}\n", "annotation \"a\""},
-		"no name":         {"rules:\n- record: x\n  expr: up\n", "1:1: Groupname must not be empty"},
-		"no rules":        {"name: g\n", "it has no rules"},
-		"empty":           {"", "empty"},
-		"two documents":   {"name: g\nrules: []\n---\nname: h\n", "only one YAML document"},
-		"other tenants":   {"name: g\nsource_tenants: [b]\nrules:\n- record: x\n  expr: up\n", "source_tenants are not allowed"},
-		"both kinds":      {"name: g\nrules:\n- {record: x, alert: y, expr: up}\n", "only one of 'record' and 'alert'"},
-		"too many rules":  {"name: g\nrules:\n" + strings.Repeat("- {record: x, expr: up}\n", 21), "per-user rules per rule group limit (limit: 20 actual: 21) exceeded"},
-		"endless aliases": {"name: g\nrules: &a [*a]\n", ""},
+		"not YAML":         {"name: [g\n", "line"},
+		"unknown key":      {"name: g\nrules:\n- record: x\n  exp: up\n", "line 4: field exp not found"},
+		"bad expression":   {"name: g\nrules:\n- record: x\n  expr: sum(\n", "4:9: group \"g\", rule 1, \"x\": could not parse expression"},
+		"bad name":         {"name: g\nrules:\n- record: 9 x\n  expr: up\n", "3:11: group \"g\", rule 1, \"9 x\": invalid recording rule name"},
+		"bad template":     {"name: g\nrules:\n- alert: x\n  expr: up\n  annotations: {a: '{{ .Nope'}\n", "annotation \"a\""},
+		"endless template": {"name: g\nrules:\n- alert: x\n  expr: up\n  annotations: {a: '{{define \"a\"}}{{template \"a\"}}{{template \"a\"}}{{end}}{{template \"a\"}}'}\n", "rule 1, \"x\": template \"a\" calls itself"},
+		"no name":          {"rules:\n- record: x\n  expr: up\n", "1:1: Groupname must not be empty"},
+		"no rules":         {"name: g\n", "it has no rules"},
+		"empty":            {"", "empty"},
+		"two documents":    {"name: g\nrules: []\n---\nname: h\n", "only one YAML document"},
+		"other tenants":    {"name: g\nsource_tenants: [b]\nrules:\n- record: x\n  expr: up\n", "source_tenants are not allowed"},
+		"both kinds":       {"name: g\nrules:\n- {record: x, alert: y, expr: up}\n", "only one of 'record' and 'alert'"},
+		"too many rules":   {"name: g\nrules:\n" + strings.Repeat("- {record: x, expr: up}\n", 21), "per-user rules per rule group limit (limit: 20 actual: 21) exceeded"},
+		"endless aliases":  {"name: g\nrules: &a [*a]\n", ""},
 	} {
 		err := r.SetGroup(t.Context(), "t", "ns", []byte(c.text))
 		if errs.KindOf(err) != errs.Invalid || !strings.Contains(err.Error(), c.want) {
