@@ -3,6 +3,7 @@ package integration
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -26,6 +27,15 @@ var built struct {
 	sync.Once
 	path string
 	err  error
+}
+
+// TestMain removes what binary built.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if built.path != "" {
+		_ = os.RemoveAll(filepath.Dir(built.path))
+	}
+	os.Exit(code)
 }
 
 // binary builds the product once for all tests of the package.
