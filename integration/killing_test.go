@@ -200,7 +200,7 @@ func (k *killing) expected() (out []string) {
 
 // kill kills one of nodes after the other at random, and starts it again, until ctx ends. It returns how
 // often.
-func kill(ctx context.Context, t *testing.T, all context.Context, nodes []*harness.Node, seed uint64) (n int) {
+func kill(ctx, all context.Context, t *testing.T, nodes []*harness.Node, seed uint64) (n int) {
 	random := rand.New(rand.NewPCG(seed, 1))
 	rest := func(most time.Duration) bool {
 		select {
@@ -268,9 +268,9 @@ func TestRandomKillsCostNoEvaluationAndNoNotification(t *testing.T) {
 	var wg sync.WaitGroup
 	var rulers, managers atomic.Int64
 	wg.Go(func() {
-		rulers.Store(int64(kill(killing, t, ctx, []*harness.Node{c.Node("ruler-1"), c.Node("ruler-2")}, seed)))
+		rulers.Store(int64(kill(killing, ctx, t, []*harness.Node{c.Node("ruler-1"), c.Node("ruler-2")}, seed)))
 	})
-	wg.Go(func() { managers.Store(int64(kill(killing, t, ctx, ams, seed+1))) })
+	wg.Go(func() { managers.Store(int64(kill(killing, ctx, t, ams, seed+1))) })
 	wg.Wait()
 	t.Logf("seed %d: rulers were killed %d times, alertmanagers %d times, in %s", seed, rulers.Load(), managers.Load(), k.run)
 	all := k.expected()

@@ -2,6 +2,7 @@ package alertmanager
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"runtime"
@@ -97,7 +98,7 @@ func TestWhoLosesTheClaimStopsSending(t *testing.T) {
 	c.nodes["am-1"].claims.take(key, "other", "", time.Hour, time.Now().Add(time.Hour)) // as if the holder had been silent
 	select {
 	case <-held.Done():
-		if context.Cause(held) != errLostClaim {
+		if !errors.Is(context.Cause(held), errLostClaim) {
 			t.Error(context.Cause(held))
 		}
 	case <-time.After(30 * time.Second):

@@ -171,6 +171,10 @@ func (c *Compactor) uploading(ctx context.Context, id tenant.ID, b ulid.ULID) (b
 	r, err := bkt.Get(ctx, path.Join(b.String(), uploadingMeta))
 	if err != nil {
 		if bkt.IsObjNotFoundErr(err) {
+			// It is removed when the block is published, which may have been since the look above.
+			if err := c.notComplete(ctx, id, b); err != nil {
+				return block.Meta{}, err
+			}
 			return block.Meta{}, errs.New(errs.NotFound, "upload of block %s not started yet", b)
 		}
 		return block.Meta{}, errs.New(errs.Unavailable, "read %s of block %s: %w", uploadingMeta, b, err)

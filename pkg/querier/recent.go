@@ -174,11 +174,11 @@ func (q *Querier) dropDeleted(ctx context.Context, hidden tombstone.Set, out map
 	}
 	s := newSession(q, math.MinInt64/2, q.deps.Now().UnixMilli())
 	defer func() { err = errors.Join(err, s.Close()) }()
-	shown, _, err := s.LabelValues(ctx, labels.MetricName, nil)
+	shown, _, err := s.LabelValues(ctx, model.MetricNameLabel, nil)
 	if err != nil {
 		return fmt.Errorf("find metrics that are deleted: %w", err)
 	}
-	stored, err := valuesOf(labels.MetricName)(ctx, s, nil, nil)
+	stored, err := valuesOf(model.MetricNameLabel)(ctx, s, nil, nil)
 	if err != nil {
 		return fmt.Errorf("find metrics that are deleted: %w", err)
 	}
@@ -188,7 +188,7 @@ func (q *Querier) dropDeleted(ctx context.Context, hidden tombstone.Set, out map
 			_, is := slices.BinarySearch(stored, name+suffix)
 			_, shows := slices.BinarySearch(shown, name+suffix)
 			there, left = there || is, left || shows
-			named = named || len(hidden.Of(labels.FromStrings(labels.MetricName, name+suffix))) > 0
+			named = named || len(hidden.Of(labels.FromStrings(model.MetricNameLabel, name+suffix))) > 0
 		}
 		if !left && (there || named) {
 			delete(out, name)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/timestamp"
 	"github.com/prometheus/prometheus/promql"
@@ -132,7 +133,7 @@ func (p *PreviewedRule) recorded(m promql.Matrix, ls labels.Labels) {
 		p.Samples += len(s.Floats) + len(s.Histograms)
 		if i < mostShown {
 			b := labels.NewBuilder(s.Metric)
-			b.Set(labels.MetricName, p.Name)
+			b.Set(model.MetricNameLabel, p.Name)
 			ls.Range(func(l labels.Label) { b.Set(l.Name, l.Value) })
 			p.Listed = append(p.Listed, b.Labels().Map())
 		}
@@ -158,7 +159,7 @@ func (p *PreviewedRule) alerts(m promql.Matrix, ls labels.Labels, by steps) {
 			active[x.T] = true
 		}
 		b := labels.NewBuilder(s.Metric)
-		b.Del(labels.MetricName)
+		b.Del(model.MetricNameLabel)
 		ls.Range(func(l labels.Label) { b.Set(l.Name, l.Value) })
 		b.Set(labels.AlertName, p.Name)
 		for _, a := range by.walk(active) {

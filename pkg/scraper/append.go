@@ -3,6 +3,7 @@ package scraper
 import (
 	"context"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/metadata"
@@ -55,7 +56,7 @@ func (a *appender) Append(ref storage.SeriesRef, ls labels.Labels, _, t int64, v
 		ts.Histograms = []writev2.Histogram{writev2.FromIntHistogram(0, t, h)}
 	default:
 		ts.Samples = []writev2.Sample{{Timestamp: t, Value: v}}
-		a.down = a.down || v == 0 && ls.Get(labels.MetricName) == "up"
+		a.down = a.down || v == 0 && ls.Get(model.MetricNameLabel) == "up"
 	}
 	for _, e := range opts.Exemplars {
 		at := e.Ts

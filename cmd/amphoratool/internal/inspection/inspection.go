@@ -23,8 +23,8 @@ import (
 // command is one invocation.
 type command struct {
 	*cli.Env
-	format, dir, selector string
-	limit                 int
+	format, dir string
+	limit       int
 }
 
 // Register adds the family `inspect`.

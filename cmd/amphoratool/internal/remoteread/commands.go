@@ -12,6 +12,7 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 	"github.com/alecthomas/units"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
@@ -94,9 +95,9 @@ func (c *command) stats(ctx context.Context) error {
 	last := labels.EmptyLabels()
 	err = c.read(ctx, from, to, func(ls labels.Labels, s sample) error {
 		at := time.UnixMilli(s.t).UTC()
-		x := by[ls.Get(labels.MetricName)]
+		x := by[ls.Get(model.MetricNameLabel)]
 		if x == nil {
-			x = &count{Metric: ls.Get(labels.MetricName), First: at}
+			x = &count{Metric: ls.Get(model.MetricNameLabel), First: at}
 			by[x.Metric] = x
 		}
 		if !labels.Equal(last, ls) {

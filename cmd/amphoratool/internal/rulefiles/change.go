@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 )
@@ -132,10 +133,10 @@ func Metrics(expr string) ([]string, error) {
 			return nil
 		}
 		for _, m := range v.LabelMatchers {
-			if m.Name == labels.MetricName && m.Type == labels.MatchEqual {
+			if m.Name == model.MetricNameLabel && m.Type == labels.MatchEqual {
 				found[m.Value] = true
 			}
-			if m.Name == labels.MetricName && m.Type == labels.MatchRegexp && len(m.SetMatches()) > 0 {
+			if m.Name == model.MetricNameLabel && m.Type == labels.MatchRegexp && len(m.SetMatches()) > 0 {
 				for _, name := range m.SetMatches() {
 					found[name] = true
 				}

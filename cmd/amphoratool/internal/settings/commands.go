@@ -21,7 +21,7 @@ import (
 type command struct {
 	*cli.Env
 	file, flags, out, flagsOut    string
-	runtime, runtimeOut, format   string
+	runtime, runtimeOut           string
 	verbose, gem, update, include bool
 	args                          []string
 }
