@@ -24,6 +24,7 @@ type budget struct {
 	loan   memory.Loan // of the process's memory for queries, if the query has no working set
 	own    int64       // of the working set of the query
 	query  *memory.Working
+	ended  bool // nothing is charged any more: nobody would give it back
 }
 
 // What a query holds in memory of a series and of a chunk beside their text and data.
@@ -72,8 +73,12 @@ func (b *budget) use(bytes int64) error {
 	return b.borrow(bytes)
 }
 
-// borrow is use for who has b.mu.
+// borrow is use for who has b.mu. The answer of an ingester that was asked and not needed may arrive
+// after the query: it ends there.
 func (b *budget) borrow(bytes int64) error {
+	if b.ended {
+		return errSessionClosed
+	}
 	if b.query == nil {
 		return b.loan.Use(bytes)
 	}
@@ -88,6 +93,7 @@ func (b *budget) borrow(bytes int64) error {
 func (b *budget) release() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.ended = true
 	b.loan.Return()
 	b.query.Return(b.own)
 	b.own = 0

@@ -1,6 +1,7 @@
 package querier
 
 import (
+	"context"
 	"math"
 	"testing"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"github.com/prometheus/prometheus/storage"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/memory"
 )
 
@@ -84,6 +86,29 @@ func TestReadsAreRefusedWhenMemoryIsShort(t *testing.T) {
 	for deadline := time.Now().Add(10 * time.Second); account.Held() != taken; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d bytes held by no query", account.Held()-taken)
+		}
+	}
+}
+
+func TestAnAnswerThatComesAfterTheQueryBorrowsNothing(t *testing.T) {
+	c := full(t)
+	own, working := c.memory.Workings().Begin(asTenant(t), 0, nil)
+	defer working.End()
+	for name, ctx := range map[string]context.Context{"process": asTenant(t), "working set": own} {
+		b := newBudget(ctx, c.q, limits.View{})
+		if err := b.use(1000); err != nil {
+			t.Fatal(err)
+		}
+		b.release()
+		held := c.memory.Account(memory.Queries).Held()
+		if err := b.use(1); errs.KindOf(err) != errs.Canceled {
+			t.Errorf("%s: a series after the end: %v", name, err)
+		}
+		if err := b.chargeChunks(1, 1); errs.KindOf(err) != errs.Canceled {
+			t.Errorf("%s: chunks after the end: %v", name, err)
+		}
+		if got := c.memory.Account(memory.Queries).Held(); got != held {
+			t.Errorf("%s: %d bytes held, %d before the late answer", name, got, held)
 		}
 	}
 }
