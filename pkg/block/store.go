@@ -182,8 +182,8 @@ func (s *Store) load(o *opened) {
 		delete(s.opened, o.key) // the next query tries again
 		s.mu.Unlock()
 	}
+	s.leave(o) // before others hear of it: who then closes the block is its last user
 	close(o.ready)
-	s.leave(o)
 }
 
 // leave gives up one use of o.
