@@ -340,6 +340,16 @@ func TestSessionsComeFromTheTokenService(t *testing.T) {
 	if *who.Arn != "arn:aws:iam::000000000000:user/writer" || *who.Account != "000000000000" {
 		t.Errorf("%s of %s", *who.Arn, *who.Account)
 	}
+	own, err := service("OWNER").GetSessionToken(ctx, &sts.GetSessionTokenInput{DurationSeconds: aws.Int32(900)})
+	must(t, err)
+	temporary := sigv4.Signer{AccessKey: *own.Credentials.AccessKeyId, Secret: *own.Credentials.SecretAccessKey, SessionToken: *own.Credentials.SessionToken, Region: "us-east-1", Service: "aps"}
+	if r, err := signedBy(n.URL("/workspaces/"+id), temporary)(ctx); err != nil || r.status != 200 || time.Until(*own.Credentials.Expiration) > 15*time.Minute {
+		t.Errorf("a session of a user: %s %v, until %s", r, err, own.Credentials.Expiration)
+	}
+	again := sts.New(sts.Options{Region: "us-east-1", BaseEndpoint: aws.String(n.URL("")), Credentials: credentials.NewStaticCredentialsProvider(temporary.AccessKey, temporary.Secret, temporary.SessionToken)})
+	if _, err := again.GetSessionToken(ctx, &sts.GetSessionTokenInput{}); err == nil || !strings.Contains(err.Error(), "AccessDenied: Cannot call GetSessionToken with session credentials") {
+		t.Errorf("a session of a session: %v", err)
+	}
 	role := "arn:aws:iam::000000000000:role/reader"
 	got, err := stscreds.NewAssumeRoleProvider(service("OWNER"), role, func(o *stscreds.AssumeRoleOptions) { o.ExternalID, o.RoleSessionName = aws.String("sesame"), "night" }).Retrieve(ctx)
 	must(t, err)
@@ -386,7 +396,7 @@ func TestSessionsComeFromTheTokenService(t *testing.T) {
 	if r := call(ctx, t, "GET", n.URL("/prometheus/api/v1/query?query=1"), nil, "Authorization", "Bearer "+none, "X-Scope-OrgID", id); r.status != 401 {
 		t.Errorf("of nobody with a role: %s", r)
 	}
-	recorded(ctx, t, n, got.SecretAccessKey, got.SessionToken, bearer, account)
+	recorded(ctx, t, n, got.SecretAccessKey, got.SessionToken, bearer, account, temporary.Secret, temporary.SessionToken)
 }
 
 // recorded waits until the calls of the token service are in the audit, whose chain must be whole.
@@ -397,7 +407,7 @@ func recorded(ctx context.Context, t *testing.T, n *harness.Node, secrets ...str
 		if err != nil {
 			return err
 		}
-		for _, want := range []string{`"eventName":"GetCallerIdentity"`, `"eventName":"AssumeRole"`, `"eventName":"AssumeRoleWithWebIdentity"`, `"eventName":"CreateWorkspace"`, `"errorCode":"AccessDenied"`, `"roleSessionName":"night"`} {
+		for _, want := range []string{`"eventName":"GetCallerIdentity"`, `"eventName":"AssumeRole"`, `"eventName":"AssumeRoleWithWebIdentity"`, `"eventName":"GetSessionToken"`, `"eventName":"CreateWorkspace"`, `"errorCode":"AccessDenied"`, `"roleSessionName":"night"`} {
 			if !strings.Contains(r.body, want) {
 				return fmt.Errorf("the audit has no %s: %.2000s", want, r.body)
 			}

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -27,12 +28,15 @@ func auditCommand(ctx context.Context, e *cli.Env, args []string) error {
 	f.StringVar(&event, "event", "", "name of the call, as DeleteWorkspace")
 	f.StringVar(&caller, "caller", "", "part of the caller's ARN")
 	f.BoolVar(&problems, "errors", false, "only calls that were refused or failed")
-	f.IntVar(&limit, "limit", 1000, "most records")
+	f.IntVar(&limit, "limit", 1000, "most records; of more, the newest")
 	f.BoolVar(&raw, "json", false, "print the records as they are, one a line")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	q := url.Values{"account": {account}, "event": {event}, "caller": {caller}, "errors": {strconv.FormatBool(problems)}, "limit": {strconv.Itoa(limit)}}
+	if limit < 1 {
+		return errors.New("-limit must be at least 1")
+	}
+	q := url.Values{"account": {account}, "event": {event}, "caller": {caller}, "errors": {strconv.FormatBool(problems)}}
 	for name, text := range map[string]string{"from": from, "to": to} {
 		if text == "" {
 			continue
@@ -42,19 +46,11 @@ func auditCommand(ctx context.Context, e *cli.Env, args []string) error {
 		}
 		q.Set(name, text)
 	}
-	answer, err := c.call(ctx, "GET", "/api/v1/audit?"+q.Encode(), nil)
+	found, err := auditRecords(ctx, &c, q, limit)
 	if err != nil {
 		return err
 	}
-	var found struct {
-		Records []json.RawMessage
-		More    bool
-		Damaged []string
-	}
-	if err := json.Unmarshal(answer, &found); err != nil {
-		return fmt.Errorf("read the answer: %w", err)
-	}
-	for _, r := range found.Records {
+	for _, r := range slices.Backward(found.Records) { // the newest at last, where people look
 		line := string(r)
 		if !raw {
 			line = auditLine(r)
@@ -63,8 +59,8 @@ func auditCommand(ctx context.Context, e *cli.Env, args []string) error {
 			return err
 		}
 	}
-	if found.More {
-		_, _ = fmt.Fprintln(e.Err, "there are more records than the limit")
+	if found.NextToken != "" {
+		_, _ = fmt.Fprintln(e.Err, "there are older records; -limit has more")
 	}
 	for _, d := range found.Damaged {
 		_, _ = fmt.Fprintln(e.Err, "damaged:", d)
@@ -73,6 +69,40 @@ func auditCommand(ctx context.Context, e *cli.Env, args []string) error {
 		return errors.New("records were changed, or are missing")
 	}
 	return nil
+}
+
+// auditPage is an answer of the server.
+type auditPage struct {
+	Records   []json.RawMessage
+	NextToken string
+	Damaged   []string
+}
+
+// auditRecords reads pages until there are limit records, the newest first.
+func auditRecords(ctx context.Context, c *client, q url.Values, limit int) (all auditPage, err error) {
+	const pageSize = 10_000 // the most that the server gives
+	for {
+		q.Set("limit", strconv.Itoa(min(limit-len(all.Records), pageSize)))
+		answer, err := c.call(ctx, "GET", "/api/v1/audit?"+q.Encode(), nil)
+		if err != nil {
+			return all, err
+		}
+		var page auditPage
+		if err := json.Unmarshal(answer, &page); err != nil {
+			return all, fmt.Errorf("read the answer: %w", err)
+		}
+		all.Records = append(all.Records, page.Records...)
+		for _, d := range page.Damaged { // batches between two pages are read for both
+			if !slices.Contains(all.Damaged, d) {
+				all.Damaged = append(all.Damaged, d)
+			}
+		}
+		all.NextToken = page.NextToken
+		if page.NextToken == "" || len(all.Records) >= limit || len(page.Records) == 0 {
+			return all, nil
+		}
+		q.Set("next_token", page.NextToken)
+	}
 }
 
 // auditLine is a record for people.

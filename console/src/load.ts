@@ -36,3 +36,35 @@ export function useLoad<T>(read: (signal: AbortSignal) => Promise<T>, deps: unkn
   }, [reload, every]);
   return { ...state, reload };
 }
+
+export interface Paged<T> {
+  rows: T[];
+  more: boolean;
+  error: unknown;
+  loading: boolean;
+  next: () => Promise<void>;
+}
+
+/** usePages reads the first page when deps change, and one more for each call of next. */
+export function usePages<T>(read: (token: string | undefined, signal: AbortSignal) => Promise<{ rows: T[]; token: string | undefined }>, deps: unknown[]): Paged<T> {
+  const empty = { rows: [] as T[], token: undefined as string | undefined, error: null as unknown, loading: true };
+  const [state, set] = useState(empty);
+  const running = useRef<AbortController | null>(null);
+  const load = async (token: string | undefined) => {
+    running.current?.abort();
+    const own = (running.current = new AbortController());
+    set((s) => ({ ...s, loading: true, error: null }));
+    try {
+      const page = await read(token, own.signal);
+      if (!own.signal.aborted) set((s) => ({ rows: token ? [...s.rows, ...page.rows] : page.rows, token: page.token, error: null, loading: false }));
+    } catch (error) {
+      if (!own.signal.aborted) set((s) => ({ ...s, error, loading: false }));
+    }
+  };
+  useEffect(() => {
+    set(empty);
+    void load(undefined);
+    return () => running.current?.abort();
+  }, deps);
+  return { rows: state.rows, more: state.token !== undefined, error: state.error, loading: state.loading, next: () => load(state.token) };
+}

@@ -197,7 +197,7 @@ var Routes = append([]Route{
 		bind: (*API).identities},
 	{Methods: "PUT,DELETE", Path: "/api/v1/iam/accounts/{account}/{kind}/{name}/{of}/{id}", Action: ManageIdentities, Service: Any, Doc: "Switch a key or token off and on with `{\"inactive\":true}`, or delete it.",
 		bind: (*API).identities},
-	{Methods: "GET", Path: "/api/v1/audit", Action: ReadAudit, Service: Any, Doc: "Records of who did what: `from`, `to`, `account`, `event`, `caller`, `errors`, `limit`.",
+	{Methods: "GET", Path: "/api/v1/audit", Action: ReadAudit, Service: Any, Doc: "Records of who did what, the newest first: `from`, `to`, `account`, `event`, `caller`, `errors`, `limit`, `next_token`.",
 		bind: (*API).audit},
 
 	{Methods: "POST", Path: "/api/v1/push", Action: RemoteWrite, Service: Distributor, Tenancy: OneTenant, Style: Write, Doc: "Remote write 1.0 and 2.0.",

@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -32,6 +31,9 @@ const (
 	maxSpillBytes = 512 << 20
 	maxBatchBytes = 4 << 20
 	maxLineBytes  = 1 << 20
+	// maxBatchSpan bounds the time between the first and the last record of a batch, so that one who looks for
+	// a time knows from the names of batches which of them may hold it.
+	maxBatchSpan  = 5 * time.Minute
 	uploadTimeout = 30 * time.Second
 )
 
@@ -81,8 +83,9 @@ type Log struct {
 
 	mu     sync.Mutex // guards what follows
 	file   *os.File
-	size   int64 // of the file
-	queued int64 // of the batches that wait
+	size   int64     // of the file
+	began  time.Time // when the first record of the file was written
+	queued int64     // of the batches that wait
 
 	chain chain // of the goroutine that uploads
 }
@@ -108,6 +111,9 @@ func New(cfg Config, deps Deps) (*Log, error) {
 		return nil, err
 	}
 	if err := l.open(); err != nil {
+		return nil, err
+	}
+	if err := l.rotate(); err != nil { // what a process left that was killed is a batch of its own
 		return nil, err
 	}
 	l.Service = services.NewTimerService(cfg.Interval, nil, l.tick, l.stopping)
@@ -172,6 +178,15 @@ func (l *Log) Write(r *Record) error {
 	defer l.mu.Unlock()
 	if l.file == nil {
 		return errs.New(errs.Unavailable, "audit records are not taken any more, the process is stopping")
+	}
+	now := l.deps.Now()
+	if l.size > 0 && now.Sub(l.began) > maxBatchSpan {
+		if err := l.rotate(); err != nil {
+			return err
+		}
+	}
+	if l.size == 0 {
+		l.began = now
 	}
 	if _, err = l.file.Write(append(line, '\n')); err == nil {
 		err = l.file.Sync()
@@ -274,5 +289,3 @@ func lines(data []byte) []json.RawMessage {
 	}
 	return out
 }
-
-func contains(s, part string) bool { return part == "" || strings.Contains(s, part) }

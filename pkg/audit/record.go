@@ -64,20 +64,3 @@ type Attributes struct {
 	MFAAuthenticated string    `json:"mfaAuthenticated"`
 	CreationDate     time.Time `json:"creationDate"`
 }
-
-// Query selects records. Empty fields select all.
-type Query struct {
-	From, To time.Time
-	Account  string // 12 digits
-	Event    string // name of the action, as DeleteWorkspace
-	Caller   string // part of the ARN
-	Errors   bool   // refused and failed calls only
-	Limit    int    // 0: 1000
-}
-
-// selects says whether q wants r.
-func (q *Query) selects(r *Record) bool {
-	return !r.EventTime.Before(q.From) && !r.EventTime.After(q.To) &&
-		(q.Account == "" || q.Account == r.RecipientAccountID || q.Account == r.UserIdentity.AccountID) &&
-		(q.Event == "" || q.Event == r.EventName) && contains(r.UserIdentity.ARN, q.Caller) && (!q.Errors || r.ErrorCode != "")
-}

@@ -15,7 +15,7 @@ const maxLimit = 10_000
 // Serve answers a query; who may ask is decided before. Errors: those of Find, and Invalid.
 func (l *Log) Serve(w http.ResponseWriter, r *http.Request) error {
 	form := r.URL.Query()
-	q := Query{Account: form.Get("account"), Event: form.Get("event"), Caller: form.Get("caller"), Errors: form.Get("errors") == "true"}
+	q := Query{Account: form.Get("account"), Event: form.Get("event"), Caller: form.Get("caller"), Errors: form.Get("errors") == "true", Next: form.Get("next_token")}
 	for name, to := range map[string]*time.Time{"from": &q.From, "to": &q.To} {
 		if text := form.Get(name); text != "" {
 			at, err := time.Parse(time.RFC3339, text)

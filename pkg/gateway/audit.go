@@ -136,7 +136,7 @@ func (g *Gateway) record(r *http.Request, c *call, action string) *audit.Record 
 	p := c.principal
 	rec := &audit.Record{
 		EventVersion: eventVersion, EventTime: g.now().UTC().Truncate(1e9), EventSource: service + ".amazonaws.com", EventName: name,
-		AWSRegion: g.cfg.Regions[0], SourceIPAddress: c.client.address, UserAgent: r.UserAgent(), RequestID: c.id, EventID: newRequestID(),
+		AWSRegion: g.cfg.Regions[0], SourceIPAddress: c.client.address, UserAgent: r.UserAgent(), RequestID: c.id, EventID: newEventID(g.now()),
 		ReadOnly:  strings.HasPrefix(name, "Describe") || strings.HasPrefix(name, "List") || strings.HasPrefix(name, "Get") || strings.HasPrefix(name, "Read"),
 		EventType: "AwsApiCall", ManagementEvent: !isData(action), EventCategory: "Management", RecipientAccountID: p.Account,
 		UserIdentity: audit.Identity{Type: p.Type, PrincipalID: p.ID, ARN: p.ARN, AccountID: p.Account, AccessKeyID: p.AccessKey},

@@ -2,11 +2,13 @@ package gateway
 
 import (
 	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
 	"net"
 	"net/http"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/amphora-metrics/amphora/pkg/config"
 )
@@ -116,11 +118,23 @@ func withoutPort(s string) string {
 	return strings.Trim(s, "[]")
 }
 
-// newRequestID returns a random UUID.
+// newRequestID returns a random UUID, of version 4.
 func newRequestID() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // it never fails
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return uuid(b, 4)
+}
+
+// newEventID returns a UUID of version 7, which begins with the time: records of the same second are in its order.
+func newEventID(now time.Time) string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // it never fails
+	binary.BigEndian.PutUint64(b[:], uint64(now.UnixMilli())<<16|uint64(b[6])<<8|uint64(b[7]))
+	return uuid(b, 7)
+}
+
+func uuid(b [16]byte, version byte) string {
+	b[6], b[8] = b[6]&0x0f|version<<4, b[8]&0x3f|0x80
 	t := hex.EncodeToString(b[:])
 	return t[:8] + "-" + t[8:12] + "-" + t[12:16] + "-" + t[16:20] + "-" + t[20:]
 }

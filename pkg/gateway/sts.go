@@ -73,6 +73,11 @@ type (
 		Result  stsAssumed `xml:"AssumeRoleWithWebIdentityResult"`
 		ID      string     `xml:"ResponseMetadata>RequestId"`
 	}
+	stsSessionToken struct {
+		XMLName     xml.Name       `xml:"https://sts.amazonaws.com/doc/2011-06-15/ GetSessionTokenResponse"`
+		Credentials stsCredentials `xml:"GetSessionTokenResult>Credentials"`
+		ID          string         `xml:"ResponseMetadata>RequestId"`
+	}
 	stsError struct {
 		XMLName xml.Name `xml:"https://sts.amazonaws.com/doc/2011-06-15/ ErrorResponse"`
 		Type    string   `xml:"Error>Type"`
@@ -166,6 +171,8 @@ func (g *Gateway) sts(w http.ResponseWriter, r *http.Request, c *call) (any, err
 		return stsCaller{ARN: p.ARN, UserID: p.ID, Account: p.Account, ID: c.id}, nil
 	case "AssumeRole":
 		return g.assumeRole(r, c, form)
+	case "GetSessionToken":
+		return g.sessionToken(r, c, form)
 	}
 	return nil, refuse(http.StatusBadRequest, "InvalidAction", "Could not find operation %s for version %s", action, stsVersion)
 }
@@ -182,6 +189,22 @@ func (g *Gateway) assumeRole(r *http.Request, c *call, form url.Values) (any, er
 		return nil, stsProblem(err)
 	}
 	return stsAssumeRole{Result: assumed(cred), ID: c.id}, nil
+}
+
+// sessionToken gives the caller temporary credentials of its own; that needs no permission.
+func (g *Gateway) sessionToken(r *http.Request, c *call, form url.Values) (any, error) {
+	if form.Get("SerialNumber") != "" || form.Get("TokenCode") != "" {
+		return nil, refuse(http.StatusForbidden, "AccessDenied", "MultiFactorAuthentication failed: this service knows no devices for it, leave SerialNumber and TokenCode out")
+	}
+	lasts, err := duration(form, identity.MaxUserSession)
+	if err != nil {
+		return nil, err
+	}
+	cred, err := g.deps.Identities.UserSession(r.Context(), c.principal, lasts)
+	if err != nil {
+		return nil, stsProblem(err)
+	}
+	return stsSessionToken{Credentials: temporary(cred), ID: c.id}, nil
 }
 
 func (g *Gateway) assumeWeb(r *http.Request, c *call, form url.Values) (any, error) {
@@ -237,7 +260,7 @@ func (g *Gateway) recordSTS(r *http.Request, c *call, out any, err error) {
 		}
 	}
 	action := c.form.Get("Action")
-	if !slices.Contains([]string{"GetCallerIdentity", "AssumeRole", "AssumeRoleWithWebIdentity"}, action) {
+	if !slices.Contains([]string{"GetCallerIdentity", "AssumeRole", "AssumeRoleWithWebIdentity", "GetSessionToken"}, action) {
 		return
 	}
 	rec := g.record(r, c, "sts:"+action)
@@ -255,6 +278,8 @@ func (g *Gateway) recordSTS(r *http.Request, c *call, out any, err error) {
 		rec.ResponseElements = out.Result.recorded()
 	case stsAssumeWeb:
 		rec.ResponseElements = out.Result.recorded()
+	case stsSessionToken:
+		rec.ResponseElements = encoded(map[string]any{"credentials": out.Credentials.recorded()})
 	}
 	if no != nil {
 		rec.ErrorCode, rec.ErrorMessage = stsCode(no), no.text
@@ -263,9 +288,14 @@ func (g *Gateway) recordSTS(r *http.Request, c *call, out any, err error) {
 }
 
 // recorded is what a record says of new credentials.
+func (c *stsCredentials) recorded() map[string]any {
+	return map[string]any{"accessKeyId": c.AccessKeyID, "expiration": c.Expiration, "sessionToken": "***"}
+}
+
+// recorded is what a record says of a role that was assumed.
 func (a *stsAssumed) recorded() json.RawMessage {
 	return encoded(map[string]any{
-		"credentials":     map[string]any{"accessKeyId": a.Credentials.AccessKeyID, "expiration": a.Credentials.Expiration, "sessionToken": "***"},
+		"credentials":     a.Credentials.recorded(),
 		"assumedRoleUser": map[string]any{"assumedRoleId": a.AssumedRoleUser.AssumedRoleID, "arn": a.AssumedRoleUser.ARN},
 	})
 }
@@ -276,12 +306,9 @@ func assumption(form url.Values) (identity.Assumption, error) {
 	if len(a.RoleARN) < 20 || len(a.RoleARN) > 2048 {
 		return a, refuse(http.StatusBadRequest, "ValidationError", "RoleArn must have 20 to 2048 bytes")
 	}
-	if s := form.Get("DurationSeconds"); s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil || n < int(identity.MinSession.Seconds()) || n > int(identity.MaxSession.Seconds()) {
-			return a, refuse(http.StatusBadRequest, "ValidationError", "DurationSeconds must be between %d and %d", int(identity.MinSession.Seconds()), int(identity.MaxSession.Seconds()))
-		}
-		a.Duration = time.Duration(n) * time.Second
+	var err error
+	if a.Duration, err = duration(form, identity.MaxSession); err != nil {
+		return a, err
 	}
 	if p := form.Get("Policy"); p != "" {
 		a.Policies = append(a.Policies, p)
@@ -302,9 +329,26 @@ func assumption(form url.Values) (identity.Assumption, error) {
 	return a, nil
 }
 
+// duration reads how long a session is to last; 0: the caller does not say.
+func duration(form url.Values, longest time.Duration) (time.Duration, error) {
+	s := form.Get("DurationSeconds")
+	if s == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < int(identity.MinSession.Seconds()) || n > int(longest.Seconds()) {
+		return 0, refuse(http.StatusBadRequest, "ValidationError", "DurationSeconds must be between %d and %d", int(identity.MinSession.Seconds()), int(longest.Seconds()))
+	}
+	return time.Duration(n) * time.Second, nil
+}
+
+func temporary(c identity.Credentials) stsCredentials {
+	return stsCredentials{c.AccessKey, c.Secret, c.Token, c.Expires.UTC().Format(time.RFC3339)}
+}
+
 func assumed(c identity.Credentials) stsAssumed {
 	return stsAssumed{
-		Credentials:      stsCredentials{c.AccessKey, c.Secret, c.Token, c.Expires.UTC().Format(time.RFC3339)},
+		Credentials:      temporary(c),
 		AssumedRoleUser:  stsUser{c.RoleID, c.ARN},
 		PackedPolicySize: c.PackedPercent,
 	}

@@ -35,13 +35,15 @@ var ErrExpired = errs.New(errs.Unauthenticated, "The security token included in 
 // nothing is kept of it.
 type session struct {
 	Key      string            `json:"k"`
-	Role     string            `json:"r"` // ARN
+	Role     string            `json:"r"` // ARN; empty: the session is of whom Parent belongs to
 	Name     string            `json:"n"`
 	Tags     map[string]string `json:"t,omitempty"`
 	Policies []string          `json:"p,omitempty"` // documents
 	Issued   int64             `json:"i"`           // seconds
 	Expires  int64             `json:"e"`
 	Web      bool              `json:"w,omitempty"`
+	// Parent is the lasting access key that the session was made with, and that it ends with.
+	Parent string `json:"a,omitempty"`
 }
 
 // Credentials are of a session.
@@ -135,6 +137,17 @@ func (x *Identities) issue(role *roleEntry, a *Assumption) (Credentials, error) 
 	if packed > maxPackedBytes || len(a.Tags) > maxTags {
 		return Credentials{}, errs.New(errs.BodyTooLarge, "session policies and tags have %d bytes, at most %d and %d tags are allowed", packed, maxPackedBytes, maxTags)
 	}
+	cred, err := x.sealed(&s)
+	if err != nil {
+		return Credentials{}, err
+	}
+	p := x.inSession(role, &s, nil)
+	cred.RoleID, cred.ARN, cred.PackedPercent = p.ID, p.ARN, packed*100/maxPackedBytes
+	return cred, nil
+}
+
+// sealed gives s an access key and returns its credentials.
+func (x *Identities) sealed(s *session) (Credentials, error) {
 	var random [10]byte
 	_, _ = rand.Read(random[:])
 	s.Key = sessionPrefix + base32.StdEncoding.EncodeToString(random[:])
@@ -142,10 +155,9 @@ func (x *Identities) issue(role *roleEntry, a *Assumption) (Credentials, error) 
 	if err != nil {
 		return Credentials{}, err
 	}
-	p := x.inSession(role, &s, nil)
 	return Credentials{
-		AccessKey: s.Key, Secret: x.sessionSecret(0, &s), Token: base64.StdEncoding.EncodeToString(x.keys.seal(sessionPurpose, "", text)),
-		Expires: time.Unix(s.Expires, 0).UTC(), RoleID: p.ID, ARN: p.ARN, PackedPercent: packed * 100 / maxPackedBytes,
+		AccessKey: s.Key, Secret: x.sessionSecret(0, s), Token: base64.StdEncoding.EncodeToString(x.keys.seal(sessionPurpose, "", text)),
+		Expires: time.Unix(s.Expires, 0).UTC(),
 	}, nil
 }
 
@@ -170,6 +182,9 @@ func (x *Identities) sessionKey(d *directory, id, token string) (Key, error) {
 	}
 	if x.now().Unix() >= s.Expires {
 		return Key{}, ErrExpired
+	}
+	if s.Parent != "" {
+		return x.userKey(d, &s, x.keys.index(sealed))
 	}
 	role := d.roles[s.Role]
 	if role == nil || time.Unix(s.Issued, 0).Before(role.role.NotBefore.Truncate(time.Second)) {

@@ -1,8 +1,8 @@
-import { useState } from "preact/hooks";
+import { useMemo, useState } from "preact/hooks";
 import { json, Refusal } from "../api";
-import { useLoad } from "../load";
+import { usePages } from "../load";
 import { when } from "../text";
-import { Badge, Card, Choice, Dialog, Empty, Field, Form, Head, Loading, Notice, Problem, Table, Text } from "../ui";
+import { Badge, Button, Card, Choice, Dialog, Empty, Field, Form, Head, Loading, Notice, Problem, Table, Text } from "../ui";
 
 interface Entry {
   eventID: string;
@@ -19,7 +19,7 @@ interface Entry {
 
 interface Found {
   Records: Entry[] | null;
-  more?: boolean;
+  nextToken?: string;
   damaged?: string[];
 }
 
@@ -37,21 +37,20 @@ export function Audit() {
   const [event, setEvent] = useState("");
   const [caller, setCaller] = useState("");
   const [shown, setShown] = useState<Entry | null>(null);
-  const it = useLoad(
-    (signal) =>
-      json<Found>("/api/v1/audit", {
+  const [damaged, setDamaged] = useState<string[]>([]);
+  const span = useMemo(() => ({ from: new Date(Date.now() - Number(q.hours) * 3600e3).toISOString(), to: new Date().toISOString() }), [q]);
+  const it = usePages<Entry>(
+    async (token, signal) => {
+      const found = await json<Found>("/api/v1/audit", {
         signal,
-        params: {
-          from: new Date(Date.now() - Number(q.hours) * 3600e3).toISOString(),
-          event: q.event || undefined,
-          caller: q.caller || undefined,
-          errors: q.errors ? "true" : undefined,
-          limit: "500",
-        },
-      }),
+        params: { ...span, event: q.event || undefined, caller: q.caller || undefined, errors: q.errors ? "true" : undefined, limit: "200", next_token: token },
+      });
+      setDamaged((before) => [...new Set([...(token ? before : []), ...(found.damaged ?? [])])]);
+      return { rows: found.Records ?? [], token: found.nextToken };
+    },
     [q],
   );
-  const rows = [...(it.data?.Records ?? [])].reverse(); // the newest first
+  const rows = it.rows;
   const none = it.error instanceof Refusal && it.error.status === 404;
   return (
     <>
@@ -81,20 +80,20 @@ export function Audit() {
             </Form>
           </Card>
           <Problem error={it.error} what="The audit log cannot be read" />
-          {it.data?.damaged?.length ? (
+          {damaged.length > 0 && (
             <Notice kind="bad" title="Records were changed or are missing">
-              {it.data.damaged.join("\n")}
+              {damaged.join("\n")}
             </Notice>
-          ) : null}
-          {it.loading && <Loading what="records" />}
-          {it.data && rows.length === 0 && <Empty title="No records">Nobody did anything like that in this time.</Empty>}
+          )}
+          {!it.loading && !it.error && rows.length === 0 && <Empty title="No records">Nobody did anything like that in this time.</Empty>}
           {rows.length > 0 && (
             <Card>
               <p class="summary" role="status">
-                {rows.length} records{it.data?.more ? ", the oldest of this time; there are newer ones, so narrow the search" : ""}.
+                {rows.length} records{it.more ? ", the newest of this time" : ""}.
               </p>
               <Table
                 caption="Audit records"
+                most={rows.length}
                 rows={rows}
                 id={(r) => r.eventID}
                 columns={[
@@ -113,8 +112,14 @@ export function Audit() {
                   { name: "Result", by: (r) => r.errorCode ?? "", show: (r) => (r.errorCode ? <Badge kind="bad">{r.errorCode}</Badge> : <Badge kind="good">ok</Badge>) },
                 ]}
               />
+              {it.more && (
+                <Button busy={it.loading} onClick={() => void it.next()}>
+                  Show older records
+                </Button>
+              )}
             </Card>
           )}
+          {it.loading && <Loading what="records" />}
         </>
       )}
       {shown && (

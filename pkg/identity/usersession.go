@@ -1,0 +1,57 @@
+package identity
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/iam"
+)
+
+const (
+	// MaxUserSession bounds the session of a user, maxRootSession that of an account's root.
+	MaxUserSession, maxRootSession = 36 * time.Hour, time.Hour
+	defaultUserSession             = 12 * time.Hour
+)
+
+// UserSession gives a user, or the root of an account, that calls with a lasting access key temporary
+// credentials with the same rights. They end with that key, too. lasts 0: half a day, or an hour for root.
+// Errors: Invalid, Denied, Unavailable.
+func (x *Identities) UserSession(_ context.Context, caller *iam.Principal, lasts time.Duration) (Credentials, error) {
+	d, err := x.look()
+	if err != nil {
+		return Credentials{}, err
+	}
+	if x.keys == nil {
+		return Credentials{}, errs.New(errs.Unavailable, "sessions need the operator's key (auth.key_file)")
+	}
+	if e, ok := d.keys[caller.AccessKey]; strings.HasPrefix(caller.AccessKey, sessionPrefix) || !ok || e.inactive {
+		return Credentials{}, errs.New(errs.Denied, "Cannot call GetSessionToken with session credentials")
+	}
+	longest, usual := MaxUserSession, defaultUserSession
+	if caller.Root {
+		longest, usual = maxRootSession, maxRootSession
+	}
+	if lasts == 0 {
+		lasts = usual
+	}
+	if lasts < MinSession {
+		return Credentials{}, errs.New(errs.Invalid, "DurationSeconds must be at least %d", int(MinSession.Seconds()))
+	}
+	now := x.now()
+	cred, err := x.sealed(&session{Parent: caller.AccessKey, Issued: now.Unix(), Expires: now.Add(min(lasts, longest)).Unix()})
+	cred.ARN = caller.ARN
+	return cred, err
+}
+
+// userKey looks up the temporary access key of a user's session.
+func (x *Identities) userKey(d *directory, s *session, sealedBy int) (Key, error) {
+	e, ok := d.keys[s.Parent]
+	if !ok || e.inactive {
+		return Key{}, errUnknown()
+	}
+	p := *e.principal
+	p.AccessKey, p.Since = s.Key, time.Unix(s.Issued, 0)
+	return Key{x.sessionSecret(sealedBy, s), &p}, nil
+}
