@@ -124,7 +124,7 @@ func (b *cutBucket) Upload(ctx context.Context, name string, r io.Reader, opts .
 
 func TestAPartialUploadIsInvisibleAndCanBeRepeated(t *testing.T) {
 	dir := makeBlock(t, 0, 5)
-	for n := range 3 {
+	for n := range 4 {
 		cut := &cutBucket{Bucket: newBucket(t)}
 		cut.left.Store(int64(n))
 		tb := objstore.NewPrefixedBucket(cut, "t1")
@@ -140,8 +140,8 @@ func TestAPartialUploadIsInvisibleAndCanBeRepeated(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if done := 100 - cut.left.Load(); done != 3 {
-			t.Errorf("two uploads after the cut wrote %d objects, want 3", done)
+		if done := 100 - cut.left.Load(); done != 4 {
+			t.Errorf("two uploads after the cut wrote %d objects, want 4", done)
 		}
 		if idx := scan(t, tb); len(idx.Blocks) != 1 {
 			t.Errorf("after repeating: %d blocks", len(idx.Blocks))

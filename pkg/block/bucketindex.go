@@ -49,6 +49,8 @@ type BucketIndex struct {
 	Blocks        []IndexedBlock `json:"blocks"`
 	DeletionMarks []IndexedMark  `json:"block_deletion_marks"`
 	UpdatedAt     int64          `json:"updated_at"` // seconds
+	// Altered is what operators did, oldest first.
+	Altered []Alteration `json:"amphora_altered,omitempty"`
 }
 
 // IndexedBlock is what the index says of a complete block. MinTime <= t < MaxTime, in milliseconds.
@@ -209,6 +211,8 @@ type Scan struct {
 	Partial []ulid.ULID
 	// Corrupted are blocks whose meta file makes no sense. They are in no index.
 	Corrupted map[ulid.ULID]error
+
+	obsolete map[ulid.ULID]bool // by marks that were read in this scan
 }
 
 // ScanBlocks lists a tenant's blocks and marks; bkt is the tenant's. Meta files and marks that old
@@ -241,7 +245,7 @@ func ScanBlocks(ctx context.Context, bkt objstore.BucketReader, old *BucketIndex
 	if err != nil {
 		return nil, storeError(ctx, bkt, err, "list blocks")
 	}
-	s := &Scan{Index: &BucketIndex{Version: bucketIndexVersion, UpdatedAt: now.Unix()}, Marks: listed, Corrupted: map[ulid.ULID]error{}}
+	s := &Scan{Index: &BucketIndex{Version: bucketIndexVersion, UpdatedAt: now.Unix()}, Marks: listed, Corrupted: map[ulid.ULID]error{}, obsolete: map[ulid.ULID]bool{}}
 	if err := s.readBlocks(ctx, bkt, ids, known, now); err != nil {
 		return nil, err
 	}
@@ -310,6 +314,7 @@ func (s *Scan) readMarks(ctx context.Context, bkt objstore.BucketReader, known m
 				return err
 			}
 			m = IndexedMark{ID: id, DeletionTime: mark.DeletionTime}
+			s.obsolete[id] = mark.Obsolete
 		}
 		s.Index.DeletionMarks = append(s.Index.DeletionMarks, m)
 	}

@@ -182,12 +182,20 @@ type deletionMark struct {
 	Version      int       `json:"version"`
 	Details      string    `json:"details,omitempty"`
 	DeletionTime int64     `json:"deletion_time"` // seconds
+	// Obsolete says that compaction or retention set the mark.
+	Obsolete bool `json:"amphora_obsolete,omitempty"`
 }
 
-// MarkForDeletion marks block id as replaced or expired at time now, for the reason why; bkt is
-// the tenant's.
+// MarkForDeletion marks block id at time now as one that an operator wants to go, for the reason why;
+// bkt is the tenant's.
 func MarkForDeletion(ctx context.Context, bkt objstore.Bucket, id ulid.ULID, now time.Time, why string) error {
 	return writeMark(ctx, bkt, id, DeletionMarkFile, deletionMark{ID: id, Version: markVersion, Details: why, DeletionTime: now.Unix()})
+}
+
+// MarkObsolete marks block id as replaced or expired at time now, for the reason why: queries that
+// do not find it any more answer as before. bkt is the tenant's.
+func MarkObsolete(ctx context.Context, bkt objstore.Bucket, id ulid.ULID, now time.Time, why string) error {
+	return writeMark(ctx, bkt, id, DeletionMarkFile, deletionMark{ID: id, Version: markVersion, Details: why, DeletionTime: now.Unix(), Obsolete: true})
 }
 
 // Tenants returns the tenants that have something in bkt, sorted.

@@ -1,11 +1,9 @@
 package block
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -67,12 +65,8 @@ func Publish(ctx context.Context, logger *slog.Logger, bkt objstore.Bucket, dir 
 		}
 		size += f.SizeBytes
 	}
-	b, err := json.Marshal(meta)
-	if err != nil {
+	if err := PublishMeta(ctx, bkt, meta); err != nil {
 		return meta, fmt.Errorf("upload block %s: %w", id, err)
-	}
-	if err := bkt.Upload(ctx, path.Join(id, MetaFile), bytes.NewReader(b)); err != nil {
-		return meta, storeError(ctx, bkt, err, "upload block %s", id)
 	}
 	logger.Info("block uploaded", "block", id, "bytes", size, "series", meta.Stats.NumSeries, "samples", meta.Stats.NumSamples, "took", time.Since(start))
 	return meta, nil

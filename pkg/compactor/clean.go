@@ -27,6 +27,13 @@ const cleaning = "cleanup"
 // nobody uploads any more.
 const minPartialDelay = 4 * time.Hour
 
+// alterationSlack is how much longer than answers are kept it is remembered what operators did to
+// blocks: as long as it may take until the last querier knows.
+const alterationSlack = 2 * time.Hour
+
+// debugMetaAge is how old copies of meta files of blocks that are gone become.
+const debugMetaAge = 90 * 24 * time.Hour
+
 // CleanUp brings the bucket index of every tenant of this process up to date, marks what retention
 // ends, deletes what was marked long enough ago, and goes on with tenants being deleted.
 func (c *Compactor) CleanUp(ctx context.Context) error {
@@ -79,7 +86,8 @@ func (c *Compactor) cleanTenant(ctx context.Context, id tenant.ID) error {
 	}
 	now := c.deps.Now()
 	old, err := block.ReadBucketIndex(ctx, bkt)
-	if err != nil && errs.KindOf(err) == errs.Internal {
+	lost := err != nil && errs.KindOf(err) == errs.Internal
+	if lost {
 		c.deps.Logger.Warn("bucket index made anew", "tenant", id, "err", err)
 	} else if err != nil && errs.KindOf(err) != errs.NotFound {
 		return err
@@ -91,10 +99,17 @@ func (c *Compactor) cleanTenant(ctx context.Context, id tenant.ID) error {
 	for block, err := range scan.Corrupted {
 		c.deps.Logger.Error("block has a corrupted meta file and is in no index, so queries lack its samples", "tenant", id, "block", block, "err", err)
 	}
-	problems := []error{c.retire(ctx, id, scan.Index), c.deleteMarked(ctx, id, scan.Index), c.deletePartial(ctx, id, scan)}
+	v := c.deps.Limits(id)
+	if old != nil || lost {
+		scan.NoteAlterations(old, max(limits.ResultsCacheTTL.Of(v), limits.ResultsCacheTTLForOutOfOrder.Of(v))+alterationSlack)
+	}
+	problems := []error{c.retire(ctx, id, scan.Index)}
+	gone := c.takeDue(scan.Index)
+	// A block goes only after the index without it is there: who reads the index finds all of it.
 	if err := block.WriteBucketIndex(ctx, bkt, scan.Index); err != nil {
 		return errors.Join(append(problems, err)...)
 	}
+	problems = append(problems, c.deleteMarked(ctx, id, gone), c.deletePartial(ctx, id, scan), c.forgetMetas(ctx, id, scan, old))
 	return errors.Join(append(problems, c.report(ctx, id, scan))...)
 }
 
@@ -125,7 +140,7 @@ func (c *Compactor) retire(ctx context.Context, id tenant.ID, idx *block.BucketI
 		if marked[b.ID] || b.MaxTime >= now.Add(-keep).UnixMilli() {
 			continue
 		}
-		if err := block.MarkForDeletion(ctx, c.bucket(id), b.ID, now, fmt.Sprintf("older than the retention of %s", keep)); err != nil {
+		if err := block.MarkObsolete(ctx, c.bucket(id), b.ID, now, fmt.Sprintf("older than the retention of %s", keep)); err != nil {
 			return err
 		}
 		idx.DeletionMarks = append(idx.DeletionMarks, block.IndexedMark{ID: b.ID, DeletionTime: now.Unix()})
@@ -135,26 +150,34 @@ func (c *Compactor) retire(ctx context.Context, id tenant.ID, idx *block.BucketI
 	return nil
 }
 
-// deleteMarked deletes the blocks whose marks are old enough, and takes them out of the index.
-func (c *Compactor) deleteMarked(ctx context.Context, id tenant.ID, idx *block.BucketIndex) error {
+// takeDue takes the blocks whose marks are old enough out of the index, and returns them.
+func (c *Compactor) takeDue(idx *block.BucketIndex) []ulid.ULID {
+	var due []ulid.ULID
 	gone := map[ulid.ULID]bool{}
-	var problems []error
 	for _, m := range idx.DeletionMarks {
-		if c.deps.Now().Sub(time.Unix(m.DeletionTime, 0)) < c.cfg.DeletionDelay {
-			continue
+		if c.deps.Now().Sub(time.Unix(m.DeletionTime, 0)) >= c.cfg.DeletionDelay {
+			due = append(due, m.ID)
+			gone[m.ID] = true
 		}
-		if _, err := block.Delete(ctx, c.bucket(id), m.ID); err != nil {
+	}
+	if len(due) > 0 {
+		idx.Blocks = without(idx.Blocks, func(b block.IndexedBlock) bool { return gone[b.ID] })
+		idx.DeletionMarks = without(idx.DeletionMarks, func(m block.IndexedMark) bool { return gone[m.ID] })
+	}
+	return due
+}
+
+// deleteMarked deletes blocks. What is left of one is found by its mark in the next round.
+func (c *Compactor) deleteMarked(ctx context.Context, id tenant.ID, due []ulid.ULID) error {
+	var problems []error
+	for _, u := range due {
+		if _, err := block.Delete(ctx, c.bucket(id), u); err != nil {
 			c.metrics.deletionFailures.Inc()
 			problems = append(problems, err)
 			continue
 		}
-		gone[m.ID] = true
 		c.metrics.deleted.Inc()
-		c.deps.Logger.Info("marked block deleted", "tenant", id, "block", m.ID)
-	}
-	if len(gone) > 0 {
-		idx.Blocks = without(idx.Blocks, func(b block.IndexedBlock) bool { return gone[b.ID] })
-		idx.DeletionMarks = without(idx.DeletionMarks, func(m block.IndexedMark) bool { return gone[m.ID] })
+		c.deps.Logger.Info("marked block deleted", "tenant", id, "block", u)
 	}
 	return errors.Join(problems...)
 }
@@ -178,14 +201,10 @@ func (c *Compactor) deletePartial(ctx context.Context, id tenant.ID, scan *block
 		return nil
 	}
 	delay = max(delay, minPartialDelay)
-	marked := map[ulid.ULID]bool{}
-	for _, m := range scan.Index.DeletionMarks {
-		marked[m.ID] = true // deleteMarked goes on with it
-	}
 	var problems []error
 	for _, u := range scan.Partial {
-		if marked[u] {
-			continue
+		if scan.Marks.Deletion[u] {
+			continue // deleteMarked goes on with it
 		}
 		last, err := lastModified(ctx, c.bucket(id), u)
 		switch {
@@ -203,6 +222,24 @@ func (c *Compactor) deletePartial(ctx context.Context, id tenant.ID, scan *block
 		}
 	}
 	return errors.Join(problems...)
+}
+
+// forgetMetas removes old copies of the meta files of blocks that are gone, in the first round of a day:
+// old is the index of the round before.
+func (c *Compactor) forgetMetas(ctx context.Context, id tenant.ID, scan *block.Scan, old *block.BucketIndex) error {
+	day := int64(24 * time.Hour / time.Second)
+	if old == nil || old.UpdatedAt/day == scan.Index.UpdatedAt/day {
+		return nil
+	}
+	there := map[ulid.ULID]bool{}
+	for _, b := range scan.Index.Blocks {
+		there[b.ID] = true
+	}
+	n, err := block.ForgetDebugMetas(ctx, c.bucket(id), c.deps.Now().Add(-debugMetaAge), func(u ulid.ULID) bool { return there[u] })
+	if n > 0 {
+		c.deps.Logger.Info("old copies of meta files of deleted blocks removed", "tenant", id, "removed", n)
+	}
+	return err
 }
 
 // lastModified is when an object of a block was written last.

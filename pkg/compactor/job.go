@@ -330,7 +330,7 @@ func (w *work) upload(ctx context.Context, blocks []made) error {
 func (w *work) mark(ctx context.Context, blocks []block.Meta, why string) error {
 	for _, m := range blocks {
 		now := w.c.deps.Now()
-		if err := block.MarkForDeletion(ctx, w.bkt, m.ULID, now, why); err != nil {
+		if err := block.MarkObsolete(ctx, w.bkt, m.ULID, now, why); err != nil {
 			return err
 		}
 		w.c.metrics.marked.WithLabelValues("compaction").Inc()

@@ -67,6 +67,7 @@ func (c *Compactor) MarkForDeletion(ctx context.Context, id tenant.ID, b ulid.UL
 	c.metrics.marked.WithLabelValues(reasonManual).Inc()
 	c.deps.Logger.Info("block marked for deletion on request", "tenant", id, "block", b, "details", details)
 	return c.relist(ctx, id, func(idx *block.BucketIndex) {
+		idx.Alter(b, now)
 		idx.DeletionMarks = append(without(idx.DeletionMarks, func(m block.IndexedMark) bool { return m.ID == b }), block.IndexedMark{ID: b, DeletionTime: now.Unix()})
 	})
 }
@@ -82,6 +83,7 @@ func (c *Compactor) UnmarkForDeletion(ctx context.Context, id tenant.ID, b ulid.
 	}
 	c.deps.Logger.Info("deletion mark of a block removed on request", "tenant", id, "block", b)
 	return c.relist(ctx, id, func(idx *block.BucketIndex) {
+		idx.Alter(b, c.deps.Now())
 		idx.DeletionMarks = without(idx.DeletionMarks, func(m block.IndexedMark) bool { return m.ID == b })
 	})
 }

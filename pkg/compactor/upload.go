@@ -353,12 +353,8 @@ func (c *Compactor) checkUploaded(ctx context.Context, id tenant.ID, m block.Met
 // publish makes an uploaded block visible. Its meta file goes last.
 func (c *Compactor) publish(ctx context.Context, id tenant.ID, m block.Meta) error {
 	bkt := c.bucket(id)
-	data, err := json.Marshal(m)
-	if err != nil {
-		return err
-	}
-	if err := bkt.Upload(ctx, path.Join(m.ULID.String(), block.MetaFile), bytes.NewReader(data)); err != nil {
-		return errs.New(errs.Unavailable, "publish block %s: %w", m.ULID, err)
+	if err := block.PublishMeta(ctx, bkt, m); err != nil {
+		return fmt.Errorf("publish block %s: %w", m.ULID, err)
 	}
 	for _, name := range []string{uploadingMeta, validationFile} {
 		if err := bkt.Delete(ctx, path.Join(m.ULID.String(), name)); err != nil && !bkt.IsObjNotFoundErr(err) {
@@ -367,7 +363,7 @@ func (c *Compactor) publish(ctx context.Context, id tenant.ID, m block.Meta) err
 	}
 	c.metrics.uploads.Inc()
 	c.deps.Logger.Info("uploaded block published", "tenant", id, "block", m.ULID)
-	_, err = block.AddToBucketIndex(ctx, bkt, c.deps.Now(), m.Indexed(c.deps.Now()))
+	_, err := block.AddToBucketIndex(ctx, bkt, c.deps.Now(), m.Indexed(c.deps.Now()))
 	return err
 }
 

@@ -29,7 +29,7 @@ const (
 )
 
 // Changes returns what of the data of ctx's tenants became other since it could be read first: late
-// samples, deletions and uploaded blocks. Errors: Unavailable, the cause of ctx.
+// samples, deletions, uploaded blocks and blocks that operators hid. Errors: Unavailable, the cause of ctx.
 func (q *Querier) Changes(ctx context.Context) (changes.Log, error) {
 	ids, err := tenant.Many(ctx)
 	if err != nil {
@@ -83,6 +83,9 @@ func (q *Querier) changesOf(ctx context.Context, id tenant.ID) (changes.Log, err
 	idx, err := q.deps.Stores.Indexes.At(ctx, id, nil)
 	if err != nil {
 		return log, err
+	}
+	for _, a := range idx.Altered {
+		log.Changes = append(log.Changes, changes.Change{MinTime: a.MinTime, MaxTime: a.MaxTime, At: time.Unix(a.At, 0).Add(blockShowsWithin).UnixMilli()})
 	}
 	for i := range idx.Blocks {
 		if b := &idx.Blocks[i]; b.Source != ownBlocks {
