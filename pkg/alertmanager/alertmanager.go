@@ -85,12 +85,14 @@ type Alertmanager struct {
 	rules    rules
 	fallback []byte
 	claims   claims
+	journal  *journal // set when it starts; nil: none
 
 	mu        sync.Mutex // guards what follows
 	instances map[tenant.ID]*instance
 	turns     map[tenant.ID]chan struct{} // closed when the start or stop of a tenant has ended
 	known     map[tenant.ID]string        // versions of all configurations
 	wrong     map[tenant.ID]refusal       // configurations that cannot be put in force
+	begun     bool                        // the journal was read
 	stopped   bool
 }
 
@@ -151,6 +153,16 @@ func readFallback(path string) ([]byte, error) {
 }
 
 func (m *Alertmanager) begin(ctx context.Context) error {
+	if m.cfg.DataDir != "" {
+		j, err := openJournal(ctx, m.cfg.DataDir, m.log, m.metrics)
+		if err != nil {
+			return fmt.Errorf("journal of the alertmanager: %w", err)
+		}
+		m.journal = j
+	}
+	m.mu.Lock()
+	m.begun = true
+	m.mu.Unlock()
 	if err := m.sync(ctx, atStart); err != nil {
 		m.log.Warn("configurations cannot be read, they will be looked for again", "err", err)
 	}
@@ -169,6 +181,7 @@ func (m *Alertmanager) run(ctx context.Context) error {
 		case <-poll.C:
 			err = m.sync(ctx, atTurn)
 			m.claims.sweep(time.Now())
+			m.tidy(ctx)
 		case <-look.C:
 			err = m.place(ctx, atChange)
 		}
@@ -192,6 +205,23 @@ func (m *Alertmanager) sync(ctx context.Context, reason string) error {
 	m.mu.Unlock()
 	m.metrics.discovered.Set(float64(len(known)))
 	return m.place(ctx, reason)
+}
+
+// tidy rewrites the journal if it is time. If that fails it goes on as it is.
+func (m *Alertmanager) tidy(ctx context.Context) {
+	if m.journal == nil || !m.journal.due() {
+		return
+	}
+	mine := func(id tenant.ID) bool { ok, err := m.mine(id); return ok || err != nil }
+	err := m.journal.rewrite(ctx, mine, func() []*instance {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return slices.Collect(maps.Values(m.instances))
+	})
+	if err != nil && ctx.Err() == nil {
+		m.metrics.journalFailures.Inc()
+		m.log.Warn("journal not rewritten, it grows until it is", "err", err)
+	}
 }
 
 // place starts, changes and stops tenants so that those run here that shall.
@@ -281,9 +311,12 @@ func (m *Alertmanager) refresh(ctx context.Context, id tenant.ID) (*instance, er
 	}
 	defer end()
 	m.mu.Lock()
-	stopped := m.stopped
+	begun, stopped := m.begun, m.stopped
 	m.mu.Unlock()
-	if stopped {
+	switch {
+	case !begun:
+		return nil, errs.New(errs.Unavailable, "the alertmanager is starting")
+	case stopped:
 		return nil, errs.New(errs.Unavailable, "the alertmanager is stopping")
 	}
 	return m.load(ctx, id)
@@ -357,6 +390,7 @@ func (m *Alertmanager) load(ctx context.Context, id tenant.ID) (*instance, error
 		m.mu.Lock()
 		m.instances[id] = in
 		m.mu.Unlock()
+		m.journal.taken(id)
 	}
 	return in, nil
 }
@@ -409,6 +443,9 @@ func (m *Alertmanager) stopOne(ctx context.Context, in *instance) {
 	in.stop(stop, has)
 	m.tenants.remove(in.id)
 	m.metrics.applied.DeleteLabelValues(string(in.id))
+	if !has {
+		m.journal.forget(in.id)
+	}
 	if !has && at == 0 {
 		if err := m.deps.Bucket.Delete(stop, stateObject(in.id)); err != nil && !m.deps.Bucket.IsObjNotFoundErr(err) {
 			m.log.Warn("state of a tenant without configuration not deleted, it is of no use", "tenant", string(in.id), "err", err)
@@ -439,5 +476,5 @@ func (m *Alertmanager) end(error) error {
 	m.known = known
 	m.mu.Unlock()
 	m.stopAll(context.Background(), all)
-	return nil
+	return m.journal.close()
 }

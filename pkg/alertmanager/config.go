@@ -18,6 +18,7 @@ type Config struct {
 	ExternalURL       string
 	FallbackFile      string
 	BaseFile          string
+	DataDir           string
 	EnableAPI         bool
 	PollInterval      time.Duration
 	PersistInterval   time.Duration
@@ -34,6 +35,7 @@ func (c *Config) Declare(s *config.Set) {
 	s.String(&c.ExternalURL, "external_url", "http://localhost:8080/alertmanager", "Address of the alertmanager's pages, which notifications link to.").Named("alertmanager.web.external-url")
 	s.String(&c.FallbackFile, "fallback_config_file", "", "File with the configuration of tenants that have none. Empty: such tenants' alerts are kept and shown, and nobody is notified.").Named("alertmanager.configs.fallback")
 	s.String(&c.BaseFile, "base_config_file", "", "File with receivers, inhibit_rules, time_intervals and mute_time_intervals that every tenant's configuration has beside its own. A name that both use is refused.").Named("alertmanager.configs.base").Expert()
+	s.String(&c.DataDir, "data_dir", "./data/alertmanager", "Directory of the journal of silences and of what was notified, which makes both survive the death of all replicas at once. Empty: no journal, and that loses what changed since persist_interval.").Named("alertmanager.storage.path")
 	s.Bool(&c.EnableAPI, "enable_api", true, "Whether tenants may read and write their configurations.").Expert()
 	s.Duration(&c.PollInterval, "poll_interval", 15*time.Second, "How often changed configurations are looked for. One that comes through the API takes effect at once.").Named("alertmanager.configs.poll-interval").Expert()
 	s.Duration(&c.PersistInterval, "persist_interval", 15*time.Minute, "How often silences, alerts and the log of notifications go to object storage. Replicas share them all the time.").Expert()

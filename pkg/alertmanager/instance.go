@@ -50,6 +50,8 @@ type instance struct {
 	view     func() limits.View
 
 	*state
+	disk      durability
+	recalled  bool // the journal had something
 	silencer  *silence.Silencer
 	groups    marker.GroupMarker
 	limit     *alertLimit
@@ -110,9 +112,11 @@ func newInstance(m *Alertmanager, id tenant.ID) (*instance, error) {
 		limited: f.NewCounterVec(prometheus.CounterOpts{Name: "notifications_limited_total", Help: "Notifications over a limit."}, []string{"integration"})}
 	in.dispatchMetrics = dispatch.NewDispatcherMetrics(true, in.reg, featurecontrol.NoopFlags{})
 	in.notifyMetrics = notify.NewMetrics(in.reg, featurecontrol.NoopFlags{})
-	in.repl = newReplicator(in.log, m.metrics, in.state, in.others, in.soon)
+	in.disk = durability{id: id, to: m.journal}
+	in.repl = newReplicator(in.log, m.metrics, &in.disk, in.state, in.others, in.soon)
 	in.silences.SetBroadcast(in.repl.silence)
 	in.notified.SetBroadcast(in.repl.notification)
+	in.recalled = m.journal.recall(context.Background(), in.state)
 	return in, in.newAPI()
 }
 

@@ -12,6 +12,7 @@ type metrics struct {
 	initialSyncs                      *prometheus.CounterVec // by outcome
 	initialSyncSeconds                prometheus.Histogram
 	persists, persistFailures         prometheus.Counter
+	journalFailures                   prometheus.Counter
 	syncs, syncFailures               *prometheus.CounterVec // by reason
 	ringCheckErrors                   prometheus.Counter
 	discovered, owned                 prometheus.Gauge
@@ -55,6 +56,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Buckets: prometheus.ExponentialBuckets(0.008, 4, 7)}),
 		persists:        counter("state_persist_total", "Writes of tenants' state to object storage."),
 		persistFailures: counter("state_persist_failed_total", "Writes that failed; a restart of all replicas would lose what they had."),
+		journalFailures: counter("journal_failures_total", "Changes that could not be written to the journal or read back; the death of all replicas at once would lose them."),
 		syncs:           counters("reason", "sync_configs_total", "Looks for changed configurations.", atStart, atTurn, atChange),
 		syncFailures:    counters("reason", "sync_configs_failed_total", "Looks that failed; tenants keep the configurations they have.", atStart, atTurn, atChange),
 		ringCheckErrors: counter("ring_check_errors_total", "Times that the ring did not say whose a tenant is."),

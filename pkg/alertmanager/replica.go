@@ -50,16 +50,21 @@ func (m *Alertmanager) HandleRequest(ctx context.Context, req *pb.Request) (*pb.
 	if req.GetMethod() == http.MethodGet || !strings.Contains(u.Path, "/silence") || out.GetStatus() >= 300 {
 		return out, nil
 	}
+	in.soon()
 	return out, in.agreed(ctx)
 }
 
-// agreed returns once a silence that was changed here is known to a quorum of replicas.
+// agreed returns once a silence that was changed here is known to a quorum of replicas, and on the disk of
+// each of them.
 func (in *instance) agreed(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*peerCall)
 	defer cancel()
 	r, err := in.m.deps.Replicas(in.id)
 	if err != nil {
 		return errs.Wrap(errs.Unavailable, err)
+	}
+	if err := in.disk.wait(ctx); err != nil {
+		return err
 	}
 	n, err := in.repl.flush(ctx)
 	if err == nil && n+1 >= r.Quorum {
@@ -83,7 +88,17 @@ func (m *Alertmanager) UpdateState(ctx context.Context, s *pb.State) (*pb.Update
 		m.metrics.mergeFailures.WithLabelValues("state").Inc()
 		return nil, errs.Wrap(errs.Invalid, err)
 	}
+	if err := in.keep(ctx, s); err != nil {
+		return nil, err
+	}
 	return &pb.UpdateStateResponse{}, nil
+}
+
+// keep returns once what another replica told is on disk.
+func (in *instance) keep(ctx context.Context, s *pb.State) error {
+	in.disk.add(journalSilences, s.GetSilences())
+	in.disk.add(journalNotifications, s.GetNotifications())
+	return in.disk.wait(ctx)
 }
 
 // ReadState implements alertmanagerpb.AlertmanagerServer.
@@ -97,16 +112,25 @@ func (m *Alertmanager) ReadState(ctx context.Context, _ *pb.ReadStateRequest) (*
 		return nil, errs.Wrap(errs.Unavailable, err)
 	}
 	m.mu.Lock()
-	in := m.instances[id]
+	in, begun := m.instances[id], m.begun
 	m.mu.Unlock()
-	if in == nil || !in.isSettled() {
+	if !begun {
+		return nil, errs.New(errs.Unavailable, "the alertmanager is starting")
+	}
+	if in == nil && m.journal.has(id) { // the other one counts on what this one knows
+		if in, err = m.instance(ctx, id); err != nil {
+			return nil, err
+		}
+	}
+	settled := in != nil && in.isSettled()
+	if !settled && (in == nil || !in.recalled) {
 		return &pb.State{Replicas: r.Addrs}, nil
 	}
 	s, err := in.full()
 	if err != nil {
 		return nil, err
 	}
-	s.Settled, s.Replicas = true, r.Addrs
+	s.Settled, s.Replicas = settled, r.Addrs
 	return s, nil
 }
 

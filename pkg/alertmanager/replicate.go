@@ -33,6 +33,7 @@ type replicator struct {
 	log     *slog.Logger
 	metrics *metrics
 	state   *state
+	disk    *durability
 	peers   func() []peer
 	changed func() // called when something changed and nobody else has it
 
@@ -44,25 +45,26 @@ type replicator struct {
 	behind  map[string]bool
 }
 
-func newReplicator(log *slog.Logger, m *metrics, s *state, peers func() []peer, changed func()) *replicator {
-	return &replicator{log: log, metrics: m, state: s, peers: peers, changed: changed,
+func newReplicator(log *slog.Logger, m *metrics, disk *durability, s *state, peers func() []peer, changed func()) *replicator {
+	return &replicator{log: log, metrics: m, disk: disk, state: s, peers: peers, changed: changed,
 		wake: make(chan struct{}, 1), pending: &pb.State{}, behind: map[string]bool{}}
 }
 
 // silence and notification take what upstream broadcasts. They are called under its locks and must
 // not wait.
 func (r *replicator) silence(data []byte) {
-	r.add("sil", data, func(s *pb.State) { s.Silences = append(s.Silences, data...) })
+	r.add("sil", data, journalSilences, func(s *pb.State) { s.Silences = append(s.Silences, data...) })
 }
 
 func (r *replicator) notification(data []byte) {
-	r.add("nfl", data, func(s *pb.State) { s.Notifications = append(s.Notifications, data...) })
+	r.add("nfl", data, journalNotifications, func(s *pb.State) { s.Notifications = append(s.Notifications, data...) })
 }
 
-func (r *replicator) add(kind string, data []byte, to func(*pb.State)) {
+func (r *replicator) add(kind string, data []byte, record byte, to func(*pb.State)) {
 	if r.state.foreign(data) {
 		return
 	}
+	r.disk.add(record, data)
 	r.metrics.replications.WithLabelValues(kind).Inc()
 	r.mu.Lock()
 	if len(r.pending.Silences)+len(r.pending.Notifications)+len(data) > maxPending {
@@ -156,6 +158,16 @@ func (r *replicator) sendTo(peers []peer, out *pb.State) int {
 		}
 	}
 	return n
+}
+
+// tellAll makes every other replica get everything: they may not have what the journal had.
+func (r *replicator) tellAll() {
+	peers := r.peers()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range peers {
+		r.behind[p.addr] = true
+	}
 }
 
 // missed notes that a replica has to be given everything.

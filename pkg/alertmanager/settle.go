@@ -58,7 +58,8 @@ func (in *instance) isSettled() bool {
 
 // settle finds the state of the tenant before anybody is notified: from the other replicas, and if
 // none has it, from object storage. It also waits until those that it reaches see this replica alive,
-// because they would not tell it what they send before.
+// because they would not tell it what they send before, and until so many have answered that one of them
+// has every silence that was acknowledged before all replicas died.
 func (in *instance) settle(ctx context.Context) {
 	begin := time.Now()
 	outcome := "failed"
@@ -66,13 +67,16 @@ func (in *instance) settle(ctx context.Context) {
 		in.m.metrics.initialSyncs.WithLabelValues(outcome).Inc()
 		in.m.metrics.initialSyncSeconds.Observe(time.Since(begin).Seconds())
 		close(in.settled)
+		if in.recalled {
+			in.repl.tellAll()
+		}
 	}()
 	for {
-		found, seen := in.ask(ctx)
+		found, ready := in.ask(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return
-		case !seen && time.Since(begin) < settleMost:
+		case !ready && time.Since(begin) < settleMost:
 		case found:
 			outcome = "from-replica"
 			return
@@ -86,9 +90,9 @@ func (in *instance) settle(ctx context.Context) {
 	}
 }
 
-// ask merges the state of the other replicas. found says that one had all, seen that all that
-// answered see this replica.
-func (in *instance) ask(ctx context.Context) (found, seen bool) {
+// ask merges the state of the other replicas. found says that one had all, ready that all that answered
+// see this replica, and that they are enough if none had all.
+func (in *instance) ask(ctx context.Context) (found, ready bool) {
 	ctx, cancel := context.WithTimeout(ctx, readCall)
 	defer cancel()
 	peers := in.others()
@@ -106,26 +110,36 @@ func (in *instance) ask(ctx context.Context) (found, seen bool) {
 		})
 	}
 	wg.Wait()
-	seen = true
+	seen, answered := true, 1
 	for i, s := range answers {
 		if s == nil {
 			continue
 		}
+		answered++
 		seen = seen && slices.Contains(s.GetReplicas(), in.m.deps.Self)
-		if !s.GetSettled() {
-			continue
-		}
 		if err := in.merge(ctx, s); err != nil {
 			in.m.metrics.mergeFailures.WithLabelValues("state").Inc()
 			in.log.Error("state of a replica cannot be read, another one is asked", "replica", peers[i].addr, "err", err)
 			continue
 		}
-		found = true
+		if err := in.keep(ctx, s); err != nil {
+			in.log.Warn("state of a replica not written to the journal, this replica would not know it after the death of all", "err", err)
+		}
+		found = found || s.GetSettled()
 	}
 	if !found {
 		in.m.metrics.fetchFailures.Inc()
 	}
-	return found, seen
+	return found, seen && (found || answered >= in.quorum())
+}
+
+// quorum is how many replicas know every silence that was acknowledged.
+func (in *instance) quorum() int {
+	r, err := in.m.deps.Replicas(in.id)
+	if err != nil {
+		in.m.metrics.ringCheckErrors.Inc()
+	}
+	return r.Quorum
 }
 
 // position is this replica's place among those of the tenant that are alive, 0 for the first.
@@ -150,6 +164,9 @@ func (in *instance) wait() time.Duration {
 func (in *instance) spread() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*peerCall)
 	defer cancel()
+	if err := in.disk.wait(ctx); err != nil {
+		in.log.Error("what was notified is not in the journal, it may be notified again if all replicas die", "err", err)
+	}
 	_, _ = in.repl.flush(ctx) // a replica that missed it gets everything
 }
 

@@ -78,8 +78,8 @@ func (s *state) foreign(data []byte) bool {
 	return len(data) == 0 || s.merging[&data[0]]
 }
 
-// full returns everything.
-func (s *state) full() (*pb.State, error) {
+// durable returns what the journal keeps: alerts are sent again by whoever sent them.
+func (s *state) durable() (*pb.State, error) {
 	sil, err := s.silences.MarshalBinary()
 	if err != nil {
 		return nil, fmt.Errorf("encode silences: %w", err)
@@ -88,7 +88,15 @@ func (s *state) full() (*pb.State, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode log of notifications: %w", err)
 	}
-	out := &pb.State{Silences: sil, Notifications: log}
+	return &pb.State{Silences: sil, Notifications: log}, nil
+}
+
+// full returns everything.
+func (s *state) full() (*pb.State, error) {
+	out, err := s.durable()
+	if err != nil {
+		return nil, err
+	}
 	it := s.alerts.GetPending()
 	defer it.Close()
 	for a := range it.Next() {

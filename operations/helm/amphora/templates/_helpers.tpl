@@ -64,6 +64,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   "blocks_storage" $storage
   "ingester" (dict "data_dir" "/data/ingester")
   "compactor" (dict "data_dir" "/data/compactor")
+  "alertmanager" (dict "data_dir" "/data/alertmanager")
   "audit" (dict "dir" "/data/audit")
   "runtime_config" (dict "file" (list "/etc/amphora/runtime/limits.yaml"))
 -}}
