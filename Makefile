@@ -35,7 +35,7 @@ REVISION ?= $(shell git rev-parse --verify -q HEAD)
 LDFLAGS  := -s -w $(if $(VERSION),-X $(BUILD).version=$(VERSION)) $(if $(REVISION),-X $(BUILD).revision=$(REVISION))
 
 .DEFAULT_GOAL := help
-.PHONY: console console-modules console-check console-test help run build test race lint lint-tool bench bench-write bench-query bench-tenants fuzz faults soak cluster docs proto images clean tools
+.PHONY: console console-modules console-check console-test help run build test race lint lint-tool bench bench-write bench-query bench-tenants bench-sign fuzz faults soak cluster docs proto images clean tools
 
 help: ## Say what each verb does.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {sub(/:.*/, "", $$1); printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ bench-query: tools ## Compare what queries cost with a Prometheus that holds the
 
 bench-tenants: ## Measure what tenants cost: memory, goroutines, files, idle time, restart. TENANTS=1000 SERIES=100.
 	go run ./tools/benchtenants -tenants $(or $(TENANTS),1000) -series $(or $(SERIES),100)
+
+bench-sign: ## Measure what a signature, or a password, adds to a push: processor time, p50 and p99.
+	go run ./tools/benchsign
 
 fuzz: ## Fuzz every decoder for FUZZ (10s) each.
 	@set -e; for f in $$(git grep --untracked -lE '^func Fuzz[A-Z]' -- '*_test.go'); do \
