@@ -196,7 +196,7 @@ func TestADamagedUploadFailsAndSaysWhy(t *testing.T) {
 	if err := u.file(block.ChunksDir+"/000001", nil); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for err := u.c.FinishUpload(t.Context(), "t1", u.id); err != nil; err = u.c.FinishUpload(t.Context(), "t1", u.id) {
 		if errs.KindOf(err) != errs.RateLimited || time.Now().After(deadline) { // the failed one is about to end
 			t.Fatal(err)

@@ -236,7 +236,7 @@ func TestLongAndDeepExpressionsAreNotLaidOut(t *testing.T) {
 		if out, err := e.Format(t.Context(), qs); errs.KindOf(err) != kind || (err == nil) == (out == "") {
 			t.Errorf("%.60s: %v, want %v", qs, err, kind)
 		}
-		if took := time.Since(began); took > 2*time.Second {
+		if took := time.Since(began); took > 30*time.Second { // hours, were they laid out
 			t.Errorf("%.60s: took %s", qs, took)
 		}
 	}

@@ -308,7 +308,7 @@ func TestAQueryThatIsReadOnLetsLateSamplesInAndSeesNoneOfThem(t *testing.T) {
 					t.Error(err)
 				}
 			}()
-			for end := time.Now().Add(10 * time.Second); h.views.wanted.Load() == 0 && time.Now().Before(end); {
+			for end := time.Now().Add(30 * time.Second); h.views.wanted.Load() == 0 && time.Now().Before(end); {
 				runtime.Gosched() // until the commit waits for this query
 			}
 			return

@@ -83,7 +83,7 @@ func TestReadsAreRefusedWhenMemoryIsShort(t *testing.T) {
 		t.Errorf("label names over the line: %v", err)
 	}
 	// An ingester that was asked and not needed gives back when it notices, after the answer.
-	for deadline := time.Now().Add(10 * time.Second); account.Held() != taken; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); account.Held() != taken; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d bytes held by no query", account.Held()-taken)
 		}

@@ -275,7 +275,7 @@ func TestCopiesOfDeletedBlocksAreDropped(t *testing.T) {
 	if err := services.StartAndAwaitRunning(t.Context(), w.g); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for len(w.g.deps.Store.Tenants()) > 0 {
 		if time.Now().After(deadline) {
 			t.Fatal("the copy of a deleted block stays")

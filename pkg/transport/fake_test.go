@@ -161,7 +161,7 @@ func scrape(first, n int, define bool) *frame.Frame {
 // eventually polls until ok, for at most ten seconds.
 func eventually(tb testing.TB, what string, ok func() bool) {
 	tb.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(30 * time.Second)
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {

@@ -60,7 +60,7 @@ func run(t *testing.T, s services.Service) {
 
 func await(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain: %s", what)
 		}
@@ -68,7 +68,7 @@ func await(t *testing.T, what string, ok func() bool) {
 }
 
 func TestGossipCarriesElections(t *testing.T) {
-	pol := &Policy{Update: time.Second, Failover: 3 * time.Second, MaxClusters: 10}
+	pol := &Policy{Update: time.Second, Failover: 6 * time.Second, MaxClusters: 10}
 	a, addr := member(t, "a")
 	check := func(tr *Tracker, replica string) string {
 		v, elected, err := tr.Check(t.Context(), Sender{"t", "c", replica}, pol, time.Now)
@@ -89,7 +89,7 @@ func TestGossipCarriesElections(t *testing.T) {
 		t.Fatalf("a distributor that joined has elected %s", got)
 	}
 	// r1 reaches only a, r2 only b, for longer than the failover takes.
-	for begin := time.Now(); time.Since(begin) < 4*time.Second; time.Sleep(100 * time.Millisecond) {
+	for begin := time.Now(); time.Since(begin) < 7*time.Second; time.Sleep(100 * time.Millisecond) {
 		if got := check(a, "r1") + check(b, "r2"); got != "r1r1" {
 			t.Fatalf("elected are %s", got)
 		}
