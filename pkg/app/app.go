@@ -65,6 +65,7 @@ type App struct {
 	services   []named        // in start order
 	closers    []func() error // of what is no service, in the order of building
 	draining   atomic.Bool
+	done       chan struct{}                 // closed once by a part whose work ends the process well
 	known      atomic.Bool                   // an ingester was seen in the ring
 	storeLeave *storeLeave                   // once built
 	indexes    atomic.Pointer[block.Indexes] // once built
@@ -156,7 +157,7 @@ func Main(args []string, out, logs io.Writer) error {
 // New builds the parts that cfg.Target names. The listeners are open when it returns, and nothing
 // runs yet.
 func New(cfg Config, set *config.Set, log *slog.Logger) (*App, error) {
-	a := &App{cfg: cfg, set: set, log: log, reg: telemetry.NewRegistry(cfg.Telemetry)}
+	a := &App{cfg: cfg, set: set, log: log, reg: telemetry.NewRegistry(cfg.Telemetry), done: make(chan struct{})}
 	if cfg.Costs.Path != "" {
 		a.costs = a.reg.Beside()
 	}
@@ -226,6 +227,8 @@ func (a *App) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			a.log.Info("amphora stops")
+		case <-a.done:
+			a.log.Info("amphora stops as its work is done")
 		case problem = <-failed:
 			a.log.Error("a part failed, the process ends", "err", problem)
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/bucket"
 	"github.com/amphora-metrics/amphora/pkg/compactor"
 	"github.com/amphora-metrics/amphora/pkg/config"
+	"github.com/amphora-metrics/amphora/pkg/continuoustest"
 	"github.com/amphora-metrics/amphora/pkg/control"
 	"github.com/amphora-metrics/amphora/pkg/distributor"
 	"github.com/amphora-metrics/amphora/pkg/engine"
@@ -60,10 +61,12 @@ type Config struct {
 	ControlConfig
 }
 
-// ControlConfig is of the control plane and of the scrapers that it has made.
+// ControlConfig is of what is beside the paths of samples: the control plane, the scrapers that it has made,
+// and the continuous test.
 type ControlConfig struct {
-	Control  control.Config
-	Scrapers ScraperConfig
+	Control        control.Config
+	Scrapers       ScraperConfig
+	ContinuousTest continuoustest.Config
 }
 
 // AlertsConfig is of the alertmanager and of its place among its peers.
@@ -108,6 +111,7 @@ func (c *Config) Declare(s *config.Set) {
 	s.Mount("alertmanager.sharding_ring", &c.AlertRing)
 	s.Mount("control", &c.Control)
 	s.Mount("", &c.Scrapers)
+	s.Mount("tests", &c.ContinuousTest)
 	s.Mount("limits", &c.Limits)
 	s.Mount("runtime_config", &c.Runtime)
 }

@@ -73,12 +73,12 @@ func (c *EtcdConfig) Validate() error {
 
 // usesEtcd says whether anything is in etcd.
 func (c *Config) usesEtcd() bool {
-	return c.KVStore.Store == inEtcd || c.Distributor.Replicas.Enabled && c.Distributor.Replicas.Store == ha.Etcd
+	return c.KVStore.Store == inEtcd && !c.stranger() || c.Distributor.Replicas.Enabled && c.Distributor.Replicas.Store == ha.Etcd
 }
 
 // usesGossip says whether this process joins the gossip.
 func (c *Config) usesGossip() bool {
-	return !c.alone() && (c.KVStore.Store == inGossip || c.runs("distributor") && c.Distributor.Replicas.Enabled && c.Distributor.Replicas.Store == ha.Memberlist)
+	return !c.alone() && !c.stranger() && (c.KVStore.Store == inGossip || c.runs("distributor") && c.Distributor.Replicas.Enabled && c.Distributor.Replicas.Store == ha.Memberlist)
 }
 
 // checkEtcd refuses an etcd that is not named, or whose answers anybody on the network could make up.

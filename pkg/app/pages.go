@@ -14,6 +14,9 @@ import (
 
 // mountPages gives the pages of rings and gossip, in processes that have them.
 func (a *App) mountPages(d *api.Deps) error {
+	if a.cfg.stranger() {
+		return nil
+	}
 	r, err := a.ingesterRing()
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"slices"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -21,7 +22,22 @@ type alert struct {
 
 // alerts are all. Names are without the prefix, expressions group by where it is.
 func alerts() []alert {
-	return append(append(ingestAlerts(), queryAlerts()...), otherAlerts()...)
+	return slices.Concat(ingestAlerts(), queryAlerts(), otherAlerts(), probeAlerts())
+}
+
+// probeAlerts are of the process with the target continuous-test.
+func probeAlerts() []alert {
+	return []alert{
+		{"ContinuousTestFailed", `sum by (cluster, job, test, protocol, type) (rate(amphora_continuous_test_query_result_checks_failed_total[10m])) > 0`, "0m", critical, "Answers about {{ $labels.type }} samples written by {{ $labels.protocol }} are wrong.",
+			"The continuous test read back something else than it wrote: samples were lost, changed or made up.",
+			"The log of the test has the query, the time and the difference. Ask it again, with and without `Cache-Control: no-store`: if only the first is right, it is the results cache. If the test was given another tenant's samples, or two run with the same tenant, nothing is wrong but that."},
+		{"ContinuousTestCannotWrite", `sum by (cluster, job, test) (rate(amphora_continuous_test_writes_failed_total[5m])) > 0`, "1h", warning, "{{ $labels.job }} cannot write.",
+			"The continuous test is refused or not answered, so that it proves nothing any more.",
+			"Its log has the status. 429 is a limit of its tenant; 401 and 403 its credentials; else see `RequestErrors`."},
+		{"ContinuousTestCannotRead", `sum by (cluster, job, test) (rate(amphora_continuous_test_queries_failed_total[5m])) > 0`, "1h", warning, "{{ $labels.job }} gets no answers.",
+			"The continuous test cannot read, so that it proves nothing any more.",
+			"Its log has the error. A limit of its tenant, its credentials, or `RequestErrors`."},
+	}
 }
 
 const failedPart = `sum by (cluster, job) (rate(amphora_request_duration_seconds_count{status_code=~"5..", route!~"ready|metrics|debug_pprof"}[2m])) / sum by (cluster, job) (rate(amphora_request_duration_seconds_count{route!~"ready|metrics|debug_pprof"}[2m])) > 0.01`
