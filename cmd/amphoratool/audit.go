@@ -21,7 +21,7 @@ func auditCommand(ctx context.Context, e *cli.Env, args []string) error {
 	var limit int
 	f := flag.NewFlagSet("audit", flag.ContinueOnError)
 	f.SetOutput(e.Err)
-	c.declare(f)
+	c.declare(f, e)
 	f.StringVar(&from, "from", "", "time (RFC 3339), or how long ago, as 2h; a day ago if not set")
 	f.StringVar(&to, "to", "", "time, or how long ago; now if not set")
 	f.StringVar(&account, "account", "", "account that called or was called")

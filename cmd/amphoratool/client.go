@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/cli"
 	tool "github.com/amphora-metrics/amphora/cmd/amphoratool/internal/client"
 )
 
@@ -19,11 +21,13 @@ type client struct {
 	timeout                      time.Duration
 }
 
-// declare adds the flags that every command which calls has.
-func (c *client) declare(f *flag.FlagSet) {
-	f.StringVar(&c.address, "address", "http://127.0.0.1:8080", "where Amphora listens")
+// declare adds the flags that every command which calls has. Their defaults are the variables that other
+// commands read.
+func (c *client) declare(f *flag.FlagSet, e *cli.Env) {
+	address := cmp.Or(e.Getenv("AMPHORA_ADDRESS"), e.Getenv("MIMIR_ADDRESS"), "http://127.0.0.1:8080")
+	f.StringVar(&c.address, "address", address, "where Amphora listens; AMPHORA_ADDRESS")
 	f.StringVar(&c.region, "region", "us-east-1", "region to sign for: the first of auth.regions")
-	f.StringVar(&c.credentials, "credentials", "./data/root-credential", "file with aws_access_key_id and aws_secret_access_key, used unless AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are set")
+	f.StringVar(&c.credentials, "credentials", cmp.Or(e.Getenv("AMPHORA_CREDENTIALS"), "./data/root-credential"), "file with aws_access_key_id and aws_secret_access_key, used unless AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are set")
 	f.DurationVar(&c.timeout, "timeout", time.Minute, "how long a call may take")
 }
 

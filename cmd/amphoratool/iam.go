@@ -54,7 +54,7 @@ func iamCommand(ctx context.Context, e *cli.Env, args []string) error {
 	f := flag.NewFlagSet("iam", flag.ContinueOnError)
 	f.SetOutput(e.Err)
 	f.Usage = func() { _, _ = io.WriteString(e.Err, iamUsage); f.PrintDefaults() }
-	c.declare(f)
+	c.declare(f, e)
 	f.StringVar(&c.account, "account", "000000000000", "account to administer")
 	f.Var(&c.policies, "policy", "name of a policy to attach; may repeat")
 	f.Var(&c.groups, "group", "group of a user; may repeat")
