@@ -112,7 +112,7 @@ func (a *App) auditLog() (*audit.Log, error) {
 		if err != nil {
 			return nil, err
 		}
-		l, err := audit.New(a.cfg.Callers.Audit, audit.Deps{Log: a.log, Reg: a.reg, Bucket: b, Sign: x.SignAudit})
+		l, err := audit.New(a.cfg.Callers.Audit, audit.Deps{Log: a.log, Reg: a.reg, Bucket: b, Sign: x.SignAudit, Verify: x.VerifyAudit})
 		if err != nil {
 			return nil, err
 		}

@@ -38,7 +38,8 @@ func openLog(t *testing.T, b objstore.Bucket, dir string) *Log {
 	t.Helper()
 	l, err := New(Config{Dir: dir, Interval: time.Minute}, Deps{
 		Log: slog.New(slog.DiscardHandler), Reg: prometheus.NewRegistry(), Bucket: b,
-		Sign: func(digest string) []byte { return []byte("signed " + digest) }, Now: func() time.Time { return start.Add(time.Hour) },
+		Sign:   func(digest string) []byte { return []byte("signed " + digest) },
+		Verify: func(digest string, signature []byte) bool { return string(signature) == "signed "+digest }, Now: func() time.Time { return start.Add(time.Hour) },
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -2,7 +2,6 @@ package audit
 
 import (
 	"context"
-	"crypto/hmac"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -226,11 +225,11 @@ func (s *search) batch(ctx context.Context, name string) {
 		return
 	}
 	next, seen := s.after[b.Writer]
-	sign := s.log.deps.Sign
+	signature, wrong := hex.DecodeString(b.Signature)
 	switch {
 	case b.Digest != b.digest():
 		s.damaged = append(s.damaged, name+": records were changed")
-	case sign != nil && b.Signature != "" && !hmac.Equal([]byte(b.Signature), []byte(hex.EncodeToString(sign(b.Digest)))):
+	case s.log.deps.Sign != nil && b.Signature != "" && (wrong != nil || !s.log.deps.Verify(b.Digest, signature)):
 		s.damaged = append(s.damaged, name+": signature is wrong")
 	case seen && (next.Number != b.Number+1 || next.Previous != b.Digest):
 		s.damaged = append(s.damaged, fmt.Sprintf("%s: batches between %d and %d are missing or were changed", name, b.Number, next.Number))

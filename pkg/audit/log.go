@@ -68,7 +68,9 @@ type Deps struct {
 	Bucket objstore.Bucket
 	// Sign authenticates the digest of a batch; nil: the chain alone must do.
 	Sign func(digest string) []byte
-	Now  func() time.Time // nil: time.Now
+	// Verify says whether a signature is one of Sign, also of an earlier key. It is needed with Sign.
+	Verify func(digest string, signature []byte) bool
+	Now    func() time.Time // nil: time.Now
 }
 
 // Log keeps records. It is a service, which writes batches while it runs and once more when it stops.

@@ -51,23 +51,25 @@ type Identities struct {
 
 	store    *docstore.Store
 	operator string
-	keys     *Keyring
+	keys     atomic.Pointer[Keyring] // nil: there are none, or they are not unwrapped yet
+	hook     *hook                   // nil: keys are not wrapped
 	jwks     *jwksCache
 
 	current atomic.Pointer[directory] // nil: never read
 
-	mu     sync.Mutex // guards what follows; held while identities are read or changed
-	stamp  string     // of the file as read
-	file   []*Account
-	stored map[string]known // by key of the document
-	asked  time.Time        // when an unknown caller made us read last
-	failed bool             // that could not be done
+	mu       sync.Mutex // guards what follows; held while identities are read or changed
+	keyStamp string     // of the file of keys as read
+	stamp    string     // of the file as read
+	file     []*Account
+	stored   map[string]known // by key of the document
+	asked    time.Time        // when an unknown caller made us read last
+	failed   bool             // that could not be done
 }
 
 // New returns identities that were read once, if they can be: what is wrong with the file is an error,
 // a store that does not answer is not. Errors: Invalid.
 func New(ctx context.Context, cfg Config, deps Deps) (*Identities, error) {
-	x := &Identities{cfg: cfg, log: deps.Log, now: deps.Now, store: deps.Store, operator: deps.Operator}
+	x := &Identities{cfg: cfg, log: deps.Log, now: deps.Now, store: deps.Store, operator: deps.Operator, hook: newHook(&cfg)}
 	if x.now == nil {
 		x.now = time.Now
 	}
@@ -76,18 +78,6 @@ func New(ctx context.Context, cfg Config, deps Deps) (*Identities, error) {
 		Name: "amphora_identity_refreshes_total",
 		Help: "Readings of identities by result. While they fail, those read before stay in use.",
 	}, []string{"result"})
-	var err error
-	switch {
-	case cfg.Key != "":
-		x.keys, err = ParseKeyring(cfg.Key.Reveal())
-	case cfg.KeyFile != "":
-		x.keys, err = ReadKeyring(cfg.KeyFile, true)
-	case x.store != nil:
-		err = errs.New(errs.Invalid, "stored identities need the operator's key: set auth.key_file")
-	}
-	if err != nil {
-		return nil, err
-	}
 	if err := x.update(ctx); err != nil {
 		if errs.KindOf(err) == errs.Invalid {
 			return nil, err
@@ -142,6 +132,13 @@ func (x *Identities) lookAgain(ctx context.Context) (*directory, error) {
 func (x *Identities) update(ctx context.Context) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if err := x.refreshKeys(ctx); err != nil {
+		if x.keys.Load() == nil {
+			x.refresh.WithLabelValues("failure").Inc()
+			return err
+		}
+		x.log.Warn("operator's keys not read again, those read before stay in use", "err", err)
+	}
 	return x.reload(ctx)
 }
 

@@ -11,7 +11,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
@@ -22,6 +21,8 @@ const (
 	operatorKeyBytes = 32
 	// keyIDBytes name the key that sealed something.
 	keyIDBytes = 4
+	// auditPurpose is that of signatures of audit records.
+	auditPurpose = "audit"
 )
 
 // Keyring is the keys of the operator: the first seals, all open, so that a new one can be put before
@@ -48,24 +49,6 @@ func ParseKeyring(text string) (*Keyring, error) {
 		return nil, errs.New(errs.Invalid, "there is no operator's key")
 	}
 	return k, nil
-}
-
-// ReadKeyring reads the keys of a file. If it does not exist and make is set, it is made with a new
-// key that only its owner can read. Errors: Invalid.
-func ReadKeyring(file string, generate bool) (*Keyring, error) {
-	data, err := os.ReadFile(file)
-	if os.IsNotExist(err) && generate {
-		key := make([]byte, operatorKeyBytes)
-		_, _ = rand.Read(key) // it never fails
-		data = []byte(base64.StdEncoding.EncodeToString(key) + "\n")
-		if err = os.MkdirAll(filepath.Dir(file), 0o700); err == nil {
-			err = writeNew(file, data)
-		}
-	}
-	if err != nil {
-		return nil, errs.New(errs.Invalid, "read the file of the operator's key: %w", err)
-	}
-	return ParseKeyring(string(data))
 }
 
 // writeNew writes a file that does not exist yet and that only its owner can read.
@@ -155,18 +138,9 @@ func (k *Keyring) open(purpose, context string, sealed []byte) ([]byte, error) {
 	return nil, errs.New(errs.Invalid, "text was sealed with an operator's key that is not known here")
 }
 
-// mac authenticates text for a purpose with the key that seals now.
+// mac authenticates text for a purpose with one of the keys.
 func (k *Keyring) mac(i int, purpose, text string) []byte {
 	h := hmac.New(sha256.New, derive(k.keys[i], purpose))
 	_, _ = fmt.Fprint(h, text) // a hash does not fail
 	return h.Sum(nil)
-}
-
-// SignAudit authenticates the digest of a batch of audit records; without the operator's key there is nothing
-// to do it with.
-func (x *Identities) SignAudit(digest string) []byte {
-	if x.keys == nil {
-		return nil
-	}
-	return x.keys.mac(0, "audit", digest)
 }

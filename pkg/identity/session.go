@@ -75,8 +75,9 @@ func (x *Identities) Assume(_ context.Context, caller *iam.Principal, a Assumpti
 	if err != nil {
 		return Credentials{}, err
 	}
-	if x.keys == nil {
-		return Credentials{}, errs.New(errs.Unavailable, "sessions need the operator's key (auth.key_file)")
+	keys, err := x.sessionKeys()
+	if err != nil {
+		return Credentials{}, err
 	}
 	if !sessionName.MatchString(a.Name) {
 		return Credentials{}, errs.New(errs.Invalid, "RoleSessionName must be 2 to 64 letters, digits or +=,.@-_")
@@ -97,11 +98,20 @@ func (x *Identities) Assume(_ context.Context, caller *iam.Principal, a Assumpti
 	if ask.Action = "sts:TagSession"; len(a.Tags) > 0 && !iam.Trusts(ask) {
 		return Credentials{}, errs.New(errs.Denied, "User: %s is not authorized to perform: sts:TagSession on resource: %s", caller.ARN, a.RoleARN)
 	}
-	return x.issue(role, &a)
+	return x.issue(keys, role, &a)
+}
+
+// sessionKeys are the operator's keys. Errors: Unavailable.
+func (x *Identities) sessionKeys() (*Keyring, error) {
+	k := x.keys.Load()
+	if k == nil {
+		return nil, errs.New(errs.Unavailable, "sessions need the operator's key (auth.key_file)")
+	}
+	return k, nil
 }
 
 // issue makes a session.
-func (x *Identities) issue(role *roleEntry, a *Assumption) (Credentials, error) {
+func (x *Identities) issue(keys *Keyring, role *roleEntry, a *Assumption) (Credentials, error) {
 	longest := defaultSession
 	if role.role.MaxSession > 0 {
 		longest = min(time.Duration(role.role.MaxSession), MaxSession)
@@ -137,7 +147,7 @@ func (x *Identities) issue(role *roleEntry, a *Assumption) (Credentials, error) 
 	if packed > maxPackedBytes || len(a.Tags) > maxTags {
 		return Credentials{}, errs.New(errs.BodyTooLarge, "session policies and tags have %d bytes, at most %d and %d tags are allowed", packed, maxPackedBytes, maxTags)
 	}
-	cred, err := x.sealed(&s)
+	cred, err := s.sealed(keys)
 	if err != nil {
 		return Credentials{}, err
 	}
@@ -147,7 +157,7 @@ func (x *Identities) issue(role *roleEntry, a *Assumption) (Credentials, error) 
 }
 
 // sealed gives s an access key and returns its credentials.
-func (x *Identities) sealed(s *session) (Credentials, error) {
+func (s *session) sealed(keys *Keyring) (Credentials, error) {
 	var random [10]byte
 	_, _ = rand.Read(random[:])
 	s.Key = sessionPrefix + base32.StdEncoding.EncodeToString(random[:])
@@ -156,23 +166,24 @@ func (x *Identities) sealed(s *session) (Credentials, error) {
 		return Credentials{}, err
 	}
 	return Credentials{
-		AccessKey: s.Key, Secret: x.sessionSecret(0, s), Token: base64.StdEncoding.EncodeToString(x.keys.seal(sessionPurpose, "", text)),
+		AccessKey: s.Key, Secret: s.secret(keys, 0), Token: base64.StdEncoding.EncodeToString(keys.seal(sessionPurpose, "", text)),
 		Expires: time.Unix(s.Expires, 0).UTC(),
 	}, nil
 }
 
-// sessionSecret is derived, so that a token need not hold it.
-func (x *Identities) sessionSecret(key int, s *session) string {
-	return base64.RawStdEncoding.EncodeToString(x.keys.mac(key, secretPurpose, s.Key+strconv.FormatInt(s.Expires, 10)))
+// secret is derived from the key that sealed the session, so that a token need not hold it.
+func (s *session) secret(keys *Keyring, sealedBy int) string {
+	return base64.RawStdEncoding.EncodeToString(keys.mac(sealedBy, secretPurpose, s.Key+strconv.FormatInt(s.Expires, 10)))
 }
 
 // sessionKey looks up a temporary access key by its token.
 func (x *Identities) sessionKey(d *directory, id, token string) (Key, error) {
 	sealed, err := base64.StdEncoding.DecodeString(token)
-	if err != nil || x.keys == nil {
+	keys := x.keys.Load()
+	if err != nil || keys == nil {
 		return Key{}, errUnknown()
 	}
-	text, err := x.keys.open(sessionPurpose, "", sealed)
+	text, err := keys.open(sessionPurpose, "", sealed)
 	if err != nil {
 		return Key{}, errUnknown()
 	}
@@ -184,7 +195,7 @@ func (x *Identities) sessionKey(d *directory, id, token string) (Key, error) {
 		return Key{}, ErrExpired
 	}
 	if s.Parent != "" {
-		return x.userKey(d, &s, x.keys.index(sealed))
+		return s.ofUser(d, s.secret(keys, keys.index(sealed)))
 	}
 	role := d.roles[s.Role]
 	if role == nil || time.Unix(s.Issued, 0).Before(role.role.NotBefore.Truncate(time.Second)) {
@@ -198,7 +209,7 @@ func (x *Identities) sessionKey(d *directory, id, token string) (Key, error) {
 		}
 		policies = append(policies, parsed)
 	}
-	return Key{x.sessionSecret(x.keys.index(sealed), &s), x.inSession(role, &s, policies)}, nil
+	return Key{s.secret(keys, keys.index(sealed)), x.inSession(role, &s, policies)}, nil
 }
 
 // inSession is who acts in a session.

@@ -47,12 +47,20 @@ func (x *Identities) encode(key string, a *Account) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode account %s: %w", a.ID, err)
 	}
-	return x.keys.seal(documentPurpose, key, text), nil
+	keys := x.keys.Load()
+	if keys == nil {
+		return nil, errNoKeys()
+	}
+	return keys.seal(documentPurpose, key, text), nil
 }
 
 // decode opens the document of that key. Errors: Invalid.
 func (x *Identities) decode(key string, data []byte) (*Account, error) {
-	text, err := x.keys.open(documentPurpose, key, data)
+	keys := x.keys.Load()
+	if keys == nil {
+		return nil, errNoKeys()
+	}
+	text, err := keys.open(documentPurpose, key, data)
 	if err != nil {
 		return nil, fmt.Errorf("read identities of %s: %w", key, err)
 	}
@@ -65,6 +73,10 @@ func (x *Identities) decode(key string, data []byte) (*Account, error) {
 		k.Secret = config.Secret(s.Secrets[k.ID])
 	}
 	return a, nil
+}
+
+func errNoKeys() error {
+	return errs.New(errs.Unavailable, "the operator's key is not known yet")
 }
 
 // allKeys returns every access key of a, to be read or changed in place.

@@ -23,8 +23,9 @@ func (x *Identities) UserSession(_ context.Context, caller *iam.Principal, lasts
 	if err != nil {
 		return Credentials{}, err
 	}
-	if x.keys == nil {
-		return Credentials{}, errs.New(errs.Unavailable, "sessions need the operator's key (auth.key_file)")
+	keys, err := x.sessionKeys()
+	if err != nil {
+		return Credentials{}, err
 	}
 	if e, ok := d.keys[caller.AccessKey]; strings.HasPrefix(caller.AccessKey, sessionPrefix) || !ok || e.inactive {
 		return Credentials{}, errs.New(errs.Denied, "Cannot call GetSessionToken with session credentials")
@@ -40,18 +41,19 @@ func (x *Identities) UserSession(_ context.Context, caller *iam.Principal, lasts
 		return Credentials{}, errs.New(errs.Invalid, "DurationSeconds must be at least %d", int(MinSession.Seconds()))
 	}
 	now := x.now()
-	cred, err := x.sealed(&session{Parent: caller.AccessKey, Issued: now.Unix(), Expires: now.Add(min(lasts, longest)).Unix()})
+	s := &session{Parent: caller.AccessKey, Issued: now.Unix(), Expires: now.Add(min(lasts, longest)).Unix()}
+	cred, err := s.sealed(keys)
 	cred.ARN = caller.ARN
 	return cred, err
 }
 
-// userKey looks up the temporary access key of a user's session.
-func (x *Identities) userKey(d *directory, s *session, sealedBy int) (Key, error) {
+// ofUser is what the temporary access key of a user's session is good for.
+func (s *session) ofUser(d *directory, secret string) (Key, error) {
 	e, ok := d.keys[s.Parent]
 	if !ok || e.inactive {
 		return Key{}, errUnknown()
 	}
 	p := *e.principal
 	p.AccessKey, p.Since = s.Key, time.Unix(s.Issued, 0)
-	return Key{x.sessionSecret(sealedBy, s), &p}, nil
+	return Key{secret, &p}, nil
 }
