@@ -1,20 +1,23 @@
 package api
 
-import "net/http"
+import (
+	"net/http"
+	"slices"
+)
 
-// GRPC returns a handler of the gRPC calls of the table alone, for a listener that serves nothing else.
-// nil: this process has none.
-func (a *API) GRPC() http.Handler {
+// HasCalls says whether this process serves gRPC calls of the table itself.
+func (a *API) HasCalls() bool {
+	return slices.ContainsFunc(a.mounted, func(rt Route) bool { return rt.Style == GRPC })
+}
+
+// OnlyCalls lets the gRPC calls of the table through to h and no other request, for a listener that serves nothing
+// else while h, a gateway, may know all.
+func (a *API) OnlyCalls(h http.Handler) http.Handler {
 	mux := http.NewServeMux()
-	calls := 0
-	for _, rt := range a.mounted {
-		if rt.Style == GRPC {
-			mux.Handle(rt.Path, a.mux)
-			calls++
+	for i := range Routes {
+		if Routes[i].Style == GRPC {
+			mux.Handle(Routes[i].Path, h)
 		}
-	}
-	if calls == 0 {
-		return nil
 	}
 	mux.HandleFunc("/", unknownCall)
 	return mux

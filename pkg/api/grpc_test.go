@@ -34,7 +34,7 @@ func calls(t *testing.T, a *API) pmetricotlp.GRPCClient {
 
 func serveGRPC(t *testing.T, a *API) (addr string) {
 	t.Helper()
-	srv := httptest.NewUnstartedServer(a.GRPC())
+	srv := httptest.NewUnstartedServer(a.OnlyCalls(a))
 	srv.Config.Protocols = new(http.Protocols)
 	srv.Config.Protocols.SetUnencryptedHTTP2(true)
 	srv.Config.Protocols.SetHTTP1(true)

@@ -68,13 +68,13 @@ func (a *App) mount() error {
 	return a.listenOTLP(s, door)
 }
 
-// listenOTLP opens the listener for OTLP over gRPC, in processes that take pushes and are told to.
+// listenOTLP opens the listener for OTLP over gRPC, in processes that are told to and take pushes, or pass them on.
 func (a *App) listenOTLP(s *transport.Server, door func(http.Handler) http.Handler) error {
-	calls := a.api.GRPC()
-	if a.cfg.Server.OTLPAddress == "" || calls == nil {
+	passed := a.cfg.hasGateway() && a.cfg.Callers.Upstreams.Has(string(api.Distributor))
+	if a.cfg.Server.OTLPAddress == "" || !a.api.HasCalls() && !passed {
 		return nil
 	}
-	at, err := s.Also(a.cfg.Server.OTLPAddress, a.cfg.Server.OTLPPort, door(calls))
+	at, err := s.Also(a.cfg.Server.OTLPAddress, a.cfg.Server.OTLPPort, a.api.OnlyCalls(door(a.api)))
 	if err != nil {
 		return err
 	}

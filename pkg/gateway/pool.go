@@ -184,7 +184,7 @@ func (p *pool) ready(ctx context.Context, at *url.URL) bool {
 // body is for the proxy to close, when it is done with the answer: it may still be read then.
 func (p *pool) RoundTrip(r *http.Request) (*http.Response, error) {
 	transport := p.transport
-	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
+	if isGRPC(r) {
 		transport = p.streams
 	}
 	last := errs.New(errs.Unavailable, "no instance is known")
@@ -206,4 +206,8 @@ func (p *pool) RoundTrip(r *http.Request) (*http.Response, error) {
 		x.restless.Store(time.Now().Add(restTime).UnixNano())
 	}
 	return nil, last
+}
+
+func isGRPC(r *http.Request) bool {
+	return strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")
 }

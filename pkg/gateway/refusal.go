@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/identity"
@@ -89,7 +90,7 @@ func (g *Gateway) fail(w http.ResponseWriter, r *http.Request, c *call, err erro
 	case GRPC:
 		h.Set("Content-Type", "application/grpc")
 		h.Set("Grpc-Status", strconv.Itoa(grpcStatus(status)))
-		h.Set("Grpc-Message", no.text)
+		h.Set("Grpc-Message", grpcMessage(no.text))
 		w.WriteHeader(http.StatusOK)
 	default:
 		h.Set("Content-Type", "text/plain; charset=utf-8")
@@ -138,6 +139,19 @@ func grpcStatus(status int) int {
 		}
 	}
 	return int(errs.Internal.GRPCCode())
+}
+
+// grpcMessage writes a text as gRPC wants it in a header: other bytes than printable ASCII as %XX.
+func grpcMessage(text string) string {
+	var b strings.Builder
+	for i := range len(text) {
+		if c := text[i]; c < ' ' || c > '~' || c == '%' {
+			fmt.Fprintf(&b, "%%%02X", c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
 }
 
 func outcome(status int) string {

@@ -9,6 +9,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -55,6 +56,12 @@ func (c *UpstreamConfig) Rings() []string {
 	}
 	slices.Sort(out)
 	return out
+}
+
+// Has says whether somebody said where a service is.
+func (c *UpstreamConfig) Has(service string) bool {
+	by, err := parseUpstreams(c.Addresses)
+	return err == nil && len(by[service]) > 0
 }
 
 // The ways in which instances are found, beside their addresses.
@@ -170,6 +177,13 @@ func (u *Upstreams) failed(service string) func(http.ResponseWriter, *http.Reque
 		}
 		u.log.Warn("request not passed on, client gets 503", "service", service, "path", r.URL.Path, "err", err)
 		h := w.Header()
+		if isGRPC(r) {
+			h.Set("Content-Type", "application/grpc")
+			h.Set("Grpc-Status", strconv.Itoa(int(errs.Unavailable.GRPCCode())))
+			h.Set("Grpc-Message", service+" cannot be reached")
+			w.WriteHeader(http.StatusOK)
+			return
+		}
 		h.Set("Retry-After", "5")
 		h.Set("Content-Type", "text/plain; charset=utf-8")
 		w.WriteHeader(http.StatusServiceUnavailable)
