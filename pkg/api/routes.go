@@ -274,6 +274,8 @@ var Routes = append([]Route{
 	{Methods: "GET", Path: "/prometheus/api/v1/alerts", Action: ReadAlerts, Service: Ruler, Tenancy: OneTenant, Style: JSON, bind: listAlerts, Doc: "Alerts that are pending or firing."},
 	{Methods: "POST", Path: "/prometheus/api/v1/rules/preview", Action: QueryMetrics, Service: Ruler, Tenancy: OneTenant, Style: JSON, bind: previewRules,
 		Doc: "What the rules of a rule file would have done between `start` and `end` (a time, or how long ago, as `7d`; the last day): series they record, alerts that fire. Nothing is stored."},
+	{Methods: "POST", Path: "/prometheus/api/v1/rules/test", Action: ReadRules, Service: Ruler, Tenancy: OneTenant, Style: JSON, bind: testRules,
+		Doc: "Run a file of unit tests in the form of promtool's over the tenant's namespaces that `rule_files` names, or over the rule files under `rules` in the body, and tell what differs. Nothing is stored."},
 	{Methods: "GET,PUT", Path: "/prometheus/config/v1/rules", Action: WriteRules, Other: onRules(), Service: Ruler, Tenancy: OneTenant, bind: rulesConfig,
 		Doc: "Rules of all namespaces, as YAML. PUT of the same shape replaces all of them, with `If-Match` and `dry_run=true` as for one namespace."},
 	{Methods: "GET,POST,PUT,DELETE", Path: "/prometheus/config/v1/rules/{namespace}", Action: WriteRules, Other: onRules(), Service: Ruler, Tenancy: OneTenant, bind: rulesConfig,

@@ -59,6 +59,7 @@ func rulersRing(a *API) Handler {
 
 func listRules(a *API) Handler      { return ruled((*rules.API).List)(a) }
 func previewRules(a *API) Handler   { return ruled((*rules.API).Preview)(a) }
+func testRules(a *API) Handler      { return ruled((*rules.API).Test)(a) }
 func listAlerts(a *API) Handler     { return ruled((*rules.API).Alerts)(a) }
 func ruleTenants(a *API) Handler    { return ruled((*rules.API).Tenants)(a) }
 func rulesOfAll(a *API) Handler     { return ruled((*rules.API).AllGroups)(a) }

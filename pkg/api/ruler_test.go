@@ -13,7 +13,7 @@ import (
 type noRules struct{}
 
 func (n noRules) deps() *RulerDeps {
-	return &RulerDeps{Rules: rules.Backends{Editable: true, Store: n, Namespaces: n, Evaluator: n, Preview: n.Preview}, Ring: oneMember{}}
+	return &RulerDeps{Rules: rules.Backends{Editable: true, Store: n, Namespaces: n, Evaluator: n, Preview: n.Preview, Test: n.Test}, Ring: oneMember{}}
 }
 
 func (noRules) Rules(context.Context, tenant.ID, string, string) ([]byte, error) {
@@ -30,6 +30,7 @@ func (noRules) Evaluated(tenant.ID) (recording, alerting bool)               { r
 func (noRules) ReplaceAll(context.Context, tenant.ID, rules.All, func(string) error) (rules.Changes, string, error) {
 	return rules.Changes{}, "", nil
 }
+func (noRules) Test(context.Context, tenant.ID, []byte) (any, error) { return struct{}{}, nil }
 func (noRules) Preview(context.Context, tenant.ID, []byte, time.Time, time.Time) (any, error) {
 	return nil, nil
 }

@@ -223,7 +223,7 @@ func (a *App) mountRuler(d *api.Deps) error {
 	if err != nil {
 		return err
 	}
-	d.Ruler = &api.RulerDeps{Rules: rules.Backends{Editable: a.cfg.Rules.Ruler.EnableAPI, Store: r, Namespaces: ruleNamespaces{r}, Evaluator: r, Preview: previewOf(r)}}
+	d.Ruler = &api.RulerDeps{Rules: rules.Backends{Editable: a.cfg.Rules.Ruler.EnableAPI, Store: r, Namespaces: ruleNamespaces{r}, Evaluator: r, Preview: previewOf(r), Test: testOf(r)}}
 	// Grafana reads this to offer to edit rules.
 	d.Build.Features["ruler_config_api"] = strconv.FormatBool(a.cfg.Rules.Ruler.EnableAPI)
 	d.Build.Features["federated_rules"] = strconv.FormatBool(a.cfg.Rules.Ruler.Federation.Enabled)
@@ -251,6 +251,11 @@ func (n ruleNamespaces) Replace(ctx context.Context, id tenant.ID, namespace str
 func (n ruleNamespaces) ReplaceAll(ctx context.Context, id tenant.ID, with rules.All, allow func(string) error) (rules.Changes, string, error) {
 	c, version, err := n.Ruler.ReplaceAll(ctx, id, ruler.Replacement{Data: with.Data, Expect: with.Expect, Trial: with.Trial}, allow)
 	return rules.Changes(c), version, err
+}
+
+// testOf gives a ruler's unit tests the shape that the API asks for.
+func testOf(r *ruler.Ruler) func(context.Context, tenant.ID, []byte) (any, error) {
+	return func(ctx context.Context, id tenant.ID, data []byte) (any, error) { return r.UnitTest(ctx, id, data) }
 }
 
 // previewOf gives a ruler's preview the shape that the API asks for.

@@ -79,6 +79,7 @@ type Ruler struct {
 	check   *Checker
 	changed chan tenant.ID // told, and not looked at yet
 	books   books
+	testing chan struct{}      // has an item for each file of unit tests that runs
 	closing chan struct{}      // closed when the ruler stops
 	ctx     context.Context    // of evaluations
 	cut     context.CancelFunc // ends ctx
@@ -96,7 +97,7 @@ func New(cfg Config, deps Deps) (*Ruler, error) {
 		return nil, err
 	}
 	r := &Ruler{cfg: cfg, deps: deps, log: deps.Logger.With("component", "ruler"),
-		changed: make(chan tenant.ID, 1024), closing: make(chan struct{}), tenants: map[tenant.ID]*worker{}}
+		changed: make(chan tenant.ID, 1024), testing: make(chan struct{}, testsAtOnce), closing: make(chan struct{}), tenants: map[tenant.ID]*worker{}}
 	r.check = &Checker{Limits: deps.Limits, Engine: deps.Engine, Federation: cfg.Federation.Enabled}
 	r.ctx, r.cut = context.WithCancel(context.Background())
 	r.metrics = newMetrics(deps.Reg)

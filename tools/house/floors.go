@@ -25,7 +25,7 @@ const (
 func commandRooms(p *Package) []string {
 	rooms := []string{"app", "config", "telemetry"}
 	if p.Rel == toolCommand || strings.HasPrefix(p.Rel, toolCommand+"/") {
-		rooms = append(rooms, "block", "bucket", "limits", "sigv4", "tenant", "wal")
+		rooms = append(rooms, "block", "bucket", "limits", "ruletest", "sigv4", "tenant", "wal")
 	}
 	return rooms
 }

@@ -79,6 +79,8 @@ type Backends struct {
 	Evaluator  Evaluator
 	// Preview evaluates a rule file over the past and stores nothing; the answer is sent as JSON.
 	Preview func(ctx context.Context, id tenant.ID, data []byte, start, end time.Time) (any, error)
+	// Test runs a file of unit tests; the answer is sent as JSON.
+	Test func(ctx context.Context, id tenant.ID, data []byte) (any, error)
 }
 
 const (

@@ -72,6 +72,7 @@ func Register(app *kingpin.Application, e *cli.Env) {
 		}
 		return err
 	})
+	c.registerMigrate(family)
 	c.registerRender(family)
 	c.registerAlerts(app)
 }

@@ -96,6 +96,8 @@ type command struct {
 	ruleDirs                             string
 	noColour, verbose, dry, inPlace      bool
 	strict                               bool
+	byServer                             bool
+	tests                                []string
 	concurrency                          int
 }
 
@@ -109,6 +111,7 @@ func Register(app *kingpin.Application, e *cli.Env) {
 	c.registerRemote(family)
 	c.registerSync(family)
 	c.registerOffline(family)
+	c.registerTest(family)
 }
 
 func (c *command) registerRemote(family *kingpin.CmdClause) {
