@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -20,14 +21,15 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/tsdbutil"
 	"github.com/thanos-io/objstore"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/amphora-metrics/amphora/integration/harness"
 	"github.com/amphora-metrics/amphora/pkg/block"
 	"github.com/amphora-metrics/amphora/pkg/bucket"
 )
 
-// daysVariable names how many days of blocks TestAKilledCompactorLosesNoSample compacts; 30 takes
-// a quarter of an hour or more.
+// daysVariable names how many days of blocks TestAKilledCompactorLosesNoSample compacts; 30 take ten
+// minutes on two idle cores: AMPHORA_TEST_DAYS=30 go test -timeout 0 -run TestAKilledCompactor ./integration
 const daysVariable = "AMPHORA_TEST_DAYS"
 
 const (
@@ -36,6 +38,8 @@ const (
 	pastStep    = 5 * time.Minute
 	// pastShards is into how many blocks those of the last tenant are split.
 	pastShards = 2
+	// mostKills bounds the kills: in the first five seconds of a process no compaction begins.
+	mostKills = 15
 )
 
 // pastValue is the one value of series i of a tenant at a time.
@@ -61,11 +65,13 @@ func TestAKilledCompactorLosesNoSample(t *testing.T) {
 		must(t, err)
 		days = n
 	}
-	ctx := bounded(t, time.Duration(3+2*days)*time.Minute)
+	ctx := bounded(t, time.Duration(3+3*days)*time.Minute)
 	dir := t.TempDir()
 	start := time.Now().Add(-time.Duration(days+1) * 24 * time.Hour).Truncate(24 * time.Hour).UnixMilli()
 	blocks := filepath.Join(dir, "blocks")
+	began := time.Now()
 	made := past(ctx, t, blocks, start, days)
+	making := time.Since(began)
 	overrides := filepath.Join(dir, "overrides.yaml")
 	must(t, os.WriteFile(overrides, fmt.Appendf(nil, "overrides:\n  past-%d: {compactor_split_and_merge_shards: %d}\n", pastTenants-1, pastShards), 0o600))
 
@@ -73,13 +79,14 @@ func TestAKilledCompactorLosesNoSample(t *testing.T) {
 		"-compactor.compaction-interval=100ms", "-compactor.cleanup-interval=1s", "-compactor.first-level-compaction-wait-period=0s",
 		"-compactor.deletion-delay=2s", "-compactor.compaction-concurrency=2", "-runtime-config.file=" + overrides,
 	}})
-	began := time.Now()
+	began = time.Now()
 	n := c.Nodes()[0]
 	kills := 0
 	random := rand.New(rand.NewPCG(1, uint64(start)))
+	spread := 3*time.Second + time.Duration(days-1)*600*time.Millisecond // so that kills hit jobs of all ranges
 	for left := compactions(ctx, t, n); left > 0; left = compactions(ctx, t, n) {
-		if kills < 2+days {
-			pause(ctx, t, 5*time.Second+time.Duration(random.IntN(3000))*time.Millisecond) // into the midst of some job
+		if kills < min(2+days, mostKills) {
+			pause(ctx, t, 5*time.Second+time.Duration(random.Int64N(int64(spread)))) // into the midst of some job
 			must(t, n.Process.Kill())
 			kills++
 			must(t, n.Start())
@@ -96,11 +103,12 @@ func TestAKilledCompactorLosesNoSample(t *testing.T) {
 	must(t, n.Process.Stop())
 	took := time.Since(began)
 	after := 0
+	checking := time.Now()
 	for tenant := range pastTenants {
 		after += pastIsWhole(ctx, t, filepath.Join(blocks, fmt.Sprintf("past-%d", tenant)), tenant, start, days)
 	}
-	t.Logf("%d blocks of %d days and %d tenants became %d in %s, with %d kills; every sample is there once, and the TSDB's reader and promtool read every block",
-		made, days, pastTenants, after, took.Round(time.Second), kills)
+	t.Logf("%d blocks of %d days and %d tenants, made in %s, became %d in %s, with %d kills; every sample is there once, and the TSDB's reader and promtool read every block, which took %s",
+		made, days, pastTenants, making.Round(time.Second), after, took.Round(time.Second), kills, time.Since(checking).Round(time.Second))
 	if want := (pastTenants - 1 + pastShards) * days; after != want {
 		t.Errorf("%d blocks, want %d, one for each tenant or shard and day", after, want)
 	}
@@ -125,41 +133,62 @@ func past(ctx context.Context, t *testing.T, dir string, start int64, days int) 
 	t.Helper()
 	bkt, err := bucket.NewFilesystem(dir)
 	must(t, err)
-	quiet := slog.New(slog.DiscardHandler)
-	work := t.TempDir()
 	span := 2 * time.Hour.Milliseconds()
+	g, gctx := errgroup.WithContext(ctx)
 	for tenant := range pastTenants {
-		own := objstore.NewPrefixedBucket(bkt, fmt.Sprintf("past-%d", tenant))
+		work := t.TempDir()
 		for from := start; from < start+int64(days)*24*time.Hour.Milliseconds(); from += span {
-			for replica := range 2 {
-				w, err := tsdb.NewBlockWriter(quiet, work, 2*span)
-				must(t, err)
-				app := w.Appender(ctx)
-				for at := from; at < from+span; at += pastStep.Milliseconds() {
-					for i := range pastSeries {
-						if (int(at/pastStep.Milliseconds())+i)%3 == replica {
-							continue
-						}
-						ls, v := labels.FromStrings("__name__", "past", "i", strconv.Itoa(i)), pastValue(tenant, i, at)
-						if i%5 == 4 {
-							_, err = app.AppendHistogram(0, ls, at, pastHistogram(i, v), nil)
-						} else {
-							_, err = app.Append(0, ls, at, v)
-						}
-						must(t, err)
+			made += 2
+		}
+		g.Go(func() error {
+			for from := start; from < start+int64(days)*24*time.Hour.Milliseconds(); from += span {
+				for replica := range 2 {
+					if err := pastBlock(gctx, objstore.NewPrefixedBucket(bkt, fmt.Sprintf("past-%d", tenant)), work, tenant, replica, from); err != nil {
+						return err
 					}
 				}
-				must(t, app.Commit())
-				id, err := w.Flush(ctx)
-				must(t, err)
-				must(t, w.Close())
-				must(t, block.Upload(ctx, quiet, own, filepath.Join(work, id.String()), block.Tags{}))
-				must(t, os.RemoveAll(filepath.Join(work, id.String())))
-				made++
+			}
+			return nil
+		})
+	}
+	must(t, g.Wait())
+	return made
+}
+
+// pastBlock writes the block of two hours of one replica.
+func pastBlock(ctx context.Context, own objstore.Bucket, work string, tenant, replica int, from int64) error {
+	quiet := slog.New(slog.DiscardHandler)
+	span := 2 * time.Hour.Milliseconds()
+	w, err := tsdb.NewBlockWriter(quiet, work, 2*span)
+	if err != nil {
+		return err
+	}
+	app := w.Appender(ctx)
+	for at := from; at < from+span; at += pastStep.Milliseconds() {
+		for i := range pastSeries {
+			if (int(at/pastStep.Milliseconds())+i)%3 == replica {
+				continue
+			}
+			ls, v := labels.FromStrings("__name__", "past", "i", strconv.Itoa(i)), pastValue(tenant, i, at)
+			if i%5 == 4 {
+				_, err = app.AppendHistogram(0, ls, at, pastHistogram(i, v), nil)
+			} else {
+				_, err = app.Append(0, ls, at, v)
+			}
+			if err != nil {
+				return err
 			}
 		}
 	}
-	return made
+	if err := app.Commit(); err != nil {
+		return err
+	}
+	id, err := w.Flush(ctx)
+	if err := errors.Join(err, w.Close()); err != nil {
+		return err
+	}
+	dir := filepath.Join(work, id.String())
+	return errors.Join(block.Upload(ctx, quiet, own, dir, block.Tags{}), os.RemoveAll(dir))
 }
 
 // pastIsWhole reads the blocks of a tenant that are not marked, and returns how many there are.

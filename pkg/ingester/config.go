@@ -20,6 +20,7 @@ type Config struct {
 	MetadataRetention     time.Duration
 	ActiveSeries          ActiveSeriesConfig
 	EarlyCompaction       EarlyCompactionConfig
+	Idle                  IdleConfig
 	Selections            SelectionsConfig
 	WAL                   wal.Config
 	InstanceLimits        InstanceLimits
@@ -52,6 +53,7 @@ func (c *Config) Declare(s *config.Set) {
 	s.Duration(&c.MetadataRetention, "metadata-retain-period", 10*time.Minute, "How long metadata is kept after a sender last said it.").Expert()
 	s.Mount("", &c.ActiveSeries)
 	s.Mount("", &c.EarlyCompaction)
+	s.Mount("", &c.Idle)
 	s.Mount("", &c.Selections)
 	s.Mount("wal", &c.WAL)
 	s.Mount("instance_limits", &c.InstanceLimits)
@@ -85,6 +87,32 @@ func (c *ActiveSeriesConfig) Declare(s *config.Set) {
 func (c *ActiveSeriesConfig) Validate() error {
 	if c.IdleTimeout <= 0 {
 		return config.Wrong("active_series_metrics_idle_timeout", "is %s; it must be longer than 0", config.FormatDuration(c.IdleTimeout))
+	}
+	return nil
+}
+
+// IdleConfig says when what nobody uses any more is given up.
+type IdleConfig struct {
+	HeadTimeout      time.Duration
+	TruncateInterval time.Duration
+}
+
+// Declare names each setting once.
+func (c *IdleConfig) Declare(s *config.Set) {
+	s.Duration(&c.HeadTimeout, "head-compaction-idle-timeout", time.Hour,
+		"After how long without a push all that a tenant has in memory is cut into a block, due or not. When its blocks have left the disk, the tenant is closed.").
+		Named("blocks-storage.tsdb.head-compaction-idle-timeout").Expert()
+	s.Duration(&c.TruncateInterval, "wal-truncation-interval", 5*time.Minute,
+		"How often at most the write-ahead log is shortened by what is in blocks. Each time, the definitions of all series that it still needs are written anew.").Expert()
+}
+
+// Validate refuses what cannot work.
+func (c *IdleConfig) Validate() error {
+	if c.HeadTimeout < time.Second {
+		return config.Wrong("head_compaction_idle_timeout", "is %s; it must be 1s or longer", config.FormatDuration(c.HeadTimeout))
+	}
+	if c.TruncateInterval < time.Second {
+		return config.Wrong("wal_truncation_interval", "is %s; it must be 1s or longer", config.FormatDuration(c.TruncateInterval))
 	}
 	return nil
 }

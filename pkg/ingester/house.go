@@ -18,15 +18,9 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/limits"
 )
 
-const (
-	// idleAfter is when what a silent tenant has in memory is cut, due or not.
-	idleAfter = time.Hour
-	// compactSpread is how long after it is due a head may be cut: all heads are due at the same
-	// time of day, and cutting them at once would starve pushes.
-	compactSpread = 10 * time.Minute
-	// truncateEvery bounds how often the log is truncated.
-	truncateEvery = 5 * time.Minute
-)
+// compactSpread is how long after it is due a head may be cut: all heads are due at the same
+// time of day, and cutting them at once would starve pushes.
+const compactSpread = 10 * time.Minute
 
 // keepHouse does what is due: cut heads, ship blocks, drop old ones, close idle tenants, truncate
 // the log. One round runs at a time.
@@ -61,7 +55,7 @@ func (i *Ingester) keepHouse(ctx context.Context) {
 	}
 	i.ship(ctx, tenants)
 	i.reportBlocks(tenants)
-	if i.truncated.due(now, truncateEvery) {
+	if i.truncated.due(now, i.cfg.Idle.TruncateInterval) {
 		if err := i.truncate(ctx); err != nil && ctx.Err() == nil {
 			i.log.Error("write-ahead log not truncated, will retry", "err", err)
 		}
@@ -88,7 +82,7 @@ func (t *tenantHead) saveMetadata() {
 }
 
 func (t *tenantHead) idle(now time.Time) bool {
-	return now.Sub(time.UnixMilli(t.lastPush.Load())) >= idleAfter
+	return now.Sub(time.UnixMilli(t.lastPush.Load())) >= t.ing.cfg.Idle.HeadTimeout
 }
 
 // compactionDue says whether the head is to be cut in this round.
