@@ -39,14 +39,18 @@ func (a *App) control() (*control.Control, error) {
 		if err != nil {
 			return nil, err
 		}
-		c := control.New(a.cfg.Control, control.Deps{
+		d := control.Deps{
 			Documents: docs, Region: a.region(), Account: a.accountOf, Log: a.log, Reg: a.reg,
 			RulesKey: ruler.DocumentKey, RulesName: ruler.NamespaceOf, CheckRules: check,
 			DefinitionKey: definitionKey, CheckDefinition: a.checkDefinition, CheckLimits: limits.Check,
 			RulesChanged: announce, CheckScrape: a.checkScrape, ScrapersChanged: changed,
 			Purge:       func(ctx context.Context, id tenant.ID) error { return purge(ctx, b, id) },
 			CheckPolicy: checkPolicy,
-		})
+		}
+		if allowance := gateway.NewAllowance(&a.cfg.Callers.Gateway); allowance != nil && !a.cfg.hasGateway() {
+			d.Allow = allowance.Take
+		}
+		c := control.New(a.cfg.Control, d)
 		return c, a.serve("control", c)
 	})
 }

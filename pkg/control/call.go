@@ -48,7 +48,7 @@ func (c *Control) Operation(name string) func(http.ResponseWriter, *http.Request
 			w.Header().Set("X-Amzn-Requestid", uuid.NewString())
 		}
 		outcome := "ok"
-		rep, err := c.run(h, r)
+		rep, err := c.run(name, h, r)
 		if err != nil {
 			outcome = c.fail(w, name, err)
 		} else {
@@ -59,11 +59,16 @@ func (c *Control) Operation(name string) func(http.ResponseWriter, *http.Request
 	}
 }
 
-func (c *Control) run(h handler, r *http.Request) (reply, error) {
+func (c *Control) run(name string, h handler, r *http.Request) (reply, error) {
 	x := &call{r: r}
 	var err error
 	if x.account, err = c.deps.Account(r); err != nil {
 		return reply{}, err
+	}
+	if c.deps.Allow != nil {
+		if err := c.deps.Allow(x.account, "aps:"+name); err != nil {
+			return reply{}, err
+		}
 	}
 	for _, s := range strings.Split(strings.TrimPrefix(r.URL.EscapedPath(), "/"), "/") {
 		s, err := url.PathUnescape(s)

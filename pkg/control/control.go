@@ -24,6 +24,9 @@ type Deps struct {
 	Region string
 	// Account says on behalf of which account, 12 digits, a request is made.
 	Account func(r *http.Request) (string, error)
+	// Allow uses one call of an account's allowance for the action, as aps:CreateWorkspace; nil: a gateway before this
+	// process does. Errors: RateLimited.
+	Allow func(account, action string) error
 	// RulesKey is the key of the document of a namespace. Errors: Invalid.
 	RulesKey func(id tenant.ID, namespace string) (string, error)
 	// RulesName is the namespace whose document has key; false if it is none.

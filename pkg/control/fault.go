@@ -71,6 +71,9 @@ func (c *Control) fail(w http.ResponseWriter, operation string, err error) strin
 	if code == "" {
 		code = errs.Internal.AWSType()
 	}
+	if status == http.StatusTooManyRequests {
+		w.Header().Set("Retry-After", strconv.Itoa(retryAfterSeconds))
+	}
 	if status >= http.StatusInternalServerError {
 		c.log.Error("call of the control plane failed", "operation", operation, "err", err)
 		w.Header().Set("Retry-After", strconv.Itoa(retryAfterSeconds))

@@ -256,43 +256,23 @@ func createScraper(c *Control, x *call) (reply, error) {
 	if err := c.checkScraper(ctx, x, &in); err != nil {
 		return reply{}, err
 	}
-	const operation = "CreateScraper"
-	hash := hashOf(in.Alias, in.Scraped, in.Source, in.Destination, in.Roles, in.Tags)
 	out := scraperAnswer{Tags: in.Tags, Status: status{Code: "CREATING"}}
-	made := c.now()
-	a, err := update(ctx, c, accountKey(x.account), func(a *account, _ bool) (bool, error) {
-		old, again, err := a.Tokens.find(in.Token, operation, hash)
-		if err != nil {
-			return false, conflict(scraperKind, "", err.Error())
-		}
-		if again {
-			return false, json.Unmarshal(old, &out)
-		}
-		if c.cfg.MaxScrapers > 0 && len(a.Scrapers) >= c.cfg.MaxScrapers {
-			return false, quota(scraperKind, "", scraperQuota, "Limit exceeded. Maximum scrapers per account.")
-		}
-		out.ID = "s-" + uuid.NewString()
-		out.ARN = c.arn(x.account, scraperKind, out.ID)
-		a.Scrapers = append(a.Scrapers, entry{out.ID, after(a.Scrapers, made)})
-		raw, err := json.Marshal(out)
-		if err != nil {
-			return false, err
-		}
-		a.Tokens.keep(in.Token, token{operation, hash, raw, made})
-		return true, nil
+	made, ok, err := c.admit(ctx, x, &newcomer{
+		operation: "CreateScraper", token: in.Token, hash: hashOf(in.Alias, in.Scraped, in.Source, in.Destination, in.Roles, in.Tags),
+		kind: scraperKind, prefix: "s-", among: func(a *account) *[]entry { return &a.Scrapers },
+		most: c.cfg.MaxScrapers, full: quota(scraperKind, "", scraperQuota, "Limit exceeded. Maximum scrapers per account."),
+		answer: &out, name: func(id, arn string) { out.ID, out.ARN = id, arn }, id: func() string { return out.ID },
 	})
 	if err != nil {
 		return reply{}, err
 	}
-	// A call that is repeated may find that the first one did not come this far.
-	if i := slices.IndexFunc(a.Scrapers, func(e entry) bool { return e.ID == out.ID }); i >= 0 {
-		at := a.Scrapers[i].At
+	if ok { // a call that is repeated may find that the first one did not come this far
 		_, err = update(ctx, c, scraperKey(out.ID), func(d *scraperDoc, exists bool) (bool, error) {
 			if exists {
 				return false, nil
 			}
 			*d = scraperDoc{ID: out.ID, Account: x.account, Tags: in.Tags, Config: in.Scraped.Blob, Source: in.Source, Destination: *in.Destination,
-				Roles: in.Roles, State: active, Revision: uuid.NewString(), Created: at, Modified: at}
+				Roles: in.Roles, State: active, Revision: uuid.NewString(), Created: made.At, Modified: made.At}
 			if in.Alias != nil {
 				d.Alias = *in.Alias
 			}

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/grafana/dskit/concurrency"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
@@ -164,41 +163,22 @@ func createWorkspace(c *Control, x *call) (reply, error) {
 	if err := in.check(); err != nil {
 		return reply{}, err
 	}
-	const operation = "CreateWorkspace"
-	hash := hashOf(in.Alias, in.Tags, in.Key)
 	out := createdWorkspace{Key: in.Key, Tags: in.Tags, Status: status{Code: "CREATING"}}
-	made := c.now()
-	a, err := update(x.r.Context(), c, accountKey(x.account), func(a *account, _ bool) (bool, error) {
-		old, again, err := a.Tokens.find(in.Token, operation, hash)
-		if err != nil {
-			return false, conflict(workspaceKind, "", err.Error())
-		}
-		if again {
-			return false, json.Unmarshal(old, &out)
-		}
-		if c.cfg.MaxWorkspaces > 0 && len(a.Workspaces) >= c.cfg.MaxWorkspaces {
-			return false, quota(workspaceKind, "", workspaceQuota, "Limit exceeded. Maximum workspaces per account.")
-		}
-		out.ID = "ws-" + uuid.NewString()
-		out.ARN = c.arn(x.account, workspaceKind, out.ID)
-		a.Workspaces = append(a.Workspaces, entry{out.ID, after(a.Workspaces, made)})
-		raw, err := json.Marshal(out)
-		if err != nil {
-			return false, err
-		}
-		a.Tokens.keep(in.Token, token{operation, hash, raw, made})
-		return true, nil
+	made, ok, err := c.admit(x.r.Context(), x, &newcomer{
+		operation: "CreateWorkspace", token: in.Token, hash: hashOf(in.Alias, in.Tags, in.Key),
+		kind: workspaceKind, prefix: "ws-", among: func(a *account) *[]entry { return &a.Workspaces },
+		most: c.cfg.MaxWorkspaces, full: quota(workspaceKind, "", workspaceQuota, "Limit exceeded. Maximum workspaces per account."),
+		answer: &out, name: func(id, arn string) { out.ID, out.ARN = id, arn }, id: func() string { return out.ID },
 	})
 	if err != nil {
 		return reply{}, err
 	}
-	// A call that is repeated may find that the first one did not come this far.
-	if i := slices.IndexFunc(a.Workspaces, func(e entry) bool { return e.ID == out.ID }); i >= 0 {
+	if ok { // a call that is repeated may find that the first one did not come this far
 		_, err = update(x.r.Context(), c, workspaceKey(out.ID), func(w *workspace, exists bool) (bool, error) {
 			if exists {
 				return false, nil
 			}
-			*w = workspace{ID: out.ID, Account: x.account, Alias: in.Alias, Tags: in.Tags, Key: in.Key, State: active, Created: a.Workspaces[i].At}
+			*w = workspace{ID: out.ID, Account: x.account, Alias: in.Alias, Tags: in.Tags, Key: in.Key, State: active, Created: made.At}
 			return true, nil
 		})
 	}

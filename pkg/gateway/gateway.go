@@ -176,6 +176,9 @@ func (g *Gateway) admit(w http.ResponseWriter, r *http.Request, c *call) error {
 		return err
 	}
 	if c.target.route == nil {
+		if strings.Contains(r.URL.Path, "/anomalydetectors") { // as the control plane says without a gateway
+			return refuse(http.StatusNotFound, "UnknownOperationException", "anomaly detectors do not exist here; alerting rules over avg_over_time and stddev_over_time do what most of them do")
+		}
 		return refuse(http.StatusNotFound, "UnknownOperationException", "there is nothing at %s", r.URL.Path)
 	}
 	if g.cfg.Enabled { // before rights, because a call that is denied costs a record, too

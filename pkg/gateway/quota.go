@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
 )
 
 // family groups actions that share an allowance of calls.
@@ -43,6 +45,7 @@ func familyOf(action string) family {
 // quotas are the allowances of accounts.
 type quotas struct {
 	rates map[family]float64 // calls a second; 0: no limit
+	room  int                // seconds of calls that may come at once
 
 	mu      sync.Mutex // guards buckets
 	buckets map[quotaName]*rate.Limiter
@@ -56,7 +59,7 @@ type quotaName struct {
 func newQuotas(c *Config) *quotas {
 	return &quotas{
 		rates:   map[family]float64{writes: c.WriteRate, reads: c.ReadRate, workspaceCalls: c.WorkspaceRate, alertmanagerCalls: c.AlertmanagerRate, tokenCalls: c.TokenRate, processCalls: c.ProcessRate},
-		buckets: map[quotaName]*rate.Limiter{},
+		buckets: map[quotaName]*rate.Limiter{}, room: 1,
 	}
 }
 
@@ -70,7 +73,7 @@ func (q *quotas) take(account, action string, now time.Time) error {
 	q.mu.Lock()
 	b := q.buckets[quotaName{account, f}]
 	if b == nil {
-		b = rate.NewLimiter(rate.Limit(per), max(1, int(per)))
+		b = rate.NewLimiter(rate.Limit(per), max(1, int(per))*q.room)
 		q.buckets[quotaName{account, f}] = b
 	}
 	q.mu.Unlock()
@@ -78,6 +81,27 @@ func (q *quotas) take(account, action string, now time.Time) error {
 		return nil
 	}
 	return refuse(http.StatusTooManyRequests, codeThrottled, "Rate exceeded: account %s may make %g calls of this kind a second", account, per)
+}
+
+// Allowance holds accounts to their calls a second in a process that a gateway may stand before, or not.
+type Allowance struct{ quotas *quotas }
+
+// NewAllowance returns nil if callers are not asked who they are: then nobody has an allowance.
+func NewAllowance(c *Config) *Allowance {
+	if !c.Enabled {
+		return nil
+	}
+	q := newQuotas(c)
+	q.room = 2 // a gateway lets calls through that come here a little closer together
+	return &Allowance{q}
+}
+
+// Take uses one call. Errors: RateLimited.
+func (a *Allowance) Take(account, action string) error {
+	if err := a.quotas.take(account, action, time.Now()); err != nil {
+		return errs.Wrap(errs.RateLimited, err)
+	}
+	return nil
 }
 
 // guesses slows down who sends wrong credentials, by address, and by address and the id that was tried,
