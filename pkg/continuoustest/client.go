@@ -109,12 +109,14 @@ func (c *client) call(ctx context.Context, base *url.URL, path string, header ht
 	}
 	req.Header = header
 	req.Header.Set("User-Agent", "amphora-continuous-test")
-	switch k := c.cfg.Client; {
-	case k.BearerToken != "":
+	k := c.cfg.Client
+	if k.BearerToken != "" {
 		req.Header.Set("Authorization", "Bearer "+k.BearerToken.Reveal())
-	case k.BasicAuthUser != "":
+	} else if k.BasicAuthUser != "" {
 		req.SetBasicAuth(k.BasicAuthUser, k.BasicAuthPassword.Reveal())
-	default:
+	}
+	// Credentials may say which tenant it is; those good for several need the name, too.
+	if k.BearerToken == "" && k.BasicAuthUser == "" || k.TenantID != defaultTenant {
 		req.Header.Set("X-Scope-OrgID", k.TenantID)
 	}
 	res, err := c.http.Do(req)

@@ -15,6 +15,9 @@ const (
 	protocolOTLP = "otlp-http"
 )
 
+// defaultTenant is the tenant unless another is set.
+const defaultTenant = "anonymous"
+
 // Config is the settings of the test; app mounts it as tests.
 type Config struct {
 	SmokeTest     bool
@@ -67,10 +70,10 @@ func (c *Config) Declare(s *config.Set) {
 	s.Duration(&c.Write.Timeout, "write_timeout", 5*time.Second, "How long one write may take.").Expert()
 	s.String(&c.Read.Endpoint, "read_endpoint", "", "Where the continuous test asks, as http://query-frontend:8080/prometheus.").Expert()
 	s.Duration(&c.Read.Timeout, "read_timeout", time.Minute, "How long one query may take.").Expert()
-	s.String(&c.Client.TenantID, "tenant_id", "anonymous", "Tenant of the continuous test. Nobody else may write its metrics there.").Expert()
-	s.String(&c.Client.BasicAuthUser, "basic_auth_user", "", "Name for Basic authentication; the header with the tenant is left out.").Expert()
+	s.String(&c.Client.TenantID, "tenant_id", defaultTenant, "Tenant of the continuous test. Nobody else may write its metrics there. Credentials take the place of the default; any other is named beside them.").Expert()
+	s.String(&c.Client.BasicAuthUser, "basic_auth_user", "", "Name for Basic authentication.").Expert()
 	s.Secret(&c.Client.BasicAuthPassword, "basic_auth_password", "Password for Basic authentication.").Expert()
-	s.Secret(&c.Client.BearerToken, "bearer_token", "Bearer token; the header with the tenant is left out.").Expert()
+	s.Secret(&c.Client.BearerToken, "bearer_token", "Bearer token.").Expert()
 	s.Int(&c.Series.Count, "write_read_series_test.num_series", 10000, "Series of each protocol and kind.").Expert()
 	s.Duration(&c.Series.MaxQueryAge, "write_read_series_test.max_query_age", 7*24*time.Hour, "How far back is asked.").Expert()
 	s.Bool(&c.Series.WithFloats, "write_read_series_test.with_floats", true, "Whether the test has series of floats.").Expert()
