@@ -20,6 +20,7 @@ import (
 	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/inspection"
 	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/loading"
 	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/promqltool"
+	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/querytee"
 	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/remoteread"
 	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/rules"
 	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/settings"
@@ -42,7 +43,7 @@ func main() {
 func families() []func(*kingpin.Application, *cli.Env) {
 	return []func(*kingpin.Application, *cli.Env){
 		rules.Register, alerting.Register, promqltool.Register, blocks.Register, remoteread.Register, analyze.Register,
-		buckets.Register, inspection.Register, settings.Register, workspaces.Register, loading.Register,
+		buckets.Register, inspection.Register, settings.Register, workspaces.Register, loading.Register, querytee.Register,
 	}
 }
 
