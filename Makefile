@@ -23,6 +23,7 @@ OTELCOL       := v0.155.0
 # So is etcd, by development/etcd/go.mod.
 ETCD          := v3.6.14
 AMTOOL        := v0.34.2
+GOVULNCHECK   := v1.9.0
 # What the chart and the jsonnet library are tested with; make helm-test installs them.
 HELM          := v3.22.0
 JSONNET       := v0.22.0
@@ -35,10 +36,10 @@ REVISION ?= $(shell git rev-parse --verify -q HEAD)
 LDFLAGS  := -s -w $(if $(VERSION),-X $(BUILD).version=$(VERSION)) $(if $(REVISION),-X $(BUILD).revision=$(REVISION))
 
 .DEFAULT_GOAL := help
-.PHONY: console console-modules console-check console-test help run build test race lint lint-tool bench bench-write bench-query bench-tenants bench-sign fuzz faults soak cluster docs proto images clean tools
+.PHONY: console console-modules console-check console-test help run build test race lint lint-tool bench bench-write bench-query bench-tenants bench-sign fuzz sim race-integration vuln vuln-tool faults soak cluster docs proto images clean tools
 
 help: ## Say what each verb does.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {sub(/:.*/, "", $$1); printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {sub(/:.*/, "", $$1); printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: build ## Build and start one process with development/single/amphora.yaml (127.0.0.1:8080, data in ./data).
 	bin/amphora -config.file=development/single/amphora.yaml
@@ -88,6 +89,19 @@ fuzz: ## Fuzz every decoder for FUZZ (10s) each.
 	    go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZ) "./$$(dirname "$$f")"; \
 	  done; \
 	done
+
+sim: ## Try schedules of chance against the models of every core for SIM (1m) each; SEED=n repeats one, RUN= narrows it.
+	@set -e; for d in $$(git grep --untracked -lF 'seeds.Run(t, ' -- 'pkg/*_test.go' | xargs -n1 dirname | sort -u | grep -v pkg/seeds); do \
+	  AMPHORA_TEST_SIMULATE=$(or $(SIM),1m) AMPHORA_TEST_SEED=$(SEED) go test -count=1 -timeout 3h -run '$(or $(RUN),AtAnySchedule)' "./$$d"; \
+	done
+
+race-integration: tools ## Run the tests of the whole that match RUN with a binary that has the race detector.
+	AMPHORA_TEST_RACE=1 go test -count=$(COUNT) -p 1 -timeout 2h -v -run '$(or $(RUN),TestClusterLosesNothing|TestEveryProcessRestartsUnderLoad|TestZonesAndIngestersFail|TestAPairOfPrometheusIsOne|TestKilledRulersLeaveNoGapInWhatIsRecorded|TestAlertmanagersDieAndReturn|TestNothingIsLeftBehind)' ./integration
+
+vuln: vuln-tool ## Look for known vulnerabilities in what is called; needs the network of vuln.go.dev.
+	$(TOOLS)/govulncheck-$(GOVULNCHECK) ./...
+
+vuln-tool: $(TOOLS)/govulncheck-$(GOVULNCHECK)
 
 faults: tools ## Repeat what kills, cuts and freezes ROUNDS (20) times.
 	AMPHORA_TEST_ROUNDS=$(or $(ROUNDS),20) go test -count=1 -v -timeout 2h -run 'TestAPowerCut|TestZonesDie' ./integration
@@ -154,6 +168,7 @@ $(TOOLS)/$(1)-$(3):
 	@mv $(TOOLS)/tmp/$(1) $$@
 endef
 $(eval $(call install,golangci-lint,github.com/golangci/golangci-lint/v2/cmd/golangci-lint,$(GOLANGCI_LINT)))
+$(eval $(call install,govulncheck,golang.org/x/vuln/cmd/govulncheck,$(GOVULNCHECK)))
 $(eval $(call install,versitygw,github.com/versity/versitygw/cmd/versitygw,$(VERSITYGW)))
 $(eval $(call install,helm,helm.sh/helm/v3/cmd/helm,$(HELM)))
 $(eval $(call install,jsonnet,github.com/google/go-jsonnet/cmd/jsonnet,$(JSONNET)))

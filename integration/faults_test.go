@@ -38,6 +38,10 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// raceVariable has the product built with the race detector; `make race-integration` sets it. A race
+// that a process meets then fails the test that stops it.
+const raceVariable = "AMPHORA_TEST_RACE"
+
 // binary builds the product once for all tests of the package.
 func binary(ctx context.Context, t *testing.T) string {
 	t.Helper()
@@ -50,7 +54,7 @@ func binary(ctx context.Context, t *testing.T) string {
 		// Not within the time of the test that happens to be the first.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Minute)
 		defer cancel()
-		built.path, built.err = harness.Build(ctx, dir, false)
+		built.path, built.err = harness.Build(ctx, dir, os.Getenv(raceVariable) != "")
 	})
 	if built.err != nil {
 		t.Fatal(built.err)

@@ -274,6 +274,9 @@ func (c *Cluster) Stop() error {
 	err := errors.Join(
 		stopAll(slices.DeleteFunc(c.Nodes(), func(n *Node) bool { return slices.Contains(keeps, n) })),
 		stopAll(keeps))
+	for _, n := range c.Nodes() {
+		err = errors.Join(err, n.Races())
+	}
 	if c.S3 != nil {
 		err = errors.Join(err, c.S3.Stop())
 	}

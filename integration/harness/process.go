@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -227,6 +228,32 @@ func (p *Process) Tail() string {
 		return ""
 	}
 	return strings.ToValidUTF8(string(data), "?")
+}
+
+// raceReport is how the race detector begins what it has to say.
+const raceReport = "WARNING: DATA RACE"
+
+// Races returns an error with the first report of the race detector in the log, nil if there is none:
+// a process that was killed could not end with the status that says so.
+func (p *Process) Races() error {
+	f, err := os.Open(p.LogFile)
+	if err != nil {
+		return nil // it was never started
+	}
+	defer func() { _ = f.Close() }()
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, 16<<20)
+	for lines.Scan() {
+		if lines.Text() != raceReport {
+			continue
+		}
+		report := []string{p.Name + ": " + raceReport}
+		for len(report) < 60 && lines.Scan() {
+			report = append(report, lines.Text())
+		}
+		return errors.New(strings.Join(report, "\n"))
+	}
+	return lines.Err()
 }
 
 // until polls ok until it returns nil. It gives up when ctx is done or the process ends, and then

@@ -51,7 +51,8 @@ func Tool(name string) (string, error) {
 }
 
 // Build compiles cmd/amphora of this repository into dir and returns the binary's path. race
-// builds it with the race detector; a race then ends the process with status 66.
+// builds it with the race detector, which needs cgo; a race is told in the process's log, see
+// Process.Races, and ends a process that is stopped with status 66.
 func Build(ctx context.Context, dir string, race bool) (string, error) {
 	root, err := Root()
 	if err != nil {
@@ -64,6 +65,9 @@ func Build(ctx context.Context, dir string, race bool) (string, error) {
 	}
 	cmd := exec.CommandContext(ctx, "go", append(args, "./cmd/amphora")...)
 	cmd.Dir = root
+	if race {
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
+	}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build cmd/amphora: %w\n%s", err, out)
 	}

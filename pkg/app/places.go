@@ -11,6 +11,7 @@ import (
 	"github.com/grafana/dskit/ring"
 
 	"github.com/amphora-metrics/amphora/pkg/ingester"
+	"github.com/amphora-metrics/amphora/pkg/members"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 )
 
@@ -20,7 +21,7 @@ const placesPeriod = time.Second
 // places tells the ingester of this process where it stands among the ingesters of each tenant. It
 // goes by who is registered, healthy or not: a dead ingester keeps its series until it leaves.
 type places struct {
-	ring  *ring.Ring
+	ring  ring.ReadRing
 	me    string
 	zones bool
 	size  func(tenant.ID) int // of the tenant's shard; 0: all
@@ -45,7 +46,11 @@ type shardPlace struct {
 }
 
 func newPlaces(r *ring.Ring, me string, zones bool, size func(tenant.ID) int) *places {
-	return &places{ring: r, me: me, zones: zones, size: size, in: newRegistered(r)}
+	shards := ring.ReadRing(r)
+	if zones {
+		shards = members.Steady(r)
+	}
+	return &places{ring: shards, me: me, zones: zones, size: size, in: newRegistered(r)}
 }
 
 // of returns the place among the ingesters of a tenant. It is the same while nothing changes.

@@ -181,6 +181,14 @@ func (a *App) ingesterRing() (*ring.Ring, error) {
 	})
 }
 
+// shards is r as those use it who look for the ingesters of a tenant.
+func (a *App) shards(r *ring.Ring) ring.ReadRing {
+	if a.cfg.Ring.ZoneAwareness {
+		return members.Steady(r)
+	}
+	return r
+}
+
 // lifecyclerConfig is an ingester's own place in the ring.
 func (a *App) lifecyclerConfig() (ring.LifecyclerConfig, error) {
 	var c ring.LifecyclerConfig

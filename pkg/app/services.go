@@ -177,7 +177,7 @@ func (a *App) distributor() (*distributor.Distributor, error) {
 			return nil, err
 		}
 		d, err := distributor.New(a.cfg.Distributor, distributor.Deps{
-			Logger: a.log, Reg: a.reg, Limits: a.limits.For, Ring: r, Replica: reps.For, Replicas: elections,
+			Logger: a.log, Reg: a.reg, Limits: a.limits.For, Ring: a.shards(r), Replica: reps.For, Replicas: elections,
 			HealthyDistributors: healthy, ShardGrowDelay: a.shardGrowDelay(), InstanceLimits: a.distributorLimits, Memory: a.memory,
 			Costs: distributor.Costs{Reg: a.costsRegisterer(), EvictAfter: a.cfg.Costs.EvictionAfter, CleanupInterval: a.cfg.Costs.CleanupInterval},
 		})
@@ -220,7 +220,7 @@ func (a *App) querier() (*querier.Querier, error) {
 			return nil, err
 		}
 		q, err := querier.New(a.cfg.Querier, querier.Deps{
-			Logger: a.log, Reg: a.reg, Ingesters: r, Client: c.For, Stores: stores, Described: a.described(), Limits: a.limits.For, Memory: a.memory,
+			Logger: a.log, Reg: a.reg, Ingesters: a.shards(r), Client: c.For, Stores: stores, Described: a.described(), Limits: a.limits.For, Memory: a.memory,
 			Tombstones: gone.InForce, Deletions: seriesDeletions{Requests: gone}.turns,
 		})
 		if err != nil {

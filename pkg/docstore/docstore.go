@@ -131,23 +131,33 @@ func (s *Store) Put(ctx context.Context, key string, data []byte, expect Version
 		return "", errs.New(errs.Invalid, "document %s would be empty", key)
 	}
 	var version string
-	unknown := false
+	unanswered := false // some try was
 	err = s.again(ctx, "write", key, func() (err error) {
 		version, err = s.bucket.Swap(ctx, name, data, string(expect))
-		if unknown && errors.Is(err, bucket.ErrChanged) {
+		if unanswered && errors.Is(err, bucket.ErrChanged) {
 			// It may have been this call that changed it, in a try that got no answer.
 			now, rerr := s.bucket.Read(ctx, name)
 			if rerr == nil && bytes.Equal(now.Data, data) {
 				version, err = now.Version, nil
 			}
 		}
-		unknown = unknown || err != nil
+		unanswered = unanswered || err != nil && !errors.Is(err, bucket.ErrChanged)
 		return err
 	})
-	if errors.Is(err, bucket.ErrChanged) {
-		return "", conflict(key, expect)
+	switch {
+	case !errors.Is(err, bucket.ErrChanged):
+		return Version(version), err
+	case unanswered:
+		return "", uncertain(key)
 	}
-	return Version(version), err
+	return "", conflict(key, expect)
+}
+
+// uncertain is what a call is told that got no answer to a try and then found the document changed: that
+// was this call's try, and another's change on top of it, or it was another's change alone. To call it a
+// conflict would have the caller make its change a second time.
+func uncertain(key string) error {
+	return errs.New(errs.Unavailable, "a try to change document %s got no answer, and it was changed by somebody else meanwhile; read it to see whether the change was made", key)
 }
 
 func conflict(key string, expect Version) error {
@@ -169,7 +179,7 @@ func (s *Store) Delete(ctx context.Context, key string, expect Version) error {
 	if err != nil {
 		return err
 	}
-	unknown, gone := false, false
+	unanswered, gone := false, false
 	err = s.again(ctx, "delete", key, func() error {
 		err := s.bucket.Remove(ctx, name, string(expect))
 		if errors.Is(err, bucket.ErrChanged) {
@@ -177,16 +187,18 @@ func (s *Store) Delete(ctx context.Context, key string, expect Version) error {
 				gone = true
 			}
 		}
-		unknown = unknown || err != nil && !errors.Is(err, bucket.ErrChanged)
+		unanswered = unanswered || err != nil && !errors.Is(err, bucket.ErrChanged)
 		return err
 	})
 	switch {
 	case !errors.Is(err, bucket.ErrChanged):
 		return err
-	case gone && unknown:
+	case gone && unanswered:
 		return nil // by a try of this call that got no answer
 	case gone:
 		return errs.New(errs.NotFound, "document %s does not exist", key)
+	case unanswered:
+		return uncertain(key)
 	}
 	return conflict(key, expect)
 }

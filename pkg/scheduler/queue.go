@@ -16,8 +16,8 @@ type queue struct {
 	tenants  map[string]*tenantQueue
 	turns    [work.Classes][]*tenantQueue // those with work of the class, in the order of their turns
 	length   int
-	picks    int
 	queriers map[string]int       // workers of each
+	picks    map[string]int       // pieces of work that each took
 	away     map[string]time.Time // since when those have none that keep their place
 	epoch    int                  // changes with the set of queriers
 }
@@ -35,7 +35,7 @@ type tenantQueue struct {
 }
 
 func newQueue() queue {
-	return queue{tenants: map[string]*tenantQueue{}, queriers: map[string]int{}, away: map[string]time.Time{}}
+	return queue{tenants: map[string]*tenantQueue{}, queriers: map[string]int{}, picks: map[string]int{}, away: map[string]time.Time{}}
 }
 
 // of returns the queue of org.
@@ -118,14 +118,15 @@ func (q *queue) all() []*Task {
 	return out
 }
 
-// order is which class is looked at first. A higher class goes before a lower one but in every fourth
-// and eighth turn, so that none waits for ever.
-func (q *queue) order() [work.Classes]work.Class {
-	q.picks++
+// classesAt is which class a querier looks at first when it takes its nth piece of work. A higher class goes
+// before a lower one but in every fourth and eighth turn, so that none waits for ever. Each querier has
+// turns of its own: if all shared them, one that may not do some work could take each of the turns in
+// which that goes first.
+func classesAt(n int) [work.Classes]work.Class {
 	switch {
-	case q.picks%8 == 0:
+	case n%8 == 0:
 		return [...]work.Class{work.AdHoc, work.Rule, work.Dashboard}
-	case q.picks%4 == 0:
+	case n%4 == 0:
 		return [...]work.Class{work.Dashboard, work.Rule, work.AdHoc}
 	}
 	return [...]work.Class{work.Rule, work.Dashboard, work.AdHoc}
@@ -134,7 +135,8 @@ func (q *queue) order() [work.Classes]work.Class {
 // pop takes the next work for a worker of querier; nil: there is none. No tenant is given more than
 // most at once.
 func (q *queue) pop(querier string, most int) *Task {
-	for _, c := range q.order() {
+	turn := q.picks[querier] + 1
+	for _, c := range classesAt(turn) {
 		for i, t := range q.turns[c] {
 			if t.active >= most || !q.allowed(t, querier) {
 				continue
@@ -147,6 +149,7 @@ func (q *queue) pop(querier string, most int) *Task {
 				q.turns[c] = append(q.turns[c], t)
 			}
 			q.length--
+			q.picks[querier] = turn
 			t.active++
 			return task
 		}
@@ -204,6 +207,7 @@ func (q *queue) sweep() {
 		if time.Since(since) >= absence {
 			delete(q.away, querier)
 			delete(q.queriers, querier)
+			delete(q.picks, querier)
 			q.epoch++
 		}
 	}
