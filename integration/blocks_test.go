@@ -51,7 +51,7 @@ func blocksHoldEverything(ctx context.Context, t *testing.T, n *harness.Node, bu
 	if r := call(ctx, t, http.MethodPost, n.URL("/ingester/flush?wait=true"), nil); r.status/100 != 2 {
 		t.Fatalf("flush answered %s", r)
 	}
-	inBucket(ctx, t, j, filepath.Join(bucket, j.tenant))
+	inBucket(ctx, t, j, filepath.Join(bucket, j.tenant), 2*time.Hour)
 	j.verify(ctx, t, n.URL("")) // the ingester and the bucket both have everything
 	hasHistograms(ctx, t, n, j)
 
@@ -104,8 +104,8 @@ func hasHistograms(ctx context.Context, t *testing.T, n *harness.Node, j *journa
 	}
 }
 
-// inBucket looks at a tenant's directory of the bucket with promtool and the TSDB library.
-func inBucket(ctx context.Context, t *testing.T, j *journal, dir string) {
+// inBucket looks at a tenant's directory of the bucket with promtool and the TSDB library. No block may reach beyond one range of longest.
+func inBucket(ctx context.Context, t *testing.T, j *journal, dir string, longest time.Duration) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
 	must(t, err)
@@ -126,8 +126,8 @@ func inBucket(ctx context.Context, t *testing.T, j *journal, dir string) {
 		}
 		must(t, os.CopyFS(filepath.Join(db, e.Name()), os.DirFS(filepath.Join(dir, e.Name()))))
 	}
-	if len(blocks) < 3 {
-		t.Fatalf("%d blocks for five hours: %q", len(blocks), blocks)
+	if least := int(6 * time.Hour / longest); len(blocks) < least {
+		t.Fatalf("%d blocks of at most %s for five hours: %q", len(blocks), longest, blocks)
 	}
 	list := promtool(ctx, t, "tsdb", "list", db)
 	for _, b := range blocks {
@@ -138,11 +138,11 @@ func inBucket(ctx context.Context, t *testing.T, j *journal, dir string) {
 			t.Errorf("promtool tsdb analyze says of block %s:\n%s", b, out)
 		}
 	}
-	inLibrary(t, j, db, blocks)
+	inLibrary(t, j, db, blocks, longest)
 }
 
 // inLibrary reads every block by itself: together they have each sample once.
-func inLibrary(t *testing.T, j *journal, db string, blocks []string) {
+func inLibrary(t *testing.T, j *journal, db string, blocks []string, longest time.Duration) {
 	t.Helper()
 	counts := map[string]map[int64]int{} // by label i
 	histograms := 0
@@ -150,8 +150,8 @@ func inLibrary(t *testing.T, j *journal, db string, blocks []string) {
 		b, err := tsdb.OpenBlock(slog.New(slog.DiscardHandler), filepath.Join(db, id), nil, tsdb.DefaultPostingsDecoderFactory)
 		must(t, err)
 		defer func() { must(t, b.Close()) }()
-		if m := b.Meta(); m.MaxTime-m.MinTime > 2*time.Hour.Milliseconds() || m.MinTime/(2*time.Hour.Milliseconds()) != (m.MaxTime-1)/(2*time.Hour.Milliseconds()) {
-			t.Errorf("block %s reaches from %d to %d, beyond one range of 2 h", id, m.MinTime, m.MaxTime)
+		if m, most := b.Meta(), longest.Milliseconds(); m.MaxTime-m.MinTime > most || m.MinTime/most != (m.MaxTime-1)/most {
+			t.Errorf("block %s reaches from %d to %d, beyond one range of %s", id, m.MinTime, m.MaxTime, longest)
 		}
 		q, err := tsdb.NewBlockQuerier(b, math.MinInt64, math.MaxInt64)
 		must(t, err)

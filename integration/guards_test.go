@@ -319,7 +319,7 @@ func TestAStopShipsAndOldSamplesShareBlocks(t *testing.T) {
 	must(t, os.RemoveAll(n.DataDir))
 	must(t, n.Start())
 	must(t, n.WaitReady(ctx))
-	got, err := matrix(ctx, n.URL(""), "team-a", "count_over_time(old[60h])", now.Add(time.Second).UnixMilli())
+	got, err := matrix(ctx, n.URL(""), "team-a", "count_over_time(old[73h])", now.Add(time.Second).UnixMilli())
 	must(t, err)
 	if text := fmt.Sprint(got); len(got) != 1 || !strings.Contains(text, fmt.Sprint(late+1)) {
 		t.Errorf("%s, want %d samples", text, late+1)
