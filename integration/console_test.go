@@ -37,8 +37,10 @@ func walker(ctx context.Context) (func(args ...string) *exec.Cmd, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(filepath.Join(dir, "node_modules", "playwright-core")); err != nil {
-		return nil, errors.New("console/node_modules is not there: make console-modules")
+	for _, module := range []string{"playwright-core", "axe-core"} {
+		if _, err := os.Stat(filepath.Join(dir, "node_modules", module)); err != nil {
+			return nil, errors.New("console/node_modules is not there, or of an older version: make console-modules")
+		}
 	}
 	return func(args ...string) *exec.Cmd {
 		cmd := exec.CommandContext(ctx, node, append([]string{"test/walk.mjs", "--chromium", browser}, args...)...)

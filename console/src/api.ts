@@ -78,6 +78,7 @@ export interface Call {
   type?: string; // of the body
   accept?: string;
   tenant?: string; // named in the header
+  match?: string; // the version that a change is made of
   signal?: AbortSignal | undefined;
   service?: string; // to sign for another than the server's
   redirects?: boolean; // an answer that sends elsewhere is a success
@@ -93,6 +94,7 @@ export async function request(path: string, call: Call = {}): Promise<Response> 
   }
   const q = query(pairs);
   const headers: Record<string, string> = { accept: call.accept ?? "application/json" };
+  if (call.match) headers["if-match"] = call.match;
   if (call.tenant) headers["x-scope-orgid"] = call.tenant;
   if (call.body !== undefined) headers["content-type"] = call.type ?? "application/json";
   if (credentials?.kind === "token") headers["authorization"] = "Bearer " + credentials.token;

@@ -6,10 +6,12 @@ import { Alerts } from "./pages/alerts";
 import { Audit } from "./pages/audit";
 import { Cardinality } from "./pages/cardinality";
 import { Cluster } from "./pages/cluster";
+import { Logging } from "./pages/logging";
 import { Login } from "./pages/login";
 import { Overview } from "./pages/overview";
 import { Queries } from "./pages/queries";
 import { Rules } from "./pages/rules";
+import { Scrapers } from "./pages/scrapers";
 import { Usage } from "./pages/usage";
 import { Workspaces } from "./pages/workspaces";
 import { useLoad } from "./load";
@@ -27,10 +29,12 @@ const scoped: [string, string][] = [
   ["usage", "Usage and quotas"],
   ["cardinality", "Cardinality"],
   ["queries", "Live queries"],
+  ["logging", "Logging"],
 ];
 
 const global: [string, string][] = [
   ["workspaces", "Workspaces"],
+  ["scrapers", "Scrapers"],
   ["access", "Access"],
   ["audit", "Audit"],
   ["cluster", "Cluster"],
@@ -97,11 +101,15 @@ function Page(p: { route: Route }) {
         return <Cardinality scope={scope} />;
       case "queries":
         return <Queries scope={scope} />;
+      case "logging":
+        return <Logging scope={scope} />;
     }
   } else {
     switch (page) {
       case "workspaces":
         return <Workspaces />;
+      case "scrapers":
+        return <Scrapers />;
       case "access":
         return <Access />;
       case "audit":

@@ -97,3 +97,106 @@ export const configuration = async <T>(id: string, signal?: AbortSignal): Promis
   (await json<{ workspaceConfiguration: T }>(one(id) + "/configuration", { signal })).workspaceConfiguration;
 
 export const configure = (id: string, change: Record<string, unknown>): Promise<void> => send("PATCH", one(id) + "/configuration", { ...change, clientToken: clientToken() });
+
+// Where events of a workspace go.
+
+export interface Logging {
+  logGroupArn: string;
+  status: { statusCode: string; statusReason?: string };
+  modifiedAt: number;
+}
+
+export interface QueryLogging {
+  destinations: { cloudWatchLogs: { logGroupArn: string }; filters: { qspThreshold: number } }[];
+  status: { statusCode: string; statusReason?: string };
+  modifiedAt: number;
+}
+
+/** ifSet is null where the server has nothing of what is asked for. */
+async function ifSet<T>(f: Promise<T>): Promise<T | null> {
+  try {
+    return await f;
+  } catch (err) {
+    if ((err as Refusal)?.status === 404) return null;
+    throw err;
+  }
+}
+
+const loggingOf = (id: string): string => one(id) + "/logging";
+
+/** logging reads both configurations; the workspace is asked for too, so that one that does not exist is told from one that logs nothing. */
+export async function logging(id: string, signal?: AbortSignal): Promise<{ events: Logging | null; queries: QueryLogging | null }> {
+  const [, events, queries] = await Promise.all([
+    describe(id, signal),
+    ifSet(json<{ loggingConfiguration: Logging }>(loggingOf(id), { signal })),
+    ifSet(json<{ queryLoggingConfiguration: QueryLogging }>(loggingOf(id) + "/query", { signal })),
+  ]);
+  return { events: events?.loggingConfiguration ?? null, queries: queries?.queryLoggingConfiguration ?? null };
+}
+
+export const logEvents = (id: string, logGroupArn: string, known: boolean): Promise<void> =>
+  send(known ? "PUT" : "POST", loggingOf(id), { logGroupArn, clientToken: clientToken() });
+
+export const logQueries = (id: string, logGroupArn: string, qspThreshold: number, known: boolean): Promise<void> =>
+  send(known ? "PUT" : "POST", loggingOf(id) + "/query", { destinations: [{ cloudWatchLogs: { logGroupArn }, filters: { qspThreshold } }], clientToken: clientToken() });
+
+export const stopLogging = (id: string, what: "events" | "queries"): Promise<void> =>
+  json(loggingOf(id) + (what === "queries" ? "/query" : ""), { method: "DELETE", params: { clientToken: clientToken() } });
+
+// Scrapers, which collect for a workspace.
+
+export interface Scraper {
+  scraperId: string;
+  alias?: string;
+  arn: string;
+  status: { statusCode: string };
+  statusReason?: string;
+  createdAt: number;
+  lastModifiedAt: number;
+  tags: Record<string, string>;
+  destination: { ampConfiguration?: { workspaceArn: string } };
+  scrapeConfiguration?: { configurationBlob: string };
+}
+
+export async function listScrapers(signal?: AbortSignal): Promise<Scraper[]> {
+  const all: Scraper[] = [];
+  let next: string | undefined;
+  do {
+    const page = await json<{ scrapers: Scraper[]; nextToken?: string }>("/scrapers", { params: { maxResults: "100", nextToken: next }, signal });
+    all.push(...page.scrapers);
+    next = page.nextToken;
+  } while (next);
+  return all;
+}
+
+const scraperOf = (id: string): string => "/scrapers/" + encodeURIComponent(id);
+
+export const describeScraper = async (id: string): Promise<Scraper> => (await json<{ scraper: Scraper }>(scraperOf(id))).scraper;
+
+export const defaultScrape = async (): Promise<string> => (await json<{ configuration: string }>("/scraperconfiguration")).configuration;
+
+/** createScraper makes one whose targets are reached from the process that runs it; the networks that Amazon's service asks for are named for form. */
+export const createScraper = (alias: string, workspaceArn: string, text: string): Promise<void> =>
+  send("POST", "/scrapers", {
+    ...(alias ? { alias } : {}),
+    scrapeConfiguration: { configurationBlob: toBase64(text) },
+    source: { vpcConfiguration: { securityGroupIds: ["sg-0"], subnetIds: ["subnet-0"] } },
+    destination: { ampConfiguration: { workspaceArn } },
+    clientToken: clientToken(),
+  });
+
+export const updateScraper = (id: string, alias: string, text: string): Promise<void> =>
+  send("PUT", scraperOf(id), { ...(alias ? { alias } : {}), scrapeConfiguration: { configurationBlob: toBase64(text) }, clientToken: clientToken() });
+
+export const deleteScraper = (id: string): Promise<void> => json(scraperOf(id), { method: "DELETE", params: { clientToken: clientToken() } });
+
+const parts = ["SERVICE_DISCOVERY", "COLLECTOR", "EXPORTER"];
+
+/** scraperLogs is where a scraper tells what it does; "": nowhere. */
+export const scraperLogs = async (id: string): Promise<string> =>
+  (await ifSet(json<{ loggingDestination: { cloudWatchLogs: { logGroupArn: string } } }>(scraperOf(id) + "/logging-configuration")))?.loggingDestination.cloudWatchLogs.logGroupArn ?? "";
+
+export const logScraper = (id: string, logGroupArn: string): Promise<void> =>
+  logGroupArn
+    ? send("PUT", scraperOf(id) + "/logging-configuration", { loggingDestination: { cloudWatchLogs: { logGroupArn } }, scraperComponents: parts.map((type) => ({ type })) })
+    : json(scraperOf(id) + "/logging-configuration", { method: "DELETE", params: { clientToken: clientToken() } });

@@ -5,7 +5,8 @@
 // Without a key the server must not ask for one. It ends with 0 if every step worked, and nothing was
 // refused by the page's content security policy, failed in a script or came from another host.
 import assert from "node:assert/strict";
-import { existsSync, mkdirSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { parseArgs } from "node:util";
 import { chromium } from "playwright-core";
 
@@ -66,6 +67,47 @@ const unlabelled = () =>
     const named = (e) => e.getAttribute("aria-label") || e.getAttribute("aria-labelledby") || e.labels?.length || e.textContent?.trim() || e.title;
     return [...document.querySelectorAll("button, a, input, select, textarea")].filter((e) => !named(e)).map((e) => e.outerHTML);
   });
+
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+/** inaccessible lists what the rules of WCAG 2 A and AA find wrong with the page as it is. */
+const inaccessible = async () => {
+  if (!(await page.evaluate(() => "axe" in window))) await page.evaluate(axe);
+  return page.evaluate(async () => {
+    const found = await window.axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"] });
+    return found.violations.map((v) => `${v.id}: ${v.help}: ${v.nodes.slice(0, 3).map((n) => n.html.slice(0, 200)).join(" | ")}`);
+  });
+};
+
+/** tabOrder goes through the page with the Tab key, and says where the focus does not go down the page or cannot be seen. */
+const tabOrder = async (most) => {
+  await page.evaluate(() => {
+    document.activeElement?.blur();
+    window.getSelection()?.removeAllRanges();
+  });
+  const wrong = [];
+  let first = -1;
+  let before = -1;
+  let seen = 0;
+  for (let i = 0; i < most; i++) {
+    await page.keyboard.press("Tab");
+    const at = await page.evaluate(() => {
+      const e = document.activeElement;
+      if (!e || e === document.body) return null;
+      const style = getComputedStyle(e);
+      const shown = e.matches(":focus-visible") && (style.outlineStyle !== "none" || style.boxShadow !== "none");
+      return { index: [...document.querySelectorAll("*")].indexOf(e), shown, html: e.outerHTML.slice(0, 120) };
+    });
+    if (!at || at.index === first) break; // once around
+    if (first < 0) first = at.index;
+    seen++;
+    if (at.index <= before) wrong.push("out of order: " + at.html);
+    if (!at.shown) wrong.push("focus is not seen: " + at.html);
+    before = at.index;
+  }
+  if (seen < 5) wrong.push(`only ${seen} stops`);
+  return wrong;
+};
 
 /** tooWide says by how much the page is wider than the window. */
 const tooWide = () => page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
@@ -167,7 +209,7 @@ await step("create a silence, and let it expire", async () => {
   await dialog().getByLabel("Who").fill("walk");
   await dialog().getByLabel("Why").fill("a test");
   await dialog().getByRole("button", { name: "Create silence" }).click();
-  await page.getByText("The silence was created.").waitFor();
+  await page.getByRole("status").filter({ hasText: "The silence was created." }).waitFor(); // screen readers are told
   await button("Expire the silence a test").click();
   await dialog().getByRole("button", { name: "Expire" }).click();
   await page.getByText("The silence has expired.").waitFor();
@@ -227,6 +269,67 @@ await step("cardinality, narrowed to a metric", async () => {
   await page.getByText("Series by job").first().waitFor();
   await page.getByRole("table", { name: "Labels of these series" }).getByText("side").click();
   await page.getByRole("table", { name: "Series by side" }).getByText("left").waitFor();
+});
+
+await step("logging of events and of heavy queries", async () => {
+  await nav("Logging");
+  await page.getByText("Queries are not logged.").waitFor();
+  await button("Set up logging of events").click();
+  await dialog().getByLabel("Log group").fill("/walk/events");
+  await dialog().getByRole("button", { name: "Save" }).click();
+  await page.getByText(/log-group:\/walk\/events:\*/).waitFor();
+  await button("Set up logging of queries").click();
+  await dialog().getByLabel("Log group").fill("/walk/queries");
+  await dialog().getByLabel("Samples processed").fill("5000");
+  await dialog().getByRole("button", { name: "Save" }).click();
+  await page.getByText(/log-group:\/walk\/queries:\*/).waitFor();
+  await button("Stop logging queries").click();
+  await dialog().getByRole("button", { name: "Stop logging" }).click();
+  await page.getByText("Queries are not logged.").waitFor();
+});
+
+await step("a scraper: create, change, log, delete", async () => {
+  await nav("Scrapers");
+  await button("Create scraper").click();
+  await dialog().getByLabel("Alias (optional)").fill(alias);
+  const config = dialog().getByLabel("Configuration, as Prometheus reads it");
+  await dialog().getByLabel("Writes into").selectOption({ label: `${alias}-2 (${id})` });
+  await config.fill("scrape_configs: [{job_name: ''}]");
+  await dialog().getByRole("button", { name: "Create", exact: true }).click();
+  await dialog().getByRole("alert").waitFor(); // the server says what is wrong
+  await config.fill("global: {scrape_interval: 30s}\nscrape_configs:\n- {job_name: walk, static_configs: [{targets: ['127.0.0.1:1']}]}\n");
+  await dialog().getByRole("button", { name: "Create", exact: true }).click();
+  await page.getByRole("table", { name: "Scrapers" }).getByText(alias, { exact: true }).waitFor();
+  await button(`Change ${alias}`).click();
+  assert.match(await config.inputValue(), /job_name: walk/);
+  await dialog().getByLabel("Alias (optional)").fill(alias + "-b");
+  await dialog().getByRole("button", { name: "Save" }).click();
+  await button(`Logging of ${alias}-b`).click();
+  await dialog().getByLabel("Log group").fill("/walk/scraper");
+  await dialog().getByRole("button", { name: "Save" }).click();
+  await dialog().waitFor({ state: "detached" });
+  await button(`Logging of ${alias}-b`).click();
+  assert.match(await dialog().getByLabel("Log group").inputValue(), /log-group:\/walk\/scraper:\*$/);
+  await dialog().getByRole("button", { name: "Cancel" }).click();
+  await button(`Delete ${alias}-b`).click();
+  await dialog().getByRole("button", { name: "Delete scraper" }).click();
+  await page.getByText("No scrapers yet").or(page.getByText("deleting", { exact: true })).first().waitFor();
+});
+
+await step("rules of a tenant that is no workspace", async () => {
+  await page.goto(`${base}/console/t/${args.key ? alias : "anonymous"}/rules`);
+  await button("Change rules").click();
+  const area = dialog().getByLabel("Rule groups, below the name of their file");
+  await area.fill("walk: [{name: g, rules: [{record: bad name, expr: 'vector('}]}]");
+  await dialog().getByRole("button", { name: "Replace all rules" }).click();
+  await dialog().getByRole("alert").waitFor(); // the server says what is wrong
+  await area.fill("walk:\n- name: g\n  rules:\n  - {record: 'tenant:one', expr: 'vector(1)'}\n");
+  await dialog().getByRole("button", { name: "Replace all rules" }).click();
+  await dialog().waitFor({ state: "detached" });
+  await page.locator("summary").click();
+  await page.getByText(/tenant:one/).first().waitFor();
+  await page.goto(`${base}/console/w/${id}/overview`);
+  await heading(alias + "-2").waitFor();
 });
 
 await step("live queries", async () => {
@@ -309,7 +412,7 @@ if (args.key) {
   });
 }
 
-const everything = ["", "access", "audit", "cluster", ...["overview", "explore?q=vector(1)", "rules", "alerts", "usage", "cardinality", "queries"].map((p) => `w/${id}/${p}`)];
+const everything = ["", "scrapers", "access", "audit", "cluster", ...["overview", "explore?q=vector(1)", "rules", "alerts", "usage", "cardinality", "queries", "logging"].map((p) => `w/${id}/${p}`)];
 
 await step("every page fits 320 pixels, and every control has a name", async () => {
   await page.setViewportSize({ width: 320, height: 640 });
@@ -322,12 +425,34 @@ await step("every page fits 320 pixels, and every control has a name", async () 
   }
 });
 
-await step("every page in the dark", async () => {
+await step("every page in the light keeps the rules for accessible pages, and the focus goes down it", async () => {
   await page.setViewportSize({ width: 1280, height: 800 });
+  for (const path of everything) {
+    await page.goto(`${base}/console/${path}`, { waitUntil: "networkidle" });
+    await page.locator("h1").waitFor();
+    assert.deepEqual(await inaccessible(), [], path);
+    if (!path.includes("explore")) assert.deepEqual(await tabOrder(40), [], path); // the editor takes Tab for itself
+  }
+});
+
+await step("dialogs keep the rules for accessible pages, and give the focus back", async () => {
+  await page.goto(`${base}/console/w/${id}/rules`, { waitUntil: "networkidle" });
+  await button("Add rule file").focus();
+  await page.keyboard.press("Enter");
+  await dialog().waitFor();
+  assert.deepEqual(await inaccessible(), []);
+  assert.ok(await page.evaluate(() => document.querySelector("dialog")?.contains(document.activeElement)), "the focus is not in the dialog");
+  await page.keyboard.press("Escape");
+  await dialog().waitFor({ state: "detached" });
+  assert.equal(await page.evaluate(() => document.activeElement?.textContent?.trim()), "Add rule file");
+});
+
+await step("every page in the dark", async () => {
   await page.emulateMedia({ colorScheme: "dark" });
   for (const path of everything) {
     await page.goto(`${base}/console/${path}`, { waitUntil: "networkidle" });
     await page.locator("h1").waitFor();
+    assert.deepEqual(await inaccessible(), [], `${path} in the dark`);
     if (args.shots) await page.screenshot({ path: `${args.shots}/dark-${path.replace(/.*\/|\?.*/g, "") || "workspaces"}.png`, fullPage: true });
   }
   await page.emulateMedia({ colorScheme: "light" });

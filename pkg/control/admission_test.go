@@ -56,3 +56,23 @@ func TestWorkspacesAndScrapersOfAnAccountHaveTheirOwnQuotas(t *testing.T) {
 		}
 	}
 }
+
+func TestAScrapeConfigurationThatIsEncodedTwiceRunsAndStaysAsItWasPut(t *testing.T) {
+	p := newPlane(t, Config{}, 1)
+	made := p.call(0, "CreateWorkspace", "POST", "/workspaces", nil)
+	const once, twice = "c2NyYXBlX2NvbmZpZ3M6IFtd", "YzJOeVlYQmxYMk52Ym1acFozTTZJRnRk" // scrape_configs: []
+	scraper := p.call(0, "CreateScraper", "POST", "/scrapers", map[string]any{"scrapeConfiguration": map[string]any{"configurationBlob": twice}, "destination": map[string]any{"ampConfiguration": map[string]any{"workspaceArn": made.text("arn")}},
+		"source": map[string]any{"eksConfiguration": map[string]any{"clusterArn": "arn:aws:eks:us-east-1:123456789012:cluster/c", "subnetIds": []string{"subnet-1"}}}})
+	if scraper.status != http.StatusAccepted {
+		t.Fatalf("%+v", scraper)
+	}
+	shown := p.call(0, "DescribeScraper", "GET", "/scrapers/"+scraper.text("scraperId"), nil)
+	if got := shown.text("scraper", "scrapeConfiguration", "configurationBlob"); got != twice {
+		t.Errorf("described as %q", got)
+	}
+	for text, want := range map[string]string{once: "scrape_configs: []", "scrape_configs: []": "scrape_configs: []", "abc": "abc", "": ""} {
+		if got := string(plain([]byte(text))); got != want {
+			t.Errorf("%q is run as %q", text, got)
+		}
+	}
+}

@@ -68,7 +68,7 @@ func (s *Scrapers) List(ctx context.Context) ([]Scraper, error) {
 		if state != active {
 			continue
 		}
-		x := Scraper{ID: d.ID, Workspace: d.workspaceID(), Revision: d.Revision, Config: d.Config, Applied: d.Applied.Revision == d.Revision && d.Applied.Error == ""}
+		x := Scraper{ID: d.ID, Workspace: d.workspaceID(), Revision: d.Revision, Config: plain(d.Config), Applied: d.Applied.Revision == d.Revision && d.Applied.Error == ""}
 		if d.Logging != nil {
 			x.LogGroup = d.Logging.LogGroup
 			for _, c := range d.Logging.Components {

@@ -137,7 +137,7 @@ func (c *Control) checkScrapeConfig(blob []byte) error {
 	case len(blob) > maxFile:
 		return invalid("scrapeConfiguration", "configurationBlob is larger than 1 MB")
 	}
-	if err := c.deps.CheckScrape(blob); err != nil {
+	if err := c.deps.CheckScrape(plain(blob)); err != nil {
 		if k := errs.KindOf(err); k != errs.Invalid && k != errs.Unprocessable {
 			return err
 		}

@@ -61,7 +61,7 @@ export function Rules(p: { scope: Scope }) {
   return (
     <>
       <Head title="Rules" sub="Recording rules write new series, alerting rules tell the alert manager." />
-      {p.scope.kind === "workspace" ? <Files scope={p.scope} changed={state.reload} /> : <TenantFile scope={p.scope} />}
+      {p.scope.kind === "workspace" ? <Files scope={p.scope} changed={state.reload} /> : <TenantFile scope={p.scope} changed={state.reload} />}
       <Card
         title="State"
         actions={
@@ -237,38 +237,69 @@ function Put(p: { id: string; known: boolean; name: string; text: string; close:
   );
 }
 
-function TenantFile(p: { scope: Scope }) {
+/** TenantFile is all rules of a tenant that is no workspace: files by their names, as the rules API of Mimir and Cortex has them. */
+function TenantFile(p: { scope: Scope; changed: () => Promise<void> }) {
+  const { path, tenant } = at(p.scope, "/config/v1/rules");
+  const call = { accept: "application/yaml", ...(tenant ? { tenant } : {}) };
   const file = useLoad(
     async (signal) => {
-      const { path, tenant } = at(p.scope, "/config/v1/rules");
-      const r = await request(path, { accept: "application/yaml", signal, ...(tenant ? { tenant } : {}) });
-      return r.text();
+      const r = await request(path, { ...call, signal });
+      return { text: await r.text(), version: r.headers.get("etag") ?? "" };
     },
     [p.scope.id],
   );
+  const [editing, setEditing] = useState(false);
   const none = files.isAbsent(file.error);
+  const close = () => setEditing(false);
   return (
     <Card
       title="Rule files"
       actions={
-        file.data && (
-          <Button onClick={() => save(`${p.scope.id}-rules.yaml`, file.data ?? "", "application/yaml")}>Download all</Button>
-        )
+        <>
+          {file.data && <Button onClick={() => save(`${p.scope.id}-rules.yaml`, file.data?.text ?? "", "application/yaml")}>Download all</Button>}
+          {(file.data || none) && (
+            <Button look="main" onClick={() => setEditing(true)}>
+              Change rules
+            </Button>
+          )}
+        </>
       }
     >
       {!none && <Problem error={file.error} what="Rule files" />}
       {none && <p class="faint">This tenant has no rule files.</p>}
       {file.data && (
         <details>
-          <summary>{count(file.data.length)} bytes of rules</summary>
+          <summary>{count(file.data.text.length)} bytes of rules</summary>
           <pre class="block" tabIndex={0} aria-label="Rules">
-            <code>{file.data}</code>
+            <code>{file.data.text}</code>
           </pre>
         </details>
       )}
-      <p class="hint">
-        Rules of a tenant that is no workspace are changed with <code>amphoratool rules</code> or the rules API of Mimir and Cortex.
-      </p>
+      {editing && (
+        <TenantRules
+          text={file.data?.text ?? tenantExample}
+          close={close}
+          put={async (body) => {
+            await request(path, { ...call, method: "PUT", body, type: "application/yaml", ...(file.data?.version ? { match: file.data.version } : {}) });
+            close();
+            await Promise.all([file.reload(), p.changed()]);
+          }}
+        />
+      )}
     </Card>
+  );
+}
+
+const tenantExample = example.replace(/^groups:\n/, "example:\n");
+
+function TenantRules(p: { text: string; close: () => void; put: (text: string) => Promise<void> }) {
+  const [text, setText] = useState(p.text);
+  return (
+    <Dialog wide title="Change rules" close={p.close}>
+      <Form label="Replace all rules" cancel={p.close} disabled={!text.trim()} submit={() => p.put(text)}>
+        <Upload label="Read from a file" accept=".yaml,.yml" set={setText} />
+        <Area label="Rule groups, below the name of their file" value={text} set={setText} rows={18} hint="The server checks them before anything changes, and refuses them if somebody else changed the rules meanwhile." />
+      </Form>
+    </Dialog>
   );
 }
