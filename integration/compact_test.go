@@ -159,11 +159,16 @@ func past(ctx context.Context, t *testing.T, dir string, start int64, days int) 
 func pastBlock(ctx context.Context, own objstore.Bucket, work string, tenant, replica int, from int64) error {
 	quiet := slog.New(slog.DiscardHandler)
 	span := 2 * time.Hour.Milliseconds()
-	w, err := tsdb.NewBlockWriter(quiet, work, 2*span)
+	options := tsdb.DefaultHeadOptions()
+	options.ChunkRange, options.ChunkDirRoot, options.StripeSize = 2*span, work, tsdb.DefaultStripeSize/256
+	head, err := tsdb.NewHead(nil, quiet, nil, nil, options, nil)
+	if err == nil {
+		err = head.Init(math.MinInt64)
+	}
 	if err != nil {
 		return err
 	}
-	app := w.Appender(ctx)
+	app := head.Appender(ctx)
 	for at := from; at < from+span; at += pastStep.Milliseconds() {
 		for i := range pastSeries {
 			if (int(at/pastStep.Milliseconds())+i)%3 == replica {
@@ -183,11 +188,16 @@ func pastBlock(ctx context.Context, own objstore.Bucket, work string, tenant, re
 	if err := app.Commit(); err != nil {
 		return err
 	}
-	id, err := w.Flush(ctx)
-	if err := errors.Join(err, w.Close()); err != nil {
+	// Small segments: the TSDB takes the room of a whole one, 512 MiB, for each block.
+	c, err := tsdb.NewLeveledCompactorWithOptions(ctx, nil, quiet, []int64{span}, nil, tsdb.LeveledCompactorOptions{MaxBlockChunkSegmentSize: 1 << 20})
+	if err != nil {
 		return err
 	}
-	dir := filepath.Join(work, id.String())
+	ids, err := c.Write(work, head, head.MinTime(), head.MaxTime()+1, nil)
+	if err := errors.Join(err, head.Close()); err != nil {
+		return err
+	}
+	dir := filepath.Join(work, ids[0].String())
 	return errors.Join(block.Upload(ctx, quiet, own, dir, block.Tags{}), os.RemoveAll(dir))
 }
 

@@ -265,7 +265,7 @@ func (w *work) compact(ctx context.Context) ([]made, error) {
 			parts = append(parts, part{shard: uint64(i), shards: uint64(w.job.Shards), gone: w.gone})
 		}
 	}
-	tc, err := newTSDBCompactor(ctx, quiet(w.c.deps.Logger))
+	tc, err := newTSDBCompactor(ctx, quiet(w.c.deps.Logger), segmentBytes(w.sources))
 	if err != nil {
 		return nil, err
 	}

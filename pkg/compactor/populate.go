@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
@@ -15,6 +16,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb/index"
 	"github.com/prometheus/prometheus/tsdb/tombstones"
 
+	"github.com/amphora-metrics/amphora/pkg/block"
 	"github.com/amphora-metrics/amphora/pkg/tombstone"
 )
 
@@ -146,10 +148,34 @@ func (s *stringIter) Next() bool {
 func (s *stringIter) At() string { return s.at }
 func (s *stringIter) Err() error { return nil }
 
-// newTSDBCompactor returns the TSDB's compactor, which merges overlapping blocks sample by sample.
-func newTSDBCompactor(ctx context.Context, log *slog.Logger) (*tsdb.LeveledCompactor, error) {
+// minSegment is the least size of a segment of chunks.
+const minSegment = 1 << 20
+
+// segmentBytes is the size of segments for chunks of the sources. The TSDB takes the room of a whole segment
+// on the disk before it writes the first chunk, 512 MiB by default, so it is no larger than it may have
+// to be. Chunks that are merged grow by a little at most; what does not fit begins another segment.
+func segmentBytes(sources []block.Meta) int64 {
+	n := int64(0)
+	for _, m := range sources {
+		known := false
+		for _, f := range m.Thanos.Files {
+			if strings.HasPrefix(f.RelPath, block.ChunksDir+"/") {
+				n += f.SizeBytes
+				known = true
+			}
+		}
+		if !known {
+			return chunks.DefaultChunkSegmentSize
+		}
+	}
+	return min(max(n+n/4, minSegment), chunks.DefaultChunkSegmentSize)
+}
+
+// newTSDBCompactor returns the TSDB's compactor, which merges overlapping blocks sample by sample, into
+// segments of so many bytes.
+func newTSDBCompactor(ctx context.Context, log *slog.Logger, segment int64) (*tsdb.LeveledCompactor, error) {
 	return tsdb.NewLeveledCompactorWithOptions(ctx, nil, log, []int64{tsdb.DefaultBlockDuration}, nil, tsdb.LeveledCompactorOptions{
-		MaxBlockChunkSegmentSize:    chunks.DefaultChunkSegmentSize,
+		MaxBlockChunkSegmentSize:    segment,
 		EnableOverlappingCompaction: true,
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
+	"github.com/prometheus/prometheus/tsdb/chunks"
 )
 
 const dayMillis = int64(24 * time.Hour / time.Millisecond)
@@ -43,11 +44,31 @@ func (h *Head) cutLate(ctx context.Context) (err error) {
 	return h.db.CompactOOOHead(ctx)
 }
 
+const (
+	// minSegment is the least size of a segment of chunks, in bytes.
+	minSegment = 1 << 20
+	// segmentOfSeries is room for the chunks of a series: some two thousand samples, or a few hundred
+	// native histograms.
+	segmentOfSeries = 4 << 10
+)
+
+// segmentBytes is the size of the segments for the chunks of so many series. The TSDB takes the room of a
+// whole segment on the disk before it writes the first chunk, 512 MiB by default, which small heads do
+// not need, and for which a disk has no room that must be freed by a cut. What does not fit begins
+// another segment.
+func segmentBytes(series uint64) int64 {
+	if series >= chunks.DefaultChunkSegmentSize/segmentOfSeries {
+		return chunks.DefaultChunkSegmentSize
+	}
+	return max(int64(series)*segmentOfSeries, minSegment)
+}
+
 // newCompactor gives the TSDB the compactor of h.
 func (h *Head) newCompactor(ctx context.Context, r prometheus.Registerer, l *slog.Logger, ranges []int64, pool chunkenc.Pool, _ *tsdb.Options) (tsdb.Compactor, error) {
 	return &compactor{h: h, open: func() (*tsdb.LeveledCompactor, error) {
 		return tsdb.NewLeveledCompactorWithOptions(ctx, r, l, ranges, pool, tsdb.LeveledCompactorOptions{
-			PD: tsdb.DefaultPostingsDecoderFactory, FloatChunkEncoding: func() chunkenc.Encoding { return chunkenc.EncXOR },
+			MaxBlockChunkSegmentSize: segmentBytes(h.NumSeries()),
+			PD:                       tsdb.DefaultPostingsDecoderFactory, FloatChunkEncoding: func() chunkenc.Encoding { return chunkenc.EncXOR },
 		})
 	}}, nil
 }
