@@ -58,6 +58,13 @@ func (c *command) backfill(ctx context.Context) error {
 	return c.uploadAll(ctx, c.dirs)
 }
 
+// Upload uploads blocks one after the other by a client that is open, and waits pause between looks at a block that
+// the server checks. A block that is there already is no fault.
+func Upload(ctx context.Context, e *cli.Env, server client.Client, pause time.Duration, dirs []string) error {
+	c := &command{Env: e, server: server, pause: pause}
+	return c.uploadAll(ctx, dirs)
+}
+
 // uploadAll uploads blocks one after the other: the server checks one at a time. A block that is
 // there already is no fault, so that an interrupted upload can be begun again.
 func (c *command) uploadAll(ctx context.Context, dirs []string) error {

@@ -98,6 +98,7 @@ type command struct {
 	strict                               bool
 	byServer                             bool
 	tests                                []string
+	backfill                             backfill
 	concurrency                          int
 }
 
@@ -112,6 +113,7 @@ func Register(app *kingpin.Application, e *cli.Env) {
 	c.registerSync(family)
 	c.registerOffline(family)
 	c.registerTest(family)
+	c.registerBackfill(family)
 }
 
 func (c *command) registerRemote(family *kingpin.CmdClause) {

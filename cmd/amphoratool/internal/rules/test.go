@@ -13,9 +13,9 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 	"github.com/prometheus/common/model"
-	"github.com/prometheus/prometheus/promql/parser"
 
 	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/client"
+	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/rulefiles"
 	"github.com/amphora-metrics/amphora/pkg/ruletest"
 )
 
@@ -110,7 +110,7 @@ func (c *command) testHere(ctx context.Context, path string, data []byte) (*rule
 			}
 		}
 	}
-	run := ruletest.Runner{Parser: parser.NewParser(parser.Options{}), Scheme: model.UTF8Validation, Limits: testLimits()}
+	run := ruletest.Runner{Parser: rulefiles.Parser(), Scheme: model.UTF8Validation, Limits: testLimits()}
 	return run.Run(ctx, f, files)
 }
 
