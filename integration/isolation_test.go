@@ -54,7 +54,7 @@ func isolation(ctx context.Context, t *testing.T, n *harness.Node, rounds, each 
 		stored(t, pushV1(ctx, t, n.URL(""), "loud", part...))
 	}
 	stored(t, pushV1(ctx, t, n.URL(""), "calm", series("shelves", 100)...))
-	get := func(id, path string, form url.Values, header ...string) (reply, error) {
+	get := func(ctx context.Context, id, path string, form url.Values, header ...string) (reply, error) {
 		return try(ctx, http.MethodGet, n.URL("/prometheus/api/v1/"+path+"?")+form.Encode(), nil, append(header, "X-Scope-OrgID", id, "Cache-Control", "no-store")...)
 	}
 	measure := func() (took []time.Duration) {
@@ -64,7 +64,7 @@ func isolation(ctx context.Context, t *testing.T, n *harness.Node, rounds, each 
 			if i%2 == 0 { // as an alert does
 				path, form = "query", url.Values{"query": {"sum(rate(shelves[5m])) > 0"}, "time": {seconds(now.UnixMilli())}}
 			}
-			r, err := get("calm", path, form, "X-Dashboard-Uid", "d")
+			r, err := get(ctx, "calm", path, form, "X-Dashboard-Uid", "d")
 			if err != nil || r.status != 200 {
 				t.Fatalf("%s, %v", r, err)
 			}
@@ -76,25 +76,20 @@ func isolation(ctx context.Context, t *testing.T, n *harness.Node, rounds, each 
 	heavy := worst(now)
 	for range rounds {
 		quiet = append(quiet, measure()...)
-		stop := make(chan struct{})
+		noise, stop := context.WithCancel(ctx)
 		var loud, begun sync.WaitGroup
 		begun.Add(8)
 		for i := range 8 {
 			loud.Go(func() {
 				begun.Done()
-				for k := i; ; k++ {
-					select {
-					case <-stop:
-						return
-					default:
-						_, _ = get("loud", "query_range", heavy[k%len(heavy)]) // it may be refused
-					}
+				for k := i; noise.Err() == nil; k++ {
+					_, _ = get(noise, "loud", "query_range", heavy[k%len(heavy)]) // it may be refused
 				}
 			})
 		}
 		begun.Wait()
 		noisy = append(noisy, measure()...)
-		close(stop)
+		stop()
 		loud.Wait()
 	}
 	return quiet, noisy

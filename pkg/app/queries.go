@@ -19,7 +19,9 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/members"
 	"github.com/amphora-metrics/amphora/pkg/querier"
 	"github.com/amphora-metrics/amphora/pkg/scheduler"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/transport"
+	"github.com/amphora-metrics/amphora/pkg/turns"
 	"github.com/amphora-metrics/amphora/pkg/wire/querypb"
 	"github.com/amphora-metrics/amphora/pkg/wire/work"
 )
@@ -49,6 +51,7 @@ type readParts struct {
 	scheduler     part[*scheduler.Scheduler]
 	schedulerRing part[*ring.Ring]
 	frontend      part[*frontend.Frontend]
+	turns         part[*turns.Gate]
 	work          work.Runner // of the frontend, once built
 }
 
@@ -187,6 +190,7 @@ func (a *App) promql() (promql, error) {
 			return nil, err
 		}
 		e.Bound(a.memory, a.limits.For)
+		e.TakeTurns(a.turns())
 		a.closers = append(a.closers, e.Close)
 		return e, nil
 	})
@@ -204,7 +208,7 @@ func (a *App) backends() (*prom.Backends, error) {
 		return nil, err
 	}
 	all := querier.NewFederation(q, a.cfg.Reads.Federation.MaxConcurrent)
-	return &prom.Backends{Engine: e, Storage: all, Exemplars: all, Metadata: all, Series: q, Limits: a.limits.For, Timeout: a.cfg.Engine.Timeout}, nil
+	return &prom.Backends{Engine: e, Storage: all, Exemplars: all, Metadata: all, Series: q, Limits: a.limits.For, Timeout: a.cfg.Engine.Timeout, Turns: a.turns()}, nil
 }
 
 // buildQuerier builds the querier with its workers.
@@ -263,7 +267,7 @@ func (a *App) frontend() (*frontend.Frontend, error) {
 			return nil, err
 		}
 		return frontend.New(a.cfg.Reads.Frontend, frontend.Deps{Logger: a.log, Reg: a.reg, Limits: a.limits.For, Engine: e, Run: run,
-			Results: kept, Changes: changesBy(run), Skew: a.clockSkew(), Lookback: a.cfg.Engine.LookbackDelta, QueryLog: a.logs.QueryLog})
+			Results: kept, Changes: changesBy(run), Skew: a.clockSkew(), Lookback: a.cfg.Engine.LookbackDelta, QueryLog: a.logs.QueryLog, Turns: a.turns()})
 	})
 }
 
@@ -286,7 +290,7 @@ func (a *App) mountReads(d *api.Deps) error {
 	if err != nil {
 		return err
 	}
-	d.Read = &prom.Backends{Engine: fronted{e, f}, Limits: a.limits.For, Timeout: a.cfg.Engine.Timeout, Prepare: classify, Overseer: overseer{f}}
+	d.Read = &prom.Backends{Engine: fronted{e, f}, Limits: a.limits.For, Timeout: a.cfg.Engine.Timeout, Prepare: classify, Overseer: overseer{f}, Turns: a.turns()}
 	d.Read.Forward = func(w http.ResponseWriter, r *http.Request) error {
 		ctx, cancel := context.WithTimeout(classify(r), a.cfg.Engine.Timeout)
 		defer cancel()
@@ -296,11 +300,14 @@ func (a *App) mountReads(d *api.Deps) error {
 }
 
 // classify returns the context of a request with its class: what Grafana asks for a dashboard goes
-// before what somebody tries out.
+// before what somebody tries out, and what rulers ask before both.
 func classify(r *http.Request) context.Context {
 	ctx := r.Context()
 	if noStore(r.Header) {
 		ctx = frontend.WithoutCache(ctx)
+	}
+	if r.Header.Get(tenant.ClassHeader) == work.Rule.String() {
+		return work.WithClass(ctx, work.Rule)
 	}
 	if r.Header.Get("X-Dashboard-Uid") != "" || r.Header.Get("X-Panel-Id") != "" {
 		return work.WithClass(ctx, work.Dashboard)

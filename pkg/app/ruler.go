@@ -149,6 +149,7 @@ func (a *App) ruleEngine() (*engine.Engine, error) {
 		return nil, err
 	}
 	e.Bound(a.memory, a.limits.For)
+	e.TakeTurns(a.turns())
 	a.closers = append(a.closers, e.Close)
 	return e, nil
 }

@@ -96,7 +96,7 @@ func (a *App) ingester() (*ingester.Ingester, error) {
 		memory := a.ringMemory()
 		ing, err := ingester.New(a.cfg.Ingester, ingester.Deps{
 			Logger: a.log, Reg: a.reg, Limits: a.limits.For, Place: where.of, Bucket: b, Lifecycler: lc, RingMemory: memory,
-			InstanceLimits: a.ingesterLimits, Memory: a.memory,
+			InstanceLimits: a.ingesterLimits, Memory: a.memory, Turns: a.turns(),
 			Attribution: ingester.Attribution{Reg: a.costsRegisterer(), CleanupInterval: a.cfg.Costs.CleanupInterval},
 		})
 		if err != nil {
@@ -221,7 +221,7 @@ func (a *App) querier() (*querier.Querier, error) {
 		}
 		q, err := querier.New(a.cfg.Querier, querier.Deps{
 			Logger: a.log, Reg: a.reg, Ingesters: a.shards(r), Client: c.For, Stores: stores, Described: a.described(), Limits: a.limits.For, Memory: a.memory,
-			Tombstones: gone.InForce, Deletions: seriesDeletions{Requests: gone}.turns,
+			Tombstones: gone.InForce, Deletions: seriesDeletions{Requests: gone}.turns, Turns: a.turns(),
 		})
 		if err != nil {
 			return nil, err

@@ -103,7 +103,7 @@ func (a *App) storeGateway() (*storegateway.Gateway, error) {
 			return nil, err
 		}
 		a.closers = append(a.closers, store.Close)
-		g, err := storegateway.New(a.cfg.StoreGateway, storegateway.Deps{Logger: a.log, Reg: a.reg, Store: store, Bucket: b, Memory: a.memory})
+		g, err := storegateway.New(a.cfg.StoreGateway, storegateway.Deps{Logger: a.log, Reg: a.reg, Store: store, Bucket: b, Memory: a.memory, Turns: a.turns()})
 		if err != nil {
 			return nil, err
 		}

@@ -7,6 +7,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/memory"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
+	"github.com/amphora-metrics/amphora/pkg/turns"
 )
 
 // bound is how the memory of queries is bounded.
@@ -20,6 +21,9 @@ type bound struct {
 func (e *Engine) Bound(m *memory.Ledger, of func(tenant.ID) limits.View) {
 	e.bound = bound{m.Workings(), of}
 }
+
+// TakeTurns makes queries take turns on the processors. It is called before the first query.
+func (e *Engine) TakeTurns(g *turns.Gate) { e.turns = g }
 
 // begin returns ctx for one query; the caller ends what it uses.
 func (b *bound) begin(ctx context.Context) (context.Context, *memory.Working) {

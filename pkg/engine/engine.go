@@ -18,6 +18,7 @@ import (
 
 	"github.com/amphora-metrics/amphora/pkg/engine/stream"
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/turns"
 )
 
 // defaultStep is the resolution of a subquery that names none: Prometheus's default evaluation
@@ -39,6 +40,7 @@ type Engine struct {
 	logger  *slog.Logger
 	metrics *metrics
 	bound   bound
+	turns   *turns.Gate
 }
 
 var _ promql.QueryEngine = (*Engine)(nil)
@@ -235,6 +237,14 @@ func (s slots) Delete(int)            { <-s }
 func (s slots) Close() error          { return nil }
 
 func (s slots) Insert(ctx context.Context, _ string) (int, error) {
+	select {
+	case s <- struct{}{}:
+		return 0, nil
+	default:
+	}
+	turn := turns.Of(ctx)
+	turn.Rest()
+	defer turn.Resume()
 	select {
 	case s <- struct{}{}:
 		return 0, nil

@@ -28,6 +28,8 @@ func (q *query) Exec(ctx context.Context) (res *promql.Result) {
 	}()
 	defer q.engine.rescue(q.String(), &broken)
 	ctx, q.memory = q.engine.bound.begin(ctx)
+	ctx, _, end := q.engine.turns.Begin(ctx)
+	defer end()
 	res = q.Query.Exec(ctx)
 	if res.Err = classify(res.Err); res.Err != nil {
 		if err := q.memory.Evicted(); err != nil {

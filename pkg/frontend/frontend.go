@@ -15,6 +15,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/frontend/results"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
+	"github.com/amphora-metrics/amphora/pkg/turns"
 	"github.com/amphora-metrics/amphora/pkg/wire/changes"
 	"github.com/amphora-metrics/amphora/pkg/wire/work"
 )
@@ -44,6 +45,8 @@ type Deps struct {
 	Lookback time.Duration
 	// QueryLog says which queries tenants want to be logged; nil: none.
 	QueryLog QueryLog
+	// Turns is who puts answers together when. Nil: that is left to the machine.
+	Turns *turns.Gate
 }
 
 // Frontend prepares queries that queriers answer. It is a promql.QueryEngine, whose Queryables are not

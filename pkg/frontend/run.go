@@ -205,6 +205,8 @@ func (r *run) sharded(ctx context.Context, l leaf, at grid) (out answer, ok bool
 				return err
 			}
 			defer res.Release()
+			_, _, end := r.q.f.deps.Turns.Begin(ctx)
+			defer end()
 			mu.Lock()
 			defer mu.Unlock()
 			if !counted {

@@ -23,7 +23,7 @@ func (g *Gateway) pass(w http.ResponseWriter, r *http.Request, c *call, next htt
 	// What the client lists in Connection is for this hop. A proxy behind would take it away, and must not be
 	// told to do that with what is set here.
 	for _, name := range []string{"Authorization", "Proxy-Authorization", "X-Amz-Security-Token", "X-Amz-Date", "X-Amz-Content-Sha256",
-		tenant.PolicyHeader, iam.CallerHeader, "Connection", "Keep-Alive", "Proxy-Connection", "Forwarded", "X-Real-Ip"} {
+		tenant.PolicyHeader, tenant.ClassHeader, iam.CallerHeader, "Connection", "Keep-Alive", "Proxy-Connection", "Forwarded", "X-Real-Ip"} {
 		out.Header.Del(name)
 	}
 	if c.principal != nil {

@@ -29,6 +29,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/memory"
 	"github.com/amphora-metrics/amphora/pkg/telemetry"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
+	"github.com/amphora-metrics/amphora/pkg/turns"
 	"github.com/amphora-metrics/amphora/pkg/wal"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
 )
@@ -62,6 +63,7 @@ type Deps struct {
 	Now            func() time.Time                    // nil: time.Now
 	DiskSpace      func(dir string) (DiskSpace, error) // nil: that of the file system
 	Usage          func() (Usage, error)               // nil: that of the process
+	Turns          *turns.Gate                         // of reads; nil: who computes when is left to the machine
 }
 
 // Attribution is where series are counted by values of their labels.
@@ -85,8 +87,8 @@ type Ingester struct {
 	bucket  objstore.Bucket
 	timing
 	lifecycler *ring.Lifecycler
-	unregister bool          // as configured
-	reads      chan struct{} // a token for each query being answered
+	unregister bool // as configured
+	reading
 
 	wal *wal.Log // set while starting
 	// firstOwn is the first segment of the log that this process writes. What earlier ones define
@@ -114,6 +116,12 @@ type Ingester struct {
 
 	background background
 	standing   standing
+}
+
+// reading is who may read.
+type reading struct {
+	reads chan struct{} // a token for each query being answered
+	turns *turns.Gate   // nil: who computes when is left to the machine
 }
 
 // background is what stopping waits for.
@@ -154,7 +162,7 @@ func New(cfg Config, deps Deps) (*Ingester, error) {
 	if reads <= 0 {
 		reads = 8 * runtime.GOMAXPROCS(0)
 	}
-	i.reads = make(chan struct{}, reads)
+	i.reads, i.turns = make(chan struct{}, reads), deps.Turns
 	i.memory = accountsOf(deps.Memory)
 	deps.Memory.OnPressure(i.shrink)
 	var seed [8]byte

@@ -14,6 +14,7 @@ import (
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
+	"github.com/amphora-metrics/amphora/pkg/turns"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
 )
 
@@ -134,7 +135,9 @@ func (i *Ingester) Query(req *ingesterpb.QueryRequest, to grpc.ServerStreamingSe
 	if err != nil {
 		return fmt.Errorf("query tenant %s: %w", r.t.id, err)
 	}
-	w := seriesStream{to: to, msg: first}
+	ctx, turn, end := i.turns.Begin(ctx)
+	defer end()
+	w := seriesStream{to: to, msg: first, turn: turn}
 	hints := &storage.SelectHints{Start: req.MinTime, End: req.MaxTime, DisableTrimming: true}
 	set := q.Select(ctx, !req.AnyOrder, hints, ms...)
 	err = w.sendAll(ctx, set, uint64(req.ShardIndex), uint64(req.ShardCount))
@@ -154,6 +157,7 @@ type seriesStream struct {
 	arena           []byte // chunk data of msg
 	bytes           int
 	series, samples int
+	turn            *turns.Turn
 
 	chunks chunks.Iterator
 	plain  map[chunkenc.Encoding]chunkenc.Iterator
@@ -196,6 +200,7 @@ func (w *seriesStream) sendAll(ctx context.Context, set storage.ChunkSeriesSet, 
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}
+		w.turn.Yield()
 		at := set.At()
 		ls := at.Labels()
 		if shards > 0 && labels.StableHash(ls)%shards != shard {
@@ -314,5 +319,7 @@ func (w *seriesStream) flush() error {
 	msg := w.msg
 	w.msg, w.bytes = nil, 0
 	w.arena = w.arena[len(w.arena):]
+	w.turn.Rest() // the reader may be slow
+	defer w.turn.Resume()
 	return w.to.Send(msg)
 }

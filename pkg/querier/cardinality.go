@@ -81,7 +81,7 @@ func (q *Querier) activeOne(ctx context.Context, c ingesterpb.IngesterQueryClien
 	}
 	out := &fetched{}
 	var builder labels.ScratchBuilder
-	err = receive(stream.Recv, func(m *ingesterpb.ActiveSeriesResponse) error {
+	err = receive(ctx, q.deps.Turns, stream.Recv, func(m *ingesterpb.ActiveSeriesResponse) error {
 		for _, s := range m.Series {
 			lset, err := toLabels(&builder, s.Labels)
 			if err != nil {

@@ -28,6 +28,7 @@ type Executor struct {
 
 // Run implements work.Runner.
 func (e *Executor) Run(ctx context.Context, w *work.Work) error {
+	ctx = work.WithClass(ctx, w.Class)
 	if w.Query != nil {
 		return e.query(ctx, w)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/members"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
+	"github.com/amphora-metrics/amphora/pkg/turns"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
 )
 
@@ -192,8 +193,9 @@ func terminal(err error) bool {
 	return false
 }
 
-// receive calls f for each message of a stream until it ends.
-func receive[M any](recv func() (M, error), f func(M) error) error {
+// receive calls f for each message of a stream until it ends, each in a turn of its own: between them it
+// waits for who sends.
+func receive[M any](ctx context.Context, g *turns.Gate, recv func() (M, error), f func(M) error) error {
 	for {
 		m, err := recv()
 		if errors.Is(err, io.EOF) {
@@ -202,7 +204,10 @@ func receive[M any](recv func() (M, error), f func(M) error) error {
 		if err != nil {
 			return err
 		}
-		if err := f(m); err != nil {
+		_, _, end := g.Begin(ctx)
+		err = f(m)
+		end()
+		if err != nil {
 			return err
 		}
 	}
@@ -249,7 +254,7 @@ func (q *Querier) selectSamples(ctx context.Context, c ingesterpb.IngesterQueryC
 	}
 	out := &fetched{anyOrder: anyOrder}
 	var builder labels.ScratchBuilder
-	err = receive(stream.Recv, func(m *ingesterpb.QueryResponse) error {
+	err = receive(ctx, q.deps.Turns, stream.Recv, func(m *ingesterpb.QueryResponse) error {
 		out.since = max(out.since, m.CompleteSince)
 		return q.takeSeries(out, m.Series, &builder, fromIngesters, b)
 	})
@@ -295,7 +300,7 @@ func (q *Querier) seriesOne(ctx context.Context, c ingesterpb.IngesterQueryClien
 	}
 	out := &fetched{}
 	var builder labels.ScratchBuilder
-	err = receive(stream.Recv, func(m *ingesterpb.SeriesResponse) error {
+	err = receive(ctx, q.deps.Turns, stream.Recv, func(m *ingesterpb.SeriesResponse) error {
 		out.since = max(out.since, m.CompleteSince)
 		for _, s := range m.Series {
 			lset, err := toLabels(&builder, s.Labels)

@@ -7,6 +7,8 @@ import (
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb/chunks"
+
+	"github.com/amphora-metrics/amphora/pkg/turns"
 )
 
 // source yields the series of one replica or block, sorted by labels. The chunks of at belong to
@@ -26,7 +28,8 @@ type merger struct {
 	// With anyOrder neither the sources nor the series are sorted: these are in the order in which
 	// they come.
 	anyOrder bool
-	pile     *pile // of the series of several sources
+	pile     *pile       // of the series of several sources
+	turn     *turns.Turn // of who reads the series
 
 	lset    labels.Labels
 	metas   []chunks.Meta
@@ -83,7 +86,7 @@ func (m *merger) nextAny() bool {
 		}
 		m.lset, m.metas = s.at()
 	case m.pile == nil:
-		if m.pile, m.failure = newPile(m.fresh); m.failure != nil {
+		if m.pile, m.failure = newPile(m.fresh, m.turn); m.failure != nil {
 			return false
 		}
 		fallthrough
@@ -113,10 +116,11 @@ type piled struct {
 	next  int // the one before with the same hash, -1: none
 }
 
-func newPile(sources []source) (*pile, error) {
+func newPile(sources []source, turn *turns.Turn) (*pile, error) {
 	p, index := &pile{}, map[uint64]int{}
 	for _, s := range sources {
 		for s.next() {
+			turn.Yield()
 			lset, metas := s.at()
 			h := lset.Hash()
 			first, ok := index[h]

@@ -19,6 +19,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/memory"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/tombstone"
+	"github.com/amphora-metrics/amphora/pkg/turns"
 	"github.com/amphora-metrics/amphora/pkg/wire/changes"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
 )
@@ -43,6 +44,7 @@ type Deps struct {
 	// Deletions returns when the deletion of samples of a tenant was asked for or taken back. nil: never.
 	Deletions func(context.Context, tenant.ID) ([]changes.Change, error)
 	Now       func() time.Time // nil: time.Now
+	Turns     *turns.Gate      // nil: who computes when is left to the machine
 }
 
 // Querier reads the data of one tenant, the one its caller's context names. It is a

@@ -12,6 +12,7 @@ import (
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/memory"
+	"github.com/amphora-metrics/amphora/pkg/turns"
 )
 
 // sessionFetches is how many selections of one query run at the same time.
@@ -63,6 +64,7 @@ type selection struct {
 	n         int
 	err       error
 
+	turn   *turns.Turn // of the goroutine that reads the series
 	budget *budget
 	points points // charged for each series
 	hiding hiding
@@ -104,7 +106,7 @@ func (s *session) sel(ctx context.Context, hints *storage.SelectHints, matchers 
 
 // selOrdered is sel for who may not need the series sorted.
 func (s *session) selOrdered(ctx context.Context, sorted bool, hints *storage.SelectHints, matchers []*labels.Matcher) *selection {
-	out := &selection{ready: make(chan struct{})}
+	out := &selection{ready: make(chan struct{}), turn: turns.Of(ctx)}
 	var h storage.SelectHints
 	if hints != nil {
 		h = *hints
@@ -126,7 +128,7 @@ func (s *session) selOrdered(ctx context.Context, sorted bool, hints *storage.Se
 		close(out.ready)
 		return out
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
+	ctx, cancel := context.WithCancelCause(turns.Apart(ctx))
 	s.cancels = append(s.cancels, cancel)
 	s.fetches.Go(func() {
 		defer close(out.ready)
@@ -170,7 +172,9 @@ func (s *session) fetch(ctx context.Context, h storage.SelectHints, matchers []*
 	if out.hiding, err = s.q.hiding(ctx, sc, h, matchers, out.budget); err != nil {
 		return err
 	}
-	out.merger, err = s.q.merged(ctx, sc, h, matchers, out.budget)
+	if out.merger, err = s.q.merged(ctx, sc, h, matchers, out.budget); err == nil {
+		out.merger.turn = out.turn
+	}
 	return err
 }
 
@@ -204,13 +208,26 @@ func (s *session) budgetOf(ctx context.Context, sc scope) *budget {
 	return s.budget
 }
 
+// await returns when the selection is made. Who waits for it does not compute.
+func (s *selection) await() {
+	select {
+	case <-s.ready:
+		return
+	default:
+	}
+	s.turn.Rest()
+	<-s.ready
+	s.turn.Resume()
+}
+
 // next moves to the next series.
 func (s *selection) next() bool {
-	<-s.ready
+	s.await()
 	if s.err != nil || s.limit > 0 && s.n >= s.limit {
 		return false
 	}
 	for shown := false; !shown; {
+		s.turn.Yield()
 		if !s.merger.next() {
 			s.err = s.merger.failure
 			return false
@@ -233,7 +250,7 @@ func (s *selection) series() *series {
 }
 
 func (s *selection) Err() error {
-	<-s.ready
+	s.await()
 	return s.err
 }
 

@@ -209,7 +209,7 @@ func (q *Querier) selectStore(ctx context.Context, c storepb.StoreGatewayClient,
 	out := &fetched{}
 	var served [][]byte
 	var builder labels.ScratchBuilder
-	err = receive(stream.Recv, func(m *storepb.SeriesResponse) error {
+	err = receive(ctx, q.deps.Turns, stream.Recv, func(m *storepb.SeriesResponse) error {
 		served = append(served, m.Blocks...)
 		if w := m.Work; w != nil {
 			q.metrics.bucketRequests.Add(float64(w.BucketRequests))

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/prometheus/promql"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/wire/work"
 )
 
 // query evaluates an expression of the group's rules.
@@ -16,7 +17,7 @@ func (r *runner) query(ctx context.Context, text string, at time.Time) (promql.V
 	m, user := r.w.r.metrics, string(r.w.id)
 	m.queries.WithLabelValues(user).Inc()
 	began := time.Now()
-	v, err := r.w.r.evaluate(r.wanted.Load().context(ctx), text, at)
+	v, err := r.w.r.evaluate(work.WithClass(r.wanted.Load().context(ctx), work.Rule), text, at)
 	took := time.Since(began)
 	m.querySeconds.WithLabelValues(user).Add(took.Seconds())
 	if r.w.r.cfg.QueryStats {

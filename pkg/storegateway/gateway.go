@@ -21,6 +21,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/memory"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
+	"github.com/amphora-metrics/amphora/pkg/turns"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
 	"github.com/amphora-metrics/amphora/pkg/wire/storepb"
 )
@@ -50,6 +51,7 @@ type Deps struct {
 	Store  *block.Store
 	Bucket objstore.Bucket // of all tenants
 	Memory *memory.Ledger  // nil: not bounded
+	Turns  *turns.Gate     // nil: who computes when is left to the machine
 }
 
 // Gateway answers queriers. It is a services.Service and a storepb.StoreGatewayServer.

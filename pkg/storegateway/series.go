@@ -18,6 +18,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/block"
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/turns"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
 	"github.com/amphora-metrics/amphora/pkg/wire/storepb"
 )
@@ -61,7 +62,9 @@ func (g *Gateway) Series(req *storepb.SeriesRequest, to grpc.ServerStreamingServ
 	if err != nil {
 		return err
 	}
-	w := &writer{to: to, left: left{req: req}}
+	ctx, turn, leave := g.deps.Turns.Begin(ctx)
+	defer leave()
+	w := &writer{to: to, left: left{req: req}, turn: turn}
 	if err := w.sendAll(ctx, sets); err != nil {
 		return err
 	}
@@ -125,6 +128,7 @@ type writer struct {
 	bytes  int
 	series uint64
 	left   left
+	turn   *turns.Turn
 }
 
 func (w *writer) message() *storepb.SeriesResponse {
@@ -150,6 +154,7 @@ func (w *writer) sendAll(ctx context.Context, sets []*block.SeriesSet) error {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}
+		w.turn.Yield()
 		if limit := w.left.req.Limit; limit > 0 && w.series >= limit {
 			return nil
 		}
@@ -226,6 +231,8 @@ func (w *writer) flush() error {
 	}
 	msg := w.msg
 	w.msg, w.bytes = nil, 0
+	w.turn.Rest() // the reader may be slow
+	defer w.turn.Resume()
 	return w.to.Send(msg)
 }
 

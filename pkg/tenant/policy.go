@@ -13,6 +13,10 @@ import (
 // selectors joined by | one must select a series; of several values of a tenant all must do so.
 const PolicyHeader = "X-Prom-Label-Policy"
 
+// ClassHeader says how much a query matters, in the words of package work. Services tell each other;
+// what clients say is taken away by the gateway.
+const ClassHeader = "X-Amphora-Query-Class"
+
 // Policy is the selectors that reads of a tenant are held to: of each list one selector must select a
 // series. None: every series may be read.
 type Policy [][]string

@@ -19,6 +19,8 @@ import (
 	"github.com/prometheus/prometheus/promql"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+	"github.com/amphora-metrics/amphora/pkg/wire/work"
 )
 
 // Queries evaluates expressions by the API of a Prometheus, such as a query-frontend.
@@ -82,6 +84,7 @@ func (q *Queries) once(ctx context.Context, text string, at time.Time) (promql.V
 		return nil, errs.Wrap(errs.Internal, err)
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set(tenant.ClassHeader, work.ClassOf(ctx).String())
 	if err := user.InjectOrgIDIntoHTTPRequest(ctx, req); err != nil {
 		return nil, errs.Wrap(errs.Internal, err)
 	}

@@ -10,12 +10,13 @@ import (
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
+	"github.com/amphora-metrics/amphora/pkg/wire/work"
 )
 
 func TestARemoteQueryHasTheAnswerAndTheErrorsOfTheAPI(t *testing.T) {
 	tries := 0
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/p/api/v1/query" || r.Header.Get("X-Scope-OrgID") != "a|b" || r.FormValue("time") != "12.345" {
+		if r.URL.Path != "/p/api/v1/query" || r.Header.Get("X-Scope-OrgID") != "a|b" || r.FormValue("time") != "12.345" || r.Header.Get(tenant.ClassHeader) != "rule" {
 			t.Errorf("%s, tenant %s, time %s", r.URL, r.Header.Get("X-Scope-OrgID"), r.FormValue("time"))
 		}
 		switch r.FormValue("query") {
@@ -43,7 +44,7 @@ func TestARemoteQueryHasTheAnswerAndTheErrorsOfTheAPI(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx := tenant.InjectMany(t.Context(), []tenant.ID{"a", "b"})
+	ctx := work.WithClass(tenant.InjectMany(t.Context(), []tenant.ID{"a", "b"}), work.Rule)
 	at := time.UnixMilli(12345)
 	v, err := q.Instant(ctx, "vector", at)
 	if err != nil || len(v) != 2 || v[0].Metric.String() != `{__name__="x", a="2", z="1"}` || v[0].F != 1.5 || v[0].T != 12345 || !math.IsNaN(v[1].F) {

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/prometheus/util/annotations"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/turns"
 )
 
 const (
@@ -31,6 +32,7 @@ type answer struct {
 	gz       *gzip.Writer
 	wantGzip bool
 	started  bool
+	turn     *turns.Turn
 	err      error // the first failed write; later writes are dropped
 }
 
@@ -85,9 +87,12 @@ func (a *answer) flush() {
 	}
 	if a.err == nil {
 		if a.wantGzip {
+			a.turn.Yield()
 			_, a.err = a.gz.Write(a.buf)
 		} else {
+			a.turn.Rest() // the client may be slow
 			_, a.err = a.w.Write(a.buf)
+			a.turn.Resume()
 		}
 	}
 	a.buf = a.buf[:0]
@@ -142,7 +147,10 @@ func acceptsGzip(r *http.Request) bool {
 // success sends {"status":"success","data":<what data writes>} with the warnings of ws. query
 // is the text that positions in ws refer to. A nil data leaves the field out.
 func (a *API) success(w http.ResponseWriter, r *http.Request, ws annotations.Annotations, query string, data func(*answer)) {
+	_, turn, end := a.b.Turns.Begin(a.b.Prepare(r))
+	defer end()
 	a.writers.send(w, r, func(out *answer) {
+		out.turn = turn
 		out.buf = append(out.buf, `{"status":"success"`...)
 		if data != nil {
 			out.buf = append(out.buf, `,"data":`...)

@@ -18,6 +18,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/config"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
+	"github.com/amphora-metrics/amphora/pkg/turns"
 )
 
 // Engine owns the language. The context of each call carries the tenants, and so what of the language
@@ -60,6 +61,8 @@ type Backends struct {
 	Forward func(w http.ResponseWriter, r *http.Request) error
 	// Prepare returns the context of a request's query; nil: that of the request.
 	Prepare func(*http.Request) context.Context
+	// Turns is who writes answers when. Nil: that is left to the machine.
+	Turns *turns.Gate
 }
 
 // Config is the settings of the read API.

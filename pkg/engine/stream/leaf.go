@@ -26,7 +26,7 @@ type leaf struct {
 // next reads the next series that has samples. Errors: ErrUnsupported, those of the storage.
 func (l *leaf) next(ctx context.Context) (lset labels.Labels, ok bool, err error) {
 	for {
-		if err := Interrupted(ctx); err != nil {
+		if err := l.run.interrupted(ctx); err != nil {
 			return lset, false, err
 		}
 		if !l.set.Next() {

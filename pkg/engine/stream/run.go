@@ -13,6 +13,8 @@ import (
 	"github.com/prometheus/prometheus/schema"
 	"github.com/prometheus/prometheus/util/annotations"
 	"github.com/prometheus/prometheus/util/stats"
+
+	"github.com/amphora-metrics/amphora/pkg/turns"
 )
 
 // series is one series of a vector at all steps.
@@ -45,6 +47,7 @@ type run struct {
 	annos   annotations.Annotations
 	samples *stats.QuerySamples
 	loan    Loan
+	turn    *turns.Turn
 
 	rows []reservation // of operators
 
@@ -207,7 +210,7 @@ func (r *run) collect(ctx context.Context, op operator) (parser.Value, error) {
 		unique = &unique{run: r, seen: map[uint64]struct{}{}}
 	)
 	for {
-		if err := Interrupted(ctx); err != nil {
+		if err := r.interrupted(ctx); err != nil {
 			return nil, err
 		}
 		s, err := op.next(ctx)

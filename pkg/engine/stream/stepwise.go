@@ -73,7 +73,7 @@ func (o *stepwise) next(ctx context.Context) (*series, error) {
 	vectors := make([]promql.Vector, len(o.in))
 	var enh promql.EvalNodeHelper
 	for step := range o.grid.n {
-		if err := Interrupted(ctx); err != nil {
+		if err := o.run.interrupted(ctx); err != nil {
 			return nil, err
 		}
 		for i := range o.in {

@@ -21,6 +21,8 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunks"
 	"github.com/prometheus/prometheus/util/annotations"
 	"github.com/prometheus/prometheus/util/stats"
+
+	"github.com/amphora-metrics/amphora/pkg/turns"
 )
 
 // ErrUnsupported says that the Prometheus engine must evaluate the query. Errors that wrap it name
@@ -116,7 +118,7 @@ type Loan interface {
 // engine, of q and of loan.
 func (p *Plan) Run(ctx context.Context, q storage.Querier, samples *stats.QuerySamples, loan Loan) (parser.Value, annotations.Annotations, error) {
 	r := p.run
-	r.samples, r.loan = samples, loan
+	r.samples, r.loan, r.turn = samples, loan, turns.Of(ctx)
 	samples.InitStepTracking(r.grid.start, r.grid.at(r.grid.n-1), r.grid.step)
 	if err := r.allot(); err != nil {
 		return nil, nil, err
@@ -164,6 +166,13 @@ func (g grid) at(i int) int64 { return g.start + int64(i)*g.step }
 const absentBits = value.StaleNaN
 
 func present(v float64) bool { return floatBits(v) != absentBits }
+
+// interrupted returns the error of the Prometheus engine for a context that has ended. Before that, it
+// lets others compute that are due: operators call it between series and between steps.
+func (r *run) interrupted(ctx context.Context) error {
+	r.turn.Yield()
+	return Interrupted(ctx)
+}
 
 // Interrupted returns the error of the Prometheus engine for a context that has ended.
 func Interrupted(ctx context.Context) error {

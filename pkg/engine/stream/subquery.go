@@ -26,7 +26,7 @@ func (o *subquery) taken() *samples { return &o.samples }
 
 func (o *subquery) nextSamples(ctx context.Context) (labels.Labels, bool, bool, error) {
 	for {
-		if err := Interrupted(ctx); err != nil {
+		if err := o.run.interrupted(ctx); err != nil {
 			return labels.EmptyLabels(), false, false, err
 		}
 		s, err := o.in.next(ctx)

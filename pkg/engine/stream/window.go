@@ -123,6 +123,10 @@ func (w *window) findResets() {
 	}
 }
 
+// stepsAtOnce is how many steps of a series are evaluated without a look at who else is due: those of a
+// long series over long windows take seconds.
+const stepsAtOnce = 32
+
 // slide moves the window over the steps. It returns how many samples the windows have, and how many
 // there are in all of them together.
 func (o *windows) slide() (total, read int64) {
@@ -152,6 +156,9 @@ func (o *windows) slide() (total, read int64) {
 		o.tally.at(i, int64(hi-lo), int64(fresh))
 		w.lo, w.hi, w.step, w.at = lo, hi, i, o.when.at(i)
 		vals[i] = o.kernel.value(w)
+		if i%stepsAtOnce == stepsAtOnce-1 {
+			o.tally.run.turn.Yield()
+		}
 	}
 	return total, read
 }

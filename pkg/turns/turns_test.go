@@ -1,0 +1,317 @@
+package turns
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+type workKey struct{}
+
+type asker struct {
+	tenant string
+	class  Class
+}
+
+func by(ctx context.Context, tenant string, c Class) context.Context {
+	return context.WithValue(ctx, workKey{}, asker{tenant, c})
+}
+
+func gate(places int) *Gate {
+	return New(places, func(ctx context.Context) (string, Class) {
+		a, _ := ctx.Value(workKey{}).(asker)
+		return a.tenant, a.class
+	}, prometheus.NewRegistry())
+}
+
+// unit is a piece of work between two looks at who is due. In the bubble of a test it takes its time and
+// no other, however slow the machine is.
+const unit = 50 * time.Microsecond
+
+// compute does work for a time, and stops early if ctx ends.
+func compute(ctx context.Context, t *Turn, d time.Duration) (did time.Duration) {
+	for ; did < d && ctx.Err() == nil; did += unit {
+		time.Sleep(unit)
+		t.Yield()
+	}
+	return did
+}
+
+// settled fails the test if the gate holds anything when nobody has a turn.
+func settled(t *testing.T, g *Gate, places int) {
+	t.Helper()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.free != places || len(g.held) != 0 || g.waiting.Load() != 0 || len(g.hungry) != 0 || len(g.shares) != 0 {
+		t.Errorf("%d turns of %d are free, %d wait, %d tenants are hungry, %d known", g.free, places, g.waiting.Load(), len(g.hungry), len(g.shares))
+	}
+}
+
+func TestALoneTenantHasTheWholeMachine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := gate(2)
+		begin := time.Now()
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				ctx, turn, end := g.Begin(by(t.Context(), "a", 0))
+				defer end()
+				compute(ctx, turn, 100*time.Millisecond)
+			})
+		}
+		wg.Wait()
+		if took := time.Since(begin); took != 400*time.Millisecond {
+			t.Errorf("800 ms of work on 2 processors took %s", took)
+		}
+		settled(t, g, 2)
+	})
+}
+
+// crowd has n goroutines of a tenant compute until ctx ends, and returns how long each tenant did.
+func crowd(ctx context.Context, g *Gate, wg *sync.WaitGroup, n int, sum *time.Duration) {
+	var mu sync.Mutex
+	for range n {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				in, turn, end := g.Begin(ctx)
+				did := compute(in, turn, 37*time.Millisecond)
+				end()
+				mu.Lock()
+				*sum += did
+				mu.Unlock()
+			}
+		})
+	}
+}
+
+func TestTenantsShareEvenlyHoweverManyGoroutinesTheyHave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := gate(2)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		var wg sync.WaitGroup
+		var many, few, rules time.Duration
+		crowd(by(ctx, "many", 0), g, &wg, 30, &many)
+		crowd(by(ctx, "few", 0), g, &wg, 2, &few)
+		crowd(by(ctx, "rules", 2), g, &wg, 4, &rules)
+		wg.Wait()
+		// Work that matters most counts a quarter: of 6 parts the tenants have 1, 1 and 4, but of 2
+		// processors.
+		if float64(many) > 1.1*float64(few) || float64(few) > 1.1*float64(many) || float64(rules) < 3.5*float64(few) || float64(rules) > 4.5*float64(few) {
+			t.Errorf("a tenant of 30 goroutines had %s, one of 2 had %s, one of 4 rules had %s", many, few, rules)
+		}
+		if all := many + few + rules; all < 3900*time.Millisecond {
+			t.Errorf("of 4 s of two processors %s were used", all)
+		}
+		settled(t, g, 2)
+	})
+}
+
+func TestANewcomerIsDueAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := gate(2)
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		var loud time.Duration
+		crowd(by(ctx, "loud", 1), g, &wg, 15, &loud)
+		time.Sleep(500 * time.Millisecond)
+		for range 50 {
+			begin := time.Now()
+			in, turn, end := g.Begin(by(t.Context(), "calm", 0))
+			waited := time.Since(begin)
+			compute(in, turn, 2*time.Millisecond)
+			end()
+			if took := time.Since(begin); waited > slice+unit || took > 2*time.Millisecond+slice+unit {
+				t.Fatalf("2 ms of work of a tenant with little to do waited %s and took %s", waited, took)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		cancel()
+		wg.Wait()
+		settled(t, g, 2)
+	})
+}
+
+func TestWithinATenantWhatMattersMoreGoesFirstAndAllEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := gate(1)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		var wg sync.WaitGroup
+		var high, low time.Duration
+		crowd(by(ctx, "a", 2), g, &wg, 3, &high)
+		crowd(by(ctx, "a", 0), g, &wg, 3, &low)
+		wg.Wait()
+		if low == 0 || high < 2*low {
+			t.Errorf("what matters had %s, the rest %s", high, low)
+		}
+		settled(t, g, 1)
+	})
+}
+
+func TestWhoWaitsForSomethingElseGivesItsTurnUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := gate(1)
+		ctx, turn, end := g.Begin(by(t.Context(), "a", 0))
+		if again, same, noEnd := g.Begin(ctx); again != ctx || same != turn {
+			t.Error("work of a turn got another one")
+		} else {
+			noEnd()
+		}
+		done := make(chan struct{})
+		go func() { // its own part, which it waits for
+			defer close(done)
+			ctx := Apart(ctx)
+			if Of(ctx) != nil {
+				t.Error("another goroutine has the turn")
+			}
+			_, _, end := g.Begin(ctx)
+			end()
+		}()
+		turn.Rest()
+		turn.Rest()
+		<-done
+		turn.Resume()
+		turn.Resume()
+		end()
+		settled(t, g, 1)
+	})
+}
+
+func TestWorkThatIsNotWantedAnyMoreWaitsForNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := gate(1)
+		_, _, end := g.Begin(by(t.Context(), "a", 0))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, turn, endOther := g.Begin(by(ctx, "b", 0)) // returns although nobody gives its turn up
+		turn.Yield()
+		turn.Rest()
+		turn.Resume()
+		endOther()
+		end()
+		settled(t, g, 1)
+	})
+}
+
+func TestWhoDoesNotLookUpHoldsNobodyUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := gate(2)
+		var wg sync.WaitGroup
+		for range 2 {
+			wg.Go(func() {
+				_, turn, end := g.Begin(by(t.Context(), "stubborn", 2))
+				defer end()
+				time.Sleep(5 * time.Second) // in code that knows nothing of turns
+				turn.Yield()
+				turn.Rest()
+			})
+		}
+		synctest.Wait()
+		begin := time.Now()
+		for range 10 {
+			ctx, turn, end := g.Begin(by(t.Context(), "calm", 0))
+			compute(ctx, turn, time.Millisecond)
+			end()
+		}
+		if took := time.Since(begin); took > 3*patience {
+			t.Errorf("10 ms of work beside it took %s", took)
+		}
+		wg.Wait()
+		settled(t, g, 2)
+	})
+}
+
+func TestNobodyIsForgottenWhateverHappens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for seed := range uint64(4) {
+			const places = 3
+			g := gate(places)
+			var wg sync.WaitGroup
+			for i := range 30 {
+				r := rand.New(rand.NewPCG(seed, uint64(i)))
+				wg.Go(func() {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(r.IntN(60))*time.Millisecond)
+					defer cancel()
+					for ctx.Err() == nil {
+						in, turn, end := g.Begin(by(ctx, strconv.Itoa(r.IntN(6)), Class(r.IntN(5))))
+						for range r.IntN(20) {
+							compute(in, turn, time.Duration(r.IntN(20))*unit)
+							switch r.IntN(9) {
+							case 0:
+								time.Sleep(time.Duration(r.IntN(30)) * time.Millisecond)
+							case 1, 2:
+								turn.Rest()
+								time.Sleep(time.Duration(r.IntN(500)) * time.Microsecond)
+								turn.Resume()
+							}
+						}
+						end()
+					}
+				})
+			}
+			wg.Wait()
+			settled(t, g, places)
+		}
+	})
+}
+
+func TestWhatTenantsHadIsForgottenInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := gate(1)
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		var loud time.Duration
+		crowd(by(ctx, "loud", 0), g, &wg, 2, &loud)
+		for i := range 1500 {
+			in, turn, end := g.Begin(by(ctx, fmt.Sprint("t", i), 0))
+			compute(in, turn, 3*time.Millisecond)
+			end()
+			g.mu.Lock()
+			n := len(g.shares)
+			g.mu.Unlock()
+			if n > 1000 {
+				t.Fatalf("%d tenants are remembered", n)
+			}
+		}
+		cancel()
+		wg.Wait()
+	})
+}
+
+func TestWithoutAGateEverybodyGoesOn(t *testing.T) {
+	var g *Gate
+	ctx, turn, end := g.Begin(t.Context())
+	turn.Yield()
+	turn.Rest()
+	turn.Resume()
+	end()
+	if ctx != t.Context() || Of(ctx) != nil {
+		t.Error("there is a turn")
+	}
+}
+
+func BenchmarkATurnThatNobodyElseWants(b *testing.B) {
+	g := gate(2)
+	ctx := by(b.Context(), "a", 0)
+	b.Run("begin", func(b *testing.B) {
+		for b.Loop() {
+			_, _, end := g.Begin(ctx)
+			end()
+		}
+	})
+	_, turn, end := g.Begin(ctx)
+	defer end()
+	b.Run("yield", func(b *testing.B) {
+		for b.Loop() {
+			turn.Yield()
+		}
+	})
+}
