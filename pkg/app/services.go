@@ -219,7 +219,7 @@ func (a *App) querier() (*querier.Querier, error) {
 		if err != nil {
 			return nil, err
 		}
-		q, err := querier.New(a.cfg.Querier, querier.Deps{
+		q, err := querier.New(a.cfg.querier(), querier.Deps{
 			Logger: a.log, Reg: a.reg, Ingesters: a.shards(r), Client: c.For, Stores: stores, Described: a.described(), Limits: a.limits.For, Memory: a.memory,
 			Tombstones: gone.InForce, Deletions: seriesDeletions{Requests: gone}.turns, Turns: a.turns(),
 		})

@@ -15,8 +15,8 @@ const (
 )
 
 // Alteration says that what queries find at mint <= t < maxt became another at a time, because an
-// operator hid blocks, brought them back or removed them. Compaction and retention are none: they
-// change no answer that a tenant may see.
+// operator hid blocks, brought them back or removed them, or because somebody uploaded a block that is
+// listed no more. Compaction and retention are none: they change no answer that a tenant may see.
 type Alteration struct {
 	MinTime int64 `json:"min_time"`
 	MaxTime int64 `json:"max_time"`
@@ -62,6 +62,10 @@ func (s *Scan) NoteAlterations(old *BucketIndex, keep time.Duration) {
 		there[b.ID] = true
 	}
 	for _, b := range old.Blocks {
+		if !there[b.ID] && b.Source != source && b.UploadedAt >= now.Add(-keep).Unix() {
+			// Its samples are in a block now that does not tell that they came late.
+			s.Index.alter(b, time.Unix(b.UploadedAt, 0))
+		}
 		switch hidden := is[b.ID] || !there[b.ID]; {
 		case was[b.ID] == hidden:
 		case hidden && s.obsolete[b.ID]:

@@ -32,6 +32,35 @@ func TestTooManyAlterationsAreJoinedAndNoneIsLost(t *testing.T) {
 	}
 }
 
+func TestThatABlockWasUploadedIsToldAfterItWasCompacted(t *testing.T) {
+	const hour = 3600
+	now := time.Unix(100*hour, 0)
+	at := func(n byte, from string, uploaded int64) IndexedBlock {
+		return IndexedBlock{ID: [16]byte{n}, MinTime: int64(n) * 10, MaxTime: int64(n)*10 + 10, Source: from, UploadedAt: uploaded}
+	}
+	early, recent, ours, still := at(1, "upload", 10*hour), at(2, "upload", 90*hour), at(3, source, 90*hour), at(4, "upload", 90*hour)
+	old := &BucketIndex{Blocks: []IndexedBlock{early, recent, ours, still}}
+	for _, b := range old.Blocks[:3] {
+		old.DeletionMarks = append(old.DeletionMarks, IndexedMark{ID: b.ID})
+	}
+	s := &Scan{Index: &BucketIndex{UpdatedAt: now.Unix(), Blocks: []IndexedBlock{still}}}
+	s.NoteAlterations(old, 48*time.Hour)
+	want := Alteration{MinTime: recent.MinTime, MaxTime: recent.MaxTime, At: recent.UploadedAt}
+	if len(s.Index.Altered) != 1 || s.Index.Altered[0] != want {
+		t.Errorf("told are %+v, want %+v alone", s.Index.Altered, want)
+	}
+	again := &Scan{Index: &BucketIndex{UpdatedAt: now.Unix() + hour, Blocks: []IndexedBlock{still}}}
+	again.NoteAlterations(s.Index, 48*time.Hour)
+	if len(again.Index.Altered) != 1 || again.Index.Altered[0] != want {
+		t.Errorf("an hour later told are %+v", again.Index.Altered)
+	}
+	last := &Scan{Index: &BucketIndex{UpdatedAt: now.Unix() + 48*hour, Blocks: []IndexedBlock{still}}}
+	last.NoteAlterations(again.Index, 48*time.Hour)
+	if len(last.Index.Altered) != 0 {
+		t.Errorf("for ever told are %+v", last.Index.Altered)
+	}
+}
+
 func TestACopyOfTheMetaFileOutlivesTheBlock(t *testing.T) {
 	bkt := newBucket(t)
 	id := upload(t, bkt, makeBlock(t, 0, 5))

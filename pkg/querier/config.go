@@ -12,6 +12,7 @@ type Config struct {
 	QueryIngestersWithin     time.Duration
 	MinimizeIngesterRequests bool
 	ShuffleSharding          bool
+	PreferAvailabilityZones  []string
 }
 
 // Declare names each setting once.
@@ -27,6 +28,8 @@ func (c *Config) Declare(s *config.Set) {
 		"Ingesters are asked for samples younger than this; 0: always. At most the ingesters' retention.").Expert()
 	s.Bool(&c.ShuffleSharding, "shuffle-sharding-ingesters-enabled", true,
 		"Ask only the ingesters that a tenant's series may be on, now or since query_ingesters_within, if ingestion_tenant_shard_size limits them. Off: ask all.").Expert()
+	s.Strings(&c.PreferAvailabilityZones, "prefer-availability-zones", nil,
+		"Zones whose ingesters and store-gateways are asked first, where not all have to be asked. Empty: the zone of this process.").Expert()
 	s.Bool(&c.MinimizeIngesterRequests, "minimize-ingester-requests", true,
 		"Ask only as many replicas as a quorum needs, and the others when one is slow or fails.").Expert()
 }

@@ -170,7 +170,7 @@ func askQuorum[T any](ctx context.Context, q *Querier, set ring.ReplicationSet, 
 	}
 	if cfg.MinimizeRequests {
 		cfg.HedgingDelay = hedgeAfter
-		cfg.ZoneSorter = q.suspects.zones(set.Instances, time.Now())
+		cfg.ZoneSorter = q.suspects.zones(set.Instances, q.cfg.PreferAvailabilityZones, time.Now())
 	}
 	answers, err := ring.DoUntilQuorum(ctx, set, cfg, f, func(T) {})
 	switch {

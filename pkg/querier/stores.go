@@ -153,7 +153,8 @@ func askStore[T any](ctx context.Context, q *Querier, addr string, names [][]byt
 }
 
 // placeBlocks groups blocks by the store-gateway to ask at the given try, the first at 0. The
-// replicas of a block are always tried in the same order, so that one of them has it in its cache.
+// replicas of a block are always tried in the same order, so that one of them has it in its cache, of
+// each preferred zone if there are some.
 func (q *Querier) placeBlocks(sc scope, blocks []ulid.ULID, try int) (map[string][][]byte, error) {
 	r := q.deps.Stores.Ring
 	if size := limits.StoreGatewayTenantShardSize.Of(sc.limits); size > 0 {
@@ -165,6 +166,11 @@ func (q *Querier) placeBlocks(sc scope, blocks []ulid.ULID, try int) (map[string
 		set, err := r.Get(uint32(xxhash.Sum64(u[:])), storeRead, descs[:0], hosts[:0], zones[:0])
 		if err != nil {
 			return nil, errs.New(errs.Unavailable, "find store-gateways: %w", err)
+		}
+		if prefer := q.cfg.PreferAvailabilityZones; len(prefer) > 0 {
+			slices.SortStableFunc(set.Instances, func(a, b ring.InstanceDesc) int {
+				return first(slices.Contains(prefer, a.Zone), slices.Contains(prefer, b.Zone))
+			})
 		}
 		if try < len(set.Instances) {
 			addr := set.Instances[try].Addr

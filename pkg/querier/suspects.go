@@ -1,6 +1,7 @@
 package querier
 
 import (
+	"cmp"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -34,11 +35,12 @@ func (s *suspects) note(addr string, bad bool, now time.Time) {
 	}
 }
 
-// zones orders zones in which nobody is suspected before the others, each kind in any order.
-func (s *suspects) zones(instances []ring.InstanceDesc, now time.Time) ring.ZoneSorter {
+// zones orders zones in which nobody is suspected before the others, of each kind those that are
+// preferred before the rest, and otherwise in any order.
+func (s *suspects) zones(instances []ring.InstanceDesc, preferred []string, now time.Time) ring.ZoneSorter {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.since) == 0 {
+	if len(s.since) == 0 && len(preferred) == 0 {
 		return nil // the ring shuffles by itself
 	}
 	bad := map[string]bool{}
@@ -54,16 +56,21 @@ func (s *suspects) zones(instances []ring.InstanceDesc, now time.Time) ring.Zone
 	return func(zones []string) []string {
 		rand.Shuffle(len(zones), func(i, j int) { zones[i], zones[j] = zones[j], zones[i] })
 		slices.SortStableFunc(zones, func(a, b string) int {
-			switch {
-			case bad[a] == bad[b]:
-				return 0
-			case bad[a]:
-				return 1
-			}
-			return -1
+			return cmp.Or(first(!bad[a], !bad[b]), first(slices.Contains(preferred, a), slices.Contains(preferred, b)))
 		})
 		return zones
 	}
+}
+
+// first compares so that what a property holds of comes first.
+func first(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return -1
+	}
+	return 1
 }
 
 // complainEvery is how often the same complaint is logged.

@@ -15,7 +15,7 @@ func TestASlowIngestersZoneIsAskedLastForAWhile(t *testing.T) {
 	lasts := func(at time.Time) map[string]bool {
 		out := map[string]bool{}
 		for range 100 {
-			sort := s.zones(instances, at)
+			sort := s.zones(instances, nil, at)
 			if sort == nil {
 				return nil
 			}
@@ -41,5 +41,25 @@ func TestASlowIngestersZoneIsAskedLastForAWhile(t *testing.T) {
 	s.note("1", false, now)
 	if l := lasts(now); l != nil {
 		t.Errorf("it answered well, and %v is last", l)
+	}
+}
+
+func TestThePreferredZonesAreAskedFirstUnlessTheyAreSuspected(t *testing.T) {
+	var s suspects
+	now := time.Now()
+	instances := []ring.InstanceDesc{{Addr: "1", Zone: "a"}, {Addr: "2", Zone: "b"}, {Addr: "3", Zone: "c"}}
+	firsts := func() map[string]bool {
+		out := map[string]bool{}
+		for range 100 {
+			out[s.zones(instances, []string{"b", "c"}, now)([]string{"a", "b", "c"})[0]] = true
+		}
+		return out
+	}
+	if f := firsts(); f["a"] || !f["b"] || !f["c"] {
+		t.Errorf("first are %v, want b and c", f)
+	}
+	s.note("2", true, now)
+	if f := firsts(); len(f) != 1 || !f["c"] {
+		t.Errorf("first are %v, want c: b is suspected", f)
 	}
 }
