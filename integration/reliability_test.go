@@ -10,13 +10,17 @@ import (
 	"github.com/amphora-metrics/amphora/integration/harness"
 )
 
-// TestTheTableOfFaultsNamesTestsThatExist reads what docs/reliability.md says is tested.
+// TestTheTableOfFaultsNamesTestsThatExist reads what docs/reliability.md and docs/security.md say is
+// tested.
 func TestTheTableOfFaultsNamesTestsThatExist(t *testing.T) {
 	t.Parallel()
 	root, err := harness.Root()
 	must(t, err)
 	table, err := os.ReadFile(filepath.Join(root, "docs", "reliability.md"))
 	must(t, err)
+	security, err := os.ReadFile(filepath.Join(root, "docs", "security.md"))
+	must(t, err)
+	table = append(table, security...)
 	var code bytes.Buffer
 	for _, pattern := range []string{"integration/*_test.go", "pkg/*/*_test.go", "pkg/*/*/*_test.go"} {
 		files, err := filepath.Glob(filepath.Join(root, pattern))

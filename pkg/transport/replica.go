@@ -2,7 +2,9 @@ package transport
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -289,6 +291,7 @@ func (r *remoteReplica) run(ctx context.Context) {
 		return
 	}
 	wait := backoff.New(ctx, backoff.Config{MinBackoff: 100 * time.Millisecond, MaxBackoff: 5 * time.Second})
+	said := "" // why it cannot be reached
 	for {
 		opened, err := r.session(ctx)
 		if ctx.Err() != nil {
@@ -302,7 +305,8 @@ func (r *remoteReplica) run(ctx context.Context) {
 				r.setState(connecting, err)
 				continue
 			}
-		} else if wait.NumRetries() == 0 {
+		} else if why := reason(err); wait.NumRetries() == 0 || why != said {
+			said = why
 			r.log.Warn("ingester cannot be reached, frames for it are refused until it can", "ingester", r.addr, "err", err)
 		}
 		r.setState(down, err)
@@ -310,4 +314,15 @@ func (r *remoteReplica) run(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// reason words err without its numbers, such as those of ports, which differ from try to try. An
+// ingester that was down and comes back with a certificate that has expired is to be told of again.
+func reason(err error) string {
+	return strings.Map(func(c rune) rune {
+		if c >= '0' && c <= '9' {
+			return -1
+		}
+		return c
+	}, fmt.Sprint(err))
 }
