@@ -27,12 +27,16 @@ GOVULNCHECK   := v1.9.0
 # What the chart and the jsonnet library are tested with; make helm-test installs them.
 HELM          := v3.22.0
 JSONNET       := v0.22.0
+# Of later versions some dependencies cannot be had from the public module proxy.
+NFPM          := v2.44.1
 # Prometheus carries its module version: 3.15 is v0.315.0.
 PROMETHEUS    := $(shell awk '$$1 == "github.com/prometheus/prometheus" {print $$2}' go.mod)
 
 BUILD    := github.com/amphora-metrics/amphora/pkg/telemetry
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 REVISION ?= $(shell git rev-parse --verify -q HEAD)
+# Of packages, which must begin with a number; before the first tag it says the commit.
+PACKAGED := $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null | sed 's/^v//' | grep . || echo 0.0.0-g$$(git rev-parse --short HEAD))
 LDFLAGS  := -s -w $(if $(VERSION),-X $(BUILD).version=$(VERSION)) $(if $(REVISION),-X $(BUILD).revision=$(REVISION))
 
 .DEFAULT_GOAL := help
@@ -143,6 +147,22 @@ proto: $(TOOLS)/protoc-gen-go-$(PROTOC_GO) $(TOOLS)/protoc-gen-go-grpc-$(PROTOC_
 	    --go-vtproto_opt=features=size+marshal+unmarshal "$$(basename $$f)"; \
 	done
 
+.PHONY: cross sbom packages
+cross: ## Build the programs for Linux on amd64 and arm64 into bin/linux-<arch>.
+	@set -e; for arch in amd64 arm64; do \
+	  GOOS=linux GOARCH=$$arch go build -trimpath -ldflags '$(LDFLAGS)' -o bin/linux-$$arch/ ./cmd/...; \
+	done
+
+sbom: cross ## Write what the programs are made of to bin/linux-<arch>/*.cdx.json (CycloneDX).
+	@set -e; for arch in amd64 arm64; do \
+	  go run ./tools/sbom -out bin/linux-$$arch bin/linux-$$arch/amphora bin/linux-$$arch/amphoratool; \
+	done
+
+packages: sbom $(TOOLS)/nfpm-$(NFPM) ## Make deb and rpm packages for amd64 and arm64 in bin.
+	@set -e; for arch in amd64 arm64; do for kind in deb rpm; do \
+	  ARCH=$$arch VERSION=$(PACKAGED) $(TOOLS)/nfpm-$(NFPM) package -f operations/packages/nfpm.yaml -p $$kind -t bin/; \
+	done; done
+
 images: ## Build the container image amphora:dev.
 	docker build -f operations/docker/Dockerfile -t amphora:$(or $(VERSION),dev) .
 
@@ -172,6 +192,7 @@ $(eval $(call install,govulncheck,golang.org/x/vuln/cmd/govulncheck,$(GOVULNCHEC
 $(eval $(call install,versitygw,github.com/versity/versitygw/cmd/versitygw,$(VERSITYGW)))
 $(eval $(call install,helm,helm.sh/helm/v3/cmd/helm,$(HELM)))
 $(eval $(call install,jsonnet,github.com/google/go-jsonnet/cmd/jsonnet,$(JSONNET)))
+$(eval $(call install,nfpm,github.com/goreleaser/nfpm/v2/cmd/nfpm,$(NFPM)))
 $(eval $(call install,amtool,github.com/prometheus/alertmanager/cmd/amtool,$(AMTOOL)))
 $(eval $(call install,protoc-gen-go,google.golang.org/protobuf/cmd/protoc-gen-go,$(PROTOC_GO)))
 $(eval $(call install,protoc-gen-go-grpc,google.golang.org/grpc/cmd/protoc-gen-go-grpc,$(PROTOC_GRPC)))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -112,7 +113,6 @@ func withoutCounterpart() map[string]string {
 		"cortex_client_invalid_cluster_validation_label_requests_total":                      "processes know each other by certificates, not by a label",
 		"cortex_compactor_build_sparse_headers_failures_total":                               "there are no sparse headers",
 		"cortex_compactor_disk_out_of_space_errors_total":                                    "a full disk fails the job, which is counted as any failure",
-		"cortex_limits_overrides":                                                            "there is no exporter of overrides",
 		"cortex_partition_ring_partitions":                                                   "there are no partitions",
 		"cortex_querier_maximum_supported_query_plan_version":                                "plans have no versions",
 		"cortex_querier_request_duration_seconds":                                            "queriers serve no HTTP of their own to frontends",
@@ -128,7 +128,9 @@ func withoutCounterpart() map[string]string {
 func TestDashboardsOfMimirFindTheirSeries(t *testing.T) {
 	t.Parallel()
 	ctx := bounded(t, 2*time.Minute)
-	n := everything(ctx, t, "-metrics.namespace=cortex")
+	overrides := filepath.Join(t.TempDir(), "overrides.yaml")
+	must(t, os.WriteFile(overrides, []byte("overrides: {team: {ingestion_rate: 5000}}\n"), 0o600))
+	n := everything(ctx, t, "-metrics.namespace=cortex", "-target=all,overrides-exporter", "-runtime-config.file="+overrides)
 	stored(t, pushV1(ctx, t, n.URL(""), "team", floats(time.Now(), 1, "__name__", "x")))
 	hasValue(ctx, t, n.URL(""), "team", "x", "1")
 	body, err := harness.Get(ctx, n.URL("/metrics"))

@@ -62,10 +62,11 @@ type Config struct {
 }
 
 // ControlConfig is of what is beside the paths of samples: the control plane, the scrapers that it has made,
-// and the continuous test.
+// the exporter of limits and the continuous test.
 type ControlConfig struct {
 	Control        control.Config
 	Scrapers       ScraperConfig
+	Exporter       limits.ExportConfig
 	ContinuousTest continuoustest.Config
 }
 
@@ -111,6 +112,7 @@ func (c *Config) Declare(s *config.Set) {
 	s.Mount("alertmanager.sharding_ring", &c.AlertRing)
 	s.Mount("control", &c.Control)
 	s.Mount("", &c.Scrapers)
+	s.Mount("overrides_exporter", &c.Exporter)
 	s.Mount("tests", &c.ContinuousTest)
 	s.Mount("limits", &c.Limits)
 	s.Mount("runtime_config", &c.Runtime)

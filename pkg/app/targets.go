@@ -31,6 +31,7 @@ var targetDocs = []target{
 	{"alertmanager", nil, "Groups, silences and inhibits alerts, and notifies receivers."},
 	{"scraper", nil, "Runs managed scrapers, which discover targets and collect their metrics into workspaces."},
 	{"control", nil, "Serves the control plane: workspaces with their rules, definitions, tags and limits."},
+	{"overrides-exporter", nil, "Exposes limits of tenants as metrics. No part of all."},
 	{continuousTest, nil, "Writes series to a cluster and reads them back without end, and counts wrong answers. No part of all."},
 }
 
@@ -50,7 +51,8 @@ func builders() map[string]func(*App) error {
 		"scraper":       (*App).buildScraper,
 		"control":       func(a *App) error { _, err := a.control(); return err },
 
-		continuousTest: (*App).buildContinuousTest,
+		continuousTest:       (*App).buildContinuousTest,
+		"overrides-exporter": func(a *App) error { return a.reg.Register(a.limits.Exporter(a.cfg.Exporter)) },
 	}
 }
 
