@@ -42,9 +42,13 @@ func oneProcess(ctx context.Context, t *testing.T, o harness.Options) *harness.C
 	return harness.Start(ctx, t, o)
 }
 
-// bounded is a context for one test.
+// bounded is a context for one test. Its time begins when the product is built: the test that happens to be
+// the first has as much as the others.
 func bounded(t *testing.T, d time.Duration) context.Context {
 	t.Helper()
+	if !testing.Short() {
+		binary(t.Context(), t)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)
 	return ctx
