@@ -200,6 +200,19 @@ func (a *admin) schemes(ctx context.Context, ws, other string, signer sigv4.Sign
 	basic := "Basic " + base64.StdEncoding.EncodeToString([]byte(signer.AccessKey+":"+signer.Secret))
 	native := n.URL("/prometheus/api/v1/query?query=1")
 	instance := func(rest string) string { return n.URL("/instances/" + ws + "/api/v1/" + rest) }
+	root := rootSigner(t, a.credential)
+	for name, c := range map[string]struct{ auth, want string }{ // what the console lists for who signs in with a token
+		"a token bound to a workspace":         {"Bearer " + token, ws},
+		"one that may not query it":            {"Bearer " + a.key(ctx, "iam", "-scope", "labels-only", "-workspace", ws, "token", "create", "grafana")["token"], ""},
+		"somebody who may not list workspaces": {basic, ""},
+		"somebody who may":                     {"Basic " + base64.StdEncoding.EncodeToString([]byte(root.AccessKey+":"+root.Secret)), other},
+		"nobody":                               {"", ""},
+	} {
+		r := call(ctx, t, "GET", n.URL("/api/v1/workspaces"), nil, "Authorization", c.auth)
+		if good := r.status == 200; good != (c.want != "") || good && !strings.Contains(r.body, ws) || strings.Contains(r.body, other) != (c.want == other) {
+			t.Errorf("workspaces of %s: %s", name, r)
+		}
+	}
 	for name, c := range map[string]struct {
 		url, auth, tenant string
 		status            int

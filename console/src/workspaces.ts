@@ -1,5 +1,5 @@
 // The control plane, as Amazon's clients call it.
-import { json, type Refusal, send } from "./api";
+import { json, type Refusal, send, server, signedIn } from "./api";
 import { toBase64 } from "./text";
 
 export interface Workspace {
@@ -14,11 +14,14 @@ export interface Workspace {
 
 const one = (id: string): string => "/workspaces/" + encodeURIComponent(id);
 
+/** signsOnly says that the calls of a workspace itself are not for who signed in, whose token the server takes elsewhere. */
+export const signsOnly = (): boolean => signedIn()?.kind === "token" && !server().tokensForWorkspaces;
+
 export async function list(signal?: AbortSignal): Promise<Workspace[]> {
   const all: Workspace[] = [];
   let next: string | undefined;
   do {
-    const page = await json<{ workspaces: Workspace[]; nextToken?: string }>("/workspaces", { params: { maxResults: "100", nextToken: next }, signal });
+    const page = await json<{ workspaces: Workspace[]; nextToken?: string }>(signedIn()?.kind === "token" ? "/api/v1/workspaces" : "/workspaces", { params: { maxResults: "100", nextToken: next }, signal });
     all.push(...page.workspaces);
     next = page.nextToken;
   } while (next);

@@ -76,6 +76,8 @@ func controlRoutes() []Route {
 		operation("GET", policy, "DescribeResourcePolicy", "The resource policy of a workspace."),
 		operation("DELETE", policy, "DeleteResourcePolicy", "Delete the resource policy of a workspace."),
 		operation("POST", "/scrapers", "CreateScraper", "Make a scraper, which writes into a workspace."),
+		{Methods: "GET", Path: "/api/v1/workspaces", Action: "aps:ListWorkspaces", Service: Control, Metric: "control_workspaces", bind: operation("", "", "ListWorkspaces", "").bind,
+			Doc: "The same as /workspaces for callers by any scheme; a token of one workspace that may query it gets that one."},
 		operation("GET", "/scrapers", "ListScrapers", "Scrapers of the account: `status`, `sourceArn`, `destinationArn` and `alias`, which may repeat, `maxResults`, `nextToken`."),
 		operation("GET", scraper, "DescribeScraper", "A scraper."),
 		operation("PUT", scraper, "UpdateScraper", "Change a scraper."),

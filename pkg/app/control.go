@@ -40,7 +40,7 @@ func (a *App) control() (*control.Control, error) {
 			return nil, err
 		}
 		d := control.Deps{
-			Documents: docs, Region: a.region(), Account: a.accountOf, Log: a.log, Reg: a.reg,
+			Documents: docs, Region: a.region(), Account: a.accountOf, Only: workspaceOf, Log: a.log, Reg: a.reg,
 			RulesKey: ruler.DocumentKey, RulesName: ruler.NamespaceOf, CheckRules: check,
 			DefinitionKey: definitionKey, CheckDefinition: a.checkDefinition, CheckLimits: limits.Check,
 			RulesChanged: announce, CheckScrape: a.checkScrape, ScrapersChanged: changed,
@@ -104,6 +104,15 @@ func (a *App) accountOf(r *http.Request) (string, error) {
 		return a.cfg.Callers.Gateway.OperatorAccount, nil
 	}
 	return c.Account, err
+}
+
+// workspaceOf is the only workspace of a caller with a token that is bound to one.
+func workspaceOf(r *http.Request) string {
+	c, err := iam.CallerOf(r.Header)
+	if err != nil {
+		return ""
+	}
+	return c.Workspace
 }
 
 // region stands in ARNs.

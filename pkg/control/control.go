@@ -24,6 +24,8 @@ type Deps struct {
 	Region string
 	// Account says on behalf of which account, 12 digits, a request is made.
 	Account func(r *http.Request) (string, error)
+	// Only is the only workspace that the caller may know of, empty for any; nil: any.
+	Only func(r *http.Request) string
 	// Allow uses one call of an account's allowance for the action, as aps:CreateWorkspace; nil: a gateway before this
 	// process does. Errors: RateLimited.
 	Allow func(account, action string) error

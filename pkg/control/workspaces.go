@@ -206,6 +206,11 @@ func listWorkspaces(c *Control, x *call) (reply, error) {
 	if _, err := c.read(x.r.Context(), accountKey(x.account), &a); err != nil {
 		return reply{}, err
 	}
+	if c.deps.Only != nil {
+		if only := c.deps.Only(x.r); only != "" {
+			a.Workspaces = slices.DeleteFunc(a.Workspaces, func(e entry) bool { return e.ID != only })
+		}
+	}
 	i := slices.IndexFunc(a.Workspaces, func(e entry) bool { return p.after(e.position()) })
 	if i < 0 {
 		i = len(a.Workspaces)

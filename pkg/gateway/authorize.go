@@ -78,11 +78,15 @@ func (g *Gateway) authorizeProcess(r *http.Request, c *call) error {
 		_, err := g.authorizeWorkspace(r, c, ws, true)
 		return err
 	}
+	listing := c.target.route.Action == "aps:ListWorkspaces" // in the control plane, and for callers by any scheme
+	if p.Workspace != "" && listing && c.target.flavour == native {
+		return g.authorizeOwn(r, c)
+	}
 	if p.Workspace != "" {
 		return g.denied(r, c, g.prefix(p.Account)+"/*", iam.Decision{})
 	}
 	resource, account := g.prefix(g.cfg.OperatorAccount)+"process", g.cfg.OperatorAccount
-	if c.target.flavour == operation {
+	if c.target.flavour == operation || listing {
 		resource, account = g.prefix(p.Account)+"/*/workspaces", p.Account
 		if arn := c.target.values.of("resourceArn"); arn != "" {
 			resource = arn
@@ -98,6 +102,17 @@ func (g *Gateway) authorizeProcess(r *http.Request, c *call) error {
 		return g.denied(r, c, resource, d)
 	}
 	return nil
+}
+
+// authorizeOwn decides whether a token of one workspace is told of it: it is if it may query it.
+func (g *Gateway) authorizeOwn(r *http.Request, c *call) error {
+	asked := c.target.route
+	query := *asked
+	query.Action = "aps:QueryMetrics"
+	c.target.route = &query
+	_, err := g.authorizeWorkspace(r, c, c.principal.Workspace, true)
+	c.target.route = asked
+	return err
 }
 
 // taggedWorkspace reads the ARN of a workspace, or of something in one: its id, and the part of the ARN

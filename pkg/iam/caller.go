@@ -18,11 +18,13 @@ type Caller struct {
 	ID        string `json:"id"`
 	Type      string `json:"type"`
 	AccessKey string `json:"access_key,omitempty"`
+	// Workspace is the only one that a token may be used for; empty: any.
+	Workspace string `json:"workspace,omitempty"`
 }
 
 // SetCaller writes who p is into h.
 func SetCaller(h http.Header, p *Principal) {
-	data, err := json.Marshal(Caller{p.Account, p.ARN, p.ID, p.Type, p.AccessKey})
+	data, err := json.Marshal(Caller{p.Account, p.ARN, p.ID, p.Type, p.AccessKey, p.Workspace})
 	if err != nil {
 		panic("BUG: strings cannot be encoded: " + err.Error())
 	}

@@ -4,7 +4,7 @@ import { useLoad } from "../load";
 import { go, href } from "../route";
 import { when } from "../text";
 import { Badge, Button, Card, Dialog, Empty, Form, Head, Link, Loading, Problem, Table, Text } from "../ui";
-import { create, isAbsent, list, type Workspace } from "../workspaces";
+import { create, isAbsent, list, signsOnly, type Workspace } from "../workspaces";
 
 export const name = (w: Workspace): string => w.alias || w.workspaceId;
 
@@ -25,7 +25,7 @@ export function Workspaces() {
   const absent = isAbsent(all.error);
   return (
     <>
-      <Head title="Workspaces" sub="A workspace keeps the metrics, rules and alerts of one team or system apart from all others." actions={absent ? null : make} />
+      <Head title="Workspaces" sub="A workspace keeps the metrics, rules and alerts of one team or system apart from all others." actions={absent || signsOnly() ? null : make} />
       {absent ? <Empty title="This server has no control plane.">Tenants are used without workspaces. Open one below.</Empty> : <Problem error={all.error} what="Workspaces cannot be listed" />}
       {all.loading && <Loading what="workspaces" />}
       {all.data && all.data.length === 0 && (
@@ -41,7 +41,7 @@ export function Workspaces() {
             rows={shown}
             id={(w) => w.workspaceId}
             columns={[
-              { name: "Workspace", by: name, show: (w) => <Link to={href({ kind: "workspace", id: w.workspaceId }, "overview")}>{name(w)}</Link> },
+              { name: "Workspace", by: name, show: (w) => <Link to={href({ kind: "workspace", id: w.workspaceId }, signsOnly() ? "explore" : "overview")}>{name(w)}</Link> },
               { name: "ID", by: (w) => w.workspaceId, show: (w) => <code>{w.workspaceId}</code> },
               { name: "State", by: (w) => w.status.statusCode, show: (w) => <State code={w.status.statusCode} /> },
               { name: "Tags", show: (w) => <Tags tags={w.tags} /> },
