@@ -158,7 +158,7 @@ func TestTheJournalKeepsWhatIsNeededAndNoMore(t *testing.T) {
 		t.Fatal(err)
 	}
 	j = open()
-	defer j.close()
+	defer func() { _ = j.close() }()
 	for x, want := range map[tenant.ID]bool{"runs": true, "waits": true, "deleted": false, "moved": false} {
 		got := false
 		for _, s := range j.kept[x] {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sort"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
@@ -93,7 +94,7 @@ func (m *memory) add(ls labels.Labels, x sample) error {
 	if s == nil {
 		s = &series{labels: ls}
 		m.byLabels[key] = s
-		name := ls.Get(labels.MetricName)
+		name := ls.Get(model.MetricNameLabel)
 		m.byName[name] = append(m.byName[name], s)
 	}
 	if n := len(s.samples); n > 0 {
@@ -136,7 +137,7 @@ func (q *querier) Select(_ context.Context, _ bool, _ *storage.SelectHints, matc
 			}
 		}
 	}
-	i := slices.IndexFunc(matchers, func(m *labels.Matcher) bool { return m.Name == labels.MetricName && m.Type == labels.MatchEqual })
+	i := slices.IndexFunc(matchers, func(m *labels.Matcher) bool { return m.Name == model.MetricNameLabel && m.Type == labels.MatchEqual })
 	if i >= 0 {
 		look(q.m.byName[matchers[i].Value])
 	} else {

@@ -274,7 +274,7 @@ func (c *command) evaluateOne(ctx context.Context, w *tsdb.BlockWriter, t *task,
 			for k, v := range series.Metric {
 				b.Set(string(k), string(v))
 			}
-			b.Set(labels.MetricName, t.name)
+			b.Set(model.MetricNameLabel, t.name)
 			t.labels.Range(func(l labels.Label) { b.Set(l.Name, l.Value) })
 			ls := b.Labels()
 			for _, v := range series.Values {
