@@ -123,7 +123,7 @@ type scope struct {
 	maxt   int64
 
 	anyOrder  bool // the series need not be sorted
-	empty     bool // the tenant's lookback ends after the range
+	empty     bool // the tenant's lookback or retention ends after the range
 	ingesters bool
 	blocks    bool
 	// blocksMaxt is where the range of the blocks ends.
@@ -141,8 +141,11 @@ func (q *Querier) scope(ctx context.Context, mint, maxt int64) (scope, error) {
 	}
 	s := scope{tenant: id, limits: q.deps.Limits(id), mint: mint, maxt: maxt, blocksMaxt: maxt}
 	now := q.deps.Now()
-	if d := limits.MaxQueryLookback.Of(s.limits); d > 0 {
-		s.mint = max(s.mint, now.Add(-d).UnixMilli())
+	// What is older than every retention is not shown, whether or not its block is gone by now.
+	for _, d := range []time.Duration{limits.MaxQueryLookback.Of(s.limits), tombstone.KeepAll(s.limits)} {
+		if d > 0 {
+			s.mint = max(s.mint, now.Add(-d).UnixMilli())
+		}
 	}
 	s.empty = s.mint > s.maxt
 	w := q.cfg.QueryIngestersWithin

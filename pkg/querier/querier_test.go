@@ -442,10 +442,15 @@ func TestLimitsStopAQuery(t *testing.T) {
 		if got := c.read(t, 0, 1<<40); len(got) != 10 {
 			t.Errorf("%s: at the limit %d series, want 10", what, len(got))
 		}
-		c.limits = limits.MaxQueryLookback.With(none, 9*time.Hour+30*time.Minute)
-		if what == "ingesters" {
-			want := single(t, nodes[0], 1_800_000, 1<<40)
-			same(t, "lookback", c.read(t, 0, 1<<40), want)
+		for name, v := range map[string]limits.View{
+			"lookback":  limits.MaxQueryLookback.With(none, 9*time.Hour+30*time.Minute),
+			"retention": limits.CompactorBlocksRetentionPeriod.With(none, 9*time.Hour+30*time.Minute),
+		} {
+			c.limits = v
+			if what == "ingesters" {
+				want := single(t, nodes[0], 1_800_000, 1<<40)
+				same(t, name, c.read(t, 0, 1<<40), want)
+			}
 		}
 	}
 }
