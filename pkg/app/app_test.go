@@ -191,6 +191,7 @@ func pushBody(t *testing.T, name string, value float64) []byte {
 
 func TestOneProcessTakesKeepsAndAnswers(t *testing.T) {
 	dir := t.TempDir()
+	t.Chdir(dir) // where the other parts keep theirs
 	args := []string{"-ingester.data-dir=" + dir + "/ingester", "-blocks-storage.filesystem.dir=" + dir + "/blocks",
 		"-blocks-storage.bucket-store.sync-dir=" + dir + "/sync",
 		// The ring in memory outlives the first process, which had another port.
@@ -231,6 +232,7 @@ func TestOneProcessTakesKeepsAndAnswers(t *testing.T) {
 
 func TestTheRuntimeFileChangesInstanceLimits(t *testing.T) {
 	dir := t.TempDir()
+	t.Chdir(dir)
 	file := dir + "/runtime.yaml"
 	if err := os.WriteFile(file, []byte("ingester_limits: {max_tenants: 1}\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -250,6 +252,7 @@ func TestTheRuntimeFileChangesInstanceLimits(t *testing.T) {
 
 func TestAPartThatCannotStartEndsTheProcess(t *testing.T) {
 	dir := t.TempDir()
+	t.Chdir(dir)
 	p := start(t, "-ingester.data-dir="+dir, "-blocks-storage.filesystem.dir="+dir+"/blocks", "-blocks-storage.bucket-store.sync-dir="+dir+"/sync1")
 	defer func() {
 		if err := p.stop(); err != nil {
@@ -257,7 +260,7 @@ func TestAPartThatCannotStartEndsTheProcess(t *testing.T) {
 		}
 	}()
 	c, set, err := load(t, "-server.http-listen-port=0", "-server.grpc-listen-port=0", "-ingester.data-dir="+dir,
-		"-blocks-storage.filesystem.dir="+dir+"/blocks", "-blocks-storage.bucket-store.sync-dir="+dir+"/sync2")
+		"-blocks-storage.filesystem.dir="+dir+"/blocks", "-blocks-storage.bucket-store.sync-dir="+dir+"/sync2", "-alertmanager.storage.path="+dir+"/alerts2")
 	if err != nil {
 		t.Fatal(err)
 	}
