@@ -1,11 +1,13 @@
 package harness
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -47,9 +49,17 @@ func (d *Disk) Mount() error {
 	return nil
 }
 
-// Unmount takes the disk away, once nothing uses it or as soon as nothing does.
+// Unmount takes the disk away, once nothing uses it: a program that is being started holds for a moment
+// what was open here, and a disk that is mounted again meanwhile would stay without power. After ten
+// seconds it goes as soon as nothing uses it.
 func (d *Disk) Unmount() error {
-	if err := syscall.Unmount(d.dir, syscall.MNT_DETACH); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	err := Poll(ctx, func(context.Context) error { return syscall.Unmount(d.dir, 0) })
+	if err != nil {
+		err = syscall.Unmount(d.dir, syscall.MNT_DETACH)
+	}
+	if err != nil {
 		return fmt.Errorf("unmount %s: %w", d.dir, err)
 	}
 	return nil
