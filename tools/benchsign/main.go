@@ -7,26 +7,14 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/amphora-metrics/amphora/integration/harness"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:], os.Stdout)
-	stop()
-	if err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "benchsign:", err)
-		os.Exit(1)
-	}
-}
+func main() { harness.BenchMain("benchsign", run) }
 
 // bench is one run of the command.
 type bench struct {
@@ -63,18 +51,10 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 }
 
 func (b *bench) run(ctx context.Context) (err error) {
-	if b.dir, err = filepath.Abs(b.dir); err != nil {
-		return fmt.Errorf("directory: %w", err)
-	}
-	if err := errors.Join(os.RemoveAll(b.dir), os.MkdirAll(b.dir, 0o700)); err != nil {
-		return fmt.Errorf("empty the directory: %w", err)
+	if b.dir, b.binary, err = harness.BenchDir(ctx, b.dir, b.binary); err != nil {
+		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
-	if b.binary == "" {
-		if b.binary, err = harness.Build(ctx, b.dir, false); err != nil {
-			return err
-		}
-	}
 	ways, stop, err := b.start(ctx)
 	defer func() { err = errors.Join(err, stop()) }()
 	if err != nil {

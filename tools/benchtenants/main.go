@@ -10,10 +10,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -21,15 +19,7 @@ import (
 	"github.com/amphora-metrics/amphora/tools/loadgen/load"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:], os.Stdout)
-	stop()
-	if err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "benchtenants:", err)
-		os.Exit(1)
-	}
-}
+func main() { harness.BenchMain("benchtenants", run) }
 
 // bench is one run of the command.
 type bench struct {
@@ -78,18 +68,10 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 }
 
 func (b *bench) run(ctx context.Context) (err error) {
-	if b.dir, err = filepath.Abs(b.dir); err != nil {
-		return fmt.Errorf("directory: %w", err)
-	}
-	if err := errors.Join(os.RemoveAll(b.dir), os.MkdirAll(b.dir, 0o700)); err != nil {
-		return fmt.Errorf("empty the directory: %w", err)
+	if b.dir, b.binary, err = harness.BenchDir(ctx, b.dir, b.binary); err != nil {
+		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
-	if b.binary == "" {
-		if b.binary, err = harness.Build(ctx, b.dir, false); err != nil {
-			return err
-		}
-	}
 	c, err := harness.NewCluster(ctx, harness.Options{Dir: b.dir, Binary: b.binary, Nodes: harness.OneProcess(), Replicas: 1, Files: true,
 		Flags: append([]string{"-distributor.ingestion-rate-limit=1e8", "-distributor.ingestion-burst-size=100000000"}, b.flags...)})
 	defer func() { err = errors.Join(err, c.Stop()) }()

@@ -5,31 +5,19 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/amphora-metrics/amphora/integration/harness"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:], os.Stdout)
-	stop()
-	if err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "benchwrite:", err)
-		os.Exit(1)
-	}
-}
+func main() { harness.BenchMain("benchwrite", run) }
 
 // bench is one run of the command.
 type bench struct {
@@ -85,22 +73,8 @@ func (b *bench) printf(format string, args ...any) { fmt.Fprintf(b.out, format, 
 // prepare finds the programs and tells what is measured on what.
 func (b *bench) prepare(ctx context.Context) error {
 	var err error
-	if b.dir, err = filepath.Abs(b.dir); err != nil {
-		return fmt.Errorf("directory: %w", err)
-	}
-	if err := os.RemoveAll(b.dir); err != nil {
-		return fmt.Errorf("empty the directory: %w", err)
-	}
-	if err := os.MkdirAll(b.dir, 0o700); err != nil {
-		return fmt.Errorf("make the directory: %w", err)
-	}
-	if b.binary == "" {
-		if b.binary, err = harness.Build(ctx, b.dir, false); err != nil {
-			return err
-		}
-	}
-	if b.binary, err = filepath.Abs(b.binary); err != nil {
-		return fmt.Errorf("binary: %w", err)
+	if b.dir, b.binary, err = harness.BenchDir(ctx, b.dir, b.binary); err != nil {
+		return err
 	}
 	b.printf("machine: %d CPUs (%s), %s memory available, load %s, %s\n",
 		runtime.NumCPU(), cpuModel(), megabytes(memoryAvailable()), loadAverage(), runtime.Version())

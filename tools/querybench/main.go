@@ -10,26 +10,15 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/amphora-metrics/amphora/integration/harness"
 	"github.com/amphora-metrics/amphora/tools/loadgen/load"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:], os.Stdout)
-	stop()
-	if err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "querybench:", err)
-		os.Exit(1)
-	}
-}
+func main() { harness.BenchMain("querybench", run) }
 
 // bench is one run of the command.
 type bench struct {
@@ -74,22 +63,8 @@ func (b *bench) printf(format string, args ...any) { fmt.Fprintf(b.out, format, 
 // prepare finds the programs and tells what is measured on what.
 func (b *bench) prepare(ctx context.Context) error {
 	var err error
-	if b.dir, err = filepath.Abs(b.dir); err != nil {
-		return fmt.Errorf("directory: %w", err)
-	}
-	if err := os.RemoveAll(b.dir); err != nil {
-		return fmt.Errorf("empty the directory: %w", err)
-	}
-	if err := os.MkdirAll(b.dir, 0o700); err != nil {
-		return fmt.Errorf("make the directory: %w", err)
-	}
-	if b.binary == "" {
-		if b.binary, err = harness.Build(ctx, b.dir, false); err != nil {
-			return err
-		}
-	}
-	if b.binary, err = filepath.Abs(b.binary); err != nil {
-		return fmt.Errorf("binary: %w", err)
+	if b.dir, b.binary, err = harness.BenchDir(ctx, b.dir, b.binary); err != nil {
+		return err
 	}
 	average, _ := os.ReadFile("/proc/loadavg") // only printed
 	b.printf("machine: %d CPUs, load %.14s, %s; %d series, %d samples each\n", runtime.NumCPU(), average, runtime.Version(), b.series, b.scrapes)
