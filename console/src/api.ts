@@ -30,6 +30,10 @@ export class Refusal extends Error {
   ) {
     super(message);
   }
+  /** whether an account has made its calls of this kind for now */
+  get throttled(): boolean {
+    return this.status === 429 && /Throttling/.test(this.code);
+  }
   /** whether the server does not know who calls, so that signing in again may help */
   get unknown(): boolean {
     return this.status === 401 || (this.status === 403 && /UnrecognizedClient|Signature|MissingAuthentication|ExpiredToken|InvalidClientTokenId/.test(this.code));
@@ -85,7 +89,22 @@ export interface Call {
   quiet?: boolean; // an unknown caller is no reason to sign in again
 }
 
+/** request makes a call, and makes it again when the server lets an account make no more calls of its kind in this second. */
 export async function request(path: string, call: Call = {}): Promise<Response> {
+  for (let wait = 250; ; wait *= 2) {
+    try {
+      return await once(path, call);
+    } catch (err) {
+      // What is throttled was not begun, so that any call may be made again.
+      if (wait > longestWait || !(err instanceof Refusal && err.throttled) || call.signal?.aborted) throw err;
+      await new Promise((done) => setTimeout(done, wait * (0.75 + Math.random() / 2)));
+    }
+  }
+}
+
+const longestWait = 2000; // milliseconds: four more attempts within some four seconds
+
+async function once(path: string, call: Call): Promise<Response> {
   const method = call.method ?? "GET";
   const pairs: [string, string][] = [];
   for (const [k, v] of Object.entries(call.params ?? {})) {

@@ -288,6 +288,19 @@ await step("logging of events and of heavy queries", async () => {
   await page.getByText("Queries are not logged.").waitFor();
 });
 
+await step("a call that is one too many in its second is made again", async () => {
+  let refused = 0;
+  const throttle = async (route) => {
+    if (refused++ > 1) return route.continue();
+    await route.fulfill({ status: 429, headers: { "x-amzn-errortype": "ThrottlingException" }, json: { message: "Rate exceeded" } });
+  };
+  await page.route(/\/scrapers$|\/scrapers\?/, throttle);
+  await nav("Scrapers");
+  await page.getByText("No scrapers yet").waitFor();
+  await page.unroute(/\/scrapers$|\/scrapers\?/, throttle);
+  assert.ok(refused > 2, `calls of the list: ${refused}`);
+});
+
 await step("a scraper: create, change, log, delete", async () => {
   await nav("Scrapers");
   await button("Create scraper").click();
