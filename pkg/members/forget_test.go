@@ -205,17 +205,26 @@ func TestANameIsFreeUnlessItsBearerLives(t *testing.T) {
 	} {
 		k.set(t, members)
 		var beat sync.WaitGroup
+		done := make(chan struct{})
 		if beats {
-			beat.Go(func() {
-				next := desc(k.now, "x a ACTIVE -5s at=x:1")
-				if err := k.store.CAS(t.Context(), "ring", func(any) (any, bool, error) { return next, true, nil }); err != nil {
-					t.Error(err)
+			beat.Go(func() { // again and again: the first may come before the check looks
+				for n := 5; ; n++ {
+					next := desc(k.now, fmt.Sprintf("x a ACTIVE -%ds at=x:1", n))
+					if err := k.store.CAS(t.Context(), "ring", func(any) (any, bool, error) { return next, true, nil }); err != nil {
+						t.Error(err)
+					}
+					select {
+					case <-done:
+						return
+					case <-time.After(5 * time.Millisecond):
+					}
 				}
 			})
 		}
 		if err := claim.Check(t.Context()); beats != (errs.KindOf(err) == errs.Conflict) || !beats && err != nil {
 			t.Errorf("%s: %v", members, err)
 		}
+		close(done)
 		beat.Wait()
 	}
 	k.set(t, "x a ACTIVE 1s at=x:1")
