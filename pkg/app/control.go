@@ -92,7 +92,7 @@ func (a *App) workspaceLimits() error {
 	if err != nil {
 		return err
 	}
-	a.logs = control.NewLimits(docs, limits.Check, a.limits.Overlay, a.log)
+	a.logs = control.NewLimits(a.cfg.Control, docs, limits.Check, a.limits.Overlay, a.log)
 	return a.serve("workspace-limits", a.logs)
 }
 

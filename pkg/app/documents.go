@@ -16,6 +16,9 @@ func (a *App) documents() (*docstore.Store, error) {
 			return nil, err
 		}
 		a.closers = append(a.closers, b.Close)
+		if a.cfg.Bucket.Backend == bucket.S3 {
+			b = bucket.EncryptingConditional(b, a.encryption())
+		}
 		return docstore.New(b, docstore.Prefix, a.reg), nil
 	})
 }

@@ -27,6 +27,9 @@ func (a *App) blocksBucket() (objstore.InstrumentedBucket, error) {
 			return nil, err
 		}
 		a.closers = append(a.closers, b.Close)
+		if a.cfg.Bucket.Backend == bucket.S3 {
+			b = bucket.Encrypting(b, a.encryption())
+		}
 		return b, nil
 	})
 }

@@ -88,7 +88,14 @@ func s3Config(c S3Config, http exthttp.HTTPConfig) (s3.Config, error) {
 	out.AccessKey, out.SecretKey, out.SessionToken = c.AccessKeyID, c.SecretAccessKey, c.SessionToken
 	out.Insecure, out.AWSSDKAuth = c.Insecure, c.NativeAWSAuth
 	out.PartSize, out.MaxRetries = s3PartBytes, maxRetries
-	out.SSEConfig = s3.SSEConfig{Type: c.SSEType, KMSKeyID: c.SSEKMSKeyID}
+	values, err := encryptionContext(c.SSEKMSContext)
+	if err != nil {
+		return s3.Config{}, fmt.Errorf("sse.kms_encryption_context: %w", err)
+	}
+	if values == nil {
+		values = map[string]string{} // what the driver of blocks makes of none
+	}
+	out.SSEConfig = s3.SSEConfig{Type: c.SSEType, KMSKeyID: c.SSEKMSKeyID, KMSEncryptionContext: values}
 	out.PutUserMetadata = map[string]string{}
 	if c.StorageClass != "" {
 		out.PutUserMetadata["X-Amz-Storage-Class"] = c.StorageClass

@@ -47,9 +47,17 @@ func openS3Conditional(cfg S3Config) (Conditional, error) {
 	case s3.SSES3:
 		b.sse = encrypt.NewSSE()
 	case s3.SSEKMS:
-		b.sse, err = encrypt.NewSSEKMS(c.SSEConfig.KMSKeyID, map[string]string{})
+		b.sse, err = encrypt.NewSSEKMS(c.SSEConfig.KMSKeyID, c.SSEConfig.KMSEncryptionContext)
 	}
 	return b, err
+}
+
+// sseFor is how an object that is written now is encrypted.
+func (b *s3Conditional) sseFor(ctx context.Context) encrypt.ServerSide {
+	if sse, ok := ctx.Value(encryptionKey{}).(encrypt.ServerSide); ok {
+		return sse
+	}
+	return b.sse
 }
 
 // s3Credentials takes them from where the driver of blocks does.
@@ -103,7 +111,7 @@ func (b *s3Conditional) Read(ctx context.Context, name string) (Object, error) {
 
 func (b *s3Conditional) put(ctx context.Context, name string, data []byte, expect string) (string, error) {
 	// Parts would make the condition that of the last call only.
-	opts := minio.PutObjectOptions{ServerSideEncryption: b.sse, DisableMultipart: true}
+	opts := minio.PutObjectOptions{ServerSideEncryption: b.sseFor(ctx), DisableMultipart: true}
 	if expect == "" {
 		opts.SetMatchETagExcept("*")
 	} else {

@@ -42,6 +42,7 @@ type S3Config struct {
 	StorageClass    string
 	SSEType         string
 	SSEKMSKeyID     string
+	SSEKMSContext   string
 }
 
 // GCSConfig is Google Cloud Storage.
@@ -89,6 +90,7 @@ func (c *S3Config) Declare(s *config.Set) {
 	s.String(&c.StorageClass, "storage-class", "", "Storage class of new objects; empty: the bucket's default.").Expert()
 	s.String(&c.SSEType, "sse.type", "", "Server-side encryption: empty, SSE-S3 or SSE-KMS.").Expert()
 	s.String(&c.SSEKMSKeyID, "sse.kms-key-id", "", "Key of SSE-KMS.").Expert()
+	s.String(&c.SSEKMSContext, "sse.kms-encryption-context", "", "Encryption context of SSE-KMS, a JSON object of texts.").Expert()
 }
 
 // Declare is part of config.Declarer.
@@ -129,6 +131,9 @@ func (c *Config) Validate() error {
 			missing = "s3.bucket_name"
 		case (c.S3.AccessKeyID == "") != (c.S3.SecretAccessKey == ""):
 			return errs.New(errs.Invalid, "s3.access_key_id and s3.secret_access_key must be set together")
+		}
+		if err := CheckEncryptionContext(c.S3.SSEKMSContext); err != nil {
+			return errs.New(errs.Invalid, "s3.sse.kms_encryption_context: %w", err)
 		}
 	case GCS:
 		if c.GCS.BucketName == "" {

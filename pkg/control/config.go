@@ -15,6 +15,7 @@ type Config struct {
 	MaxNamespaces int
 	PurgeAfter    time.Duration
 	JanitorPeriod time.Duration
+	ApplyKeys     bool
 }
 
 // Declare names the settings.
@@ -25,6 +26,7 @@ func (c *Config) Declare(s *config.Set) {
 	s.Int(&c.MaxScrapers, "max_scrapers_per_account", 100, "Scrapers an account may have. 0: no limit.").Expert()
 	s.Duration(&c.PurgeAfter, "purge_after", 7*24*time.Hour, "How long the data of a deleted workspace is kept, so that an operator can restore it.").Expert()
 	s.Duration(&c.JanitorPeriod, "janitor_period", time.Minute, "How often deletions that were begun are continued.").Expert()
+	s.Bool(&c.ApplyKeys, "apply_kms_keys", false, "Whether S3 encrypts the objects of a workspace that was made with a kmsKeyArn with that key, as s3_sse_kms_key_id would say. All processes need it. If not the key is only kept and told.").Expert()
 }
 
 // Validate refuses what cannot work.

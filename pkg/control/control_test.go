@@ -421,7 +421,7 @@ func TestAConfigurationBecomesLimits(t *testing.T) {
 	}
 	var applied string
 	fail := errors.New("not now")
-	l := NewLimits(p.docs, limits.Check, func(_ string, data []byte) error { applied = string(data); return fail }, slog.New(slog.DiscardHandler))
+	l := NewLimits(Config{}, p.docs, limits.Check, func(_ string, data []byte) error { applied = string(data); return fail }, slog.New(slog.DiscardHandler))
 	if err := l.refresh(t.Context()); !errors.Is(err, fail) {
 		t.Fatalf("refresh: %v", err)
 	}
@@ -500,7 +500,7 @@ func TestNoWorkspaceHoldsUpTheLimitsOfOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := limits.NewOverrides(new(limits.Defaults), limits.RuntimeConfig{}, limits.Deps{})
-	if err := NewLimits(p.docs, limits.Check, o.Overlay, slog.New(slog.DiscardHandler)).refresh(t.Context()); err != nil {
+	if err := NewLimits(Config{}, p.docs, limits.Check, o.Overlay, slog.New(slog.DiscardHandler)).refresh(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	v := o.For(tenant.ID(good))
@@ -513,7 +513,7 @@ func TestNoWorkspaceHoldsUpTheLimitsOfOthers(t *testing.T) {
 func TestEveryProcessKnowsWhatAWorkspaceWantsToBeLogged(t *testing.T) {
 	p := newPlane(t, Config{}, 1)
 	id := p.create(nil)
-	l := NewLimits(p.docs, limits.Check, func(string, []byte) error { return nil }, slog.New(slog.DiscardHandler))
+	l := NewLimits(Config{}, p.docs, limits.Check, func(string, []byte) error { return nil }, slog.New(slog.DiscardHandler))
 	look := func() (events, queries string, samples int64, ok bool) {
 		t.Helper()
 		if err := l.refresh(t.Context()); err != nil {

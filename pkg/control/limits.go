@@ -25,6 +25,7 @@ type Limits struct {
 	documents *docstore.Store
 	check     func(name string, data []byte) error
 	apply     func(name string, data []byte) error
+	applyKeys bool
 	log       *slog.Logger
 
 	wishes
@@ -37,8 +38,8 @@ type Limits struct {
 
 // NewLimits returns the service. apply puts a runtime file in force over what there is; check says
 // whether it can be.
-func NewLimits(documents *docstore.Store, check, apply func(name string, data []byte) error, log *slog.Logger) *Limits {
-	l := &Limits{documents: documents, check: check, apply: apply, log: log, seen: map[string]docstore.Version{}, limits: map[string]map[string]any{}, wishes: wishes{by: map[string]wish{}}}
+func NewLimits(cfg Config, documents *docstore.Store, check, apply func(name string, data []byte) error, log *slog.Logger) *Limits {
+	l := &Limits{documents: documents, check: check, apply: apply, applyKeys: cfg.ApplyKeys, log: log, seen: map[string]docstore.Version{}, limits: map[string]map[string]any{}, wishes: wishes{by: map[string]wish{}}}
 	l.Service = services.NewTimerService(limitsPeriod, l.poll, l.poll, nil)
 	return l
 }
@@ -100,10 +101,14 @@ func (l *Limits) read(ctx context.Context, e docstore.Entry) error {
 	}
 	delete(l.limits, workspaceOf(e.Key))
 	l.wishes.set(workspaceOf(e.Key), &w)
+	x := map[string]any{}
 	if w.State == active && w.Settings != nil {
-		return l.take(w.ID, w.Settings.limits())
+		x = w.Settings.limits()
 	}
-	return nil
+	if l.applyKeys && w.Key != "" && w.State != purged { // what is left of a deleted one is still written
+		x["s3_sse_type"], x["s3_sse_kms_key_id"] = "SSE-KMS", w.Key
+	}
+	return l.take(w.ID, x)
 }
 
 // take remembers the limits of a workspace. One that cannot be, because another version accepted it, must

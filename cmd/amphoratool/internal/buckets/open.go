@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/alecthomas/kingpin/v2"
+	"github.com/grafana/dskit/services"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/thanos-io/objstore"
 
@@ -16,7 +19,12 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/app"
 	"github.com/amphora-metrics/amphora/pkg/bucket"
 	"github.com/amphora-metrics/amphora/pkg/config"
+	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
 )
+
+// overridesWait bounds the reading of the files with overrides.
+const overridesWait = time.Minute
 
 // location is where a bucket is, by flags of the same names as the server's below blocks_storage, or
 // by the file that configures the server.
@@ -51,14 +59,15 @@ func (l *location) open(ctx context.Context, e *cli.Env) (objstore.InstrumentedB
 	l.conf = bucket.Config{}
 	set := config.NewSet()
 	set.Mount("", &l.conf)
+	var whole *app.Config
 	if l.file != "" {
 		data, err := os.ReadFile(l.file)
 		if err != nil {
 			return nil, err
 		}
-		var whole app.Config
+		whole = new(app.Config)
 		all := config.NewSet()
-		all.Mount("", &whole)
+		all.Mount("", whole)
 		if err := all.LoadYAML(l.file, data); err != nil {
 			return nil, err
 		}
@@ -71,5 +80,30 @@ func (l *location) open(ctx context.Context, e *cli.Env) (objstore.InstrumentedB
 			}
 		}
 	}
-	return bucket.New(ctx, l.conf, "amphoratool", e.Log, prometheus.NewRegistry())
+	b, err := bucket.New(ctx, l.conf, "amphoratool", e.Log, prometheus.NewRegistry())
+	if err != nil || whole == nil || l.conf.Backend != bucket.S3 {
+		return b, err
+	}
+	return bucket.Encrypting(b, app.TenantEncryption(overridesOf(whole, e))), nil
+}
+
+// overridesOf reads the overrides of tenants when something is first written: who only reads may do
+// without them. They are those of the files, not those of workspaces.
+func overridesOf(whole *app.Config, e *cli.Env) func(tenant.ID) (limits.View, error) {
+	all := sync.OnceValues(func() (*limits.Overrides, error) {
+		o := limits.NewOverrides(&whole.Limits, whole.Runtime, limits.Deps{Log: e.Log, Env: e.Getenv})
+		ctx, cancel := context.WithTimeout(context.Background(), overridesWait)
+		defer cancel()
+		if err := services.StartAndAwaitRunning(ctx, o); err != nil {
+			return nil, err
+		}
+		return o, services.StopAndAwaitTerminated(ctx, o)
+	})
+	return func(id tenant.ID) (limits.View, error) {
+		o, err := all()
+		if err != nil {
+			return limits.View{}, err
+		}
+		return o.For(id), nil
+	}
 }
