@@ -68,7 +68,8 @@ type Deps struct {
 	Self        string          // address of this replica
 	Replicas    func(tenant.ID) (Replicas, error)
 	// Client returns the replica at an address, this one included.
-	Client func(addr string) (pb.AlertmanagerClient, error)
+	Client  func(addr string) (pb.AlertmanagerClient, error)
+	Grafana GrafanaDocuments // nil: not for Grafana
 }
 
 // Alertmanager runs the alertmanagers of the tenants that this process is a replica of.

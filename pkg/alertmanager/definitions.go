@@ -2,6 +2,7 @@ package alertmanager
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -59,11 +60,23 @@ func (m *Alertmanager) Put(ctx context.Context, id tenant.ID, data []byte) error
 	return nil
 }
 
+// absent begins what is said of a configuration that does not exist: Grafana knows by these words that a
+// tenant has none.
+const absent = "alertmanager storage object not found"
+
+// DeleteTenant removes all that a tenant has here.
+func (m *Alertmanager) DeleteTenant(ctx context.Context, id tenant.ID) error {
+	if err := m.Delete(ctx, id); err != nil || m.deps.Grafana == nil {
+		return err
+	}
+	return errors.Join(m.deps.Grafana.Remove(ctx, id, grafanaConfigDoc), m.deps.Grafana.Remove(ctx, id, grafanaStateDoc))
+}
+
 // Get returns a definition as it was put. Errors: NotFound.
 func (m *Alertmanager) Get(ctx context.Context, id tenant.ID) ([]byte, error) {
 	data, _, err := m.deps.Definitions.Read(ctx, id)
 	if errs.KindOf(err) == errs.NotFound {
-		return nil, errs.New(errs.NotFound, "the alertmanager of tenant %s has no configuration", id)
+		return nil, errs.New(errs.NotFound, absent+": the alertmanager of tenant %s has no configuration", id)
 	}
 	return data, err
 }

@@ -34,6 +34,7 @@ type fleet struct {
 	bucket *objstore.InMemBucket
 	dirs   map[string]string // of journals, by replica
 	limits func(tenant.ID) limits.View
+	stored grafanaDocs
 
 	mu    sync.Mutex // guards what follows
 	nodes map[string]*Alertmanager
@@ -69,7 +70,7 @@ func (c *fleet) start(t *testing.T, name string) *Alertmanager {
 	}
 	c.mu.Unlock()
 	m, err := New(cfg, Deps{Logger: slog.New(slog.DiscardHandler), Reg: prometheus.NewRegistry(), Limits: func(id tenant.ID) limits.View { return c.limits(id) },
-		Definitions: c, Bucket: c.bucket, Self: name, Replicas: c.replicas, Client: c.client})
+		Definitions: c, Bucket: c.bucket, Self: name, Replicas: c.replicas, Client: c.client, Grafana: &c.stored})
 	if err != nil {
 		t.Fatal(err)
 	}

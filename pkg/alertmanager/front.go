@@ -78,7 +78,7 @@ func (m *Alertmanager) receive(w http.ResponseWriter, r *http.Request, path stri
 func readBody(w http.ResponseWriter, r *http.Request, most int) ([]byte, error) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(most)))
 	if _, big := errors.AsType[*http.MaxBytesError](err); big {
-		return nil, errs.New(errs.Invalid, "the request has over %d bytes, the limit of alertmanager.max_recv_msg_size", most)
+		return nil, errs.New(errs.Invalid, "the request has over %d bytes, the limit of alertmanager.max_recv_msg_size: %w", most, err)
 	}
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "read the request: %w", err)
@@ -105,6 +105,10 @@ func (m *Alertmanager) ask(ctx context.Context, id tenant.ID, req *pb.Request, p
 		return m.all(ctx, r, req, mergeSilences)
 	case path == decisionsPath:
 		return m.all(ctx, r, req, mergeDecisions)
+	case path == GrafanaReceiversPath:
+		return m.all(ctx, r, req, mergeReceivers)
+	case path == GrafanaFullStatePath:
+		return m.all(ctx, r, req, func(in []*pb.Response) (*pb.Response, error) { return m.mergeFullStates(id, in) })
 	case strings.HasPrefix(path, "/api/v2/silence/") && read:
 		return m.all(ctx, r, req, newestSilence)
 	}

@@ -4,20 +4,16 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/alertmanager/alert"
-	"github.com/prometheus/alertmanager/api"
 	"github.com/prometheus/alertmanager/dispatch"
 	"github.com/prometheus/alertmanager/eventrecorder"
 	"github.com/prometheus/alertmanager/featurecontrol"
 	"github.com/prometheus/alertmanager/inhibit"
 	"github.com/prometheus/alertmanager/marker"
-	"github.com/prometheus/alertmanager/nflog"
 	"github.com/prometheus/alertmanager/notify"
 	"github.com/prometheus/alertmanager/provider/mem"
 	"github.com/prometheus/alertmanager/silence"
@@ -26,7 +22,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/prometheus/common/model"
-	"github.com/prometheus/common/route"
 
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
@@ -55,8 +50,7 @@ type instance struct {
 	silencer  *silence.Silencer
 	groups    marker.GroupMarker
 	limit     *alertLimit
-	api       *api.API
-	handler   http.Handler
+	served    served
 	repl      *replicator
 	sends     inflight
 	decisions decisions
@@ -73,6 +67,7 @@ type instance struct {
 	used     atomic.Int64 // Unix seconds of the last request
 
 	version atomic.Pointer[string] // of the configuration in force
+	built   atomic.Pointer[built]
 
 	mu sync.Mutex // guards apply
 
@@ -86,17 +81,14 @@ func newInstance(m *Alertmanager, id tenant.ID) (*instance, error) {
 		view: func() limits.View { return m.deps.Limits(id) }, groups: marker.NewGroupMarker(),
 		settled: make(chan struct{}), dirty: make(chan struct{}, 1)}
 	in.used.Store(time.Now().Unix())
-	in.state = &state{id: id, merging: map[*byte]bool{}}
 	var err error
-	if in.silences, err = silence.New(silence.Options{Retention: m.cfg.Retention, Logger: in.log, Metrics: in.reg, EventRecorder: eventrecorder.NopRecorder(),
+	in.state, err = newState(id, silence.Options{Retention: m.cfg.Retention, Logger: in.log, Metrics: in.reg, EventRecorder: eventrecorder.NopRecorder(),
 		Limits: silence.Limits{
 			MaxSilences:         func() int { return limits.AlertmanagerMaxSilences.Of(in.view()) },
 			MaxSilenceSizeBytes: func() int { return limits.AlertmanagerMaxSilenceSize.Of(in.view()) },
-		}}); err != nil {
-		return nil, fmt.Errorf("silences of tenant %s: %w", id, err)
-	}
-	if in.notified, err = nflog.New(nflog.Options{Retention: m.cfg.Retention, Logger: in.log, Metrics: in.reg}); err != nil {
-		return nil, fmt.Errorf("log of notifications of tenant %s: %w", id, err)
+		}})
+	if err != nil {
+		return nil, err
 	}
 	in.silencer = silence.NewSilencer(in.silences, in.log, eventrecorder.NopRecorder())
 	f := promauto.With(in.reg)
@@ -105,9 +97,11 @@ func newInstance(m *Alertmanager, id tenant.ID) (*instance, error) {
 		refused: f.NewCounter(prometheus.CounterOpts{Name: "alerts_refused_total", Help: "Alerts over a limit."})}
 	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "alerts_kept", Help: "Alerts."}, func() float64 { n, _ := in.limit.totals(); return float64(n) })
 	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "alerts_kept_bytes", Help: "Bytes of alerts."}, func() float64 { _, n := in.limit.totals(); return float64(n) })
-	if in.alerts, err = mem.NewAlerts(context.Background(), alertGC, 0, in.limit, in.log, eventrecorder.NopRecorder(), in.reg, featurecontrol.NoopFlags{}); err != nil {
+	kept, err := mem.NewAlerts(context.Background(), alertGC, 0, in.limit, in.log, eventrecorder.NopRecorder(), in.reg, featurecontrol.NoopFlags{})
+	if err != nil {
 		return nil, fmt.Errorf("alerts of tenant %s: %w", id, err)
 	}
+	in.alerts = &alertStore{Alerts: kept}
 	in.sending = &sending{log: in.log, view: in.view,
 		limited: f.NewCounterVec(prometheus.CounterOpts{Name: "notifications_limited_total", Help: "Notifications over a limit."}, []string{"integration"})}
 	in.dispatchMetrics = dispatch.NewDispatcherMetrics(true, in.reg, featurecontrol.NoopFlags{})
@@ -117,29 +111,7 @@ func newInstance(m *Alertmanager, id tenant.ID) (*instance, error) {
 	in.silences.SetBroadcast(in.repl.silence)
 	in.notified.SetBroadcast(in.repl.notification)
 	in.recalled = m.journal.recall(context.Background(), in.state)
-	return in, in.newAPI()
-}
-
-// makingAPI is held while an API of upstream is made: all of them expand one schema in place.
-var makingAPI sync.Mutex
-
-func (in *instance) newAPI() error {
-	makingAPI.Lock()
-	defer makingAPI.Unlock()
-	var err error
-	in.api, err = api.New(api.Options{
-		Alerts: in.alerts, Silences: in.silences, GroupMutedFunc: in.groups.Muted, Peer: view{in},
-		Concurrency: in.m.cfg.MaxConcurrentGets, Logger: in.log, Registry: in.reg,
-		RequestDuration: promauto.With(in.reg).NewHistogramVec(prometheus.HistogramOpts{Name: "api_request_duration_seconds", Help: "Time to answer."}, []string{"handler", "method", "code"}),
-		GroupFunc: func(ctx context.Context, routes func(*dispatch.Route) bool, alerts func(*alert.Alert, time.Time) bool) (dispatch.AlertGroups, map[model.Fingerprint][]string, error) {
-			return in.dispatcher.Load().Groups(ctx, routes, alerts)
-		},
-	})
-	if err != nil {
-		return fmt.Errorf("API of tenant %s: %w", in.id, err)
-	}
-	in.handler = in.api.Register(route.New(), "/")
-	return nil
+	return in, nil
 }
 
 // built is what follows from a configuration and does not run yet.
@@ -147,19 +119,20 @@ type built struct {
 	def          *definition
 	tmpl         *template.Template
 	receivers    map[string][]notify.Integration
+	senders      map[string][]*sender // what the integrations send through
 	intervals    map[string][]timeinterval.TimeInterval
 	integrations int
 }
 
 // build makes receivers and templates of d, all that can be wrong about them. Errors: Invalid.
 func build(d *definition, id tenant.ID, external *url.URL, with *sending) (*built, error) {
-	b := &built{def: d, receivers: map[string][]notify.Integration{}, intervals: map[string][]timeinterval.TimeInterval{}}
+	b := &built{def: d, receivers: map[string][]notify.Integration{}, senders: map[string][]*sender{}, intervals: map[string][]timeinterval.TimeInterval{}}
 	var err error
 	if b.tmpl, err = newTemplate(d, id, external); err != nil {
 		return nil, err
 	}
 	for _, r := range d.conf.Receivers {
-		if b.receivers[r.Name], err = with.integrations(r, b.tmpl); err != nil {
+		if b.receivers[r.Name], b.senders[r.Name], err = with.integrations(r, b.tmpl); err != nil {
 			return nil, err
 		}
 		b.integrations += len(b.receivers[r.Name])
@@ -186,10 +159,6 @@ func (in *instance) apply(d *definition, version string) error {
 	inhibitor := inhibit.NewInhibitor(in.alerts, d.conf.InhibitRules, in.log, eventrecorder.NopRecorder())
 	p := pipeline{id: in.id, view: in.view, own: in.m.metrics, metrics: in.notifyMetrics, log: in.notified, inhibitor: inhibitor, silencer: in.silencer,
 		intervener: timeinterval.NewIntervener(b.intervals), marker: in.groups, others: in, sends: &in.sends, decisions: &in.decisions}
-	in.api.Update(d.conf, func(ctx context.Context, labels model.LabelSet) {
-		in.inhibitor.Load().Mutes(ctx, labels)
-		in.silencer.Mutes(ctx, labels)
-	})
 	timeout := func(d time.Duration) time.Duration { return max(d, notify.MinTimeout) + in.wait() }
 	root := dispatch.NewRoute(d.conf.Route, nil)
 	if most := limits.AlertmanagerMaxRepeatInterval.Of(in.view()); most > 0 {
@@ -204,6 +173,8 @@ func (in *instance) apply(d *definition, version string) error {
 	in.running.Go(func() { dispatcher.Run(time.Now()) })
 	dispatcher.WaitForLoading()
 	in.dispatcher.Store(dispatcher)
+	in.built.Store(b)
+	in.showAPI(d.conf)
 	in.version.Store(&version)
 	return nil
 }

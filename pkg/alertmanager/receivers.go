@@ -31,38 +31,39 @@ type sending struct {
 }
 
 // integrations builds what sends to one receiver. Errors: Invalid.
-func (s *sending) integrations(r amconfig.Receiver, t *template.Template) ([]notify.Integration, error) {
+func (s *sending) integrations(r amconfig.Receiver, t *template.Template) ([]notify.Integration, []*sender, error) {
 	wall := firewall{s.view}
 	opts := config.WithDialContextFunc(wall.dial)
 	own := r // what this package sends itself
 	r.EmailConfigs, r.WebhookConfigs, r.SNSConfigs = nil, nil, nil
 	built, err := receiver.BuildReceiverIntegrations(r, t, s.log, opts)
 	if err != nil {
-		return nil, errs.New(errs.Invalid, "receiver %q: %w", r.Name, err)
+		return nil, nil, errs.New(errs.Invalid, "receiver %q: %w", r.Name, err)
 	}
 	for i, c := range own.WebhookConfigs {
 		n, err := newHooks(c, t, s.log, opts)
 		if err != nil {
-			return nil, errs.New(errs.Invalid, "receiver %q: webhook: %w", r.Name, err)
+			return nil, nil, errs.New(errs.Invalid, "receiver %q: webhook: %w", r.Name, err)
 		}
 		built = append(built, notify.NewIntegration(n, c, "webhook", i, r.Name))
 	}
 	for i, c := range own.SNSConfigs {
 		n, err := newPublisher(c, t, s.log, wall)
 		if err != nil {
-			return nil, errs.New(errs.Invalid, "receiver %q: sns: %w", r.Name, err)
+			return nil, nil, errs.New(errs.Invalid, "receiver %q: sns: %w", r.Name, err)
 		}
 		built = append(built, notify.NewIntegration(n, c, "sns", i, r.Name))
 	}
 	for i, c := range own.EmailConfigs {
 		built = append(built, notify.NewIntegration(&mail{c, t, s.log, wall}, c, "email", i, r.Name))
 	}
-	out := make([]notify.Integration, len(built))
+	out, senders := make([]notify.Integration, len(built)), make([]*sender, len(built))
 	for i := range built {
 		in := &built[i]
-		out[i] = notify.NewIntegration(&sender{sending: s, to: in, limit: rate.NewLimiter(rate.Inf, 1)}, in, in.Name(), in.Index(), r.Name)
+		senders[i] = &sender{sending: s, to: in, limit: rate.NewLimiter(rate.Inf, 1)}
+		out[i] = notify.NewIntegration(senders[i], in, in.Name(), in.Index(), r.Name)
 	}
-	return out, nil
+	return out, senders, nil
 }
 
 // mail sends mails through an address that the firewall lets pass.
@@ -113,6 +114,7 @@ type sender struct {
 	*sending
 	to    *notify.Integration
 	limit *rate.Limiter
+	tried attempts
 }
 
 // finish is how long an attempt may go on after its dispatcher stopped: an attempt cut short may
@@ -128,6 +130,7 @@ func (s *sender) Notify(ctx context.Context, alerts ...*alert.Alert) (bool, erro
 	}
 	if !s.allow() {
 		s.limited.WithLabelValues(s.to.Name()).Inc()
+		s.tried.note(time.Now(), errLimited)
 		return false, errLimited
 	}
 	inner, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -146,7 +149,10 @@ func (s *sender) Notify(ctx context.Context, alerts ...*alert.Alert) (bool, erro
 		}
 	})
 	defer stop()
-	return s.to.Notify(inner, alerts...)
+	began := time.Now()
+	retry, err := s.to.Notify(inner, alerts...)
+	s.tried.note(began, err)
+	return retry, err
 }
 
 // allow says whether the tenant may send now. The limit may change at any time.

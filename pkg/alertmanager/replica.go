@@ -34,8 +34,13 @@ func (m *Alertmanager) HandleRequest(ctx context.Context, req *pb.Request) (*pb.
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "request address: %w", err)
 	}
-	if u.Path == decisionsPath {
+	switch u.Path {
+	case decisionsPath:
 		return in.decided(u.Query()["filter"])
+	case GrafanaReceiversPath:
+		return in.receiverStatuses()
+	case GrafanaFullStatePath:
+		return in.fullState()
 	}
 	r, err := http.NewRequestWithContext(ctx, req.GetMethod(), u.String(), bytes.NewReader(req.GetBody()))
 	if err != nil {
@@ -44,8 +49,12 @@ func (m *Alertmanager) HandleRequest(ctx context.Context, req *pb.Request) (*pb.
 	for _, h := range req.GetHeaders() {
 		r.Header[h.GetName()] = h.GetValues()
 	}
+	handler, err := in.handlerOfAPI()
+	if err != nil {
+		return nil, err
+	}
 	w := &recorder{header: http.Header{}}
-	in.handler.ServeHTTP(w, r)
+	handler.ServeHTTP(w, r)
 	out := w.response()
 	if req.GetMethod() == http.MethodGet || !strings.Contains(u.Path, "/silence") || out.GetStatus() >= 300 {
 		return out, nil

@@ -8,7 +8,6 @@ import (
 
 	"github.com/prometheus/alertmanager/alert"
 	"github.com/prometheus/alertmanager/nflog"
-	"github.com/prometheus/alertmanager/provider/mem"
 	"github.com/prometheus/alertmanager/silence"
 	"github.com/prometheus/common/model"
 
@@ -21,10 +20,24 @@ type state struct {
 	id       tenant.ID
 	silences *silence.Silences
 	notified *nflog.Log
-	alerts   *mem.Alerts
+	alerts   *alertStore
 
 	mu      sync.Mutex // guards merging
 	merging map[*byte]bool
+}
+
+// newState returns the state of a tenant of whom nothing is known, without alerts. o is for silences; the log
+// of notifications has the same retention, logger and metrics.
+func newState(id tenant.ID, o silence.Options) (*state, error) {
+	s := &state{id: id, merging: map[*byte]bool{}}
+	var err error
+	if s.silences, err = silence.New(o); err != nil {
+		return nil, fmt.Errorf("silences of tenant %s: %w", id, err)
+	}
+	if s.notified, err = nflog.New(nflog.Options{Retention: o.Retention, Logger: o.Logger, Metrics: o.Metrics}); err != nil {
+		return nil, fmt.Errorf("log of notifications of tenant %s: %w", id, err)
+	}
+	return s, nil
 }
 
 // act returns ctx acting for the tenant.
@@ -38,21 +51,13 @@ func (s *state) merge(ctx context.Context, in *pb.State) error {
 	if err := s.mergePart(in.GetNotifications(), s.notified.Merge); err != nil {
 		return fmt.Errorf("merge log of notifications: %w", err)
 	}
-	var newer []*alert.Alert
+	var told []*alert.Alert
 	for _, a := range in.GetAlerts() {
-		x := fromWire(a)
-		if x.Validate() != nil {
-			continue
+		if x := fromWire(a); x.Validate() == nil {
+			told = append(told, x)
 		}
-		if old, err := s.alerts.Get(x.Fingerprint()); err == nil && !old.UpdatedAt.Before(x.UpdatedAt) {
-			continue
-		}
-		newer = append(newer, x)
 	}
-	if len(newer) == 0 {
-		return nil
-	}
-	return s.alerts.Put(ctx, newer...)
+	return s.alerts.merge(ctx, told...)
 }
 
 // mergePart merges data, and marks it, since upstream hands data that is new to it to the broadcast

@@ -9,7 +9,9 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	texttemplate "text/template"
+	texttree "text/template/parse"
 
 	"github.com/prometheus/alertmanager/template"
 	"go.yaml.in/yaml/v3"
@@ -44,16 +46,39 @@ func templated(n *yaml.Node, texts []string) []string {
 	return texts
 }
 
+// builtIn returns upstream's templates by name, as they are parsed. All tenants share them: to parse them for
+// each would take most of the time that it takes to start a tenant.
+var builtIn = sync.OnceValues(func() (map[string]*texttree.Tree, error) {
+	var all *texttemplate.Template
+	if _, err := template.FromGlobs(nil, func(text *texttemplate.Template, _ *htmltemplate.Template) { all = text }); err != nil {
+		return nil, err
+	}
+	out := map[string]*texttree.Tree{}
+	for _, t := range all.Templates() {
+		if t.Name() != "" && t.Tree != nil {
+			out[t.Name()] = t.Tree
+		}
+	}
+	return out, nil
+})
+
 func parseTemplates(id tenant.ID, external *url.URL, files map[string]string, names []string) (*template.Template, error) {
 	funcs := map[string]any{}
 	funcs["tenantID"] = func() string { return string(id) }
 	funcs["queryFromGeneratorURL"] = queryFromGeneratorURL
 	funcs["grafanaExploreURL"] = grafanaExploreURL
-	out, err := template.FromGlobs(nil, func(text *texttemplate.Template, html *htmltemplate.Template) {
+	ready, err := builtIn()
+	var wrong error
+	out, made := template.New(func(text *texttemplate.Template, html *htmltemplate.Template) {
 		text.Funcs(funcs)
 		html.Funcs(funcs)
+		for name, tree := range ready {
+			_, textErr := text.AddParseTree(name, tree)
+			_, htmlErr := html.AddParseTree(name, tree.Copy()) // escaping changes it
+			wrong = errors.Join(wrong, textErr, htmlErr)
+		}
 	})
-	if err != nil {
+	if err = errors.Join(err, wrong, made); err != nil {
 		return nil, fmt.Errorf("built-in templates: %w", err)
 	}
 	for _, name := range names {

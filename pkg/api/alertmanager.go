@@ -16,9 +16,11 @@ type AlertmanagerDeps struct {
 	Serve func(w http.ResponseWriter, r *http.Request, path string) error
 	// Definition reads, writes and deletes configurations; nil: tenants may not.
 	Definition Handler
-	Ring       admin.RingView
-	Pages      admin.AlertPages
-	Tenants    func(context.Context) []admin.AlertTenant
+	// Grafana answers the calls of a Grafana at path; nil: there are none.
+	Grafana func(w http.ResponseWriter, r *http.Request, path string) error
+	Ring    admin.RingView
+	Pages   admin.AlertPages
+	Tenants func(context.Context) []admin.AlertTenant
 	// Configurations is all tenants' configurations as YAML, secrets masked.
 	Configurations func(context.Context) ([]byte, error)
 	// DeleteTenant removes all that a tenant has here.

@@ -101,6 +101,7 @@ func everything(t testing.TB, f *fakes) Deps {
 				return err
 			},
 			Definition: func(http.ResponseWriter, *http.Request) error { return nil },
+			Grafana:    func(http.ResponseWriter, *http.Request, string) error { return nil },
 			Ring:       oneMember{}, Pages: noAlerts{},
 			Tenants:        func(context.Context) []admin.AlertTenant { return nil },
 			Configurations: func(context.Context) ([]byte, error) { return nil, nil },

@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/felixge/fgprof"
@@ -410,7 +411,7 @@ var Routes = append([]Route{
 		bind: func(a *API) Handler {
 			return a.alertPage(func(d *AlertmanagerDeps) Handler { return admin.ChangeSilences(d.Pages) })
 		}},
-}, append(consoleRoutes(), controlRoutes()...)...)
+}, slices.Concat(grafanaRoutes(), consoleRoutes(), controlRoutes())...)
 
 // serviceCall makes a handler of part, none of a part that the process does not have.
 func serviceCall[T comparable](part T, handler func(T) Handler) Handler {

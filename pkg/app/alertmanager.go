@@ -87,7 +87,7 @@ func (a *App) alertmanager() (*alertmanager.Alertmanager, error) {
 			return nil, err
 		}
 		am, err := alertmanager.New(a.cfg.Alertmanager, alertmanager.Deps{Logger: a.events(), Reg: a.reg, Limits: a.limits.For,
-			Definitions: definitions{docs}, Bucket: objstore.NewPrefixedBucket(b, clusterDir), Self: self,
+			Definitions: definitions{docs}, Grafana: grafanaDocuments{docs}, Bucket: objstore.NewPrefixedBucket(b, clusterDir), Self: self,
 			Replicas: alertReplicas(r, a.cfg.AlertRing.ReplicationFactor), Client: clients.For})
 		if err != nil {
 			return nil, err
@@ -148,10 +148,15 @@ func (d definitions) Write(ctx context.Context, id tenant.ID, data []byte) error
 
 // Remove is part of alertmanager.Definitions.
 func (d definitions) Remove(ctx context.Context, id tenant.ID) error {
+	return removeDocument(ctx, d.docs, alertDocs+string(id))
+}
+
+// removeDocument deletes a document, whatever its version is; one that does not exist is no error.
+func removeDocument(ctx context.Context, docs *docstore.Store, key string) error {
 	for {
-		doc, err := d.docs.Get(ctx, alertDocs+string(id))
+		doc, err := docs.Get(ctx, key)
 		if err == nil {
-			err = d.docs.Delete(ctx, doc.Key, doc.Version)
+			err = docs.Delete(ctx, doc.Key, doc.Version)
 		}
 		switch errs.KindOf(err) {
 		case errs.NotFound:
@@ -180,6 +185,30 @@ func (d definitions) Versions(ctx context.Context) (map[tenant.ID]string, error)
 	return out, nil
 }
 
+// grafanaDocuments keeps what Grafanas store of tenants among the documents of the cluster.
+type grafanaDocuments struct{ docs *docstore.Store }
+
+func grafanaKey(id tenant.ID, name string) string {
+	return "grafana_alertmanager/" + string(id) + "/" + name
+}
+
+// Read is part of alertmanager.GrafanaDocuments.
+func (d grafanaDocuments) Read(ctx context.Context, id tenant.ID, name string) ([]byte, error) {
+	doc, err := d.docs.Get(ctx, grafanaKey(id, name))
+	return doc.Data, err
+}
+
+// Write is part of alertmanager.GrafanaDocuments.
+func (d grafanaDocuments) Write(ctx context.Context, id tenant.ID, name string, data []byte) error {
+	_, err := d.docs.Overwrite(ctx, grafanaKey(id, name), data)
+	return err
+}
+
+// Remove is part of alertmanager.GrafanaDocuments.
+func (d grafanaDocuments) Remove(ctx context.Context, id tenant.ID, name string) error {
+	return removeDocument(ctx, d.docs, grafanaKey(id, name))
+}
+
 // mountAlertmanager gives the API what it serves of alertmanagers.
 func (a *App) mountAlertmanager(d *api.Deps) error {
 	if !a.cfg.runs("alertmanager") {
@@ -195,8 +224,11 @@ func (a *App) mountAlertmanager(d *api.Deps) error {
 	}
 	d.Alertmanager = &api.AlertmanagerDeps{
 		Serve: am.Serve,
-		Pages: alertPages{am}, Tenants: alertPages{am}.tenants, Configurations: am.Configurations, DeleteTenant: am.Delete,
+		Pages: alertPages{am}, Tenants: alertPages{am}.tenants, Configurations: am.Configurations, DeleteTenant: am.DeleteTenant,
 		Ring: roster{&members.Roster{KV: r.KVClient, Key: alertmanager.RingKey, Timeout: a.cfg.AlertRing.Heartbeats.Timeout, Zones: a.cfg.AlertRing.ZoneAwareness}},
+	}
+	if a.cfg.Alertmanager.Grafana {
+		d.Alertmanager.Grafana = am.ServeGrafana
 	}
 	if a.cfg.Alertmanager.EnableAPI {
 		d.Alertmanager.Definition = admin.Handler(am.ServeDefinition)

@@ -56,6 +56,10 @@ var (
 		"Most alerts that are kept; further ones are dropped. 0: no limit.", "alertmanager")
 	AlertmanagerMaxAlertsSize = define("alertmanager_max_alerts_size_bytes", "alertmanager.max-alerts-size-bytes", 0, "bytes",
 		"Most bytes of labels, annotations and URLs of all alerts that are kept; further ones are dropped. 0: no limit.", "alertmanager")
+	AlertmanagerMaxGrafanaConfigSize = define("alertmanager_max_grafana_config_size_bytes", "alertmanager.max-grafana-config-size-bytes", 0, "bytes",
+		"Largest configuration that a Grafana may keep here. 0: no limit.", "alertmanager")
+	AlertmanagerMaxGrafanaStateSize = define("alertmanager_max_grafana_state_size_bytes", "alertmanager.max-grafana-state-size-bytes", 0, "bytes",
+		"Largest state that a Grafana may keep here. 0: no limit.", "alertmanager")
 )
 
 // Rates are notifications per second by kind of receiver.
