@@ -24,7 +24,7 @@ OTELCOL       := v0.155.0
 ETCD          := v3.6.14
 AMTOOL        := v0.34.2
 GOVULNCHECK   := v1.9.0
-# What the chart and the jsonnet library are tested with; make helm-test installs them.
+# What the chart and the jsonnet library are tested with; make helm-tools installs them.
 HELM          := v3.22.0
 JSONNET       := v0.22.0
 # Of later versions some dependencies cannot be had from the public module proxy.
@@ -210,9 +210,13 @@ $(TOOLS)/otelcol-$(OTELCOL) $(TOOLS)/etcd-$(ETCD): $(TOOLS)/%:
 	cd development/$(firstword $(subst -, ,$*)) && GOWORK=off GOFLAGS='-mod=readonly -buildvcs=false' go build -trimpath -ldflags '-s -w' -o $@ .
 
 # The chart and the jsonnet library are tested in a module of their own, as Kubernetes's types are no dependency of ours.
-.PHONY: helm-test mixin
-helm-test: build $(TOOLS)/helm-$(HELM) $(TOOLS)/jsonnet-$(JSONNET) ## Render the Helm chart and the jsonnet library, decode them strictly, and check every command line with the binary.
-	@for t in helm-$(HELM) jsonnet-$(JSONNET); do ln -sf $$t $(TOOLS)/$${t%%-*}; done
-	cd operations/helm/check && GOWORK=off go test -count=1 ./...
+.PHONY: helm-tools helm-test mixin
+helm-tools: $(TOOLS)/helm-$(HELM) $(TOOLS)/jsonnet-$(JSONNET)
+	@for t in $(notdir $^); do ln -sf $$t $(TOOLS)/$${t%%-*}; done
+	cd operations/helm/check && GOWORK=off go list -test -deps ./... > /dev/null
+
+helm-test: build helm-tools ## Render the Helm chart and the jsonnet library, decode them strictly, and check every command line with the binary.
+	cd operations/helm/check && GOWORK=off go vet ./... && GOWORK=off go test -count=1 ./...
+
 mixin: ## Write dashboards, alerts, recording rules and runbooks from the tables in tools/mixin.
 	go run ./tools/mixin

@@ -105,6 +105,7 @@ func TestTheToolWorksOnBlocksInABucket(t *testing.T) {
 		t.Errorf("a cut chunk was not found: %s", out)
 	}
 	a.run(ctx, t, "does what is needed", "bucket-validation", "--filesystem.dir="+other, "--object-count", "10")
+	a.run(ctx, t, "does what is needed", "bucket-validation", "--bucket-config=-backend=filesystem -filesystem.dir "+other, "--object-count", "10")
 	stored(t, pushV1(ctx, t, n.URL(""), "team", floats(time.Now(), 1, "__name__", "x")))
 	a.run(ctx, t, "whole", "inspect", "wal", filepath.Join(n.DataDir, "wal"))
 }

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kingpin/v2"
@@ -63,7 +65,7 @@ func run(ctx context.Context, e *cli.Env, args []string) error {
 	if len(args) == 0 {
 		args = []string{"help"}
 	}
-	_, err := app.Parse(args)
+	_, err := app.Parse(twoDashes(args))
 	switch {
 	case *ended >= 0: // help, the version or a script for shells was printed
 		if *ended > 0 {
@@ -99,6 +101,29 @@ func application(e *cli.Env) (app *kingpin.Application, ended *int) {
 		register(app, e)
 	}
 	return app, &status
+}
+
+// twoDashes turns flags of query-tee that look as scripts for Mimir's have them into ours: with a second dash, and
+// switches without a value. No other command's flags look so.
+func twoDashes(args []string) []string {
+	if args[0] != "query-tee" {
+		return args
+	}
+	args = slices.Clone(args)
+	for i, a := range args {
+		name, value, _ := strings.Cut(a, "=")
+		long := strings.TrimLeft(name, "-")
+		switch {
+		case long == name || !strings.Contains(long, "."):
+		case value == "true":
+			args[i] = "--" + long
+		case value == "false":
+			args[i] = "--no-" + long
+		default:
+			args[i] = "--" + strings.TrimLeft(a, "-")
+		}
+	}
+	return args
 }
 
 // logLevel is the value of a flag.

@@ -173,8 +173,10 @@ func New(cfg Config, set *config.Set, log *slog.Logger) (*App, error) {
 	if err := a.serve("runtime-config", a.limits); err != nil {
 		return nil, err
 	}
-	if err := a.workspaceLimits(); err != nil {
-		return nil, err
+	if !cfg.stranger() { // which needs no bucket
+		if err := a.workspaceLimits(); err != nil {
+			return nil, err
+		}
 	}
 	if _, err := a.server(); err != nil {
 		return nil, err

@@ -221,7 +221,7 @@ func (a *App) buildQuerier() error {
 	if err != nil {
 		return err
 	}
-	run := &querier.Executor{Engine: b.Engine, Storage: b.Storage, API: api.Reader(a.cfg.API.Prom, *b, nil, a.log), Changes: q.Changes}
+	run := &querier.Executor{Engine: b.Engine, Storage: b.Storage, API: api.Reader(a.cfg.API.Prom, *b, nil, a.log), Changes: q.Changes, Durations: querier.NewDurations(a.reg)}
 	id, err := a.cfg.Ring.ID()
 	if err != nil {
 		return err

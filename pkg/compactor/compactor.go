@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/grafana/dskit/services"
@@ -228,6 +229,9 @@ func (c *Compactor) try(ctx context.Context, r *round, j Job) error {
 			return err
 		}
 		c.metrics.groupFailures.Inc()
+		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+			c.metrics.diskFull.Inc()
+		}
 		c.deps.Logger.Warn("compaction job failed", "tenant", r.id, "job", j.Key, "blocks", len(j.Blocks), "err", err)
 	}
 	return err

@@ -15,7 +15,7 @@ type metrics struct {
 	runsStarted, runsCompleted, runsFailed, runsStopped prometheus.Counter
 	lastRun                                             prometheus.Gauge
 	runDuration, jobDuration                            prometheus.Histogram
-	groupRuns, groupFailures                            prometheus.Counter
+	groupRuns, groupFailures, diskFull                  prometheus.Counter
 	jobs, blocksIn                                      *prometheus.CounterVec
 	setAside, marked                                    *prometheus.CounterVec
 	cleanStarted, cleanCompleted, cleanFailed           prometheus.Counter
@@ -64,6 +64,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		jobDuration:      duration("job_duration_seconds", "Time of one job."),
 		groupRuns:        counter("group_compaction_runs_started_total", "Tries of jobs."),
 		groupFailures:    counter("group_compactions_failures_total", "Tries of jobs that failed."),
+		diskFull:         counter("disk_out_of_space_errors_total", "Tries of jobs that failed because the disk was full. Give the compactor a larger one."),
 		jobs:             vec("jobs_completed_total", "Jobs done.", "stage"),
 		blocksIn:         vec("blocks_compacted_total", "Blocks that went into new ones.", "stage"),
 		setAside:         vec("blocks_marked_for_no_compaction_total", "Blocks set aside because they cannot be compacted. Look at them with the bucket tool.", "reason"),

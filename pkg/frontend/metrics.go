@@ -10,6 +10,7 @@ type metrics struct {
 	seconds  *prometheus.CounterVec
 	works    *prometheus.CounterVec
 	retries  prometheus.Counter
+	tries    prometheus.Histogram
 	unmerged prometheus.Counter
 	refused  *prometheus.CounterVec
 	running  prometheus.Gauge
@@ -26,6 +27,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "What queries fell into: split are ranges of time, sharded are aggregations of a part of the series, spun_off are parts of instant queries that are queries of their own."}, []string{"kind"}),
 		retries: f.NewCounter(prometheus.CounterOpts{Name: "amphora_query_frontend_retries_total",
 			Help: "Parts of queries that were tried again because queriers or what they read from were away."}),
+		tries: f.NewHistogram(prometheus.HistogramOpts{Name: "amphora_query_frontend_retries",
+			Help: "How often each part of a query was tried again.", Buckets: []float64{0, 1, 2, 3, 4, 5}}),
 		unmerged: f.NewCounter(prometheus.CounterOpts{Name: "amphora_query_frontend_unmerged_total",
 			Help: "Sharded aggregations that were asked again as a whole, because their shards did not tell the exact result. A rise means that sharding costs more than it gains."}),
 		refused: f.NewCounterVec(prometheus.CounterOpts{Name: "amphora_query_frontend_rejected_queries_total",

@@ -251,8 +251,9 @@ func (r *run) do(ctx context.Context, text string, at grid, shard, shards int) (
 	asked := r.q.asked
 	asked.Text, asked.Start, asked.End, asked.Step = text, at.start, at.end, at.step
 	asked.ShardIndex, asked.ShardCount = uint32(shard), uint32(shards)
-	pause := retryPause
-	for try := 1; ; try++ {
+	pause, try := retryPause, 1
+	defer func() { r.q.f.metrics.tries.Observe(float64(try - 1)) }()
+	for ; ; try++ {
 		w := &work.Work{Class: work.ClassOf(ctx), Query: &asked}
 		err := r.q.f.deps.Run.Run(ctx, w)
 		r.mu.Lock()

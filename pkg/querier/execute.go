@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/timestamp"
 	"github.com/prometheus/prometheus/promql"
@@ -24,19 +25,28 @@ type Executor struct {
 	API     http.Handler // of the requests that are no queries
 	// Changes returns what became other of the data of the tenants of a context. nil: nobody knows.
 	Changes func(context.Context) (changes.Log, error)
+	// Durations are by method, route, status_code and ws. nil: they are not measured.
+	Durations *prometheus.HistogramVec
 }
 
 // Run implements work.Runner.
 func (e *Executor) Run(ctx context.Context, w *work.Work) error {
 	ctx = work.WithClass(ctx, w.Class)
+	began, t := time.Now(), timingOf(w)
+	var err error
 	if w.Query != nil {
-		return e.query(ctx, w)
+		err = e.query(ctx, w)
+	} else {
+		err = e.serve(ctx, w, t)
 	}
-	return e.serve(ctx, w)
+	if e.Durations != nil {
+		e.Durations.WithLabelValues(t.method, t.route, t.code(err), "false").Observe(time.Since(began).Seconds())
+	}
+	return err
 }
 
 // serve answers a request of the read API. A handler that cuts its answer on purpose panics.
-func (e *Executor) serve(ctx context.Context, w *work.Work) (err error) {
+func (e *Executor) serve(ctx context.Context, w *work.Work, t *timing) (err error) {
 	defer func() {
 		p := recover()
 		if broken, ok := p.(error); ok && errors.Is(broken, http.ErrAbortHandler) {
@@ -47,12 +57,15 @@ func (e *Executor) serve(ctx context.Context, w *work.Work) (err error) {
 	}()
 	rw, end := w.ResponseWriter()
 	if w.Request.URL.Path == changes.Path {
+		t.route = "changes"
 		if err := e.serveChanges(ctx, rw); err != nil {
 			return err
 		}
 		return end()
 	}
-	e.API.ServeHTTP(rw, w.Request.WithContext(ctx))
+	r := w.Request.WithContext(ctx)
+	defer func() { t.served(r.Pattern) }()
+	e.API.ServeHTTP(statusWriter{rw, t}, r)
 	return end()
 }
 

@@ -39,6 +39,7 @@ func renderings() []rendering {
 	}
 	return []rendering{
 		{"default", s3}, preset("small"), preset("medium"), preset("large"),
+		{"watched", append(watched(), s3...)}, {"roles watched", append([]string{"--set", "mode=roles"}, append(watched(), s3...)...)},
 		{"single", []string{"--set", "mode=single", "--set", "storage.backend=filesystem"}},
 		{"gcs", []string{"--set", "storage.backend=gcs", "--set", "storage.gcs.bucketName=b", "--set", "serviceAccount.annotations.iam\\.gke\\.io/gcp-service-account=x@y"}},
 		{"azure", []string{"--set", "storage.backend=azure", "--set", "storage.azure.accountName=a", "--set", "storage.azure.containerName=c"}},
@@ -50,14 +51,18 @@ func renderings() []rendering {
 	}
 }
 
-// helm runs helm; HELM names it, or it is found in .tools.
+// helmPath is where helm is: HELM names it, or it is found in .tools.
+func helmPath() string {
+	if path := os.Getenv("HELM"); path != "" {
+		return path
+	}
+	return "../../../.tools/helm"
+}
+
+// helm runs helm without a cluster.
 func helm(t *testing.T, args ...string) string {
 	t.Helper()
-	path := os.Getenv("HELM")
-	if path == "" {
-		path = "../../../.tools/helm"
-	}
-	cmd := exec.Command(path, append(args, "--kube-version", "1.31.0")...)
+	cmd := exec.Command(helmPath(), append(args, "--kube-version", "1.31.0")...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -71,8 +76,23 @@ func helm(t *testing.T, args ...string) string {
 func objects(t *testing.T, text string) []runtime.Object {
 	t.Helper()
 	strict := json.NewSerializerWithOptions(json.DefaultMetaFactory, scheme.Scheme, scheme.Scheme, json.SerializerOptions{Yaml: true, Strict: true})
-	docs := yaml.NewDocumentDecoder(io.NopCloser(strings.NewReader(text)))
 	var out []runtime.Object
+	for _, doc := range documents(t, text) {
+		obj, _, err := strict.Decode(doc, nil, nil)
+		if err != nil {
+			t.Errorf("%v\n%s", err, doc)
+			continue
+		}
+		out = append(out, obj)
+	}
+	return out
+}
+
+// documents are the objects of Kubernetes itself in what was rendered.
+func documents(t *testing.T, text string) [][]byte {
+	t.Helper()
+	docs := yaml.NewDocumentDecoder(io.NopCloser(strings.NewReader(text)))
+	var out [][]byte
 	for {
 		buf := make([]byte, 1<<20)
 		n, err := docs.Read(buf)
@@ -83,16 +103,31 @@ func objects(t *testing.T, text string) []runtime.Object {
 			t.Fatal(err)
 		}
 		doc := buf[:n]
-		if strings.Contains(string(doc), "kind: ServiceMonitor") || len(bytes.TrimSpace(stripComments(doc))) == 0 {
-			continue // of the Prometheus operator; or nothing
-		}
-		obj, _, err := strict.Decode(doc, nil, nil)
-		if err != nil {
-			t.Errorf("%v\n%s", err, doc)
+		if len(bytes.TrimSpace(stripComments(doc))) == 0 {
 			continue
 		}
-		out = append(out, obj)
+		if headOf(t, doc).Kind != "ServiceMonitor" { // which is of the Prometheus operator
+			out = append(out, doc)
+		}
 	}
+}
+
+// head says what an object is.
+type head struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Metadata   struct {
+		Name string `json:"name"`
+	} `json:"metadata"`
+}
+
+func headOf(t *testing.T, doc []byte) head {
+	t.Helper()
+	var h head
+	if err := yamlconv.Unmarshal(doc, &h); err != nil {
+		t.Fatalf("%v\n%s", err, doc)
+	}
+	return h
 }
 
 func stripComments(doc []byte) []byte {
@@ -211,14 +246,11 @@ func TestValuesThatMeanNothingAreRefused(t *testing.T) {
 		"an unknown key":          append([]string{"--set", "storge.backend=s3"}, s3...),
 		"an unknown component":    append([]string{"--set", "components.ingestor.replicas=3"}, s3...),
 		"a directory for many":    {"--set", "storage.backend=filesystem"},
+		"a test of one process":   {"--set", "mode=single,storage.backend=filesystem,components.continuous-test.enabled=true"},
 		"a mode that is not":      append([]string{"--set", "mode=distributed"}, s3...),
 		"replicas that are words": append([]string{"--set", "components.ingester.replicas=many"}, s3...),
 	} {
-		path := os.Getenv("HELM")
-		if path == "" {
-			path = "../../../.tools/helm"
-		}
-		if out, err := exec.Command(path, append([]string{"template", "amphora", chart, "--kube-version", "1.31.0"}, args...)...).CombinedOutput(); err == nil {
+		if out, err := exec.Command(helmPath(), append([]string{"template", "amphora", chart, "--kube-version", "1.31.0"}, args...)...).CombinedOutput(); err == nil {
 			t.Errorf("%s is taken:\n%.500s", name, out)
 		}
 	}

@@ -19,14 +19,20 @@ import (
 	yamlconv "sigs.k8s.io/yaml"
 )
 
-// jsonnetObjects evaluates the jsonnet library; JSONNET names the program, or it is found in .tools.
-func jsonnetObjects(t *testing.T) []runtime.Object {
+// jsonnetText evaluates main.jsonnet with more said of its cluster; JSONNET names the program, or it is
+// found in .tools.
+func jsonnetText(t *testing.T, more string) string {
 	t.Helper()
 	path := os.Getenv("JSONNET")
 	if path == "" {
 		path = "../../../.tools/jsonnet"
 	}
-	cmd := exec.Command(path, "-V", "namespace=metrics", "-V", "bucket=blocks", "../../jsonnet/main.jsonnet")
+	main, err := os.ReadFile("../../jsonnet/main.jsonnet")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(path, "-J", "../../jsonnet", "-V", "namespace=metrics", "-V", "bucket=blocks", "-")
+	cmd.Stdin = strings.NewReader(strings.Replace(string(main), "(import 'amphora/amphora.libsonnet')", "(import 'amphora/amphora.libsonnet') + "+more+" +", 1))
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -41,7 +47,7 @@ func jsonnetObjects(t *testing.T) []runtime.Object {
 	for _, item := range list.Items {
 		docs = append(docs, string(item))
 	}
-	return objects(t, strings.Join(docs, "\n---\n"))
+	return strings.Join(docs, "\n---\n")
 }
 
 // facts are what a cluster consists of, by kind and name: of workloads flags, ports, replicas, claims
@@ -81,8 +87,20 @@ func facts(t *testing.T, all []runtime.Object) map[string]any {
 }
 
 func TestTheJsonnetLibraryMakesWhatTheChartMakes(t *testing.T) {
-	chart := facts(t, objects(t, helm(t, append([]string{"template", "amphora", chart, "-n", "metrics"}, s3...)...)))
-	library := facts(t, jsonnetObjects(t))
+	compareLibrary(t, `{}`, s3)
+	compareLibrary(t, `{ _config+:: { components+: { 'overrides-exporter'+: { enabled: true }, 'continuous-test'+: { enabled: true } } } }`, append(watched(), s3...))
+}
+
+// watched are the arguments that turn on what is off by default.
+func watched() []string {
+	return []string{"--set", "components.overrides-exporter.enabled=true,components.continuous-test.enabled=true"}
+}
+
+// compareLibrary compares what the library and the chart make, the library with more, the chart with args.
+func compareLibrary(t *testing.T, more string, args []string) {
+	t.Helper()
+	chart := facts(t, objects(t, helm(t, append([]string{"template", "amphora", chart, "-n", "metrics"}, args...)...)))
+	library := facts(t, objects(t, jsonnetText(t, more)))
 	for _, name := range slices.Sorted(maps.Keys(chart)) {
 		if _, ok := library[name]; !ok {
 			t.Errorf("the library has no %s", name)

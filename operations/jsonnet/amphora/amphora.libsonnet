@@ -71,6 +71,8 @@ local pod = import 'pod.libsonnet';
   local http = { name: 'http-metrics', port: 8080, targetPort: 'http-metrics' },
   local zoned(component) = std.get(c.components[component], 'zones', false),
 
+  local enabled = [component for component in std.objectFields(c.components) if std.get(c.components[component], 'enabled', true)],
+
   local objects =
     [
       configMap(c.name + '-config', { 'amphora.yaml': std.manifestYamlDoc($._file, quote_keys=false) }),
@@ -92,14 +94,14 @@ local pod = import 'pod.libsonnet';
       },
     ] + [
       workload(component, zone)
-      for component in std.objectFields(c.components)
+      for component in enabled
       for zone in (if zoned(component) then c.zones else [''])
     ] + [
       service('%s-%s-headless' % [c.name, component], of(component), http, extra=of(component) { 'amphora/headless': 'true' })
-      for component in std.objectFields(c.components)
+      for component in enabled
     ] + [
       budget(component)
-      for component in std.objectFields(c.components)
+      for component in enabled
       if c.components[component].replicas > 1 || zoned(component)
     ],
   _objects:: { [std.asciiLower(o.kind) + '/' + o.metadata.name]: o for o in objects },

@@ -41,6 +41,9 @@
       ruler: { replicas: 2, resources: resources('500m', '512Mi', '2Gi'), grace: 180 },
       alertmanager: { replicas: 3, storage: '2Gi', resources: resources('100m', '256Mi', '1Gi'), grace: 120 },
       control: { replicas: 2, resources: resources('100m', '128Mi', '512Mi') },
+      // Limits of tenants as metrics, and the test that writes and reads without end.
+      'overrides-exporter': { enabled: false, replicas: 1, resources: resources('50m', '128Mi', '256Mi') },
+      'continuous-test': { enabled: false, replicas: 1, resources: resources('100m', '256Mi', '512Mi') },
     },
   },
 }

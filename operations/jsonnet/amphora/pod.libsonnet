@@ -2,6 +2,9 @@
 {
   common(c):: { 'app.kubernetes.io/name': 'amphora', 'app.kubernetes.io/instance': c.name },
 
+  // The test of a cluster is no member of it.
+  inner(component):: component != 'gateway' && component != 'continuous-test',
+
   headless(c, component):: '%s-%s-headless.%s.svc.%s:8080' % [c.name, component, c.namespace, c.cluster_domain],
 
   // args are the flags of a component, in the order of the chart.
@@ -21,22 +24,31 @@
     ] + [
       '-gateway.upstreams=%s=dns+http://%s' % [service, $.headless(c, c.routes[service])]
       for service in std.objectFields(c.routes)
-    ] else [
+    ] else []
+  ) + (
+    if $.inner(component) then [
       '-server.grpc-listen-address=0.0.0.0',
       '-memberlist.bind-addr=0.0.0.0',
       '-memberlist.advertise-addr=$(POD_IP)',
       '-ingester.ring.instance-addr=$(POD_IP)',
-      // The inner HTTP port is held by the network policy.
-      '-auth.unsafe-listen-without-authentication=true',
-    ]
-  ) + c.extra_args,
+    ] else []
+    // The inner HTTP port is held by the network policy.
+  ) + (
+    if component != 'gateway' then ['-auth.unsafe-listen-without-authentication=true'] else []
+  ) + (
+    if component == 'continuous-test' then [
+      '-tests.write-endpoint=http://' + $.headless(c, c.routes.distributor),
+      '-tests.read-endpoint=http://%s/prometheus' % $.headless(c, c.routes.querier),
+      '-tests.tenant-id=continuous-test',
+    ] else []
+  ) + c.extra_args + std.get(c.components[component], 'extra_args', []),
 
   template(c, component, zone, labels):: {
     local x = c.components[component],
     local gateway = component == 'gateway',
     local spread(key) = { maxSkew: 1, topologyKey: key, whenUnsatisfiable: 'ScheduleAnyway', labelSelector: { matchLabels: { 'app.kubernetes.io/instance': c.name, 'app.kubernetes.io/component': component } } },
     local probe(path) = { httpGet: { path: path, port: 'http-metrics' } },
-    metadata: { labels: $.common(c) + labels + (if gateway then {} else { 'amphora/gossip': 'true' }) },
+    metadata: { labels: $.common(c) + labels + (if $.inner(component) then { 'amphora/gossip': 'true' } else {}) },
     spec: {
       serviceAccountName: c.name,
       automountServiceAccountToken: false,
@@ -52,8 +64,8 @@
           { name: 'POD_NAME', valueFrom: { fieldRef: { fieldPath: 'metadata.name' } } },
           { name: 'POD_IP', valueFrom: { fieldRef: { fieldPath: 'status.podIP' } } },
         ],
-        [if c.storage_secret != '' then 'envFrom']: [{ secretRef: { name: c.storage_secret } }],
-        ports: [{ name: 'http-metrics', containerPort: 8080 }] + (if gateway then [] else [{ name: 'grpc', containerPort: 9095 }, { name: 'gossip', containerPort: 7946 }]),
+        [if c.storage_secret != '' && component != 'continuous-test' then 'envFrom']: [{ secretRef: { name: c.storage_secret } }],
+        ports: [{ name: 'http-metrics', containerPort: 8080 }] + (if $.inner(component) then [{ name: 'grpc', containerPort: 9095 }, { name: 'gossip', containerPort: 7946 }] else []),
         startupProbe: probe('/-/healthy') + { periodSeconds: 5, failureThreshold: 60 },
         livenessProbe: probe('/-/healthy') + { periodSeconds: 15, failureThreshold: 6 },
         readinessProbe: probe('/ready') + { periodSeconds: 5 },

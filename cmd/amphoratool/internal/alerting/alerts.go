@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/alertmanager/template"
 	"github.com/prometheus/common/model"
 
+	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/client"
 	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/rulefiles"
 )
 
@@ -31,7 +32,7 @@ func (c *command) registerAlerts(app *kingpin.Application) {
 	verify := family.Command("verify", "Compare the alerts of a Prometheus that are written here with those of the ruler.")
 	// The flags of calls may stand anywhere, but only once for each name on the way to a command.
 	c.server.Declare(verify, c.Env)
-	verify.Flag("mimir-http-prefix", "Prefix of the paths of Prometheus's API.").Default("/prometheus").StringVar(&v.prefix)
+	client.Prefix(verify, c.Env, &v.prefix)
 	verify.Flag("ignore-alerts", "Names of alerts to leave out, separated by commas.").StringVar(&v.ignored)
 	verify.Flag("source-label", "Value of the label source of the Prometheus's alerts.").Default("prometheus").StringVar(&v.source)
 	verify.Flag("grace-period", "Minutes by which one may be later than the other.").Default("2").IntVar(&v.grace)

@@ -54,6 +54,24 @@ func (l *location) declare(cmd *kingpin.CmdClause, e *cli.Env, prefix, what stri
 	}
 }
 
+// words takes flags that are words of one text, as --bucket-config of mimirtool has them.
+func (l *location) words(text string) error {
+	list := strings.Fields(text)
+	for i := 0; i < len(list); i++ {
+		name, value, ok := strings.Cut(strings.TrimLeft(list[i], "-"), "=")
+		if !ok && i+1 < len(list) {
+			i++
+			value = list[i]
+		}
+		into := l.given[name]
+		if into == nil {
+			return fmt.Errorf("--bucket-config: there is no flag -%s", name)
+		}
+		*into = value
+	}
+	return nil
+}
+
 // open opens the bucket. The caller closes it.
 func (l *location) open(ctx context.Context, e *cli.Env) (objstore.InstrumentedBucket, error) {
 	l.conf = bucket.Config{}

@@ -17,12 +17,16 @@ func (c *command) registerValidation(app *kingpin.Application) {
 	v := app.Command("bucket-validation", "Find out whether object storage does what is needed of it: write, list, read, ask for parts, and delete.")
 	var at location
 	at.declare(v, c.Env, "", "the bucket")
+	words := v.Flag("bucket-config", "The flags of the bucket as one text, as '-backend=s3 -s3.endpoint=127.0.0.1:9000'.").String()
 	v.Flag("object-count", "Objects of one run.").Default("100").IntVar(&c.objects)
 	v.Flag("test-runs", "Runs.").Default("1").IntVar(&c.runs)
 	v.Flag("prefix", "Prefix of the objects, which are deleted in the end.").Default("amphoratool-validation").StringVar(&c.prefix)
 	v.Flag("report-every", "Say how far it is every so many objects.").Default("100").Int()
 	v.Flag("retries-on-error", "The drivers of the server try again by themselves, as they do there.").Default("3").IntVar(&c.validationRetries)
 	c.Do(v, func(ctx context.Context) error {
+		if err := at.words(*words); err != nil {
+			return err
+		}
 		c.at = at
 		return c.open(c.validate)(ctx)
 	})

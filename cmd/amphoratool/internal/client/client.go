@@ -78,6 +78,15 @@ func (c *Client) Declare(f cli.Flagger, e *cli.Env) {
 	f.Flag("timeout", "How long one call may take.").Default("1m").DurationVar(&c.timeout)
 }
 
+// Prefix declares the prefix of the paths of Prometheus's API. mimirtool has it with some commands only.
+func Prefix(f cli.Flagger, e *cli.Env, into *string) {
+	prefix := e.First("AMPHORA_HTTP_PREFIX", "MIMIR_HTTP_PREFIX")
+	if prefix == "" {
+		prefix = "/prometheus"
+	}
+	f.Flag("mimir-http-prefix", "Prefix of the paths of Prometheus's API. ($AMPHORA_HTTP_PREFIX)").Default(prefix).StringVar(into)
+}
+
 // Sign makes every call signed, for the region if the flag names none.
 func (c *Client) Sign(region string) {
 	if c.region == "" {

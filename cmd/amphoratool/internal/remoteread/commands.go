@@ -27,7 +27,7 @@ type command struct {
 	server client.Client
 
 	path, selector, from, to string
-	limit                    units.Base2Bytes
+	limit                    size
 	chunks                   bool
 	timeout                  time.Duration
 	format, dir              string
@@ -43,7 +43,7 @@ func Register(app *kingpin.Application, e *cli.Env) {
 	family.Flag("selector", "Which series.").Default("up").StringVar(&c.selector)
 	family.Flag("from", "Begin: RFC 3339, or how long ago.").Default("1h").StringVar(&c.from)
 	family.Flag("to", "End: RFC 3339, or how long ago; now if not given.").StringVar(&c.to)
-	family.Flag("read-size-limit", "Most bytes of one answer.").Default("1GB").BytesVar(&c.limit)
+	family.Flag("read-size-limit", "Most bytes of one answer.").Default("1GB").SetValue(&c.limit)
 	family.Flag("use-chunks", "Ask for chunks as they are stored, one after the other, instead of one answer.").Default("true").BoolVar(&c.chunks)
 	family.Flag("read-timeout", "How long one answer may take.").Default("10m").DurationVar(&c.timeout)
 
@@ -56,6 +56,23 @@ func Register(app *kingpin.Application, e *cli.Env) {
 	export.Flag("tsdb-path", "Directory for the blocks.").Default("./local-tsdb").StringVar(&c.dir)
 	export.Flag("block-duration", "How long a block is.").Default("24h").DurationVar(&c.blockDuration)
 	e.Do(export, c.export)
+}
+
+// size is a number of bytes, with a unit or, as mimirtool has it, without.
+type size units.Base2Bytes
+
+// String is part of kingpin.Value.
+func (s *size) String() string { return units.Base2Bytes(*s).String() }
+
+// Set is part of kingpin.Value.
+func (s *size) Set(text string) error {
+	if n, err := strconv.ParseInt(text, 10, 64); err == nil {
+		*s = size(n)
+		return nil
+	}
+	n, err := units.ParseBase2Bytes(text)
+	*s = size(n)
+	return err
 }
 
 func (c *command) sizeLimit() int64 { return int64(c.limit) }

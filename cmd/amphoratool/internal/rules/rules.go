@@ -31,8 +31,9 @@ type Remote struct {
 // Declare adds the flags of calls about rules.
 func (r *Remote) Declare(f cli.Flagger, e *cli.Env) {
 	r.Client.Declare(f, e)
-	f.Flag("mimir-http-prefix", "Prefix of the paths of Prometheus's API.").Default("/prometheus").StringVar(&r.prefix)
-	f.Flag("use-legacy-routes", "Use /api/v1/rules, which Cortex has.").BoolVar(&r.legacy)
+	client.Prefix(f, e, &r.prefix)
+	f.Flag("use-legacy-routes", "Use /api/v1/rules, which Cortex has. ($AMPHORA_USE_LEGACY_ROUTES)").
+		Default(strconv.FormatBool(e.First("AMPHORA_USE_LEGACY_ROUTES", "MIMIR_USE_LEGACY_ROUTES") == "true")).BoolVar(&r.legacy)
 }
 
 func (r *Remote) path(parts ...string) string {

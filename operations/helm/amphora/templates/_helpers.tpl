@@ -14,15 +14,23 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
-{{/* The workloads of the mode, as YAML: name and target. */}}
+{{/* The workloads of the mode and those that are asked for, as YAML: name and target. */}}
 {{- define "amphora.workloads" -}}
+{{- $names := list "gateway" "distributor" "ingester" "query-frontend" "query-scheduler" "querier" "store-gateway" "compactor" "ruler" "alertmanager" "control" -}}
 {{- if eq .Values.mode "single" -}}
-[all]
+{{- $names = list "all" -}}
 {{- else if eq .Values.mode "roles" -}}
-[gateway, write, read, backend]
-{{- else -}}
-[gateway, distributor, ingester, query-frontend, query-scheduler, querier, store-gateway, compactor, ruler, alertmanager, control]
-{{- end }}
+{{- $names = list "gateway" "write" "read" "backend" -}}
+{{- end -}}
+{{- range $name := list "overrides-exporter" "continuous-test" -}}
+{{- if (index $.Values.components $name).enabled -}}
+{{- if eq $.Values.mode "single" -}}
+{{- fail (printf "components.%s is for the modes roles and microservices" $name) -}}
+{{- end -}}
+{{- $names = append $names $name -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $names -}}
 {{- end }}
 
 {{/* Which workload has the HTTP routes of each service, as YAML. */}}
@@ -41,8 +49,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "amphora.authSecret" -}}
 {{- .Values.auth.existingSecret | default (printf "%s-auth" (include "amphora.name" .)) }}
 {{- end }}
-
-{{- define "amphora.scheme" -}}{{ if .Values.tls.internalSecret }}https{{ else }}http{{ end }}{{- end }}
 
 {{/* The configuration file: what the chart knows, and what the values say, which wins. */}}
 {{- define "amphora.config" -}}
@@ -74,7 +80,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if eq .Values.mode "microservices" -}}
 {{- $_ := set $known "store_gateway" (dict "sharding_ring" (dict "zone_awareness_enabled" true)) -}}
 {{- end -}}
-{{- $_ := set $known "ruler" (dict "alertmanager_url" (list (printf "dns+%s://%s-%s-headless.%s.svc.%s:8080/alertmanager" (include "amphora.scheme" .) (include "amphora.name" .) (eq .Values.mode "roles" | ternary "backend" "alertmanager") .Release.Namespace .Values.clusterDomain))) -}}
+{{- $_ := set $known "ruler" (dict "alertmanager_url" (list (printf "dns+http://%s-%s-headless.%s.svc.%s:8080/alertmanager" (include "amphora.name" .) (eq .Values.mode "roles" | ternary "backend" "alertmanager") .Release.Namespace .Values.clusterDomain))) -}}
 {{- end -}}
 {{- toYaml (mustMergeOverwrite $known (deepCopy .Values.config)) -}}
 {{- end }}

@@ -2,7 +2,10 @@
 {{- define "amphora.pod" -}}
 {{- $root := .root }}{{- $c := .component }}{{- $v := $root.Values }}
 {{- $door := or (eq .name "gateway") (eq .name "all") }}
-{{- $inner := not (eq .name "gateway") }}
+{{- /* The test of the cluster is no member of it. */}}
+{{- $inner := not (has .name (list "gateway" "continuous-test")) }}
+{{- $routes := include "amphora.routes" $root | fromYaml }}
+{{- $suffix := printf "headless.%s.svc.%s:8080" $root.Release.Namespace $v.clusterDomain }}
 metadata:
   labels:
     {{- include "amphora.common" $root | nindent 4 }}
@@ -72,8 +75,15 @@ spec:
         - -ingester.client.tls-ca-path=/etc/amphora/tls/ca.crt
         - -ingester.client.tls-server-name={{ $v.tls.serverName }}
         {{- end }}
+        {{- end }}
+        {{- if and (ne .name "gateway") (ne .name "all") }}
         {{- /* The inner HTTP port is held by the network policy: gateways, scrapers and probes reach it. */}}
         - -auth.unsafe-listen-without-authentication=true
+        {{- end }}
+        {{- if eq .name "continuous-test" }}
+        - -tests.write-endpoint=http://{{ include "amphora.name" $root }}-{{ $routes.distributor }}-{{ $suffix }}
+        - -tests.read-endpoint=http://{{ include "amphora.name" $root }}-{{ $routes.querier }}-{{ $suffix }}/prometheus
+        - -tests.tenant-id=continuous-test
         {{- end }}
         {{- if eq .name "all" }}
         - -ingester.ring.replication-factor=1
@@ -90,9 +100,8 @@ spec:
         {{- end }}
         {{- end }}
         {{- if eq .name "gateway" }}
-        {{- $routes := include "amphora.routes" $root | fromYaml }}
         {{- range $service := keys $routes | sortAlpha }}
-        - -gateway.upstreams={{ $service }}=dns+http://{{ include "amphora.name" $root }}-{{ index $routes $service }}-headless.{{ $root.Release.Namespace }}.svc.{{ $v.clusterDomain }}:8080
+        - -gateway.upstreams={{ $service }}=dns+http://{{ include "amphora.name" $root }}-{{ index $routes $service }}-{{ $suffix }}
         {{- end }}
         {{- end }}
         {{- range concat $v.extraArgs ($c.extraArgs | default list) }}
@@ -102,9 +111,9 @@ spec:
         - {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
         - {name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
         {{- with concat $v.extraEnv ($c.extraEnv | default list) }}{{- toYaml . | nindent 8 }}{{- end }}
-      {{- with $v.storage.existingSecret }}
+      {{- if and $v.storage.existingSecret (ne .name "continuous-test") }}
       envFrom:
-        - secretRef: {name: {{ . }}}
+        - secretRef: {name: {{ $v.storage.existingSecret }}}
       {{- end }}
       ports:
         - {name: http-metrics, containerPort: 8080}
