@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/metadata"
@@ -96,7 +97,7 @@ func (q *federated) Select(ctx context.Context, sorted bool, hints *storage.Sele
 		}
 		return x.Select(ctx, sorted, hints, ms...)
 	}
-	ids, ms = chosen(ids, ms)
+	ids, ms = selecting(ids, ms)
 	if len(ids) == 0 {
 		return storage.EmptySeriesSet()
 	}
@@ -131,6 +132,16 @@ func chosen(ids []tenant.ID, ms []*labels.Matcher) ([]tenant.ID, []*labels.Match
 		}
 	}
 	return ids, rest
+}
+
+// selecting is chosen for a selection of series: where all matchers were of TenantLabel, every series of
+// these tenants is meant, and no matcher at all would be none.
+func selecting(ids []tenant.ID, ms []*labels.Matcher) ([]tenant.ID, []*labels.Matcher) {
+	ids, ms = chosen(ids, ms)
+	if len(ms) == 0 {
+		ms = []*labels.Matcher{labels.MustNewMatcher(labels.MatchNotEqual, model.MetricNameLabel, "")}
+	}
+	return ids, ms
 }
 
 // tenantSet gives the series of a tenant its label.
@@ -232,8 +243,15 @@ func each[T any](ctx context.Context, f *Federation, ids []tenant.ID, call func(
 
 // LabelNames implements storage.Querier.
 func (q *federated) LabelNames(ctx context.Context, hints *storage.LabelHints, ms ...*labels.Matcher) ([]string, annotations.Annotations, error) {
-	return q.labels(ctx, ms, []string{TenantLabel}, func(ctx context.Context, x storage.Querier, ms []*labels.Matcher) ([]string, annotations.Annotations, error) {
-		return x.LabelNames(ctx, hints, ms...)
+	return q.labels(ctx, ms, func(ctx context.Context, x storage.Querier, ms []*labels.Matcher, several bool) ([]string, annotations.Annotations, error) {
+		names, notes, err := x.LabelNames(ctx, hints, ms...)
+		if several && len(names) > 0 {
+			if slices.Contains(names, TenantLabel) {
+				names = append(names, ownTenantLabel)
+			}
+			names = append(names, TenantLabel)
+		}
+		return names, notes, err
 	})
 }
 
@@ -244,23 +262,50 @@ func (q *federated) LabelValues(ctx context.Context, name string, hints *storage
 		return nil, nil, err
 	}
 	if len(ids) > 1 && name == TenantLabel {
-		ids, _ = chosen(ids, ms)
+		ids, err = q.having(ctx, ids, ms)
 		var out []string
 		for _, id := range ids {
 			out = append(out, string(id))
 		}
-		return out, nil, nil
+		return out, nil, err
 	}
 	if len(ids) > 1 && name == ownTenantLabel {
 		name = TenantLabel
 	}
-	return q.labels(ctx, ms, nil, func(ctx context.Context, x storage.Querier, ms []*labels.Matcher) ([]string, annotations.Annotations, error) {
+	return q.labels(ctx, ms, func(ctx context.Context, x storage.Querier, ms []*labels.Matcher, _ bool) ([]string, annotations.Annotations, error) {
 		return x.LabelValues(ctx, name, hints, ms...)
 	})
 }
 
-// labels unites what the tenants have; those of several have also besides.
-func (q *federated) labels(ctx context.Context, ms []*labels.Matcher, besides []string, call func(context.Context, storage.Querier, []*labels.Matcher) ([]string, annotations.Annotations, error)) ([]string, annotations.Annotations, error) {
+// having returns the tenants that have series which match. Without matchers of other labels than
+// TenantLabel nobody is asked.
+func (q *federated) having(ctx context.Context, ids []tenant.ID, ms []*labels.Matcher) ([]tenant.ID, error) {
+	ids, ms = chosen(ids, ms)
+	if len(ms) == 0 {
+		return ids, nil
+	}
+	found, err := each(ctx, q.f, ids, func(ctx context.Context, id tenant.ID) (bool, error) {
+		x, err := q.querier(id)
+		if err != nil {
+			return false, err
+		}
+		names, _, err := x.LabelNames(ctx, &storage.LabelHints{Limit: 1}, ms...)
+		return len(names) > 0, err
+	})
+	var out []tenant.ID
+	for i, id := range ids {
+		if found[i] {
+			out = append(out, id)
+		}
+	}
+	return out, err
+}
+
+// oneCall asks for labels of one tenant, which may be one of several.
+type oneCall func(ctx context.Context, x storage.Querier, ms []*labels.Matcher, several bool) ([]string, annotations.Annotations, error)
+
+// labels unites what the tenants have.
+func (q *federated) labels(ctx context.Context, ms []*labels.Matcher, call oneCall) ([]string, annotations.Annotations, error) {
 	ids, err := tenant.Many(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -270,7 +315,7 @@ func (q *federated) labels(ctx context.Context, ms []*labels.Matcher, besides []
 		if err != nil {
 			return nil, nil, err
 		}
-		return call(ctx, x, ms)
+		return call(ctx, x, ms, false)
 	}
 	ids, ms = chosen(ids, ms)
 	if len(ids) == 0 {
@@ -281,13 +326,13 @@ func (q *federated) labels(ctx context.Context, ms []*labels.Matcher, besides []
 		if err != nil {
 			return nil, err
 		}
-		list, _, err := call(ctx, x, ms)
+		list, _, err := call(ctx, x, ms, true)
 		return list, err
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	return union(append(lists, besides)), nil, nil
+	return union(lists), nil, nil
 }
 
 // ChunkQuerier implements storage.ChunkQueryable. Chunks are read of one tenant alone.
@@ -312,7 +357,7 @@ func (q *federatedChunks) Select(ctx context.Context, sorted bool, hints *storag
 	if len(ids) == 1 {
 		return q.ChunkQuerier.Select(ctx, sorted, hints, ms...)
 	}
-	ids, ms = chosen(ids, ms)
+	ids, ms = selecting(ids, ms)
 	var sets []storage.ChunkSeriesSet
 	for _, id := range ids {
 		sets = append(sets, &tenantChunks{ChunkSeriesSet: q.ChunkQuerier.Select(tenant.Inject(ctx, id), true, hints, ms...), id: id})
@@ -372,7 +417,7 @@ func (q federatedExemplars) Select(start, end int64, sets ...[]*labels.Matcher) 
 	lists, err := each(q.ctx, q.f, q.ids, func(ctx context.Context, id tenant.ID) ([]exemplar.QueryResult, error) {
 		var mine [][]*labels.Matcher
 		for _, ms := range sets {
-			if ids, rest := chosen([]tenant.ID{id}, ms); len(ids) == 1 {
+			if ids, rest := selecting([]tenant.ID{id}, ms); len(ids) == 1 {
 				mine = append(mine, rest)
 			}
 		}
