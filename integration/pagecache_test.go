@@ -29,6 +29,7 @@ type memcached struct {
 	mu    sync.Mutex // guards what follows
 	items map[string]string
 	conns []net.Conn
+	alter func(command, answer string) string // nil: answers are right; what is empty is not sent
 }
 
 func startMemcached(t *testing.T) *memcached {
@@ -97,6 +98,11 @@ func (m *memcached) serve(c net.Conn) {
 		case words[0] == "version":
 			answer = "VERSION 1.6.0\r\n"
 		}
+		m.mu.Lock()
+		if m.alter != nil {
+			answer = m.alter(words[0], answer)
+		}
+		m.mu.Unlock()
 		if _, err := io.WriteString(c, answer); err != nil {
 			return
 		}

@@ -43,7 +43,7 @@ func (a *App) resultsCache() (*results.Cache, error) {
 	if !a.cfg.Reads.Frontend.CacheResults {
 		return nil, nil //nolint:nilnil // No cache is a working cache.
 	}
-	shared, err := pagecache.Open(a.cfg.Reads.Results.Config, "results-cache", a.kitLog("results-cache"), a.reg)
+	shared, err := pagecache.Open(a.cfg.Reads.Results.Config, "results-cache", mostSharedItemBytes, a.kitLog("results-cache"), a.reg)
 	if err != nil {
 		return nil, err
 	}

@@ -12,7 +12,7 @@ func (a *App) sharedCaches() (out block.SharedCaches, err error) {
 			return nil
 		}
 		var opened *pagecache.Cache
-		if opened, err = pagecache.Open(c, name, a.kitLog(name), a.reg); opened != nil {
+		if opened, err = pagecache.Open(c, name, pagecache.PageBytes, a.kitLog(name), a.reg); opened != nil {
 			a.closers = append(a.closers, opened.Close)
 		}
 		return opened

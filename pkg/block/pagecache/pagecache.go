@@ -30,9 +30,16 @@ const (
 	askItems = 16
 	// ttl is how long items are wanted. Blocks never change; this is for those that are gone.
 	ttl = 7 * 24 * time.Hour
-	// pause is how long a cache that failed is not asked.
+	// pause is how long a cache that failed is not asked, and given nothing.
 	pause = 5 * time.Second
+	// mostQueuedBytes is about how much waits in memory to be written while the server is slow, and
+	// mostWriters how many items are on their way at the same time: what is more is not kept.
+	mostQueuedBytes = 32 << 20
+	mostWriters     = 16
 )
+
+// PageBytes is the size of the items that Range keeps.
+const PageBytes = itemBytes
 
 // Memcached is the one backend that is shared.
 const Memcached = "memcached"
@@ -76,9 +83,9 @@ type Cache struct {
 	hits, misses, damaged, failures prometheus.Counter
 }
 
-// Open returns the cache that c names, nil if it names none. The caller closes it. No server needs to
-// be there.
-func Open(c Config, name string, logger log.Logger, reg prometheus.Registerer) (*Cache, error) {
+// Open returns the cache that c names, nil if it names none, for items of about the given bytes at most.
+// The caller closes it. No server needs to be there.
+func Open(c Config, name string, item int, logger log.Logger, reg prometheus.Registerer) (*Cache, error) {
 	if c.Backend != Memcached {
 		return nil, nil //nolint:nilnil // No cache is a working cache.
 	}
@@ -86,6 +93,7 @@ func Open(c Config, name string, logger log.Logger, reg prometheus.Registerer) (
 	flagext.DefaultValues(flags{&m})
 	m.Addresses, m.Timeout, m.ConnectTimeout, m.MaxIdleConnections = c.Addresses, c.Timeout, c.ConnectTimeout, c.MaxIdle
 	m.TLSEnabled, m.TLS = c.TLS, tls.ClientConfig{CAPath: c.TLSCAPath}
+	m.MaxAsyncConcurrency, m.MaxAsyncBufferSize = mostWriters, max(mostWriters, mostQueuedBytes/item)
 	items, err := cache.NewMemcachedClientWithConfig(logger, name, m, reg)
 	if err != nil {
 		return nil, fmt.Errorf("open the cache %s: %w", name, err)
@@ -234,7 +242,7 @@ func (s *stretch) next() error {
 	if _, err := io.ReadFull(s.stream, data); err != nil {
 		return fmt.Errorf("read %s at byte %d: %w", s.name, s.at, err)
 	}
-	s.c.items.SetAsync(k, seal(k, data), ttl)
+	s.c.Set(k, data, ttl)
 	s.left, s.at = data, s.at+int64(size)
 	if s.at == s.until {
 		return s.endStream()
@@ -304,7 +312,7 @@ func (c *Cache) Object(ctx context.Context, name string, fetch func() ([]byte, e
 	c.misses.Inc()
 	data, err := fetch()
 	if err == nil && len(data) > 0 {
-		c.items.SetAsync(k, seal(k, data), ttl)
+		c.Set(k, data, ttl)
 	}
 	return data, err
 }
@@ -333,9 +341,9 @@ func (c *Cache) Get(ctx context.Context, key string) ([]byte, bool) {
 	return data, true
 }
 
-// Set keeps data under key for ttl, if the server has room. It does not wait.
+// Set keeps data under key for ttl, if the server has room and keeps up. It does not wait.
 func (c *Cache) Set(key string, data []byte, ttl time.Duration) {
-	if c != nil {
+	if c != nil && c.now().UnixNano() >= c.resumes.Load() {
 		c.items.SetAsync(key, seal(key, data), ttl)
 	}
 }
