@@ -19,6 +19,7 @@ import (
 	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/blocks"
 	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/buckets"
 	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/cli"
+	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/exporting"
 	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/inspection"
 	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/loading"
 	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/promqltool"
@@ -44,7 +45,7 @@ func main() {
 // families are the commands, in the order of the help.
 func families() []func(*kingpin.Application, *cli.Env) {
 	return []func(*kingpin.Application, *cli.Env){
-		rules.Register, alerting.Register, promqltool.Register, blocks.Register, remoteread.Register, analyze.Register,
+		rules.Register, alerting.Register, promqltool.Register, blocks.Register, remoteread.Register, exporting.Register, analyze.Register,
 		buckets.Register, inspection.Register, settings.Register, workspaces.Register, loading.Register, querytee.Register,
 	}
 }

@@ -251,6 +251,7 @@ func (a *API) handle(h Handler, w http.ResponseWriter, r *http.Request, needs Te
 func (a *API) fail(w *countingWriter, r *http.Request, rt *Route, err error) {
 	if w.status != 0 {
 		a.log.Warn("answer cut, it had begun when the request failed", "path", r.URL.Path, "err", err)
+		w.Flush() // what there is may say why
 		panic(http.ErrAbortHandler)
 	}
 	if errors.Is(err, errMethod) {

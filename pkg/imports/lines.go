@@ -3,9 +3,11 @@ package imports
 import (
 	"bytes"
 	"encoding/json"
+	"math"
 	"strconv"
 
 	"github.com/prometheus/prometheus/model/labels"
+	staleness "github.com/prometheus/prometheus/model/value"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/remotewrite"
@@ -27,7 +29,12 @@ type value float64
 // UnmarshalJSON implements json.Unmarshaler. What is null is no number.
 func (v *value) UnmarshalJSON(b []byte) error {
 	if len(b) > 1 && b[0] == '"' {
-		f, ok := special(string(b[1 : len(b)-1]))
+		text := string(b[1 : len(b)-1])
+		if text == "StaleNaN" { // the series ends here
+			*v = value(math.Float64frombits(staleness.StaleNaN))
+			return nil
+		}
+		f, ok := special(text)
 		if !ok {
 			return errs.New(errs.Invalid, "%.40s is not a number", b)
 		}

@@ -24,10 +24,11 @@ const (
 	mostNotes = 10
 )
 
-// answer is one JSON answer on its way out. Nothing is sent before the first spill, so a
+// answer is one answer on its way out, JSON if it has no other type. Nothing is sent before the first spill, so a
 // handler that fails early still chooses the status code.
 type answer struct {
 	w        http.ResponseWriter
+	kind     string // of the content
 	buf      []byte
 	gz       *gzip.Writer
 	wantGzip bool
@@ -58,8 +59,14 @@ func newWriters() *writers {
 // send calls write with an answer and sends what it wrote with status 200. An error of the
 // connection is not returned: there is nobody left to tell.
 func (p *writers) send(w http.ResponseWriter, r *http.Request, write func(*answer)) {
+	_ = p.stream(w, r, "application/json", func(a *answer) error { write(a); return nil }) // it never fails
+}
+
+// stream is send for an answer of any kind that may fail: before anything was sent, write's error is
+// returned. Afterwards the connection is cut.
+func (p *writers) stream(w http.ResponseWriter, r *http.Request, kind string, write func(*answer) error) error {
 	buf := p.buffers.Get().(*[]byte)
-	a := &answer{w: w, buf: (*buf)[:0], wantGzip: acceptsGzip(r)}
+	a := &answer{w: w, kind: kind, buf: (*buf)[:0], wantGzip: acceptsGzip(r)}
 	if a.wantGzip {
 		a.gz = p.gzips.Get().(*gzip.Writer)
 		defer p.gzips.Put(a.gz)
@@ -70,8 +77,15 @@ func (p *writers) send(w http.ResponseWriter, r *http.Request, write func(*answe
 		}
 		p.buffers.Put(buf)
 	}()
-	write(a)
+	if err := write(a); err != nil {
+		if a.started {
+			a.abandon()
+			panic(http.ErrAbortHandler)
+		}
+		return err
+	}
 	a.finish()
+	return nil
 }
 
 // spill sends the buffer when it is full.
@@ -101,7 +115,7 @@ func (a *answer) flush() {
 func (a *answer) start(more bool) {
 	a.started = true
 	h := a.w.Header()
-	h.Set("Content-Type", "application/json")
+	h.Set("Content-Type", a.kind)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Add("Vary", "Accept-Encoding")
 	a.wantGzip = a.wantGzip && (more || len(a.buf) >= gzipFromBytes)
@@ -122,6 +136,16 @@ func (a *answer) finish() {
 	a.flush()
 	if a.wantGzip && a.err == nil {
 		a.err = a.gz.Close()
+	}
+}
+
+// abandon sends what was written so far of an answer that is not whole.
+func (a *answer) abandon() {
+	if a.wantGzip && a.err == nil {
+		_ = a.gz.Flush() // the client is gone if this fails
+	}
+	if f, ok := a.w.(http.Flusher); ok && a.err == nil {
+		f.Flush()
 	}
 }
 

@@ -2,6 +2,7 @@ package prom
 
 import (
 	"context"
+	"time"
 
 	"github.com/prometheus/prometheus/model/timestamp"
 	"github.com/prometheus/prometheus/promql"
@@ -41,7 +42,13 @@ func (a *API) checkLength(ctx context.Context, q promql.Query) error {
 	if from != 0 || to != 0 {
 		length = max(length, timestamp.Time(to).Sub(timestamp.Time(from)))
 	}
-	if length <= most {
+	return a.checkSpan(ctx, length)
+}
+
+// checkSpan refuses to read more time than the tenants may ask for.
+func (a *API) checkSpan(ctx context.Context, length time.Duration) error {
+	most := smallest(ctx, a, limits.MaxTotalQueryLength)
+	if most == 0 || length <= most {
 		return nil
 	}
 	row := limits.MaxTotalQueryLength.Row()

@@ -111,6 +111,7 @@ func (a *API) do(r *http.Request) *httptest.ResponseRecorder {
 	for path, h := range map[string]func(http.ResponseWriter, *http.Request) error{
 		"/query": a.Query, "/query_range": a.QueryRange, "/series": a.Series, "/labels": a.Labels, "/label/{name}/values": a.LabelValues,
 		"/metadata": a.Metadata, "/query_exemplars": a.Exemplars, "/format_query": a.FormatQuery, "/parse_query": a.ParseQuery, "/read": a.RemoteRead,
+		"/export": a.Export, "/export/csv": a.ExportCSV, "/export/native": a.ExportNative,
 	} {
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 			if err := h(w, r); err != nil {

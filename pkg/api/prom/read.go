@@ -36,14 +36,11 @@ const (
 func (a *API) RemoteRead(w http.ResponseWriter, r *http.Request) error {
 	ctx, cancel := a.bounded(r)
 	defer cancel()
-	a.metrics.remoteReads.Inc()
-	defer a.metrics.remoteReads.Dec()
-	select {
-	case a.reads <- struct{}{}:
-		defer func() { <-a.reads }()
-	case <-ctx.Done():
-		return fmt.Errorf("wait for a remote read slot: %w", context.Cause(ctx))
+	release, err := a.slot(ctx)
+	if err != nil {
+		return err
 	}
+	defer release()
 	req, err := readRequest(w, r)
 	if err != nil {
 		return err
@@ -204,7 +201,7 @@ func appendSamples(ts *prompb.TimeSeries, it chunkenc.Iterator, left *int) error
 }
 
 func (a *API) readChunks(ctx context.Context, w http.ResponseWriter, req *prompb.ReadRequest) error {
-	out := &frameWriter{w: w, table: crc32.MakeTable(crc32.Castagnoli)}
+	out := newFrameWriter(w)
 	for i, query := range req.Queries {
 		if err := a.chunksOf(ctx, query, int64(i), out); err != nil {
 			if out.sent {
@@ -258,6 +255,10 @@ type frameWriter struct {
 	sent  bool
 	chks  []prompb.Chunk
 	buf   []byte
+}
+
+func newFrameWriter(w http.ResponseWriter) *frameWriter {
+	return &frameWriter{w: w, table: crc32.MakeTable(crc32.Castagnoli)}
 }
 
 func (f *frameWriter) begin() {

@@ -113,6 +113,13 @@ func (w *partWriter) Write(b []byte) (int, error) {
 	return len(b), w.err
 }
 
+// Flush is found by handlers that look for http.Flusher.
+func (w *partWriter) Flush() {
+	if w.WriteHeader(http.StatusOK); !w.sent || len(w.buf) > 0 {
+		w.flush()
+	}
+}
+
 func (w *partWriter) flush() {
 	if w.err != nil {
 		return

@@ -80,11 +80,11 @@ func (c *command) sizeLimit() int64 { return int64(c.limit) }
 // span reads the times.
 func (c *command) span() (from, to int64, err error) {
 	now := time.Now()
-	a, err := moment(c.from, now)
+	a, err := cli.Moment(c.from, now)
 	if err != nil {
 		return 0, 0, fmt.Errorf("--from: %w", err)
 	}
-	b, err := moment(c.to, now)
+	b, err := cli.Moment(c.to, now)
 	if err != nil {
 		return 0, 0, fmt.Errorf("--to: %w", err)
 	}

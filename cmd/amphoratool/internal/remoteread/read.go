@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
-	"time"
 
 	"github.com/klauspost/compress/snappy"
 	"github.com/prometheus/prometheus/model/histogram"
@@ -207,15 +205,4 @@ func (s sample) line(w *bytes.Buffer, ls labels.Labels) {
 	default:
 		fmt.Fprintf(w, "%s %v %d\n", ls, s.v, s.t)
 	}
-}
-
-// moment reads a time: RFC 3339, or a duration before now.
-func moment(text string, now time.Time) (time.Time, error) {
-	if text == "" || text == "now" {
-		return now, nil
-	}
-	if ago, err := time.ParseDuration(strings.TrimPrefix(text, "-")); err == nil {
-		return now.Add(-ago), nil
-	}
-	return time.Parse(time.RFC3339, text)
 }

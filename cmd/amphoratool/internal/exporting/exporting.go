@@ -1,0 +1,280 @@
+// Package exporting owns the command that writes the samples of a tenant into a file, in parts, so that it
+// can be begun again where it ended.
+package exporting
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+
+	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/cli"
+	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/client"
+)
+
+// The forms of an export.
+const (
+	lines  = "lines"
+	table  = "csv"
+	native = "native"
+)
+
+// tries is how often a part is asked for that broke off, and firstPause how long the first wait between
+// two of them is; each is twice as long as the one before.
+const (
+	tries      = 6
+	firstPause = time.Second
+)
+
+// command is one invocation.
+type command struct {
+	*cli.Env
+	server client.Client
+
+	prefix, selector, from, to string
+	form, columns, file        string
+	window                     time.Duration
+	omit                       bool
+	pause                      time.Duration
+}
+
+// Register adds the command `export`.
+func Register(app *kingpin.Application, e *cli.Env) { register(app, e, firstPause) }
+
+func register(app *kingpin.Application, e *cli.Env, pause time.Duration) {
+	c := &command{Env: e, pause: pause}
+	cmd := app.Command("export", "Write samples into a file: as lines of JSON, which /api/v1/import and VictoriaMetrics take, as CSV, or as chunks. If the file is there with its .state, it goes on where it ended.")
+	c.server.Declare(cmd, e)
+	cmd.Flag("prometheus-http-prefix", "Prefix of the Prometheus API.").Default("/prometheus").StringVar(&c.prefix)
+	cmd.Flag("selector", "Which series.").Required().StringVar(&c.selector)
+	cmd.Flag("from", "Begin: RFC 3339, or how long ago.").Default("1h").StringVar(&c.from)
+	cmd.Flag("to", "End: RFC 3339, or how long ago; now if not given.").StringVar(&c.to)
+	cmd.Flag("form", "lines, csv or native.").Default(lines).EnumVar(&c.form, lines, table, native)
+	cmd.Flag("columns", "Columns of CSV: labels, __value__ and __timestamp__ with :unix_s, :unix_ms, :unix_ns or :rfc3339.").Default("__name__,__value__,__timestamp__:rfc3339").StringVar(&c.columns)
+	cmd.Flag("omit-histograms", "Leave native histograms out, for which lines and CSV have no place.").BoolVar(&c.omit)
+	cmd.Flag("window", "How much time is asked for at once: what the server holds in memory for it grows with that.").Default("6h").DurationVar(&c.window)
+	cmd.Flag("output", "File to write.").Short('o').Required().StringVar(&c.file)
+	e.Do(cmd, c.run)
+}
+
+// state is what a file has. It stands in a file beside it.
+type state struct {
+	Selector string `json:"selector"`
+	Form     string `json:"form"`
+	Columns  string `json:"columns,omitempty"`
+	From     int64  `json:"from"` // milliseconds
+	To       int64  `json:"to"`
+	Next     int64  `json:"next"` // where the window begins that is not whole
+	// After is the labels of the last series that the file has of that window, which ends at Until, and Bytes
+	// what of the file counts.
+	After string `json:"after,omitempty"`
+	Until int64  `json:"until"`
+	Bytes int64  `json:"bytes"`
+}
+
+func (c *command) run(ctx context.Context) error {
+	if c.window < time.Second {
+		return errors.New("--window must be a second or more")
+	}
+	if err := c.server.Open(); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(c.file, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }() // what counts was synced before
+	s, err := c.begin(f)
+	if err != nil {
+		return err
+	}
+	p := c.Progress("export", s.To-s.From)
+	defer p.Close()
+	p.Add(s.Next - s.From)
+	for s.Next <= s.To {
+		end := min(s.Next+c.window.Milliseconds()-1, s.To)
+		if s.After != "" { // of the window that it was begun with
+			end = s.Until
+		}
+		s.Until = end
+		if err := c.insist(ctx, f, &s, end); err != nil {
+			return fmt.Errorf("%w; what is written counts, the same command goes on", err)
+		}
+		p.Add(end - s.Next + 1)
+		s.Next, s.After = end+1, ""
+		if err := c.save(f, &s); err != nil {
+			return err
+		}
+	}
+	c.Say("%d bytes written to %s", s.Bytes, c.file)
+	return nil
+}
+
+// begin returns where the file ends.
+func (c *command) begin(f *os.File) (state, error) {
+	var s state
+	raw, err := os.ReadFile(c.stateFile())
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		info, err := f.Stat()
+		if err != nil {
+			return s, err
+		}
+		if info.Size() > 0 {
+			return s, fmt.Errorf("%s is there, and nothing says what it has: delete it, or choose another file", c.file)
+		}
+		return c.fresh()
+	case err != nil:
+		return s, err
+	}
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return s, fmt.Errorf("read %s: %w", c.stateFile(), err)
+	}
+	if s.Selector != c.selector || s.Form != c.form || s.Columns != c.written() {
+		return s, fmt.Errorf("%s has %s of %s: choose another file for others", c.file, s.Form, s.Selector)
+	}
+	return s, f.Truncate(s.Bytes)
+}
+
+// written is the columns, if there are columns.
+func (c *command) written() string {
+	if c.form == table {
+		return c.columns
+	}
+	return ""
+}
+
+func (c *command) fresh() (state, error) {
+	now := time.Now()
+	from, err := cli.Moment(c.from, now)
+	if err != nil {
+		return state{}, fmt.Errorf("--from: %w", err)
+	}
+	to, err := cli.Moment(c.to, now)
+	if err != nil {
+		return state{}, fmt.Errorf("--to: %w", err)
+	}
+	if !from.Before(to) {
+		return state{}, errors.New("--from must be before --to")
+	}
+	return state{Selector: c.selector, Form: c.form, Columns: c.written(), From: from.UnixMilli(), To: to.UnixMilli(), Next: from.UnixMilli()}, nil
+}
+
+func (c *command) stateFile() string { return c.file + ".state" }
+
+// save makes what is in the file safe, and then says so.
+func (c *command) save(f *os.File, s *state) error {
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	raw, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	next := c.stateFile() + ".new"
+	if err := os.WriteFile(next, raw, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(next, c.stateFile())
+}
+
+// insist asks for a window again if it breaks off, from the last series on that is whole.
+func (c *command) insist(ctx context.Context, f *os.File, s *state, end int64) error {
+	pause := c.pause
+	for try := 1; ; try++ {
+		err := c.part(ctx, f, s, end)
+		if err == nil {
+			return nil
+		}
+		if err := errors.Join(f.Truncate(s.Bytes), c.save(f, s)); err != nil {
+			return err
+		}
+		var status *client.StatusError
+		if refused := errors.As(err, &status) && status.Status < http.StatusInternalServerError && status.Status != http.StatusTooManyRequests; refused || errors.Is(err, errTold) || try == tries || ctx.Err() != nil {
+			return err
+		}
+		c.Log.Warn("a part broke off, it is asked for again", "try", try, "err", err)
+		select {
+		case <-time.After(pause):
+			pause *= 2
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// part appends a window.
+func (c *command) part(ctx context.Context, f *os.File, s *state, end int64) error {
+	form := url.Values{"match[]": {c.selector}, "start": {moment(s.Next)}, "end": {moment(end)}}
+	path := c.prefix + "/api/v1/export"
+	switch c.form {
+	case table:
+		path += "/csv"
+		form.Set("format", c.columns)
+	case native:
+		path += "/native"
+	}
+	if c.omit {
+		form.Set("histograms", "omit")
+	}
+	if s.After != "" {
+		form.Set("after", s.After)
+	}
+	body, err := c.server.Stream(ctx, client.Call{Method: http.MethodGet, Path: path + "?" + form.Encode()})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = body.Close() }()
+	if _, err := f.Seek(s.Bytes, io.SeekStart); err != nil {
+		return err
+	}
+	if c.form == lines {
+		return copyLines(f, body, s)
+	}
+	w := &tail{w: f}
+	n, err := io.Copy(w, body)
+	if err != nil {
+		return w.told(err)
+	}
+	s.Bytes += n
+	return nil
+}
+
+// moment is how the API takes a time in milliseconds.
+func moment(ms int64) string { return strconv.FormatFloat(float64(ms)/1000, 'f', 3, 64) }
+
+// errTold is an error that the server wrote behind what it had sent; it would again.
+var errTold = errors.New("the server ended the export")
+
+// tail remembers the end of what is written, where the server says why it broke off.
+type tail struct {
+	w   io.Writer
+	end []byte
+}
+
+// tailBytes is how long a message of the server is at most.
+const tailBytes = 4 << 10
+
+// Write implements io.Writer.
+func (t *tail) Write(p []byte) (int, error) {
+	t.end = append(t.end, p[max(0, len(p)-tailBytes):]...)
+	t.end = t.end[max(0, len(t.end)-tailBytes):]
+	return t.w.Write(p)
+}
+
+// told is err, or what the server said.
+func (t *tail) told(err error) error {
+	if _, text, ok := bytes.Cut(t.end, []byte("\n# error: ")); ok {
+		return fmt.Errorf("%w: %s", errTold, bytes.TrimSpace(text))
+	}
+	return err
+}
