@@ -38,7 +38,7 @@ func TestManyBlocksAreServedAtOnce(t *testing.T) {
 	ctx := bounded(t, 5*time.Minute+time.Duration(n)*400*time.Millisecond)
 	dir := t.TempDir()
 	start := time.Now().Add(-time.Duration(n+24) * 2 * time.Hour).Truncate(2 * time.Hour)
-	smallBlocks(ctx, t, filepath.Join(dir, "blocks"), start, n)
+	smallBlocks(ctx, t, filepath.Join(dir, "blocks"), "team-a", start, n)
 	c := oneProcess(ctx, t, harness.Options{Dir: dir, Files: true, Flags: []string{"-compactor.first-level-compaction-wait-period=100000h", "-querier.timeout=2m"}})
 	node := c.Nodes()[0]
 
@@ -80,7 +80,7 @@ func TestManyBlocksAreServedAtOnce(t *testing.T) {
 }
 
 // smallBlocks writes n blocks of two hours with three series each.
-func smallBlocks(ctx context.Context, t *testing.T, dir string, start time.Time, n int) {
+func smallBlocks(ctx context.Context, t *testing.T, dir, tenant string, start time.Time, n int) {
 	t.Helper()
 	bkt, err := bucket.NewFilesystem(dir)
 	must(t, err)
@@ -101,7 +101,7 @@ func smallBlocks(ctx context.Context, t *testing.T, dir string, start time.Time,
 		id, err := w.Flush(ctx)
 		must(t, err)
 		must(t, w.Close())
-		must(t, block.Upload(ctx, quiet, objstore.NewPrefixedBucket(bkt, "team-a"), filepath.Join(work, id.String()), block.Tags{}))
+		must(t, block.Upload(ctx, quiet, objstore.NewPrefixedBucket(bkt, tenant), filepath.Join(work, id.String()), block.Tags{}))
 		must(t, os.RemoveAll(filepath.Join(work, id.String())))
 	}
 }

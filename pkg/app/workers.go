@@ -153,19 +153,28 @@ func (a *App) ownsCompaction() (func(tenant.ID, string) (bool, error), error) {
 	if err != nil {
 		return nil, err
 	}
-	op := ring.NewOp([]ring.InstanceState{ring.ACTIVE}, nil)
 	return func(id tenant.ID, key string) (bool, error) {
-		var shard ring.ReadRing = r
-		if size := limits.CompactorTenantShardSize.Of(a.limits.For(id)); size > 0 {
-			shard = r.ShuffleShard(string(id), size)
-		}
-		var set ring.ReplicationSet
-		var err error
-		if key == "" {
-			set, err = shard.GetAllHealthy(op)
-		} else {
-			set, err = shard.Get(uint32(xxhash.Sum64String(string(id)+"/"+key)), op, nil, nil, nil)
-		}
-		return set.Includes(addr), err
+		return ownsJob(r, addr, id, limits.CompactorTenantShardSize.Of(a.limits.For(id)), key)
 	}, nil
+}
+
+// ownsJob says whether a piece of work of a tenant that is shared by size compactors, 0: by all, is that of
+// the one at addr. It is the first one's that is alive after the key's place in the ring: one that is silent
+// stays there for a while, and what is its own must not wait until it is forgotten. An empty key asks
+// whether any could be.
+func ownsJob(r ring.ReadRing, addr string, id tenant.ID, size int, key string) (bool, error) {
+	op := ring.NewOp([]ring.InstanceState{ring.ACTIVE}, nil)
+	shard := r
+	if size > 0 {
+		shard = r.ShuffleShard(string(id), size)
+		if set, err := shard.GetAllHealthy(op); err != nil || len(set.Instances) == 0 {
+			shard = r // all that the tenant's work is for are silent
+		}
+	}
+	if key == "" {
+		set, err := shard.GetAllHealthy(op)
+		return err == nil && set.Includes(addr), err
+	}
+	set, err := shard.GetWithOptions(uint32(xxhash.Sum64String(string(id)+"/"+key)), op, ring.WithReplicationFactor(shard.InstancesCount()))
+	return err == nil && set.Instances[0].Addr == addr, err
 }

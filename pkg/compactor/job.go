@@ -83,6 +83,9 @@ func (c *Compactor) do(ctx context.Context, r *round, j Job) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := w.stillDue(ctx); err != nil {
+		return err
+	}
 	if err := w.upload(ctx, made); err != nil {
 		return err
 	}
@@ -94,6 +97,16 @@ func (c *Compactor) do(ctx context.Context, r *round, j Job) (err error) {
 	c.deps.Logger.Info("blocks compacted", "tenant", id, "stage", string(j.Stage), "shard", j.Shard, "from", j.MinTime, "to", j.MaxTime,
 		"sources", len(w.sources), "results", len(made), "took", time.Since(w.began))
 	return nil
+}
+
+// stillDue looks once more whether others marked what was compacted: a process that hung is dead to them,
+// and its job done by another. Errors: errPlanAnew.
+func (w *work) stillDue(ctx context.Context) error {
+	j := w.job
+	j.Blocks = slices.DeleteFunc(slices.Clone(j.Blocks), func(b block.IndexedBlock) bool {
+		return !slices.ContainsFunc(w.sources, func(m block.Meta) bool { return m.ULID == b.ID })
+	})
+	return w.round.look(ctx, &j)
 }
 
 // choose reads the meta files of the job's blocks and leaves out those that were compacted already:

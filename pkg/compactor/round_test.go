@@ -5,6 +5,7 @@ import (
 	"io"
 	"path"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -35,6 +36,51 @@ func (c *counted) Get(ctx context.Context, name string) (io.ReadCloser, error) {
 	return c.Bucket.Get(ctx, name)
 }
 
+// hung does something once, when the index of a block is read.
+type hung struct {
+	objstore.Bucket
+	meanwhile func()
+	once      sync.Once
+}
+
+func (h *hung) Get(ctx context.Context, name string) (io.ReadCloser, error) {
+	if path.Base(name) == block.IndexFile {
+		h.once.Do(h.meanwhile)
+	}
+	return h.Bucket.Get(ctx, name)
+}
+
+func TestACompactorThatHungPublishesNothingThatAnotherDidMeanwhile(t *testing.T) {
+	for name, shards := range map[string]int{"merged": 0, "split": 2} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.limits = limits.CompactorSplitAndMergeShards.With(w.limits, shards)
+			w.replica(0, 10, oneOf(0))
+			w.replica(0, 10, oneOf(1))
+			w.replica(0, 10, oneOf(2))
+			slow := w.compactor()
+			w.dir = t.TempDir() // of another process
+			quick := w.compactor()
+			slow.deps.Bucket = &hung{Bucket: slow.deps.Bucket, meanwhile: func() {
+				if err := quick.Compact(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}}
+			if err := slow.Compact(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			w.whole("after")
+			all, err := block.ScanBlocks(t.Context(), w.tenantBucket(), nil, w.now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, want := len(all.Index.Blocks), 3+max(shards, 1); got != want {
+				t.Errorf("%d blocks, want %d: the sources and what was made of them once", got, want)
+			}
+		})
+	}
+}
+
 func TestOneListingServesAllJobsOfARound(t *testing.T) {
 	for name, shards := range map[string]int{"merged": 0, "split": 2} {
 		t.Run(name, func(t *testing.T) {
@@ -60,8 +106,9 @@ func TestOneListingServesAllJobsOfARound(t *testing.T) {
 			if shards > 0 {
 				jobs = int64(12*days + 2*(2*days+days)) // splits make shards of whole ranges at once
 			}
-			// Tenants, and marks and blocks before and after; then the marks before each job.
-			if got := requests.listings.Load(); got > 5+jobs {
+			// Tenants, and marks and blocks before and after; then the marks before each job and before its
+			// results are published.
+			if got := requests.listings.Load(); got > 5+2*jobs {
 				t.Errorf("%d listings for %d jobs", got, jobs)
 			}
 			// Those of the first blocks twice, by the listing and by their job, and those of new blocks once,
