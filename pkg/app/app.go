@@ -87,6 +87,7 @@ type parts struct {
 	clients         part[*transport.Clients]
 	bucket          part[objstore.InstrumentedBucket]
 	storeRing       part[*ring.Ring]
+	queryBudget     part[*block.Budget]
 	documents       part[*docstore.Store]
 	control         part[*control.Control]
 	storeGateway    part[*storegateway.Gateway]

@@ -10,9 +10,11 @@ import (
 
 	"github.com/amphora-metrics/amphora/pkg/block"
 	"github.com/amphora-metrics/amphora/pkg/config"
+	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/members"
 	"github.com/amphora-metrics/amphora/pkg/querier"
 	"github.com/amphora-metrics/amphora/pkg/storegateway"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/transport"
 	"github.com/amphora-metrics/amphora/pkg/wire/storepb"
 )
@@ -69,6 +71,25 @@ func (a *App) storeRing() (*ring.Ring, error) {
 	})
 }
 
+// queryBudget is what queries may ask of the bucket in this process.
+func (a *App) queryBudget() (*block.Budget, error) {
+	return a.p.queryBudget.get(func() (*block.Budget, error) {
+		r, err := a.storeRing()
+		if err != nil {
+			return nil, err
+		}
+		op := ring.NewOp([]ring.InstanceState{ring.ACTIVE}, nil)
+		return block.NewBudget(block.BudgetDeps{Limits: a.limits.For, Reg: a.reg, Sharers: func(id tenant.ID) int {
+			shard := r.ShuffleShard(string(id), limits.StoreGatewayTenantShardSize.Of(a.limits.For(id)))
+			set, err := shard.GetAllHealthy(op)
+			if err != nil {
+				return 1 // it is the one that asks
+			}
+			return len(set.Instances)
+		}}), nil
+	})
+}
+
 // storeEntry is this process's place among the store-gateways.
 func (a *App) storeEntry() error {
 	if err := os.MkdirAll(a.cfg.StoreGateway.SyncDir, 0o750); err != nil {
@@ -97,7 +118,11 @@ func (a *App) storeGateway() (*storegateway.Gateway, error) {
 			return nil, err
 		}
 		shapes := block.NewIndexes(block.IndexesDeps{Logger: a.log, Bucket: b, IndexOnly: true})
-		store, err := block.NewStore(block.StoreDeps{Shared: caches, Logger: a.log, Reg: a.reg, Bucket: b, Indexes: shapes,
+		budget, err := a.queryBudget()
+		if err != nil {
+			return nil, err
+		}
+		store, err := block.NewStore(block.StoreDeps{Shared: caches, Logger: a.log, Reg: a.reg, Bucket: budget.Bucket(b), Indexes: shapes,
 			Dir: a.cfg.StoreGateway.SyncDir, LocalBytes: int64(a.cfg.StoreGateway.MaxCacheBytes)})
 		if err != nil {
 			return nil, err
@@ -155,7 +180,11 @@ func (a *App) stores() (*querier.Stores, error) {
 			return nil, fmt.Errorf("register the store-gateway of this process: %w", err)
 		}
 	}
-	indexes := block.NewIndexes(block.IndexesDeps{Logger: a.log, Reg: a.reg, Bucket: b, MaxStale: a.cfg.BucketIndex.MaxStale})
+	budget, err := a.queryBudget()
+	if err != nil {
+		return nil, err
+	}
+	indexes := block.NewIndexes(block.IndexesDeps{Logger: a.log, Reg: a.reg, Bucket: budget.Listings(b), MaxStale: a.cfg.BucketIndex.MaxStale})
 	a.indexes.Store(indexes)
 	return &querier.Stores{Ring: r, Client: clients.For, Indexes: indexes}, nil
 }

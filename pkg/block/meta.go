@@ -166,6 +166,8 @@ func storeError(ctx context.Context, bkt objstore.BucketReader, err error, forma
 		kind = errs.KindOf(ctx.Err())
 	case bkt.IsObjNotFoundErr(err):
 		kind = errs.NotFound
+	case errs.KindOf(err) == errs.RateLimited: // by a Budget
+		kind = errs.RateLimited
 	}
 	return errs.New(kind, "%s: %w", fmt.Sprintf(format, args...), err)
 }

@@ -54,22 +54,59 @@ const (
 type accounts struct {
 	requests, bytes             *prometheus.CounterVec // by operation and cause
 	tenantRequests, tenantBytes *prometheus.CounterVec
+	prices                      Prices
+	cost, tenantCost            *prometheus.CounterVec // by class, and by cause or tenant; nil without prices
 
 	mu    sync.Mutex // guards known
 	known map[string]struct{}
 }
 
-func newAccounts(reg prometheus.Registerer) *accounts {
+// Classes of operations by which stores charge. Deletions are free.
+const (
+	classRead  = "read"
+	classWrite = "write"
+	classList  = "list"
+)
+
+// of returns the class of an operation and the price of one.
+func (p Prices) of(operation string) (class string, price float64) {
+	switch operation {
+	case objstore.OpIter:
+		return classList, p.List / 1000
+	case objstore.OpUpload:
+		return classWrite, p.Write / 1000
+	case objstore.OpDelete:
+		return "", 0
+	default:
+		return classRead, p.Read / 1000
+	}
+}
+
+func newAccounts(reg prometheus.Registerer, prices Prices) *accounts {
 	f := promauto.With(reg)
 	vec := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return f.NewCounterVec(prometheus.CounterOpts{Name: "objstore_" + name, Help: help}, labels)
 	}
-	return &accounts{
+	a := &accounts{
+		prices:         prices,
 		requests:       vec("requests_total", "Requests to object storage by what they are made for. Retries of drivers are not seen.", "operation", "cause"),
 		bytes:          vec("transferred_bytes_total", "Bytes read from and written to object storage by what for.", "direction", "cause"),
 		tenantRequests: vec("tenant_requests_total", "Requests to object storage by whose objects they are about. At most 1000 tenants have figures of their own.", "operation", "user"),
 		tenantBytes:    vec("tenant_transferred_bytes_total", "Bytes read from and written to object storage by whose objects.", "direction", "user"),
 		known:          map[string]struct{}{},
+	}
+	if prices.any() {
+		a.cost = vec("estimated_cost_total", "Estimated cost of requests to object storage by class and what they are made for, in the currency of blocks_storage.request_prices. Retries of drivers, parts of large uploads and pages of long listings are not seen.", "class", "cause")
+		a.tenantCost = vec("tenant_estimated_cost_total", "Estimated cost of requests to object storage by class and whose objects they are about. At most 1000 tenants have figures of their own.", "class", "user")
+	}
+	return a
+}
+
+// charge counts what a request costs.
+func (a *accounts) charge(operation, cause, owner string) {
+	if class, price := a.prices.of(operation); price > 0 {
+		a.cost.WithLabelValues(class, cause).Add(price)
+		a.tenantCost.WithLabelValues(class, owner).Add(price)
 	}
 }
 
@@ -101,6 +138,7 @@ func (b *accounted) note(ctx context.Context, operation, direction, name string)
 	cause, owner := string(causeOf(ctx)), b.a.owner(name)
 	b.a.requests.WithLabelValues(operation, cause).Inc()
 	b.a.tenantRequests.WithLabelValues(operation, owner).Inc()
+	b.a.charge(operation, cause, owner)
 	if direction == "" {
 		return nil
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"strings"
 	"testing"
 
@@ -61,7 +62,7 @@ amphora_objstore_tenant_transferred_bytes_total{component="test",direction="writ
 }
 
 func TestTenantsWithFiguresAreBounded(t *testing.T) {
-	a := newAccounts(prometheus.NewRegistry())
+	a := newAccounts(prometheus.NewRegistry(), Prices{})
 	for i := range maxAccounts {
 		if got := a.owner(fmt.Sprintf("tenant-%d/x", i)); got != fmt.Sprintf("tenant-%d", i) {
 			t.Fatalf("owner %s", got)
@@ -72,5 +73,55 @@ func TestTenantsWithFiguresAreBounded(t *testing.T) {
 	}
 	if got := a.owner("tenant-7/y"); got != "tenant-7" {
 		t.Errorf("a known one is counted as %s", got)
+	}
+}
+
+func TestRequestsCostWhatTheirPricesSay(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	cfg := defaults()
+	cfg.Filesystem.Dir = t.TempDir()
+	cfg.Prices = Prices{Read: 0.5, List: 4}
+	b, err := New(t.Context(), cfg, "test", slog.New(slog.DiscardHandler), reg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Upload(t.Context(), "team-a/x", strings.NewReader("text")); err != nil {
+		t.Fatal(err)
+	}
+	for range 4 {
+		r, err := b.Get(Because(t.Context(), Query), "team-a/x")
+		if err != nil || r.Close() != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.Iter(t.Context(), "", func(string) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Delete(t.Context(), "team-a/x"); err != nil {
+		t.Fatal(err)
+	}
+	want := `
+# HELP amphora_objstore_estimated_cost_total Estimated cost of requests to object storage by class and what they are made for, in the currency of blocks_storage.request_prices. Retries of drivers, parts of large uploads and pages of long listings are not seen.
+# TYPE amphora_objstore_estimated_cost_total counter
+amphora_objstore_estimated_cost_total{cause="other",class="list",component="test"} 0.004
+amphora_objstore_estimated_cost_total{cause="query",class="read",component="test"} 0.002
+# HELP amphora_objstore_tenant_estimated_cost_total Estimated cost of requests to object storage by class and whose objects they are about. At most 1000 tenants have figures of their own.
+# TYPE amphora_objstore_tenant_estimated_cost_total counter
+amphora_objstore_tenant_estimated_cost_total{class="list",component="test",user="__none__"} 0.004
+amphora_objstore_tenant_estimated_cost_total{class="read",component="test",user="team-a"} 0.002
+`
+	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "amphora_objstore_estimated_cost_total", "amphora_objstore_tenant_estimated_cost_total"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPricesAreNotNegative(t *testing.T) {
+	for _, p := range []Prices{{Read: -1}, {Write: math.NaN()}, {List: math.Inf(1)}} {
+		if p.Validate() == nil {
+			t.Errorf("%+v is taken", p)
+		}
+	}
+	if err := (&Prices{Read: 0.0004, List: 0.005}).Validate(); err != nil {
+		t.Error(err)
 	}
 }

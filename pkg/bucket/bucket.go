@@ -52,7 +52,7 @@ func New(ctx context.Context, cfg Config, name string, logger *slog.Logger, reg 
 	if cfg.StoragePrefix != "" {
 		b = objstore.NewPrefixedBucket(b, cfg.StoragePrefix)
 	}
-	return instrument(b, name, reg), nil
+	return instrument(b, name, cfg.Prices, reg), nil
 }
 
 func open(ctx context.Context, cfg Config, name string, logger *slog.Logger) (objstore.Bucket, error) {

@@ -1,6 +1,8 @@
 package bucket
 
 import (
+	"math"
+
 	"github.com/amphora-metrics/amphora/pkg/config"
 	"github.com/amphora-metrics/amphora/pkg/errs"
 )
@@ -23,7 +25,15 @@ type Config struct {
 	S3         S3Config
 	GCS        GCSConfig
 	Azure      AzureConfig
+
+	Prices Prices
 }
+
+// Prices are what an operator pays for 1,000 requests, in any currency. 0: they are not counted.
+type Prices struct{ Read, Write, List float64 }
+
+// any says whether something has a price.
+func (p Prices) any() bool { return p != Prices{} }
 
 // FilesystemConfig is the filesystem backend: one machine, or a shared POSIX mount.
 type FilesystemConfig struct{ Dir string }
@@ -69,6 +79,24 @@ func (c *Config) Declare(s *config.Set) {
 	s.Mount("s3", &c.S3)
 	s.Mount("gcs", &c.GCS)
 	s.Mount("azure", &c.Azure)
+	s.Mount("request_prices", &c.Prices)
+}
+
+// Declare is part of config.Declarer.
+func (p *Prices) Declare(s *config.Set) {
+	s.Float(&p.Read, "read", 0, "Price of 1,000 requests that read an object or its attributes, in the currency of your bill; amphora_objstore_estimated_cost_total then tells what is spent. 0: not counted.").Expert()
+	s.Float(&p.Write, "write", 0, "Price of 1,000 requests that write an object. Deletions are taken to be free. 0: not counted.").Expert()
+	s.Float(&p.List, "list", 0, "Price of 1,000 requests that list objects. 0: not counted.").Expert()
+}
+
+// Validate refuses what cannot work.
+func (p *Prices) Validate() error {
+	for name, v := range map[string]float64{"read": p.Read, "write": p.Write, "list": p.List} {
+		if v < 0 || math.IsNaN(v) || math.IsInf(v, 0) {
+			return config.Wrong(name, "is %g; a price is 0 or more", v)
+		}
+	}
+	return nil
 }
 
 // Declare is part of config.Declarer.

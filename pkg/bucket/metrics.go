@@ -7,10 +7,10 @@ import (
 
 // instrument measures b as amphora_objstore_bucket_*, with name as label component, the name by
 // which the field's dashboards group these families.
-func instrument(b objstore.Bucket, name string, reg prometheus.Registerer) objstore.InstrumentedBucket {
+func instrument(b objstore.Bucket, name string, prices Prices, reg prometheus.Registerer) objstore.InstrumentedBucket {
 	if reg == nil {
 		reg = prometheus.NewRegistry()
 	}
 	reg = prometheus.WrapRegistererWithPrefix("amphora_", prometheus.WrapRegistererWith(prometheus.Labels{"component": name}, reg))
-	return &accounted{objstore.WrapWithMetrics(b, reg, b.Name()), newAccounts(reg)}
+	return &accounted{objstore.WrapWithMetrics(b, reg, b.Name()), newAccounts(reg, prices)}
 }

@@ -192,6 +192,10 @@ var (
 		"Bytes of chunks one query may fetch. 0: no limit.", "querier")
 	StoreGatewayTenantShardSize = define("store_gateway_tenant_shard_size", "store-gateway.tenant-shard-size", 0, "store-gateways",
 		"Store-gateways that a tenant's blocks are spread over. 0: all of them.", "querier")
+	MaxObjectStoreGetsPerHour = define("max_object_store_gets_per_hour", "store-gateway.max-object-store-gets-per-hour", 0, "requests",
+		"Objects, parts of objects and attributes that queries of a tenant may read from object storage in an hour; each store-gateway of the tenant has its share. What local copies and shared caches have does not count. Queries that need more are refused (429) until time gives some back. 0: no limit.", "storegateway")
+	MaxObjectStoreListsPerHour = define("max_object_store_lists_per_hour", "querier.max-object-store-lists-per-hour", 0, "requests",
+		"Listings of object storage that queries of a tenant may cause in an hour in each querier and each store-gateway. Only tenants without a bucket index need any. Queries that need more are refused (429) until time gives some back. 0: no limit.", "querier", "storegateway")
 	MaxQueryLookback = define("max_query_lookback", "querier.max-query-lookback", time.Duration(0), "",
 		"How far back a query may look; an earlier start is moved up. 0: no limit.", "querier")
 	MaxPartialQueryLength = define("max_partial_query_length", "querier.max-partial-query-length", time.Duration(0), "",

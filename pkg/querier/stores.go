@@ -110,7 +110,7 @@ func askBlocks[T any](ctx context.Context, q *Querier, sc scope, blocks []block.
 					for _, b := range served {
 						done[ulid.ULID(b)] = true
 					}
-				case terminal(err):
+				case terminal(err), errs.KindOf(err) == errs.RateLimited: // others would go on to spend
 					stop = err
 				default:
 					last = err

@@ -347,8 +347,8 @@ func (f *File) read(ctx context.Context, from, to int, l *load) (n int64, err er
 				return n, context.Cause(ctx)
 			}
 			kind := errs.Unavailable
-			if errs.KindOf(err) == errs.NotFound {
-				kind = errs.NotFound
+			if k := errs.KindOf(err); k == errs.NotFound || k == errs.RateLimited {
+				kind = k
 			}
 			return n, errs.New(kind, "read %s from byte %d on: %w", f.entry.name, int64(i)*pageSize, err)
 		}
