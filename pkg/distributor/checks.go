@@ -97,15 +97,13 @@ type violation struct {
 const metricName = "__name__"
 
 // checkLabels finds what is wrong with labels sorted by name, of which there are n in all. leaves are
-// checks to leave out.
-func (l *verdictLimits) checkLabels(ls []remotewrite.Label, n int, leaves uint16) violation {
+// checks to leave out. seen are the names of the series checked before under the same limits and
+// leaves, and become those of this one if nothing is wrong with it.
+func (l *verdictLimits) checkLabels(ls []remotewrite.Label, n int, leaves uint16, seen *seenNames) violation {
 	name := nameOf(ls)
-	most, mostOfInfo, labelName := l.labels, l.infoLabels, l.validLabelName
+	most, mostOfInfo := l.labels, l.infoLabels
 	if leaves&entryAnyCount != 0 {
 		most, mostOfInfo = mostLabels, mostLabels
-	}
-	if leaves&entryAnyName != 0 {
-		labelName = validText
 	}
 	switch {
 	case len(name) == 0 && n <= len(ls):
@@ -120,14 +118,16 @@ func (l *verdictLimits) checkLabels(ls []remotewrite.Label, n int, leaves uint16
 	} else if n > most {
 		return violation{check: tooManyLabels, actual: n, limit: most}
 	}
+	at := 0
 	for i := range ls {
 		nm, v := ls[i].Name, ls[i].Value
+		known := seen.has(nm, &at)
 		switch {
-		case len(nm) > l.nameBytes:
+		case !known && len(nm) > l.nameBytes:
 			return violation{labelNameTooLong, i, len(nm), l.nameBytes}
 		case len(v) > l.valueBytes:
 			return violation{labelValueTooLong, i, len(v), l.valueBytes}
-		case !labelName(nm):
+		case !known && !l.validLabelName(nm, leaves):
 			return violation{check: invalidLabelName, label: i}
 		case !utf8.Valid(v):
 			return violation{check: invalidLabelValue, label: i}
@@ -135,7 +135,36 @@ func (l *verdictLimits) checkLabels(ls []remotewrite.Label, n int, leaves uint16
 			return violation{check: duplicateLabel, label: i}
 		}
 	}
+	seen.keep(ls)
 	return violation{}
+}
+
+// seenNames are the label names of a series that were found valid. Neighbours in a request mostly have
+// the same ones, or one more or less, and to compare a name costs a fraction of what it costs to check
+// it. They lie in the memory of the request.
+type seenNames struct{ names [][]byte }
+
+// has says whether name is among the next two names from *at on, and moves *at behind it.
+func (s *seenNames) has(name []byte, at *int) bool {
+	for k := *at; k < len(s.names) && k < *at+2; k++ {
+		if string(s.names[k]) == string(name) {
+			*at = k + 1
+			return true
+		}
+	}
+	return false
+}
+
+func (s *seenNames) keep(ls []remotewrite.Label) {
+	s.names = s.names[:0]
+	for i := range ls {
+		s.names = append(s.names, ls[i].Name)
+	}
+}
+
+func (s *seenNames) reset() {
+	clear(s.names[:cap(s.names)])
+	s.names = s.names[:0]
 }
 
 // error puts v into words for the series ls.
@@ -184,8 +213,8 @@ func (l *verdictLimits) validMetricName(b []byte) bool {
 	return legacyName(b, true)
 }
 
-func (l *verdictLimits) validLabelName(b []byte) bool {
-	if l.utf8 {
+func (l *verdictLimits) validLabelName(b []byte, leaves uint16) bool {
+	if l.utf8 || leaves&entryAnyName != 0 {
 		return validText(b)
 	}
 	return legacyName(b, false)

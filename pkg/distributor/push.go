@@ -69,6 +69,7 @@ type outcome struct {
 
 // decoded is what has been decoded of the request, beside labels.
 type decoded struct {
+	names     seenNames // of the series whose labels were checked last
 	hists     []seriesHistogram
 	exemplars []seriesExemplar
 	metadata  []familyMetadata
@@ -199,6 +200,7 @@ func (p *push) reset() {
 	clear(p.exemplars)
 	clear(p.metadata)
 	clear(p.labels[:cap(p.labels)])
+	p.names.reset()
 	p.builder.Reset()
 	clear(p.families)
 	p.forgetSeen()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"slices"
+	"sync/atomic"
 
 	"github.com/grafana/dskit/ring"
 
@@ -145,7 +146,7 @@ func (p *push) validate(ctx context.Context) error {
 			continue
 		}
 		p.noteShortened(ls)
-		if v := p.lim.checkLabels(ls, n, p.leaves); v.check != valid {
+		if v := p.lim.checkLabels(ls, n, p.leaves, &p.names); v.check != valid {
 			p.refs[w.series] = skipped
 			p.refuse(int(w.series), v.check, p.samplesOf(int(w.series)), func() error { return v.error(ls) })
 			continue
@@ -187,17 +188,42 @@ func (p *push) decode(i int) ([]remotewrite.Label, int, error) {
 	if p.lim.typeAndUnit {
 		ls, n = p.addTypeAndUnit(i, ls, n)
 	}
-	byName := func(a, b remotewrite.Label) int { return bytes.Compare(a.Name, b.Name) }
-	if !slices.IsSortedFunc(ls, byName) {
-		slices.SortStableFunc(ls, byName)
+	if !sortedByName(ls) {
+		slices.SortStableFunc(ls, func(a, b remotewrite.Label) int { return bytes.Compare(a.Name, b.Name) })
 	}
 	return ls, n, nil
+}
+
+// sortedByName says whether ls are in the order of their names, for which mostly the first byte is
+// looked at.
+func sortedByName(ls []remotewrite.Label) bool {
+	for i := 1; i < len(ls); i++ {
+		a, b := ls[i-1].Name, ls[i].Name
+		if len(a) > 0 && len(b) > 0 && a[0] < b[0] {
+			continue
+		}
+		if string(a) > string(b) {
+			return false
+		}
+	}
+	return true
 }
 
 // route finds the ingesters of the series and metadata that need a place. Errors: Unavailable.
 func (p *push) route(context.Context) error {
 	var r ring.ReadRing
+	ranges := p.topo.ranges
+	if p.lim.shardSize > 0 {
+		ranges = nil // they are of all ingesters
+	}
 	find := func(token uint32) (uint32, error) {
+		var known *atomic.Uint32
+		if ranges != nil {
+			known = ranges.of(token)
+			if set := known.Load(); set > 0 {
+				return set - 1, nil
+			}
+		}
 		if r == nil {
 			// Without a shard size the sub-ring is the same for all, so it goes by one name.
 			name := ""
@@ -206,7 +232,11 @@ func (p *push) route(context.Context) error {
 			}
 			r = p.d.deps.Ring.ShuffleShard(name, p.lim.shardSize)
 		}
-		return p.topo.route(r, token, &p.ring)
+		set, err := p.topo.route(r, token, &p.ring)
+		if err == nil && known != nil {
+			known.Store(set + 1)
+		}
+		return set, err
 	}
 	for k := range p.work {
 		w := &p.work[k]

@@ -38,6 +38,8 @@ type topology struct {
 	sets  atomic.Pointer[[]replicaSet] // only grows
 	addrs atomic.Pointer[[]string]     // only grows
 
+	ranges *tokenRanges // of tenants that have no shard; nil: some of the ring is not known
+
 	mu      sync.Mutex // guards the maps and growth
 	setOf   map[string]uint32
 	addrIDs map[string]uint32
@@ -184,16 +186,20 @@ func (w *ringWatch) current(now time.Time) *topology {
 
 func (w *ringWatch) look() {
 	f := uint64(0)
-	if all, err := w.ring.GetAllHealthy(ring.WriteNoExtend); err == nil {
+	all, err := w.ring.GetAllHealthy(ring.WriteNoExtend)
+	if err == nil {
 		// Those that are silent have their places until they are taken off their work.
 		f = fingerprint(all.Instances) + uint64(w.ring.WritableInstancesWithTokensCount())*0x9e3779b97f4a7c15
 	}
 	if f == w.fingerprint {
 		return
 	}
+	ranges := newTokenRanges(all.Instances, w.ring.InstancesCount())
 	w.fingerprint = f
 	old := w.topo.Load()
-	w.topo.Store(newTopology(old.epoch+1, old))
+	t := newTopology(old.epoch+1, old)
+	t.ranges = ranges
+	w.topo.Store(t)
 }
 
 // fingerprint changes with what decides where series go. The order of instances does not matter.
