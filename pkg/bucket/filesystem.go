@@ -136,7 +136,8 @@ const publishTries = 100
 // publish renames tmp to p and makes the name durable.
 func (b *fsBucket) publish(tmp, p string) error {
 	err := error(fs.ErrNotExist)
-	for n := 0; n < publishTries && errors.Is(err, fs.ErrNotExist); n++ {
+	// A directory that goes while MkdirAll looks at what stands in its place is told as one that exists.
+	for n := 0; n < publishTries && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist)); n++ {
 		if err = b.root.MkdirAll(path.Dir(p), 0o750); err == nil {
 			err = b.root.Rename(tmp, p)
 		}

@@ -218,7 +218,7 @@ func deletes(t *testing.T, b objstore.Bucket) {
 // Churn checks that concurrent uploads and deletes in one directory do not disturb each other. It
 // is for drivers of our own; behind a remote one this is the server's matter.
 func Churn(t *testing.T, b objstore.Bucket) {
-	const workers, rounds = 4, 20
+	const workers, rounds = 4, 100
 	errc := make([]error, workers)
 	var wg sync.WaitGroup
 	for w := range workers {
