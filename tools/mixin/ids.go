@@ -11,7 +11,14 @@ const (
 )
 
 func ids() []refusal {
-	return append(append(writeIDs(), sampleIDs()...), readIDs()...)
+	return append(append(append(writeIDs(), sampleIDs()...), readIDs()...), alertIDs()...)
+}
+
+func alertIDs() []refusal {
+	return []refusal{
+		{"alertmanager-max-grafana-config-size", "The configuration that a Grafana keeps here for a tenant is larger than `alertmanager_max_grafana_config_size_bytes`; the one before stays."},
+		{"alertmanager-max-grafana-state-size", "The state that a Grafana keeps here for a tenant is larger than `alertmanager_max_grafana_state_size_bytes`; the one before stays."},
+	}
 }
 
 func writeIDs() []refusal {
@@ -86,6 +93,8 @@ func sampleIDs() []refusal {
 
 func readIDs() []refusal {
 	return []refusal{
+		{"max-object-store-gets-per-hour", "Queries of a tenant have read as often from object storage in an hour as `max_object_store_gets_per_hour` allows. Raise it, or look at who asks for so much of the past."},
+		{"max-object-store-lists-per-hour", "Queries of a tenant have caused as many listings of object storage in an hour as `max_object_store_lists_per_hour` allows. The tenant has no bucket index: see whether a compactor runs."},
 		{"bucket-index-too-old", "The list of the tenant's blocks is older than `blocks_storage.bucket_store.bucket_index.max_stale_period`; an answer might lack blocks. See [AmphoraBucketIndexOld](#amphorabucketindexold)."},
 		{"store-consistency-check-failed", "Blocks that the bucket index names are not in the bucket. See [AmphoraBlocksMissing](#amphorablocksmissing)."},
 		{"max-chunks-per-query", "A query needs more chunks than `max_fetched_chunks_per_query`. Ask for fewer series or a shorter time; `/prometheus/api/v1/analyze` shows what it needs."},
