@@ -110,8 +110,8 @@ vuln-tool: $(TOOLS)/govulncheck-$(GOVULNCHECK)
 faults: tools ## Repeat what kills, cuts and freezes ROUNDS (20) times.
 	AMPHORA_TEST_ROUNDS=$(or $(ROUNDS),20) go test -count=1 -v -timeout 2h -run 'TestAPowerCut|TestZonesDie' ./integration
 
-soak: tools ## Let accidents happen to a loaded cluster for SOAK (60m), SEED=n as an earlier run.
-	AMPHORA_TEST_SOAK=$(or $(SOAK),60m) AMPHORA_TEST_SEED=$(SEED) go test -count=1 -v -timeout 3h -run TestAccidentsAtRandomLoseNothing ./integration
+soak: tools ## Let an accident happen every EVERY (20s) to a cluster at LOAD (70% of what it takes, or samples a second) for SOAK (60m), SEED=n as an earlier run.
+	AMPHORA_TEST_SOAK=$(or $(SOAK),60m) AMPHORA_TEST_LOAD=$(or $(LOAD),70%) AMPHORA_TEST_EVERY=$(or $(EVERY),20s) AMPHORA_TEST_SEED=$(SEED) go test -count=1 -v -timeout 3h -run TestAccidentsAtRandomLoseNothing ./integration
 
 cluster: build tools ## Start a cluster with an S3 server on loopback, and a page to break it from.
 	go run ./development/cluster

@@ -52,7 +52,7 @@ func (j *journal) audited(ctx context.Context, urls func() []string) func() *aud
 			j.auditOnce(ctx, all[n%len(all)], n, out)
 			select {
 			case <-ctx.Done():
-			case <-time.After(30 * time.Millisecond):
+			case <-time.After(j.rest):
 			}
 		}
 	})
@@ -142,7 +142,13 @@ func ringOf(ctx context.Context, url string) (map[string]ringMember, error) {
 // settled waits until every node shows just the named ingesters in the ring, all active.
 func settled(ctx context.Context, t *testing.T, nodes []*harness.Node, names ...string) {
 	t.Helper()
-	within, cancel := context.WithTimeout(ctx, 30*time.Second)
+	settledWithin(ctx, t, 30*time.Second, nodes, names...)
+}
+
+// settledWithin is settled with another bound, for machines that have much to do.
+func settledWithin(ctx context.Context, t *testing.T, d time.Duration, nodes []*harness.Node, names ...string) {
+	t.Helper()
+	within, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	for _, n := range nodes {
 		err := harness.Poll(within, func(ctx context.Context) error {

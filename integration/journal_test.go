@@ -7,11 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -32,10 +35,13 @@ type journal struct {
 
 	urls func() []string // where to push, asked for each try
 
+	rest time.Duration // of whoever audits, between two reads
+
 	mu      sync.Mutex // guards the rest
 	writers []*writer
 	longest time.Duration // without any acknowledgement
 	lastAck time.Time
+	took    latencies // of pushes that were acknowledged, from their first try on
 }
 
 // writer is one sender; it sends a time only after the one before was answered for good.
@@ -50,11 +56,12 @@ type writer struct {
 func value(w, i int, t int64) float64 { return float64(w)*1e9 + float64(i)*1e6 + float64(t%1_000_000) }
 
 func newJournal(tenant string, urls func() []string) *journal {
-	return &journal{tenant: tenant, series: 100, step: 100 * time.Millisecond, start: time.Now().UnixMilli(), urls: urls, lastAck: time.Now()}
+	return &journal{tenant: tenant, series: 100, step: 100 * time.Millisecond, start: time.Now().UnixMilli(), urls: urls, rest: 30 * time.Millisecond, lastAck: time.Now()}
 }
 
 // run writes with n writers until ctx ends; each pushes all its series at one time, again and
-// again until it is acknowledged or 30 s have passed, then goes on to the next time.
+// again until it is acknowledged or 30 s have passed, then goes on to the next time. Times that passed
+// meanwhile are left out, so that what is written is always young.
 func (j *journal) run(ctx context.Context, n int) {
 	var wg sync.WaitGroup
 	for range n {
@@ -68,13 +75,19 @@ func (j *journal) run(ctx context.Context, n int) {
 }
 
 func (j *journal) write(ctx context.Context, w *writer) {
-	tick := time.NewTicker(j.step)
-	defer tick.Stop()
-	for t := j.start; ; t += j.step.Milliseconds() {
+	next := time.NewTimer(0)
+	defer next.Stop()
+	step := j.step.Milliseconds()
+	for t := j.start; ; t += step {
+		// No sample is of a time to come: a reader would not find it yet.
+		next.Reset(time.Until(time.UnixMilli(t)))
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-next.C:
+		}
+		if late := time.Now().UnixMilli() - t; late > step {
+			t += late / step * step
 		}
 		body := j.body(w.id, t)
 		j.mu.Lock()
@@ -82,6 +95,7 @@ func (j *journal) write(ctx context.Context, w *writer) {
 		j.mu.Unlock()
 		// The last push is finished also after ctx ended: its outcome must be known.
 		try, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		begin := time.Now()
 		err := harness.Poll(try, func(ctx context.Context) error {
 			return j.push(ctx, body)
 		})
@@ -90,6 +104,7 @@ func (j *journal) write(ctx context.Context, w *writer) {
 		if err == nil {
 			now := time.Now()
 			j.longest, j.lastAck = max(j.longest, now.Sub(j.lastAck)), now
+			j.took.add(now.Sub(begin))
 			w.acked = append(w.acked, t)
 		} else {
 			w.failed = append(w.failed, t)
@@ -164,19 +179,18 @@ func (j *journal) count() (acked, givenUp int) {
 	return acked, givenUp
 }
 
+// verifiedAtOnce is about how many samples one query of verify reads, as answers are bounded.
+const verifiedAtOnce = 300_000
+
 // verify reads every series raw from the querier at base and compares it with the journal.
 func (j *journal) verify(ctx context.Context, t *testing.T, base string) {
 	t.Helper()
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	missing, wrong, doubled, strange := 0, 0, 0, 0
+	var sum difference
 	for _, w := range j.writers {
 		if len(w.acked)+len(w.failed) == 0 {
 			continue
-		}
-		got, err := raw(ctx, base, j.tenant, fmt.Sprintf(`journal{writer="%d"}`, w.id), j.start-1, time.Now().UnixMilli())
-		if err != nil {
-			t.Fatalf("read back writer %d: %v", w.id, err)
 		}
 		sent := map[int64]bool{w.trying: false}
 		for _, at := range w.failed {
@@ -185,36 +199,88 @@ func (j *journal) verify(ctx context.Context, t *testing.T, base string) {
 		for _, at := range w.acked {
 			sent[at] = true
 		}
-		for i := range j.series {
-			seen := map[int64]int{}
-			for _, s := range got[strconv.Itoa(i)] {
-				seen[s.t]++
-				if _, known := sent[s.t]; !known {
-					strange++
-				} else if s.v != value(w.id, i, s.t) {
-					wrong++
-				}
+		ends := slices.Collect(maps.Keys(sent)) // of what one query reads each
+		slices.Sort(ends)
+		ends = everyNth(ends, max(1, verifiedAtOnce/j.series))
+		for from, k := j.start-1, 0; k <= len(ends); k++ {
+			to := max(from+1, time.Now().UnixMilli())
+			if k < len(ends) {
+				to = ends[k]
 			}
-			for _, n := range seen {
-				if n > 1 {
-					doubled++
-				}
+			if to <= from {
+				continue
 			}
+			got, err := raw(ctx, base, j.tenant, fmt.Sprintf(`journal{writer="%d"}`, w.id), from, to)
+			if err != nil {
+				t.Fatalf("read back writer %d: %v", w.id, err)
+			}
+			part := map[int64]bool{}
 			for at, acked := range sent {
-				if acked && seen[at] == 0 {
-					missing++
+				if at > from && at <= to {
+					part[at] = acked
 				}
 			}
+			j.compare(w.id, part, got, &sum)
+			from = to
 		}
 	}
-	if missing+wrong+doubled+strange > 0 {
-		t.Errorf("of the acknowledged samples %d are missing, %d wrong, %d doubled; %d were never sent", missing, wrong, doubled, strange)
+	if sum != (difference{}) {
+		t.Errorf("of the acknowledged samples %d are missing, %d wrong, %d doubled; %d were never sent", sum.missing, sum.wrong, sum.doubled, sum.strange)
+	}
+}
+
+// everyNth returns each n-th of times.
+func everyNth(times []int64, n int) (out []int64) {
+	for k := n - 1; k < len(times); k += n {
+		out = append(out, times[k])
+	}
+	return out
+}
+
+// difference is what answers have that they should not have, and lack.
+type difference struct{ missing, wrong, doubled, strange int }
+
+// compare adds to sum how got differs from what writer w sent, of which sent says whether it was
+// acknowledged.
+func (j *journal) compare(w int, sent map[int64]bool, got map[string][]sample, sum *difference) {
+	for i := range j.series {
+		seen := map[int64]int{}
+		for _, s := range got[strconv.Itoa(i)] {
+			seen[s.t]++
+			if _, known := sent[s.t]; !known {
+				sum.strange++
+			} else if s.v != value(w, i, s.t) {
+				sum.wrong++
+			}
+		}
+		for _, n := range seen {
+			if n > 1 {
+				sum.doubled++
+			}
+		}
+		for at, acked := range sent {
+			if acked && seen[at] == 0 {
+				sum.missing++
+			}
+		}
 	}
 }
 
 type sample struct {
 	t int64
 	v float64
+}
+
+// UnmarshalJSON reads [seconds,"value"], of which there are millions.
+func (s *sample) UnmarshalJSON(b []byte) error {
+	at, text, ok := strings.Cut(strings.Trim(string(b), "[]"), ",")
+	seconds, err1 := strconv.ParseFloat(strings.TrimSpace(at), 64)
+	v, err2 := strconv.ParseFloat(strings.Trim(text, ` "`), 64)
+	if !ok || err1 != nil || err2 != nil {
+		return fmt.Errorf("unexpected sample %s", b)
+	}
+	s.t, s.v = int64(math.Round(seconds*1000)), v
+	return nil
 }
 
 // raw reads the samples of selector in (start, end] by label i, by an instant query of a range.
@@ -233,7 +299,7 @@ func raw(ctx context.Context, base, tenant, selector string, start, end int64) (
 			ResultType string
 			Result     []struct {
 				Metric map[string]string
-				Values [][2]any
+				Values []sample
 			}
 		}
 	}
@@ -245,15 +311,7 @@ func raw(ctx context.Context, base, tenant, selector string, start, end int64) (
 	}
 	out := map[string][]sample{}
 	for _, r := range answer.Data.Result {
-		for _, pair := range r.Values {
-			at, ok1 := pair[0].(float64)
-			text, ok2 := pair[1].(string)
-			v, err := strconv.ParseFloat(text, 64)
-			if !ok1 || !ok2 || err != nil {
-				return nil, fmt.Errorf("unexpected sample %v", pair)
-			}
-			out[r.Metric["i"]] = append(out[r.Metric["i"]], sample{int64(math.Round(at * 1000)), v})
-		}
+		out[r.Metric["i"]] = append(out[r.Metric["i"]], r.Values...)
 	}
 	return out, nil
 }

@@ -35,11 +35,16 @@ func busyFlags() []string {
 // busy has writers and readers work until the returned function is called.
 func busy(ctx context.Context, push, query func() []string) (*journal, func() *audit) {
 	j := newJournal("team-a", push)
+	return j, j.busy(ctx, 2, query)
+}
+
+// busy has so many writers, and a reader, work until the returned function is called.
+func (j *journal) busy(ctx context.Context, writers int, query func() []string) func() *audit {
 	load, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
-	wg.Go(func() { j.run(load, 2) })
+	wg.Go(func() { j.run(load, writers) })
 	audited := j.audited(ctx, query)
-	return j, func() *audit {
+	return func() *audit {
 		stop()
 		wg.Wait()
 		return audited()

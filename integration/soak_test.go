@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -14,10 +15,12 @@ import (
 	"github.com/amphora-metrics/amphora/integration/harness"
 )
 
-// What a soak is told by: how long it takes, and by which seed an earlier one went.
+// What a soak is told by: how long it takes, by which seed an earlier one went, and how long after an
+// accident the next one comes, if the one before is over.
 const (
-	soakVariable = "AMPHORA_TEST_SOAK"
-	seedVariable = "AMPHORA_TEST_SEED"
+	soakVariable  = "AMPHORA_TEST_SOAK"
+	seedVariable  = "AMPHORA_TEST_SEED"
+	everyVariable = "AMPHORA_TEST_EVERY"
 )
 
 // soak is a cluster to which things happen.
@@ -60,6 +63,10 @@ func accidents() []accident {
 			pause(ctx, s.t, s.while())
 			s.store.Set(harness.Faults{})
 		}},
+		{"an ingester ships all it has", func(ctx context.Context, s *soak) {
+			// It may not get done: the object store has its own accidents.
+			_, _ = try(ctx, http.MethodPost, s.any("ingester").URL("/ingester/flush"), nil)
+		}},
 		{"everything is killed", func(ctx context.Context, s *soak) {
 			all(s.t, s.c.Nodes(), func(n *harness.Node) error { return n.Kill() })
 			for _, n := range s.c.Nodes() {
@@ -68,6 +75,27 @@ func accidents() []accident {
 			must(s.t, s.c.WaitReady(ctx))
 		}},
 	}
+}
+
+// newSoak starts a cluster, whose object store is seen through s.store.
+func newSoak(ctx context.Context, t *testing.T, seed uint64) *soak {
+	t.Helper()
+	dir := t.TempDir()
+	s3, err := harness.StartS3(ctx, harness.TestLog(t), filepath.Join(dir, "s3"), 0, "blocks")
+	t.Cleanup(func() {
+		if s3 != nil {
+			must(t, s3.Stop())
+		}
+	})
+	harness.Need(t, err)
+	s := &soak{t: t, rnd: rand.New(rand.NewPCG(seed, 0))}
+	s.store, err = harness.NewFaultProxy(s3.Endpoint)
+	must(t, err)
+	t.Cleanup(func() { must(t, s.store.Close()) })
+	flags := append(s3.Flags("blocks"), "-blocks-storage.s3.endpoint="+s.store.Endpoint)
+	s.c = harness.Start(ctx, t, harness.Options{Dir: dir, Binary: binary(ctx, t), Files: true, Flags: append(flags, busyFlags()...)})
+	settled(ctx, t, s.c.Nodes(), "ingester-a", "ingester-b", "ingester-c")
+	return s
 }
 
 func (s *soak) any(target string) *harness.Node {
@@ -90,6 +118,18 @@ func (s *soak) frozen(ctx context.Context, n *harness.Node) {
 	must(s.t, n.Signal(syscall.SIGCONT))
 }
 
+// told is the length of time that a variable says.
+func told(t *testing.T, variable string, otherwise time.Duration) time.Duration {
+	t.Helper()
+	text := os.Getenv(variable)
+	if text == "" {
+		return otherwise
+	}
+	d, err := time.ParseDuration(text)
+	must(t, err)
+	return d
+}
+
 // TestAccidentsAtRandomLoseNothing lets accidents happen to a cluster that is written to and read,
 // one after the other, in an order that the seed decides. No answer ever lacks an acknowledged sample
 // or has a wrong one, and afterwards all are there.
@@ -98,55 +138,47 @@ func TestAccidentsAtRandomLoseNothing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts real processes; not in -short")
 	}
-	length := 20 * time.Second
-	if text := os.Getenv(soakVariable); text != "" {
-		var err error
-		length, err = time.ParseDuration(text)
-		must(t, err)
-	}
+	length, every := told(t, soakVariable, 20*time.Second), told(t, everyVariable, 0)
 	seed := rand.Uint64()
 	if text := os.Getenv(seedVariable); text != "" {
 		var err error
 		seed, err = strconv.ParseUint(text, 10, 64)
 		must(t, err)
 	}
-	ctx := bounded(t, length+4*time.Minute)
-	dir := t.TempDir()
-	s3, err := harness.StartS3(ctx, harness.TestLog(t), filepath.Join(dir, "s3"), 0, "blocks")
-	t.Cleanup(func() {
-		if s3 != nil {
-			must(t, s3.Stop())
-		}
-	})
-	harness.Need(t, err)
-	s := &soak{t: t, rnd: rand.New(rand.NewPCG(seed, 0))}
-	s.store, err = harness.NewFaultProxy(s3.Endpoint)
-	must(t, err)
-	t.Cleanup(func() { must(t, s.store.Close()) })
-	flags := append(s3.Flags("blocks"), "-blocks-storage.s3.endpoint="+s.store.Endpoint)
-	s.c = harness.Start(ctx, t, harness.Options{Dir: dir, Binary: binary(ctx, t), Files: true, Flags: append(flags, busyFlags()...)})
-	ingesters := []string{"ingester-a", "ingester-b", "ingester-c"}
-	settled(ctx, t, s.c.Nodes(), ingesters...)
-	j, end := busy(ctx, frontDoor(ctx, s.c, "distributor"), frontDoor(ctx, s.c, "querier"))
+	t.Logf("seed %d", seed)
+	ctx := bounded(t, length+length/2+4*time.Minute)
+	s := newSoak(ctx, t, seed)
+	j := newJournal("team-a", frontDoor(ctx, s.c, "distributor"))
+	writers, measured := pressed(ctx, t, j, min(time.Minute, length))
+	j.resetGap()
+	end := j.busy(ctx, writers, frontDoor(ctx, s.c, "querier"))
+	memory := watched(ctx, s.c, length)
 	happened := map[string]int{}
-	for begin := time.Now(); time.Since(begin) < length && !t.Failed(); {
-		pause(ctx, t, 2*time.Second)
+	begin := time.Now()
+	for n := 1; time.Since(begin) < length && !t.Failed(); n++ {
+		pause(ctx, t, max(2*time.Second, time.Until(begin.Add(time.Duration(n)*every))))
 		a := accidents()[s.rnd.IntN(len(accidents()))]
 		happened[a.name]++
-		t.Logf("%s: %s", time.Since(begin).Round(time.Second), a.name)
+		acked, given := j.count()
+		t.Logf("%s: %s; %d samples acknowledged, %d given up", time.Since(begin).Round(time.Second), a.name, acked, given)
 		a.do(ctx, s)
-		settled(ctx, t, s.c.Nodes(), ingesters...)
+		settledWithin(ctx, t, 2*time.Minute, s.c.Nodes(), "ingester-a", "ingester-b", "ingester-c")
 	}
 	pause(ctx, t, 2*time.Second)
-	a := end()
+	a, m := end(), memory()
+	m.report(t)
+	if length >= 10*time.Minute {
+		m.bounded(t)
+	}
 	acked, given := j.count()
-	t.Logf("seed %d: %v: %d samples acknowledged, %d given up, longest gap %s; %d reads, %d failed, the slowest took %s",
-		seed, happened, acked, given, j.gap(), a.reads, a.failed, a.slowest.Round(time.Millisecond))
+	t.Logf("seed %d: %v: %d samples acknowledged, %d given up, longest gap %s, pushes %s; %d reads, %d failed, the slowest took %s",
+		seed, happened, acked, given, j.gap(), &j.took, a.reads, a.failed, a.slowest.Round(time.Millisecond))
 	if a.missing+a.wrong > 0 || a.reads == a.failed || acked == 0 {
 		t.Errorf("seed %d: of %d reads %d failed; %d samples were missing and %d wrong; first: %s", seed, a.reads, a.failed, a.missing, a.wrong, a.first)
 	}
 	for _, q := range s.c.Of("querier") {
 		j.verify(ctx, t, q.URL(""))
+		measured.verify(ctx, t, q.URL(""))
 	}
 }
 

@@ -57,7 +57,7 @@ func newPlaces(r *ring.Ring, me string, zones bool, size func(tenant.ID) int) *p
 func (p *places) of(id tenant.ID) *ingester.Place {
 	now := p.look()
 	size := p.size(id)
-	if size <= 0 || size >= len(now.members) {
+	if size <= 0 || !p.zones && size >= len(now.members) { // of a zone a shard may have a part whatever its size
 		return now.all
 	}
 	if s, ok := now.shards.Load(id); ok && s.(shardPlace).size == size {

@@ -60,6 +60,7 @@ type town struct {
 	rules  Rules
 	store  *heldStore
 	ring   ring.ReadRing
+	zones  int // in which members join
 	bodies map[string]*body
 	acked  []written
 	made   int
@@ -69,9 +70,9 @@ type town struct {
 
 func newTown(t *testing.T, rnd *rand.Rand) *town {
 	t.Helper()
-	w := &town{t: t, rnd: rnd, bodies: map[string]*body{}, store: &heldStore{desc: ring.NewDesc()},
+	w := &town{t: t, rnd: rnd, zones: 3 + rnd.IntN(3), bodies: map[string]*body{}, store: &heldStore{desc: ring.NewDesc()},
 		rules: Rules{HeartbeatTimeout: time.Minute, Forget: 10 * time.Minute, Keep: kept, Replicas: 3, Zones: rnd.IntN(2) == 0}}
-	for range 3 + rnd.IntN(5) {
+	for range w.zones + rnd.IntN(5) {
 		w.join()
 	}
 	for _, d := range w.store.desc.Ingesters { // they have been there for long
@@ -102,7 +103,7 @@ func (w *town) note(format string, args ...any) {
 func (w *town) join() {
 	zone := "-"
 	if w.rules.Zones {
-		zone = string(rune('a' + w.made%3))
+		zone = string(rune('a' + w.made%w.zones))
 	}
 	id := fmt.Sprintf("%s%d", zone, w.made)
 	w.made++
@@ -179,7 +180,7 @@ func dead(_ string, b *body) bool  { return !b.alive }
 func (w *town) step() {
 	switch w.rnd.IntN(12) {
 	case 0:
-		if len(w.bodies) < 9 {
+		if len(w.bodies) < 3*w.zones {
 			w.join()
 		}
 	case 1:
@@ -204,29 +205,46 @@ func (w *town) step() {
 			w.setReadOnly(id, b.told)
 		}
 	case 5:
-		w.leave()
+		if id, ok := w.one(alive); ok {
+			w.leave(id)
+		}
+	case 6:
+		w.leaveZone()
 	}
 	w.show()
 }
 
 // leave has a member go for good: it takes no writes, ships all it has and leaves the ring.
-func (w *town) leave() {
+func (w *town) leave(id string) {
 	if len(w.bodies) <= 4 {
 		return
 	}
-	if id, ok := w.one(alive); ok {
-		w.note("%s leaves", id)
-		w.setReadOnly(id, true)
-		w.pass(30 * time.Second)
-		w.acked = slices.DeleteFunc(w.acked, func(s written) bool { return slices.Contains(s.by, id) })
-		w.store.desc.RemoveIngester(id)
-		delete(w.bodies, id)
+	w.note("%s leaves", id)
+	w.setReadOnly(id, true)
+	w.pass(30 * time.Second)
+	w.acked = slices.DeleteFunc(w.acked, func(s written) bool { return slices.Contains(s.by, id) })
+	w.store.desc.RemoveIngester(id)
+	delete(w.bodies, id)
+}
+
+// leaveZone has all members of a zone go, one after the other, if there are more zones than replicas. Some
+// of them, or others, may join again later.
+func (w *town) leaveZone() {
+	left, ok := w.one(alive)
+	if !ok || !w.rules.Zones || w.zones == 3 || w.rnd.IntN(2) == 0 {
+		return
+	}
+	zone := w.store.desc.Ingesters[left].Zone
+	for _, id := range slices.Sorted(maps.Keys(w.bodies)) {
+		if b := w.bodies[id]; b != nil && b.alive && w.store.desc.Ingesters[id].Zone == zone {
+			w.leave(id)
+		}
 	}
 }
 
 func (w *town) tenant() (string, int) {
 	n := w.rnd.IntN(4)
-	return fmt.Sprint("t", n), []int{0, 3, 3, 6}[n]
+	return fmt.Sprint("t", n), []int{0, 3, 4, 6}[n]
 }
 
 // write has a sample replicated as a distributor does, by whoever is alive, less those who miss it by
@@ -254,7 +272,7 @@ func (w *town) write() {
 func (w *town) read() {
 	w.acked = slices.DeleteFunc(w.acked, func(s written) bool { return time.Since(s.at) > shippedBy })
 	for n := range 4 {
-		id, size := fmt.Sprint("t", n), []int{0, 3, 3, 6}[n]
+		id, size := fmt.Sprint("t", n), []int{0, 3, 4, 6}[n]
 		set, err := ReadSet(w.ring.ShuffleShardWithLookback(id, size, kept, time.Now()))
 		if err != nil {
 			w.reads.refused++
@@ -295,7 +313,7 @@ func (w *town) calm() {
 			w.setReadOnly(id, false)
 		}
 	}
-	for len(w.bodies) < 6 {
+	for len(w.bodies) < 2*w.zones {
 		w.join()
 	}
 	w.pass(time.Minute)

@@ -6,21 +6,22 @@ import (
 	"github.com/grafana/dskit/ring"
 )
 
-// Steady returns r, whose replicas go to different zones, with shards that do not grow in the other
-// zones while one is not there. A shard's size is divided by the zones that the ring shows: without
-// this, a tenant of three is in two members of each of two zones while the third is gone, and in one of
+// Steady returns r, whose replicas go to different zones, with shards that have as many members in each
+// zone whatever zones there are. A shard's size is otherwise divided by the zones that the ring shows: a
+// tenant of three would be in two members of each of two zones while the third is gone, and in one of
 // each when it is back. Reads would look to that one alone, and miss what the other has.
 func Steady(r ring.ReadRing) ring.ReadRing { return steady{r} }
 
 type steady struct{ ring.ReadRing }
 
-// size is what the shard of a ring with as many zones as replicas has in the zones that there are.
+// size is what a ring of so many zones divides to what each zone has if there are as many as replicas. With
+// more of them, a shard has more members than asked for.
 func (s steady) size(size int) int {
-	zones, replicas := s.ZonesCount(), s.ReplicationFactor()
-	if size <= 0 || zones == 0 || zones >= replicas {
+	if size <= 0 {
 		return size
 	}
-	return (size + replicas - 1) / replicas * zones
+	replicas := s.ReplicationFactor()
+	return (size + replicas - 1) / replicas * s.ZonesCount()
 }
 
 // ShuffleShard implements ring.ReadRing.
