@@ -50,7 +50,8 @@ func TestMistakesAreNamed(t *testing.T) {
 		"-metrics.namespace=9":                                      "namespace",
 		"-runtime-config.reload-period=1ms":                         "period",
 		"-no-such-flag":                                             "no-such-flag",
-		"-auth.multitenancy-enabled=false -auth.no-auth-tenant=a/b": "tenant",
+		"-target=distributor -distributor.ha-tracker.enable=true -distributor.ha-tracker.failover-timeout=20s": "must be at least 21s",
+		"-auth.multitenancy-enabled=false -auth.no-auth-tenant=a/b":                                            "tenant",
 	} {
 		if _, _, err := load(t, strings.Fields(args)...); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v; want an error with %q", args, err, want)

@@ -45,6 +45,7 @@ func (a *App) claimName(lc ring.LifecyclerConfig) error {
 	claim := members.Claim{
 		KV: store, Key: ingester.RingKey, ID: lc.ID, Addr: net.JoinHostPort(lc.Addr, strconv.Itoa(lc.Port)),
 		Timeout: beats.Timeout, Wait: beats.Period + answerWait, Answers: answers,
+		Tokens: lc.TokensFilePath, Log: a.log,
 	}
 	return a.serve("ingester-name", services.NewIdleService(claim.Check, nil))
 }

@@ -3,12 +3,30 @@ package app
 import (
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"github.com/grafana/dskit/kv"
 
 	"github.com/amphora-metrics/amphora/pkg/api/admin"
+	"github.com/amphora-metrics/amphora/pkg/config"
 	"github.com/amphora-metrics/amphora/pkg/distributor/ha"
+	"github.com/amphora-metrics/amphora/pkg/limits"
 )
+
+// checkElections refuses a failover that is sooner than signs of life are shared: of several distributors
+// one would take a replica that others hear for silent. How far apart its pushes are is not known here.
+func (c *Config) checkElections() error {
+	if !c.Distributor.Replicas.Enabled || c.alone() || !c.runs("distributor") {
+		return nil
+	}
+	v := limits.NewOverrides(&c.Limits, limits.RuntimeConfig{}, limits.Deps{}).Defaults()
+	failover := limits.HATrackerFailoverTimeout.Of(v)
+	if least := limits.HATrackerUpdateTimeout.Of(v) + limits.HATrackerUpdateTimeoutJitterMax.Of(v) + time.Second; failover < least {
+		return config.Wrong("limits.ha_tracker_failover_timeout", "is %s; it must be at least %s, which is ha_tracker_update_timeout, ha_tracker_update_timeout_jitter_max and 1s, "+
+			"and, so that no replica that is alive is replaced, by the time between two of its pushes more", config.FormatDuration(failover), config.FormatDuration(least))
+	}
+	return nil
+}
 
 // elections knows which replicas are elected; nil if that is switched off.
 func (a *App) elections() (*ha.Tracker, error) {

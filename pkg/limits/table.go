@@ -85,7 +85,7 @@ var (
 	HATrackerUpdateTimeoutJitterMax = define("ha_tracker_update_timeout_jitter_max", "distributor.ha-tracker.update-timeout-jitter-max", 5*time.Second, "",
 		"By how much that varies, either way.", "distributor")
 	HATrackerFailoverTimeout = define("ha_tracker_failover_timeout", "distributor.ha-tracker.failover-timeout", 30*time.Second, "",
-		"Silence of the elected replica after which another one is elected; at least 1s more than update timeout and jitter together.", "distributor")
+		"Silence of the elected replica after which another one is elected; at least 1s more than update timeout and jitter together, and than the time between two pushes of a replica on top of these, or one that is alive may be replaced.", "distributor")
 	HATrackerSampleFailoverTimeout = define("ha_tracker_sample_failover_timeout", "distributor.ha-tracker.failover-sample-timeout", time.Duration(0), "",
 		"How much newer than the last sign of life of the elected replica the samples of another must be, too, for it to be elected. 0: not looked at.", "distributor")
 	DropLabels = define("drop_labels", "distributor.drop-label", []string(nil), "",

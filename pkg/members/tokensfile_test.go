@@ -1,6 +1,8 @@
 package members
 
 import (
+	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -82,6 +84,45 @@ func TestATokensFileThatAPowerCutEmptiedIsWrittenAnew(t *testing.T) {
 			}
 			if err := services.StopAndAwaitTerminated(t.Context(), l); err != nil {
 				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestTokensOfALivingMemberAreSetAside(t *testing.T) {
+	for _, c := range []struct {
+		name, members string
+		aside         bool
+	}{
+		{"of a copied disk", "a a ACTIVE 1s, b b ACTIVE 1s", true},
+		{"of who is gone", "a a ACTIVE 2m, b b ACTIVE 1s", false},
+		{"of who stopped", "a a LEAVING 1s, b b ACTIVE 1s", false},
+		{"its own", "x x ACTIVE 1s, b b ACTIVE 1s", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			k := newKeeper(t, true)
+			k.set(t, strings.Split(c.members, ", ")...)
+			d, err := load(t.Context(), k.store, "ring")
+			if err != nil {
+				t.Fatal(err)
+			}
+			first, _, _ := strings.Cut(c.members, " ")
+			tokens := ring.Tokens(d.Ingesters[first].Tokens)
+			file := filepath.Join(t.TempDir(), "tokens")
+			if err := tokens.StoreToFile(file); err != nil || len(tokens) == 0 {
+				t.Fatalf("%v, %d tokens", err, len(tokens))
+			}
+			claim := Claim{KV: k.store, Key: "ring", ID: "x", Addr: "x:1", Timeout: time.Minute, Tokens: file, Log: slog.New(slog.NewTextHandler(k.logged, nil)),
+				Answers: func(context.Context, string) bool { return false }}
+			if err := claim.Check(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			_, err = os.Stat(file)
+			if aside := os.IsNotExist(err); aside != c.aside {
+				t.Errorf("set aside: %v, want %v", aside, c.aside)
+			}
+			if told := strings.Contains(k.logged.String(), "another ingester"); told != c.aside {
+				t.Errorf("told: %v, want %v:\n%s", told, c.aside, k.logged)
 			}
 		})
 	}
