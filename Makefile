@@ -216,7 +216,7 @@ helm-tools: $(TOOLS)/helm-$(HELM) $(TOOLS)/jsonnet-$(JSONNET)
 	cd operations/helm/check && GOWORK=off go list -test -deps ./... > /dev/null
 
 helm-test: build helm-tools ## Render the Helm chart and the jsonnet library, decode them strictly, and check every command line with the binary.
-	cd operations/helm/check && GOWORK=off go vet ./... && GOWORK=off go test -count=1 ./...
+	cd operations/helm/check && GOWORK=off go vet ./... && GOWORK=off go test -count=1 -timeout 30m ./...
 
 mixin: ## Write dashboards, alerts, recording rules and runbooks from the tables in tools/mixin.
 	go run ./tools/mixin
