@@ -98,6 +98,7 @@ func (c *Config) Declare(s *config.Set) {
 	s.Mount("ingester.ring", &c.Ring)
 	s.Mount("ingester", &c.Ingester)
 	s.Mount("ingester_client", &c.Clients)
+	s.Mount("common.client_cluster_validation", &c.Clients.Cluster)
 	s.Mount("querier", &c.Querier)
 	s.Mount("querier", &c.Engine)
 	c.Reads.declare(s)

@@ -3,6 +3,7 @@ package app
 import (
 	"cmp"
 	"context"
+	"net/http"
 	"slices"
 	"strconv"
 	"time"
@@ -92,7 +93,7 @@ func (a *App) ruler() (*ruler.Ruler, error) {
 		}
 		var remote func(context.Context, string, time.Time) (prometheuspromql.Vector, error)
 		if c := a.cfg.Rules.Ruler.Remote; c.Address != "" {
-			queries, err := transport.NewQueries(c.Address, c.Timeout)
+			queries, err := transport.NewQueries(c.Address, c.Timeout, a.cfg.Clients.Cluster.Wrapper("query-frontend", a.reg)(http.DefaultTransport))
 			if err != nil {
 				return nil, config.Wrong("ruler.query_frontend.address", "%w", err)
 			}

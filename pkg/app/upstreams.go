@@ -26,7 +26,7 @@ func (a *App) upstreams() (*gateway.Upstreams, error) {
 		}
 		rosters[name] = &members.Roster{KV: client, Key: name, Timeout: a.cfg.Ring.Heartbeats.Timeout}
 	}
-	u, err := gateway.NewUpstreams(cfg, gateway.UpstreamDeps{Log: a.log, Reg: a.reg, Members: func(ctx context.Context, name string) ([]string, error) {
+	u, err := gateway.NewUpstreams(cfg, gateway.UpstreamDeps{Log: a.log, Reg: a.reg, Wrap: a.cfg.Clients.Cluster.Wrapper("gateway-upstreams", a.reg), Members: func(ctx context.Context, name string) ([]string, error) {
 		return healthyHosts(ctx, rosters[name])
 	}})
 	if err != nil {

@@ -88,6 +88,8 @@ type UpstreamDeps struct {
 	// Members returns the addresses, without ports, of the healthy members of a ring. Nil: there are no
 	// rings. Errors: Unavailable.
 	Members func(ctx context.Context, ring string) ([]string, error)
+	// Wrap is put around what sends requests; nil: nothing is.
+	Wrap func(http.RoundTripper) http.RoundTripper
 }
 
 // Upstreams passes requests on to services in other processes. While it runs it looks for their
@@ -110,7 +112,10 @@ func NewUpstreams(cfg UpstreamConfig, deps UpstreamDeps) (*Upstreams, error) {
 		Name: "amphora_gateway_upstream_instances",
 		Help: "Instances of services that requests are passed on to, by whether they are ready. None ready: requests of the service fail.",
 	}, []string{"service", "state"})}
-	plain, streams := newTransport(false), newTransport(true)
+	plain, streams := http.RoundTripper(newTransport(false)), http.RoundTripper(newTransport(true))
+	if deps.Wrap != nil {
+		plain, streams = deps.Wrap(plain), deps.Wrap(streams)
+	}
 	for service, addresses := range by {
 		p := &pool{service: service, configured: addresses, members: deps.Members, transport: plain, streams: streams, log: deps.Log}
 		p.proxy = &httputil.ReverseProxy{

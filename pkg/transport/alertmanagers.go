@@ -36,7 +36,7 @@ func (c alertClient) Close() error {
 // alertmanager.
 func NewAlertmanagers(cfg ClientConfig, deps ClientDeps) (*Alertmanagers, error) {
 	m := newAlertClientMetrics(deps.Registerer)
-	dial, err := dialer(cfg, newBufferPool(),
+	dial, err := dialer(cfg, peers{"alertmanager", deps.Registerer}, newBufferPool(),
 		grpc.WithChainUnaryInterceptor(unaryClient, middleware.UnaryClientInstrumentInterceptor(m.duration)))
 	if err != nil {
 		return nil, err

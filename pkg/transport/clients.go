@@ -30,6 +30,7 @@ type ClientConfig struct {
 	TLSKey     string
 	TLSCA      string
 	TLSName    string
+	Cluster    ClusterClient // declared elsewhere, as it is not of ingesters alone
 }
 
 // Declare implements config.Declarer.
@@ -58,8 +59,8 @@ const (
 	connectionWindowBytes = 8 << 20
 )
 
-// dialer returns how to connect to an address with cfg.
-func dialer(cfg ClientConfig, pool mem.BufferPool, extra ...grpc.DialOption) (func(addr string) (*grpc.ClientConn, error), error) {
+// dialer returns how to connect with cfg to an address of the kind of peers that p names.
+func dialer(cfg ClientConfig, p peers, pool mem.BufferPool, extra ...grpc.DialOption) (func(addr string) (*grpc.ClientConn, error), error) {
 	tls := dskittls.ClientConfig{CertPath: cfg.TLSCert, KeyPath: cfg.TLSKey, CAPath: cfg.TLSCA, ServerName: cfg.TLSName}
 	opts, err := tls.GetGRPCDialOptions(cfg.TLSEnabled)
 	if err != nil {
@@ -77,7 +78,16 @@ func dialer(cfg ClientConfig, pool mem.BufferPool, extra ...grpc.DialOption) (fu
 		grpc.WithDisableServiceConfig(),
 	)
 	opts = append(opts, extra...)
+	if c := newClusterCaller(cfg.Cluster, p.name, "grpc", p.reg); c != nil { // innermost, as it reads statuses
+		opts = append(opts, grpc.WithChainUnaryInterceptor(c.unary()), grpc.WithChainStreamInterceptor(c.stream))
+	}
 	return func(addr string) (*grpc.ClientConn, error) { return grpc.NewClient("passthrough:///"+addr, opts...) }, nil
+}
+
+// peers is a kind of processes that this one calls, as metrics name it.
+type peers struct {
+	name string
+	reg  prometheus.Registerer
 }
 
 // keepaliveTime is how often a silent connection is probed; servers allow half of it.
@@ -102,7 +112,7 @@ func NewReplicas(cfg ClientConfig, deps ClientDeps) (*Replicas, error) {
 		return nil, errs.New(errs.Invalid, "the push timeout is %s, it must be positive", deps.PushTimeout)
 	}
 	buffers := newBufferPool()
-	dial, err := dialer(cfg, buffers, grpc.WithStreamInterceptor(streamClient), grpc.WithUnaryInterceptor(unaryClient))
+	dial, err := dialer(cfg, peers{"ingester-streams", deps.Registerer}, buffers, grpc.WithStreamInterceptor(streamClient), grpc.WithUnaryInterceptor(unaryClient))
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +163,7 @@ func (c queryClient) Close() error {
 // tenants for which their context acts, and return errors with the kinds and texts of the ingester.
 func NewClients(cfg ClientConfig, deps ClientDeps) (*Clients, error) {
 	m := newClientMetrics(deps.Registerer)
-	dial, err := dialer(cfg, newBufferPool(),
+	dial, err := dialer(cfg, peers{"ingester", deps.Registerer}, newBufferPool(),
 		grpc.WithChainUnaryInterceptor(unaryClient, middleware.UnaryClientInstrumentInterceptor(m.duration)),
 		grpc.WithChainStreamInterceptor(streamClient, middleware.StreamClientInstrumentInterceptor(m.duration)))
 	if err != nil {

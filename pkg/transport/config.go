@@ -26,6 +26,7 @@ type Config struct {
 	OTLPAddress     string // empty: no such listener
 	OTLPPort        int
 	ShutdownTimeout time.Duration
+	Cluster         ClusterServer
 }
 
 // Declare implements config.Declarer.
@@ -44,6 +45,7 @@ func (c *Config) Declare(s *config.Set) {
 	s.String(&c.OTLPAddress, "otlp-grpc-listen-address", "", "Address of a listener for OTLP over gRPC alone, with the TLS of the HTTP listener. Empty: none; the HTTP listener takes it, too.")
 	s.Int(&c.OTLPPort, "otlp-grpc-listen-port", 4317, "Port of the listener for OTLP over gRPC. 0: any free one.").Expert()
 	s.Duration(&c.ShutdownTimeout, "graceful-shutdown-timeout", 30*time.Second, "Time that requests under way have to end when the process stops.").Expert()
+	s.Mount("cluster_validation", &c.Cluster)
 }
 
 // TLSConfig names the files of one listener's TLS. They are read again when they change.

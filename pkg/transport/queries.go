@@ -33,8 +33,9 @@ type Queries struct {
 const maxResultBytes = 64 << 20
 
 // NewQueries returns what evaluates at address: a URL up to /api/v1, or a host with a port, which then
-// has the API under /prometheus. The prefix dns:/// means nothing. Errors: Invalid.
-func NewQueries(address string, timeout time.Duration) (*Queries, error) {
+// has the API under /prometheus. The prefix dns:/// means nothing. Requests go through by; nil: Go's own.
+// Errors: Invalid.
+func NewQueries(address string, timeout time.Duration, by http.RoundTripper) (*Queries, error) {
 	address = strings.TrimPrefix(address, "dns:///")
 	if !strings.Contains(address, "://") {
 		address = "http://" + address + "/prometheus"
@@ -46,7 +47,7 @@ func NewQueries(address string, timeout time.Duration) (*Queries, error) {
 	if u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, errs.New(errs.Invalid, "%q is no address with http or https and a host", address)
 	}
-	return &Queries{url: strings.TrimSuffix(u.String(), "/") + "/api/v1/query", client: &http.Client{Timeout: timeout}}, nil
+	return &Queries{url: strings.TrimSuffix(u.String(), "/") + "/api/v1/query", client: &http.Client{Timeout: timeout, Transport: by}}, nil
 }
 
 // queryAnswer is what the API answers.

@@ -40,7 +40,7 @@ func TestARemoteQueryHasTheAnswerAndTheErrorsOfTheAPI(t *testing.T) {
 		}
 	}))
 	defer s.Close()
-	q, err := NewQueries(s.URL+"/p/", time.Minute)
+	q, err := NewQueries(s.URL+"/p/", time.Minute, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,11 +66,11 @@ func TestARemoteQueryHasTheAnswerAndTheErrorsOfTheAPI(t *testing.T) {
 		t.Errorf("what is no answer: %v", err)
 	}
 	for _, bad := range []string{"ftp://x", "http://", "http://a b"} {
-		if _, err := NewQueries(bad, time.Second); errs.KindOf(err) != errs.Invalid {
+		if _, err := NewQueries(bad, time.Second, nil); errs.KindOf(err) != errs.Invalid {
 			t.Errorf("%s: %v", bad, err)
 		}
 	}
-	if q, err = NewQueries("dns:///front:8080", time.Second); err != nil || q.url != "http://front:8080/prometheus/api/v1/query" {
+	if q, err = NewQueries("dns:///front:8080", time.Second, nil); err != nil || q.url != "http://front:8080/prometheus/api/v1/query" {
 		t.Errorf("%v, %v", q, err)
 	}
 }

@@ -31,7 +31,7 @@ func (c rulerClient) Close() error { return c.conn.Close() }
 func NewRulers(cfg ClientConfig, deps ClientDeps) (*Rulers, error) {
 	duration := promauto.With(deps.Registerer).NewHistogramVec(prometheus.HistogramOpts{Name: "amphora_ruler_client_request_duration_seconds",
 		Help: "Time of calls to other rulers.", Buckets: instrument.DefBuckets}, []string{"operation", "status_code"})
-	dial, err := dialer(cfg, newBufferPool(), grpc.WithChainUnaryInterceptor(unaryClient, middleware.UnaryClientInstrumentInterceptor(duration)))
+	dial, err := dialer(cfg, peers{"ruler", deps.Registerer}, newBufferPool(), grpc.WithChainUnaryInterceptor(unaryClient, middleware.UnaryClientInstrumentInterceptor(duration)))
 	if err != nil {
 		return nil, err
 	}

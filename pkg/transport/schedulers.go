@@ -36,7 +36,7 @@ func (c schedulerClient) Close() error { return c.conn.Close() }
 // NewSchedulers returns a client of the schedulers that addresses names at any time.
 func NewSchedulers(cfg ClientConfig, addresses func() []string, deps ClientDeps) (*Schedulers, error) {
 	duration := newSchedulerClientDuration(deps.Registerer)
-	p, err := schedulerPool(cfg, middleware.StreamClientInstrumentInterceptor(duration))
+	p, err := schedulerPool(cfg, peers{"query-scheduler", deps.Registerer}, middleware.StreamClientInstrumentInterceptor(duration))
 	if err != nil {
 		return nil, err
 	}
@@ -52,8 +52,8 @@ func NewSchedulers(cfg ClientConfig, addresses func() []string, deps ClientDeps)
 }
 
 // schedulerPool connects to a scheduler when it is called first.
-func schedulerPool(cfg ClientConfig, also ...grpc.StreamClientInterceptor) (*pool[schedulerClient], error) {
-	dial, err := dialer(cfg, newBufferPool(), grpc.WithChainStreamInterceptor(append([]grpc.StreamClientInterceptor{streamClient}, also...)...))
+func schedulerPool(cfg ClientConfig, p peers, also ...grpc.StreamClientInterceptor) (*pool[schedulerClient], error) {
+	dial, err := dialer(cfg, p, newBufferPool(), grpc.WithChainStreamInterceptor(append([]grpc.StreamClientInterceptor{streamClient}, also...)...))
 	if err != nil {
 		return nil, err
 	}

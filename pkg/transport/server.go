@@ -49,7 +49,8 @@ type Server struct {
 	own     *serverMetrics
 	also    []also
 	cfg     Config
-	proxied proxied // nil: nobody connects for others
+	cluster *clusterDoor // nil: nobody says which cluster a call is for
+	proxied proxied      // nil: nobody connects for others
 	log     *slog.Logger
 	stop    chan struct{} // closed to end inner.Run
 
@@ -115,6 +116,9 @@ func NewServer(cfg Config, deps ServerDeps) (*Server, error) {
 		inner.GRPCOptions = append(inner.GRPCOptions, grpc.Creds(credentials.NewTLS(grpcTLS)))
 	}
 	s.metrics = server.NewServerMetrics(inner)
+	if err := s.checkClusters(&inner); err != nil {
+		return nil, errs.New(errs.Invalid, "server.cluster_validation: %w", err)
+	}
 	if s.inner, err = server.NewWithMetrics(inner, s.metrics); err != nil {
 		return nil, errs.New(errs.Unavailable, "listen for HTTP on %s:%d and gRPC on %s:%d: %w", cfg.HTTPAddress, cfg.HTTPPort, cfg.GRPCAddress, cfg.GRPCPort, err)
 	}
@@ -126,6 +130,18 @@ func NewServer(cfg Config, deps ServerDeps) (*Server, error) {
 	}
 	s.Service = services.NewBasicService(nil, s.run, s.stopping)
 	return s, nil
+}
+
+// checkClusters puts the door first that lets calls of this cluster in.
+func (s *Server) checkClusters(inner *server.Config) (err error) {
+	if s.cluster, err = newClusterDoor(s.cfg.Cluster, s.metrics.InvalidClusterRequests, s.log); err != nil || s.cluster == nil {
+		return err
+	}
+	if s.cfg.Cluster.GRPC.Enabled {
+		inner.GRPCMiddleware = append([]grpc.UnaryServerInterceptor{s.cluster.unary}, inner.GRPCMiddleware...)
+		inner.GRPCStreamMiddleware = append([]grpc.StreamServerInterceptor{s.cluster.stream}, inner.GRPCStreamMiddleware...)
+	}
+	return nil
 }
 
 // grpcBufferBytes is how much gRPC reads from and writes to a socket at once.
@@ -156,6 +172,9 @@ func (s *Server) GRPC() grpc.ServiceRegistrar { return s.inner.GRPC }
 
 // Handle sets the handler of all HTTP requests.
 func (s *Server) Handle(h http.Handler) {
+	if s.cluster != nil && s.cfg.Cluster.HTTP.Enabled {
+		h = s.cluster.http(h)
+	}
 	if s.proxied != nil {
 		h = s.proxied.honest(h)
 	}

@@ -34,7 +34,7 @@ func startServer(t *testing.T, tlsOf Config, prepare func(*Server)) (*Server, *p
 	var cfg Config
 	cfg.Declare(config.NewSet())
 	cfg.HTTPPort, cfg.GRPCPort, cfg.ShutdownTimeout = 0, 0, 5*time.Second
-	cfg.HTTPTLS, cfg.GRPCTLS = tlsOf.HTTPTLS, tlsOf.GRPCTLS
+	cfg.HTTPTLS, cfg.GRPCTLS, cfg.Cluster = tlsOf.HTTPTLS, tlsOf.GRPCTLS, tlsOf.Cluster
 	reg := prometheus.NewRegistry()
 	s, err := NewServer(cfg, ServerDeps{Registerer: reg, Gatherer: reg, Log: quiet()})
 	if err != nil {
@@ -331,18 +331,28 @@ func TestSettingsHaveTheNamesOperatorsKnow(t *testing.T) {
 	var exposure Exposure
 	set.Mount("server", &cfg)
 	set.Mount("ingester_client", &client)
+	set.Mount("common.client_cluster_validation", &client.Cluster)
 	set.Mount("auth", &exposure)
 	flags := make(map[string]string)
 	for _, f := range set.Fields() {
 		flags[f.Path] = f.Flag
 	}
 	for path, flag := range map[string]string{
-		"server.http_listen_port":                   "server.http-listen-port",
-		"server.http_tls_config.cert_file":          "server.http-tls-cert-path",
-		"server.grpc_tls_config.client_ca_file":     "server.grpc-tls-ca-path",
-		"server.graceful_shutdown_timeout":          "server.graceful-shutdown-timeout",
-		"ingester_client.tls_ca_path":               "ingester.client.tls-ca-path",
-		"auth.unsafe_listen_without_authentication": "auth.unsafe-listen-without-authentication",
+		"server.http_listen_port":                             "server.http-listen-port",
+		"server.http_tls_config.cert_file":                    "server.http-tls-cert-path",
+		"server.grpc_tls_config.client_ca_file":               "server.grpc-tls-ca-path",
+		"server.graceful_shutdown_timeout":                    "server.graceful-shutdown-timeout",
+		"server.cluster_validation.label":                     "server.cluster-validation.label",
+		"server.cluster_validation.additional_labels":         "server.cluster-validation.additional-labels",
+		"server.cluster_validation.grpc.enabled":              "server.cluster-validation.grpc.enabled",
+		"server.cluster_validation.grpc.soft_validation":      "server.cluster-validation.grpc.soft-validation",
+		"server.cluster_validation.http.enabled":              "server.cluster-validation.http.enabled",
+		"server.cluster_validation.http.soft_validation":      "server.cluster-validation.http.soft-validation",
+		"server.cluster_validation.http.excluded_paths":       "server.cluster-validation.http.excluded-paths",
+		"server.cluster_validation.http.excluded_user_agents": "server.cluster-validation.http.excluded-user-agents",
+		"common.client_cluster_validation.label":              "common.client-cluster-validation.label",
+		"ingester_client.tls_ca_path":                         "ingester.client.tls-ca-path",
+		"auth.unsafe_listen_without_authentication":           "auth.unsafe-listen-without-authentication",
 	} {
 		if flags[path] != flag {
 			t.Errorf("%s: flag %q, want %q", path, flags[path], flag)

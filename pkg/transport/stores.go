@@ -35,7 +35,7 @@ func (c storeClient) Close() error {
 // tenants for which their context acts, and return errors with the kinds and texts of the gateway.
 func NewStores(cfg ClientConfig, deps ClientDeps) (*Stores, error) {
 	m := newStoreClientMetrics(deps.Registerer)
-	dial, err := dialer(cfg, newBufferPool(),
+	dial, err := dialer(cfg, peers{"store-gateway", deps.Registerer}, newBufferPool(),
 		grpc.WithChainUnaryInterceptor(unaryClient, middleware.UnaryClientInstrumentInterceptor(m.duration)),
 		grpc.WithChainStreamInterceptor(streamClient, middleware.StreamClientInstrumentInterceptor(m.duration)))
 	if err != nil {

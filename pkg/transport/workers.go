@@ -49,7 +49,7 @@ type WorkersDeps struct {
 
 // NewWorkers returns workers for the schedulers that deps.Addresses names at any time.
 func NewWorkers(cfg ClientConfig, deps WorkersDeps) (*Workers, error) {
-	p, err := schedulerPool(cfg)
+	p, err := schedulerPool(cfg, peers{"query-scheduler-of-workers", deps.Registerer})
 	if err != nil {
 		return nil, err
 	}
