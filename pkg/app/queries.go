@@ -302,7 +302,7 @@ func (a *App) mountReads(d *api.Deps) error {
 // classify returns the context of a request with its class: what Grafana asks for a dashboard goes
 // before what somebody tries out, and what rulers ask before both.
 func classify(r *http.Request) context.Context {
-	ctx := r.Context()
+	ctx := work.WithReading(r.Context(), work.ReadingIn(r.Header))
 	if noStore(r.Header) {
 		ctx = frontend.WithoutCache(ctx)
 	}

@@ -16,6 +16,7 @@ func TestWhoWantsANewAnswerSaysSo(t *testing.T) {
 	}{
 		{"Cache-Control", "max-age=3, No-Store", true}, {"Cache-Control", "no-cache", false},
 		{"X-Read-Consistency", "strong", true}, {"X-Read-Consistency", "eventual", false}, {"X-Other", "strong", false},
+		{"X-Filter-Queryables", "ingester", true},
 	} {
 		if got := noStore(http.Header{c.name: {c.value}}); got != c.want {
 			t.Errorf("%s: %s is %v", c.name, c.value, got)

@@ -98,13 +98,10 @@ func (c *collected) Write(b []byte) (int, error) { return c.body.Write(b) }
 // WriteHeader implements http.ResponseWriter.
 func (*collected) WriteHeader(int) {}
 
-// consistencyHeader is by which clients of Mimir ask for all that was acknowledged before they asked. The
-// quorum sees to that here; what is left is not to take an answer that was kept.
-const consistencyHeader = "X-Read-Consistency"
-
-// noStore says whether a request asks for an answer that is new, and is not to be kept.
+// noStore says whether a request asks for an answer that is new, and is not to be kept: as one is that
+// shows all that was acknowledged before it was asked for, and one that is made of a part of what there is.
 func noStore(h http.Header) bool {
-	if h.Get(consistencyHeader) == "strong" {
+	if work.ReadingIn(h) != (work.Reading{}) {
 		return true
 	}
 	for _, v := range h.Values("Cache-Control") {

@@ -97,6 +97,22 @@ func (x *Indexes) At(ctx context.Context, id tenant.ID, old *BucketIndex) (*Buck
 	return x.at(ctx, id, t, old)
 }
 
+// Since is At for whom the index must be as it was at a time or later, however new the last one is.
+func (x *Indexes) Since(ctx context.Context, id tenant.ID, since time.Time) (*BucketIndex, error) {
+	t := x.of(id)
+	select {
+	case t.lock <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	defer func() { <-t.lock }()
+	var old *BucketIndex
+	if t.read.Before(since) {
+		old = t.index
+	}
+	return x.at(ctx, id, t, old)
+}
+
 // Block returns what the index says of a block, nil if it cannot tell.
 func (x *Indexes) Block(ctx context.Context, id tenant.ID, block ulid.ULID) *IndexedBlock {
 	t := x.of(id)

@@ -48,6 +48,7 @@ func (f *Frontend) prepare(ctx context.Context, opts promql.QueryOpts, asked wor
 	if opts != nil {
 		asked.Lookback, asked.PerStepStats = opts.LookbackDelta(), opts.EnablePerStepStats()
 	}
+	asked.Reading = work.ReadingOf(ctx)
 	q := &query{f: f, asked: asked, expr: expr, tenants: ids, timers: stats.NewQueryTimers()}
 	if asked.Step > 0 && every(q, limits.AlignQueriesWithStep) {
 		q.asked.Start -= q.asked.Start % q.asked.Step

@@ -13,6 +13,7 @@ type Config struct {
 	MinimizeIngesterRequests bool
 	ShuffleSharding          bool
 	PreferAvailabilityZones  []string
+	FilterQueryables         bool
 }
 
 // Declare names each setting once.
@@ -30,6 +31,8 @@ func (c *Config) Declare(s *config.Set) {
 		"Ask only the ingesters that a tenant's series may be on, now or since query_ingesters_within, if ingestion_tenant_shard_size limits them. Off: ask all.").Expert()
 	s.Strings(&c.PreferAvailabilityZones, "prefer-availability-zones", nil,
 		"Zones whose ingesters and store-gateways are asked first, where not all have to be asked. Empty: the zone of this process.").Expert()
+	s.Bool(&c.FilterQueryables, "filter-queryables-enabled", false,
+		"Let requests say in the header X-Filter-Queryables that only ingesters (ingester) or store-gateways (store-gateway) are asked, to find out what each of them has. Such answers are not whole.").Expert()
 	s.Bool(&c.MinimizeIngesterRequests, "minimize-ingester-requests", true,
 		"Ask only as many replicas as a quorum needs, and the others when one is slow or fails.").Expert()
 }

@@ -35,14 +35,30 @@ func (e *Executor) Run(ctx context.Context, w *work.Work) error {
 	began, t := time.Now(), timingOf(w)
 	var err error
 	if w.Query != nil {
-		err = e.query(ctx, w)
+		err = e.query(reading(ctx, w.Query.Reading), w)
 	} else {
-		err = e.serve(ctx, w, t)
+		err = e.serve(reading(ctx, work.ReadingIn(w.Request.Header)), w, t)
 	}
 	if e.Durations != nil {
 		e.Durations.WithLabelValues(t.method, t.route, t.code(err), "false").Observe(time.Since(began).Seconds())
 	}
 	return err
+}
+
+type begunKey struct{}
+
+// reading returns ctx for work that reads as r says, and begins now.
+func reading(ctx context.Context, r work.Reading) context.Context {
+	if r.Latest {
+		ctx = context.WithValue(ctx, begunKey{}, time.Now())
+	}
+	return work.WithReading(ctx, r)
+}
+
+// begun returns when the work of ctx began, if the bucket index must be as new as that.
+func begun(ctx context.Context) time.Time {
+	t, _ := ctx.Value(begunKey{}).(time.Time)
+	return t
 }
 
 // serve answers a request of the read API. A handler that cuts its answer on purpose panics.

@@ -22,6 +22,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/turns"
 	"github.com/amphora-metrics/amphora/pkg/wire/changes"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
+	"github.com/amphora-metrics/amphora/pkg/wire/work"
 )
 
 // maxFetches is how many selections and label calls of a process run at the same time; each holds
@@ -131,6 +132,8 @@ type scope struct {
 	// replicas are the ingesters to ask. They are settled before anybody looks for blocks, so that
 	// what an ingester held that leaves meanwhile is found with it or in the bucket.
 	replicas ring.ReplicationSet
+	// since is when the bucket index must have been read at the earliest. Zero: within the last minute.
+	since time.Time
 }
 
 // scope decides who is asked for mint <= t <= maxt on behalf of ctx's tenant.
@@ -154,6 +157,11 @@ func (q *Querier) scope(ctx context.Context, mint, maxt int64) (scope, error) {
 		s.blocksMaxt = min(s.maxt, now.Add(-a).UnixMilli())
 	}
 	s.blocks = !s.empty && q.deps.Stores != nil && s.mint <= s.blocksMaxt
+	s.since = begun(ctx)
+	if q.cfg.FilterQueryables {
+		r := work.ReadingOf(ctx)
+		s.ingesters, s.blocks = s.ingesters && r.Asks(work.Ingesters), s.blocks && r.Asks(work.StoreGateways)
+	}
 	if s.ingesters {
 		s.replicas, err = q.replicas(s)
 	}

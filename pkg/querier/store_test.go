@@ -127,13 +127,18 @@ func (s *store) LabelValues(ctx context.Context, in *storepb.LabelValuesRequest,
 // storeRing is a ring of store-gateways "0", "1", ... in this order for every block.
 type storeRing struct {
 	ring.ReadRing
-	n int
+	n     int
+	zones []string // of "0", "1", ...
 }
 
 func (r storeRing) Get(uint32, ring.Operation, []ring.InstanceDesc, []string, []string) (ring.ReplicationSet, error) {
 	var set ring.ReplicationSet
 	for i := range r.n {
-		set.Instances = append(set.Instances, ring.InstanceDesc{Addr: fmt.Sprint(i)})
+		d := ring.InstanceDesc{Addr: fmt.Sprint(i)}
+		if i < len(r.zones) {
+			d.Zone = r.zones[i]
+		}
+		set.Instances = append(set.Instances, d)
 	}
 	return set, nil
 }

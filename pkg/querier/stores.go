@@ -52,7 +52,11 @@ func askStores[T any](ctx context.Context, q *Querier, sc scope, call storeCall[
 	var missing []ulid.ULID
 	for range indexTries {
 		var err error
-		idx, err = q.deps.Stores.Indexes.At(ctx, sc.tenant, idx)
+		if idx == nil && !sc.since.IsZero() {
+			idx, err = q.deps.Stores.Indexes.Since(ctx, sc.tenant, sc.since)
+		} else {
+			idx, err = q.deps.Stores.Indexes.At(ctx, sc.tenant, idx)
+		}
 		if err != nil {
 			return nil, err
 		}

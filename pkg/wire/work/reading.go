@@ -1,0 +1,55 @@
+package work
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// The headers by which a request says how it is to be read, with the names that clients of Mimir know.
+const (
+	FilterHeader      = "X-Filter-Queryables"
+	ConsistencyHeader = "X-Read-Consistency"
+)
+
+// The places that FilterHeader names.
+const (
+	Ingesters     = "ingester"
+	StoreGateways = "store-gateway"
+)
+
+// Reading says where work reads, and how new that must be.
+type Reading struct {
+	// Only names the places that are asked, separated by commas; empty: all. Queriers follow it where
+	// that is switched on.
+	Only string
+	// Latest is set if blocks count that were in the bucket index when the work began.
+	Latest bool
+}
+
+// ReadingIn returns what the headers of a request say.
+func ReadingIn(h http.Header) Reading {
+	return Reading{Only: h.Get(FilterHeader), Latest: h.Get(ConsistencyHeader) == "strong"}
+}
+
+// Asks says whether a place is asked.
+func (r Reading) Asks(place string) bool {
+	return r.Only == "" || slices.ContainsFunc(strings.Split(r.Only, ","), func(name string) bool { return strings.TrimSpace(name) == place })
+}
+
+type readingKey struct{}
+
+// WithReading returns ctx for work that reads as r says.
+func WithReading(ctx context.Context, r Reading) context.Context {
+	if r == (Reading{}) {
+		return ctx
+	}
+	return context.WithValue(ctx, readingKey{}, r)
+}
+
+// ReadingOf returns how the work of ctx reads.
+func ReadingOf(ctx context.Context) Reading {
+	r, _ := ctx.Value(readingKey{}).(Reading)
+	return r
+}
