@@ -77,6 +77,7 @@ type App struct {
 type parts struct {
 	server          part[*transport.Server]
 	memberlist      part[*memberlist.KVInitService]
+	storeSwitch     part[*storeSwitch]
 	callers         callerParts
 	ingesterRing    part[*ring.Ring]
 	distributorRing part[*peers]

@@ -136,7 +136,7 @@ func (c *Config) Validate() error {
 	if err := transport.CheckExposure(c.Server, c.Exposure, c.Callers.Gateway.Enabled && c.hasGateway()); err != nil {
 		return err
 	}
-	if err := c.checkEtcd(); err != nil {
+	if err := c.checkStores(); err != nil {
 		return err
 	}
 	if err := c.checkElections(); err != nil {

@@ -16,15 +16,28 @@ import (
 const (
 	inGossip = ha.Memberlist
 	inEtcd   = ha.Etcd
+	inConsul = ha.Consul
+	inTwo    = ha.Multi
 	inMemory = ha.InMemory
 )
 
 // KVStoreConfig says where the members of a cluster tell each other of themselves. Gossip needs
-// nothing beside the cluster; etcd is for who moves from a system that has it, or has no network
-// that carries gossip.
+// nothing beside the cluster; the others are for who moves from a system that has them, or has no
+// network that carries gossip.
 type KVStoreConfig struct {
 	Store, Prefix string
 	Etcd          EtcdConfig
+	Consul        ConsulConfig
+	Multi         MultiConfig
+}
+
+// Declare names the settings.
+func (c *KVStoreConfig) Declare(s *config.Set) {
+	s.String(&c.Store, "store", inGossip, "Where all rings are. A process that runs alone keeps them to itself.").OneOf(inGossip, inEtcd, inConsul, inTwo).Expert()
+	s.String(&c.Prefix, "prefix", "amphora/", "What keys of rings and elected replicas begin with. Two clusters in one store need different ones.").Expert()
+	s.Mount("etcd", &c.Etcd)
+	s.Mount("consul", &c.Consul)
+	s.Mount("multi", &c.Multi)
 }
 
 // EtcdConfig is how etcd is reached.
@@ -37,13 +50,6 @@ type EtcdConfig struct {
 
 	TLS                                   bool
 	CAPath, CertPath, KeyPath, ServerName string
-}
-
-// Declare names the settings.
-func (c *KVStoreConfig) Declare(s *config.Set) {
-	s.String(&c.Store, "store", inGossip, "Where all rings are. A process that runs alone keeps them to itself.").OneOf(inGossip, inEtcd).Expert()
-	s.String(&c.Prefix, "prefix", "amphora/", "What keys in etcd begin with, of rings and elected replicas. Two clusters need different ones.").Expert()
-	s.Mount("etcd", &c.Etcd)
 }
 
 // Declare names the settings.
@@ -71,21 +77,36 @@ func (c *EtcdConfig) Validate() error {
 	return nil
 }
 
-// usesEtcd says whether anything is in etcd.
-func (c *Config) usesEtcd() bool {
-	return c.KVStore.Store == inEtcd && !c.stranger() || c.Distributor.Replicas.Enabled && c.Distributor.Replicas.Store == ha.Etcd
+// uses says whether rings or elected replicas of this process are in store.
+func (c *Config) uses(store string) bool {
+	in := func(name string) bool {
+		return name == store || name == inTwo && (c.KVStore.Multi.Primary == store || c.KVStore.Multi.Secondary == store)
+	}
+	return !c.stranger() && in(c.KVStore.Store) || c.runs("distributor") && c.Distributor.Replicas.Enabled && in(c.Distributor.Replicas.Store)
 }
 
 // usesGossip says whether this process joins the gossip.
-func (c *Config) usesGossip() bool {
-	return !c.alone() && !c.stranger() && (c.KVStore.Store == inGossip || c.runs("distributor") && c.Distributor.Replicas.Enabled && c.Distributor.Replicas.Store == ha.Memberlist)
+func (c *Config) usesGossip() bool { return !c.alone() && !c.stranger() && c.uses(inGossip) }
+
+// checkStores refuses stores that are not named, or whose answers anybody on the network could make up.
+func (c *Config) checkStores() error {
+	if c.uses(inEtcd) {
+		if err := c.checkEtcd(); err != nil {
+			return err
+		}
+	}
+	if c.uses(inConsul) {
+		if err := c.checkConsul(); err != nil {
+			return err
+		}
+	}
+	if c.uses(inTwo) {
+		return c.KVStore.Multi.check()
+	}
+	return nil
 }
 
-// checkEtcd refuses an etcd that is not named, or whose answers anybody on the network could make up.
 func (c *Config) checkEtcd() error {
-	if !c.usesEtcd() {
-		return nil
-	}
 	e := &c.KVStore.Etcd
 	if len(e.Endpoints) == 0 {
 		return config.Wrong("kvstore.etcd.endpoints", "is empty, but rings or elected replicas are to be in etcd")
@@ -103,31 +124,45 @@ func (c *Config) checkEtcd() error {
 	return nil
 }
 
-// etcdKV is the store in etcd.
-func (c *Config) etcdKV() kv.Config {
-	out := kv.Config{Store: inEtcd, Prefix: c.KVStore.Prefix}
-	e, to := &c.KVStore.Etcd, &out.Etcd
-	to.Endpoints, to.DialTimeout, to.MaxRetries = e.Endpoints, e.DialTimeout, e.MaxRetries
-	to.UserName, to.Password = e.Username, flagext.SecretWithValue(e.Password.Reveal())
-	to.EnableTLS = e.TLS
-	to.TLS.CAPath, to.TLS.CertPath, to.TLS.KeyPath, to.TLS.ServerName = e.CAPath, e.CertPath, e.KeyPath, e.ServerName
-	return out
+// toEtcd adds how etcd is reached.
+func (e *EtcdConfig) toEtcd(to *kv.Config) {
+	t := &to.Etcd
+	t.Endpoints, t.DialTimeout, t.MaxRetries = e.Endpoints, e.DialTimeout, e.MaxRetries
+	t.UserName, t.Password = e.Username, flagext.SecretWithValue(e.Password.Reveal())
+	t.EnableTLS = e.TLS
+	t.TLS.CAPath, t.TLS.CertPath, t.TLS.KeyPath, t.TLS.ServerName = e.CAPath, e.CertPath, e.KeyPath, e.ServerName
 }
 
 // storeOf is the store by its name: in memory when this process is alone.
 func (a *App) storeOf(name string) (kv.Config, error) {
-	switch {
-	case a.cfg.alone() || name == inMemory:
+	if a.cfg.alone() || name == inMemory {
 		return kv.Config{Store: inMemory}, nil
-	case name == inEtcd:
-		return a.cfg.etcdKV(), nil
 	}
-	svc, err := a.memberlistKV()
-	if err != nil {
-		return kv.Config{}, err
+	k := &a.cfg.KVStore
+	c := kv.Config{Store: name, Prefix: k.Prefix}
+	names := []string{name}
+	if name == inTwo {
+		names = []string{k.Multi.Primary, k.Multi.Secondary}
+		s, err := a.storeSwitch()
+		if err != nil {
+			return kv.Config{}, err
+		}
+		k.Multi.toMulti(&c, s)
 	}
-	c := kv.Config{Store: inGossip}
-	c.MemberlistKV = svc.GetMemberlistKV
+	for _, n := range names {
+		switch n {
+		case inEtcd:
+			k.Etcd.toEtcd(&c)
+		case inConsul:
+			k.Consul.toConsul(&c)
+		case inGossip:
+			svc, err := a.memberlistKV()
+			if err != nil {
+				return kv.Config{}, err
+			}
+			c.MemberlistKV = svc.GetMemberlistKV
+		}
+	}
 	return c, nil
 }
 

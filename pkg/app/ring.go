@@ -54,7 +54,7 @@ func (c *MemberlistConfig) Declare(s *config.Set) {
 
 // alone says whether this process is a whole cluster by itself.
 func (c *Config) alone() bool {
-	return c.runsEverything() && len(c.Memberlist.Join) == 0 && c.KVStore.Store != inEtcd
+	return c.runsEverything() && len(c.Memberlist.Join) == 0 && c.KVStore.Store == inGossip
 }
 
 // replicationFactor is the one in force.

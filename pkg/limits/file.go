@@ -29,6 +29,7 @@ type runtimeFile struct {
 	tenants     map[tenant.ID][]change // sorted by row
 	ingester    instanceChange
 	distributor instanceChange
+	stores      StoreSwitch
 }
 
 func newRuntimeFile() *runtimeFile { return &runtimeFile{tenants: map[tenant.ID][]change{}} }
@@ -65,13 +66,14 @@ func parseFile(out *runtimeFile, name string, data []byte, env func(string) stri
 		"overrides":        func(n *yaml.Node) { parseOverrides(out, doc, n) },
 		ingesterSection:    func(n *yaml.Node) { out.ingester.parse(doc, n, ingesterSection) },
 		distributorSection: func(n *yaml.Node) { out.distributor.parse(doc, n, distributorSection) },
+		storesSection:      func(n *yaml.Node) { out.stores.parse(doc, n) },
 	}
 	for _, e := range doc.Entries(doc.Root(), "") {
 		if parse, ok := sections[e.Key]; ok {
 			parse(e.Value)
 			continue
 		}
-		hint := strict.Suggest(e.Key, []string{"overrides", ingesterSection, distributorSection})
+		hint := strict.Suggest(e.Key, []string{"overrides", ingesterSection, distributorSection, storesSection})
 		if hint == "" && rowIndex(e.Key) >= 0 {
 			hint = "; limits stand below overrides and the tenant"
 		}
@@ -138,7 +140,7 @@ func rowNames() []string {
 
 // equal says whether two files mean the same.
 func (f *runtimeFile) equal(g *runtimeFile) bool {
-	if len(f.tenants) != len(g.tenants) || f.ingester != g.ingester || f.distributor != g.distributor {
+	if len(f.tenants) != len(g.tenants) || f.ingester != g.ingester || f.distributor != g.distributor || f.stores != g.stores {
 		return false
 	}
 	for id, a := range f.tenants {

@@ -109,7 +109,7 @@ ingester_limit: {}
 ingester_limits: {max_serie: 5, max_ingestion_rate: fast}
 distributor_limits: {max_series: 5}
 max_query_lookback: 1h
-multi_kv_config: {primary: consul}
+multi_kv_config: {primary: inmemory, mirror: true}
 `)
 	o := NewOverrides(&Defaults{}, RuntimeConfig{Files: []string{file}, Period: time.Second}, Deps{Reg: prometheus.NewRegistry()})
 	err := services.StartAndAwaitRunning(t.Context(), o)

@@ -40,6 +40,9 @@ func (o *Overrides) WriteRuntime(w io.Writer, mode string) error {
 	if n := s.file.distributor.node(); n != nil {
 		doc.Content = append(doc.Content, node(distributorSection), n)
 	}
+	if n := s.file.stores.node(); n != nil {
+		doc.Content = append(doc.Content, node(storesSection), n)
+	}
 	enc := yaml.NewEncoder(w)
 	enc.SetIndent(2)
 	if err := enc.Encode(doc); err != nil {

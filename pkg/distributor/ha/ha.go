@@ -21,6 +21,8 @@ type Config struct {
 const (
 	Memberlist = "memberlist" // gossip
 	Etcd       = "etcd"       // as kvstore.etcd says
+	Consul     = "consul"     // as kvstore.consul says
+	Multi      = "multi"      // two of these, as kvstore.multi says
 	InMemory   = "inmemory"   // of a process that shares with nobody
 )
 
@@ -30,7 +32,7 @@ func (c *Config) Declare(s *config.Set) {
 		"Deduplicate what the replicas of a cluster send, for tenants with the limit accept_ha_samples.").Named("distributor.ha-tracker.enable")
 	s.String(&c.Store, "kvstore.store", Memberlist,
 		"Where distributors share which replica is elected. A process that runs alone keeps it to itself.").Named("distributor.ha-tracker.store").
-		OneOf(Memberlist, Etcd, InMemory).Expert()
+		OneOf(Memberlist, Etcd, Consul, Multi, InMemory).Expert()
 }
 
 // Sender is a replica of a cluster.
