@@ -3,6 +3,8 @@ package integration
 import (
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 )
@@ -30,5 +32,18 @@ func TestTextAndLinesAreImported(t *testing.T) {
 	}
 	if got, err := matrix(ctx, n.URL(""), "b", "good", time.Now().UnixMilli()); err != nil || len(got) != 0 {
 		t.Errorf("a part of a malformed request is stored: %v, %v", got, err)
+	}
+}
+
+// TestPromtoolPushesMetrics sends what a script wrote down, by the tool that Prometheus comes with.
+func TestPromtoolPushesMetrics(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t, time.Minute)
+	n := everything(ctx, t)
+	file := filepath.Join(t.TempDir(), "metrics")
+	must(t, os.WriteFile(file, []byte("# TYPE backups gauge\nbackups{disk=\"a\"} 5\n"), 0o600))
+	promtool(ctx, t, "push", "metrics", "--header=X-Scope-OrgID=a", "--label=job=script", n.URL(""), file)
+	if got, err := scalar(ctx, n.URL(""), "a", `backups{disk="a",job="script"}`, time.Now()); err != nil || got != 5 {
+		t.Errorf("what promtool pushed is %g, %v; want 5", got, err)
 	}
 }

@@ -203,6 +203,8 @@ var Routes = append([]Route{
 
 	{Methods: "POST", Path: "/api/v1/push", Action: RemoteWrite, Service: Distributor, Tenancy: OneTenant, Style: Write, Doc: "Remote write 1.0 and 2.0.",
 		bind: func(a *API) Handler { return a.ingest.Push }},
+	{Methods: "POST", Path: "/api/v1/write", Metric: "api_v1_push", Action: RemoteWrite, Service: Distributor, Tenancy: OneTenant, Style: Write, Doc: "The same, where Prometheus takes it, and `promtool push metrics` sends it.",
+		bind: func(a *API) Handler { return a.ingest.Push }},
 	{Methods: "POST", Path: "/otlp/v1/metrics", Action: RemoteWrite, Service: Distributor, Tenancy: OneTenant, Style: OTLP, Doc: "Metrics of the OpenTelemetry protocol, in protobuf or JSON.",
 		bind: func(a *API) Handler { return a.ingest.OTLP }},
 	{Methods: "POST", Path: "/api/v1/otlp/v1/metrics", Metric: "otlp_v1_metrics", Action: RemoteWrite, Service: Distributor, Tenancy: OneTenant, Style: OTLP, Doc: "The same as /otlp/v1/metrics, where Cortex has it.",
