@@ -68,9 +68,11 @@ func (a *appender) Commit() error {
 	m.writes.WithLabelValues(user).Inc()
 	// What was evaluated is written also when the ruler is told to stop.
 	if err = a.w.r.deps.Push(context.WithoutCancel(a.ctx), a.w.id, &remotewrite.Request{Version: remotewrite.V2, Body: body}); err != nil {
-		m.writesFailed.WithLabelValues(user, blame(err)).Inc()
+		reason := blame(err)
+		m.writesFailed.WithLabelValues(user, reason).Inc()
+		return blamed(err, reason)
 	}
-	return err
+	return nil
 }
 
 // Rollback implements storage.Appender.

@@ -88,7 +88,8 @@ type store struct {
 	*teststorage.TestStorage
 	mu     sync.Mutex // guards what follows
 	writes map[string]int
-	down   bool // nothing is taken
+	down   bool  // nothing is taken
+	refuse error // of what is pushed; nil: it is taken
 	slow   time.Duration
 }
 
@@ -102,8 +103,11 @@ func (s *store) setDown(down bool) {
 // push stores what a rule recorded, and counts how often each sample was written.
 func (s *store) push(ctx context.Context, _ tenant.ID, req *remotewrite.Request) error {
 	s.mu.Lock()
-	down, slow := s.down, s.slow
+	down, slow, refuse := s.down, s.slow, s.refuse
 	s.mu.Unlock()
+	if refuse != nil {
+		return refuse
+	}
 	if slow > 0 {
 		<-time.After(slow)
 	}

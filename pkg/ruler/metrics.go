@@ -15,6 +15,7 @@ type metrics struct {
 	managers, known                                      prometheus.Gauge
 	loadFailures, queries, queriesFailed, querySeconds   *prometheus.CounterVec
 	writes, writesFailed, madeUp, makeUpFailures, untold *prometheus.CounterVec
+	evaluationsFailed                                    *prometheus.CounterVec
 	reloadSuccessful, reloadTime                         *prometheus.GaugeVec
 
 	tenants *tenantCollector
@@ -46,6 +47,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		madeUp:         vec("missed_evaluations_made_up_total", "Evaluations of groups' recording rules that were missed and made up for."),
 		makeUpFailures: vec("missed_evaluations_failed_total", "Evaluations of groups' recording rules that were missed and could not be made up for."),
 		untold:         vec("change_notices_failed_total", "Changes of rules that some ruler was not told of. It finds them by itself, later."),
+
+		evaluationsFailed: f.NewCounterVec(prometheus.CounterOpts{Name: "amphora_prometheus_rule_evaluation_failures_total",
+			Help: "Evaluations of rules that failed. The reason says whether the operator can do something about it or the user, whose limits count among the user's."}, []string{"user", "rule_group", "reason"}),
 
 		reloadSuccessful: ofTenant("config_last_reload_successful", "1 if all rules of the tenant could be read, 0 if some could not, and those before go on."),
 		reloadTime:       ofTenant("config_last_reload_successful_seconds", "When all rules of the tenant could last be read, in seconds since the epoch."),
@@ -80,19 +84,27 @@ func (m *metrics) registry(id tenant.ID) (reg *prometheus.Registry, forget func(
 	return reg, func() {
 		m.tenants.all.RemoveTenantRegistry(string(id), false)
 		user := prometheus.Labels{"user": string(id)}
-		for _, v := range []*prometheus.CounterVec{m.loadFailures, m.queries, m.queriesFailed, m.querySeconds, m.writes, m.writesFailed, m.madeUp, m.makeUpFailures} {
+		for _, v := range []*prometheus.CounterVec{m.loadFailures, m.queries, m.queriesFailed, m.querySeconds, m.writes, m.writesFailed, m.madeUp, m.makeUpFailures, m.evaluationsFailed} {
 			v.DeletePartialMatch(user)
 		}
 	}
 }
 
-// forgetGroup takes the metrics of one group away.
-func (*metrics) forgetGroup(m *rules.Metrics, group string) {
+// forgetGroup takes the metrics of one group of a tenant away.
+func (m *metrics) forgetGroup(id tenant.ID, of *rules.Metrics, group string) {
 	for _, v := range []interface{ DeleteLabelValues(...string) bool }{
-		m.IterationsMissed, m.IterationsScheduled, m.EvalTotal, m.EvalFailures, m.GroupInterval, m.GroupLastEvalTime, m.GroupLastDuration,
-		m.GroupLastRuleDurationSum, m.GroupLastRestoreDuration, m.GroupRules, m.GroupSamples,
+		of.IterationsMissed, of.IterationsScheduled, of.EvalTotal, of.EvalFailures, of.GroupInterval, of.GroupLastEvalTime, of.GroupLastDuration,
+		of.GroupLastRuleDurationSum, of.GroupLastRestoreDuration, of.GroupRules, of.GroupSamples,
 	} {
 		v.DeleteLabelValues(group)
+	}
+	m.evaluationsFailed.DeletePartialMatch(prometheus.Labels{"user": string(id), "rule_group": group})
+}
+
+// beginGroup shows that no evaluation of a group has failed yet.
+func (m *metrics) beginGroup(id tenant.ID, group string) {
+	for _, reason := range []string{byOperator, byUser} {
+		m.evaluationsFailed.WithLabelValues(string(id), group, reason)
 	}
 }
 
@@ -100,7 +112,7 @@ func (*metrics) forgetGroup(m *rules.Metrics, group string) {
 type tenantCollector struct {
 	all                                                       *kit.TenantRegistries
 	evaluation, iteration                                     *prometheus.Desc
-	missed, iterations, evaluations, failures                 *prometheus.Desc
+	missed, iterations, evaluations                           *prometheus.Desc
 	interval, lastTime, lastDuration, lastSum, rules, samples *prometheus.Desc
 	latency, errors, sent, dropped, queued, capacity, found   *prometheus.Desc
 }
@@ -117,7 +129,6 @@ func newTenantCollector() *tenantCollector {
 		missed:       desc("rule_group_iterations_missed_total", "Evaluations of a group left out because the one before took too long. Recording rules make up for them.", group),
 		iterations:   desc("rule_group_iterations_total", "Evaluations of a group that were due.", group),
 		evaluations:  desc("rule_evaluations_total", "Evaluations of rules.", group),
-		failures:     desc("rule_evaluation_failures_total", "Evaluations of rules that failed.", group),
 		interval:     desc("rule_group_interval_seconds", "How often a group is evaluated.", group),
 		lastTime:     desc("rule_group_last_evaluation_timestamp_seconds", "When a group was evaluated last.", group),
 		lastDuration: desc("rule_group_last_duration_seconds", "How long the last evaluation of a group took.", group),
@@ -137,7 +148,7 @@ func newTenantCollector() *tenantCollector {
 
 // Describe implements prometheus.Collector.
 func (c *tenantCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.evaluation, c.iteration, c.missed, c.iterations, c.evaluations, c.failures, c.interval, c.lastTime,
+	for _, d := range []*prometheus.Desc{c.evaluation, c.iteration, c.missed, c.iterations, c.evaluations, c.interval, c.lastTime,
 		c.lastDuration, c.lastSum, c.rules, c.samples, c.latency, c.errors, c.sent, c.dropped, c.queued, c.capacity, c.found} {
 		out <- d
 	}
@@ -152,7 +163,6 @@ func (c *tenantCollector) Collect(out chan<- prometheus.Metric) {
 	data.SendSumOfCountersPerTenant(out, c.missed, "prometheus_rule_group_iterations_missed_total", byGroup)
 	data.SendSumOfCountersPerTenant(out, c.iterations, "prometheus_rule_group_iterations_total", byGroup)
 	data.SendSumOfCountersPerTenant(out, c.evaluations, "prometheus_rule_evaluations_total", byGroup)
-	data.SendSumOfCountersPerTenant(out, c.failures, "prometheus_rule_evaluation_failures_total", byGroup)
 	for _, g := range []struct {
 		desc *prometheus.Desc
 		name string

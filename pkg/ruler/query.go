@@ -24,9 +24,26 @@ func (r *runner) query(ctx context.Context, text string, at time.Time) (promql.V
 		r.w.r.log.Info("query of a rule", "tenant", user, "namespace", r.key.namespace, "group", r.key.name, "query", text, "time", at, "took", took, "series", len(v), "err", err)
 	}
 	if err != nil {
-		m.queriesFailed.WithLabelValues(user, blame(err)).Inc()
+		reason := blame(err)
+		m.queriesFailed.WithLabelValues(user, reason).Inc()
+		return nil, blamed(err, reason)
 	}
-	return v, err
+	return v, nil
+}
+
+// operatorError is an error that an operator can do something about. Whatever else goes wrong with a rule is
+// for its user: a limit of the tenant, or the rule itself.
+type operatorError struct{ error }
+
+// Unwrap returns the error without blame.
+func (e *operatorError) Unwrap() error { return e.error }
+
+// blamed returns err so that the evaluation that it ends is counted under reason.
+func blamed(err error, reason string) error {
+	if reason == byOperator {
+		return &operatorError{err}
+	}
+	return err
 }
 
 // evaluate runs an instant query.

@@ -2,6 +2,7 @@ package ruler
 
 import (
 	"context"
+	"errors"
 	"net/url"
 	"sync"
 	"sync/atomic"
@@ -62,6 +63,7 @@ func newRunner(w *worker, key groupKey) *runner {
 		RuleConcurrencyController: w.slots,
 		Metrics:                   w.metrics,
 	})
+	w.r.metrics.beginGroup(w.id, key.label())
 	w.running.Go(r.manager.Run)
 	return r
 }
@@ -148,7 +150,7 @@ func (r *runner) end(deleted bool) {
 		}
 	}
 	r.manager.Stop()
-	r.w.r.metrics.forgetGroup(r.w.metrics, rules.GroupKey(r.key.namespace, r.key.name))
+	r.w.r.metrics.forgetGroup(r.w.id, r.w.metrics, r.key.label())
 }
 
 // Load implements rules.GroupLoader.
@@ -168,8 +170,25 @@ func (r *runner) iterate(ctx context.Context, g *rules.Group, at time.Time) {
 		at = at.Truncate(g.Interval())
 	}
 	r.past.before(ctx, r, g, at)
+	began := time.Now()
 	rules.DefaultEvalIterationFunc(ctx, g, at)
+	r.count(g, began)
 	r.past.after(g, at)
+}
+
+// count counts the rules whose evaluation since began failed, by who can do something about it. The library
+// counts them too, without saying why.
+func (r *runner) count(g *rules.Group, began time.Time) {
+	for _, rule := range g.Rules() {
+		if rule.Health() != rules.HealthBad || rule.GetEvaluationTimestamp().Before(began) {
+			continue
+		}
+		reason := byUser
+		if _, ok := errors.AsType[*operatorError](rule.LastError()); ok {
+			reason = byOperator
+		}
+		r.w.r.metrics.evaluationsFailed.WithLabelValues(string(r.w.id), r.key.label(), reason).Inc()
+	}
 }
 
 // context returns ctx acting for whose series p reads.

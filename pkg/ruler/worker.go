@@ -18,6 +18,9 @@ const stopWait = 20 * time.Second
 // groupKey names a group of a tenant.
 type groupKey struct{ namespace, name string }
 
+// label is the group in metrics.
+func (k groupKey) label() string { return rules.GroupKey(k.namespace, k.name) }
+
 // worker evaluates the groups of one tenant that are this ruler's.
 type worker struct {
 	r       *Ruler

@@ -60,14 +60,14 @@ type queryAnswer struct {
 }
 
 // Instant evaluates text at a time, for the tenants of ctx. What the API cannot do now is tried again a
-// few times. Errors have the kinds that the API tells. Native histograms are Unprocessable: the API
-// does not show all of them.
+// few times. Errors have the kinds that the API tells. Native histograms are Unprocessable from a
+// server that cannot tell them exactly.
 func (q *Queries) Instant(ctx context.Context, text string, at time.Time) (promql.Vector, error) {
 	b := backoff.New(ctx, backoff.Config{MinBackoff: 100 * time.Millisecond, MaxBackoff: 2 * time.Second, MaxRetries: 3})
 	var err error
 	for b.Ongoing() {
 		var v promql.Vector
-		if v, err = q.once(ctx, text, at); err == nil || errs.KindOf(err) != errs.Unavailable {
+		if v, err = q.once(ctx, text, at); err == nil || !again(err) {
 			return v, err
 		}
 		b.Wait()
@@ -78,6 +78,12 @@ func (q *Queries) Instant(ctx context.Context, text string, at time.Time) (promq
 	return nil, err
 }
 
+// again says whether the API may answer what it did not answer now.
+func again(err error) bool {
+	kind := errs.KindOf(err)
+	return kind == errs.Unavailable || kind == errs.RateLimited
+}
+
 func (q *Queries) once(ctx context.Context, text string, at time.Time) (promql.Vector, error) {
 	form := url.Values{"query": {text}, "time": {strconv.FormatFloat(float64(at.UnixMilli())/1000, 'f', 3, 64)}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, q.url, strings.NewReader(form.Encode()))
@@ -85,6 +91,7 @@ func (q *Queries) once(ctx context.Context, text string, at time.Time) (promql.V
 		return nil, errs.Wrap(errs.Internal, err)
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Accept", work.ExactType+", application/json;q=0.5")
 	req.Header.Set(tenant.ClassHeader, work.ClassOf(ctx).String())
 	if err := user.InjectOrgIDIntoHTTPRequest(ctx, req); err != nil {
 		return nil, errs.Wrap(errs.Internal, err)
@@ -104,8 +111,28 @@ func (q *Queries) once(ctx context.Context, text string, at time.Time) (promql.V
 	if len(body) > maxResultBytes {
 		return nil, errs.New(errs.TooLarge, "the answer is larger than %d bytes", maxResultBytes)
 	}
+	if res.Header.Get("Content-Type") == work.ExactType {
+		return decodeExact(body)
+	}
 	return decodeAnswer(res.StatusCode, body)
 }
+
+// decodeExact reads an answer that tells everything.
+func decodeExact(body []byte) (promql.Vector, error) {
+	v, err := work.ReadExact(body)
+	if err != nil {
+		return nil, err
+	}
+	switch v := v.(type) {
+	case promql.Vector:
+		return v, nil
+	case promql.Scalar:
+		return promql.Vector{{T: v.T, F: v.V, Metric: labels.EmptyLabels()}}, nil
+	}
+	return nil, errNoVector()
+}
+
+func errNoVector() error { return errors.New("rule result is not a vector or scalar") }
 
 // decodeAnswer reads the answer of the query API.
 func decodeAnswer(status int, body []byte) (promql.Vector, error) {
@@ -132,7 +159,7 @@ func decodeAnswer(status int, body []byte) (promql.Vector, error) {
 		out := make(promql.Vector, 0, len(v))
 		for _, s := range v {
 			if s.Histogram != nil {
-				return nil, errs.New(errs.Unprocessable, "the result has native histograms, which a remote query does not show whole")
+				return nil, errs.New(errs.Unprocessable, "the result has native histograms, which the server of ruler.query_frontend.address does not tell exactly")
 			}
 			b := labels.NewScratchBuilder(len(s.Metric))
 			for name, value := range s.Metric {
@@ -143,7 +170,7 @@ func decodeAnswer(status int, body []byte) (promql.Vector, error) {
 		}
 		return out, nil
 	}
-	return nil, errors.New("rule result is not a vector or scalar")
+	return nil, errNoVector()
 }
 
 // kindOfStatus is the kind of an error of the API.
@@ -151,7 +178,9 @@ func kindOfStatus(status int) errs.Kind {
 	switch {
 	case status == http.StatusUnprocessableEntity:
 		return errs.Unprocessable
-	case status == http.StatusTooManyRequests, status >= 500:
+	case status == http.StatusTooManyRequests:
+		return errs.RateLimited // the tenant asks for more than it may
+	case status >= 500:
 		return errs.Unavailable
 	case status >= 400:
 		return errs.Invalid

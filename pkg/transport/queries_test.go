@@ -8,13 +8,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql"
+
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/wire/work"
 )
 
 func TestARemoteQueryHasTheAnswerAndTheErrorsOfTheAPI(t *testing.T) {
-	tries := 0
+	tries, often := 0, 0
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/p/api/v1/query" || r.Header.Get("X-Scope-OrgID") != "a|b" || r.FormValue("time") != "12.345" || r.Header.Get(tenant.ClassHeader) != "rule" {
 			t.Errorf("%s, tenant %s, time %s", r.URL, r.Header.Get("X-Scope-OrgID"), r.FormValue("time"))
@@ -26,6 +30,24 @@ func TestARemoteQueryHasTheAnswerAndTheErrorsOfTheAPI(t *testing.T) {
 			_, _ = w.Write([]byte(`{"status":"success","data":{"resultType":"scalar","result":[12.345,"+Inf"]}}`))
 		case "histogram":
 			_, _ = w.Write([]byte(`{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"histogram":[12.345,{"count":"1","sum":"1","buckets":[]}]}]}}`))
+		case "exact":
+			if !work.AcceptsExact(r.Header.Get("Accept")) {
+				t.Error("exact answers are not asked for")
+			}
+			w.Header().Set("Content-Type", work.ExactType)
+			whole := &histogram.FloatHistogram{Schema: 2, Count: 3, Sum: 7, PositiveSpans: []histogram.Span{{Offset: 1, Length: 1}}, PositiveBuckets: []float64{3}}
+			if err := work.Exact(promql.Vector{{Metric: labels.FromStrings("a", "b"), T: 12345, H: whole}}, nil, "", func(b []byte) { _, _ = w.Write(b) }); err != nil {
+				t.Error(err)
+			}
+		case "matrix":
+			w.Header().Set("Content-Type", work.ExactType)
+			if err := work.Exact(promql.Matrix{}, nil, "", func(b []byte) { _, _ = w.Write(b) }); err != nil {
+				t.Error(err)
+			}
+		case "often":
+			often++
+			w.WriteHeader(429)
+			_, _ = w.Write([]byte(`{"status":"error","errorType":"too_many_requests","error":"too many outstanding requests"}`))
 		case "bad":
 			w.WriteHeader(400)
 			_, _ = w.Write([]byte(`{"status":"error","errorType":"bad_data","error":"no such function"}`))
@@ -61,6 +83,15 @@ func TestARemoteQueryHasTheAnswerAndTheErrorsOfTheAPI(t *testing.T) {
 	}
 	if _, err = q.Instant(ctx, "histogram", at); errs.KindOf(err) != errs.Unprocessable {
 		t.Errorf("histogram: %v", err)
+	}
+	if v, err = q.Instant(ctx, "exact", at); err != nil || len(v) != 1 || v[0].H == nil || v[0].H.Schema != 2 || v[0].H.PositiveBuckets[0] != 3 || v[0].Metric.Get("a") != "b" {
+		t.Errorf("exact: %v, %v", v, err)
+	}
+	if _, err = q.Instant(ctx, "matrix", at); err == nil {
+		t.Error("a matrix is taken for what a rule records")
+	}
+	if _, err = q.Instant(ctx, "often", at); errs.KindOf(err) != errs.RateLimited || err.Error() != "too many outstanding requests" || often < 2 {
+		t.Errorf("after %d tries: %v", often, err)
 	}
 	if _, err = q.Instant(ctx, "other", at); errs.KindOf(err) != errs.Internal || !strings.Contains(err.Error(), "<html>") {
 		t.Errorf("what is no answer: %v", err)

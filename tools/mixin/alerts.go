@@ -148,6 +148,8 @@ func otherAlerts() []alert {
 			"Object storage or the ring fails; tenants keep the configurations they have.", "`ObjectStoreFailing` and `RingMembersDisagree` say which."},
 		{"AlertmanagerStateNotKept", `sum by (cluster, job) (rate(amphora_alertmanager_state_persist_failed_total[15m])) > 0`, "1h", warning, "{{ $labels.job }} cannot write silences and what was notified to object storage.",
 			"A restart of all replicas at once would lose what they hold.", "`ObjectStoreFailing`."},
+		{"AlertmanagerJournalFails", `sum by (cluster, job, pod) (rate(amphora_alertmanager_journal_failures_total[5m])) > 0`, "5m", critical, "{{ $labels.pod }} cannot write silences and what was notified to its disk.",
+			"Silences are refused while too few replicas of a tenant can write them, and the death of all replicas at once would have alerts notified again.", "Look at the disk of `alertmanager.data_dir`: it is full, cannot be written, or fails. The journal goes on by itself once the disk does."},
 		{"AlertmanagerReplicationFails", `sum by (cluster, job) (rate(amphora_alertmanager_state_replication_failed_total[15m])) / sum by (cluster, job) (rate(amphora_alertmanager_state_replication_total[15m])) > 0.01`, "15m", warning, "Alertmanagers cannot tell each other of silences and notifications.",
 			"Notifications may be sent twice.", "Look at the ring of alertmanagers, and at port 9095 between them."},
 		{"OverridesNotRead", `min by (cluster, job) (amphora_runtime_config_last_reload_successful) == 0`, "5m", critical, "{{ $labels.job }} cannot read the file of overrides.",

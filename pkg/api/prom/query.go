@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/prometheus/util/stats"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/wire/work"
 )
 
 // Query answers an instant query.
@@ -144,6 +145,9 @@ func (a *API) run(ctx context.Context, w http.ResponseWriter, r *http.Request, q
 	}
 	if t, ok := q.(timed); ok && wantsStats(r) {
 		w.Header().Set("Server-Timing", t.ServerTiming())
+	}
+	if work.AcceptsExact(r.Header.Get("Accept")) {
+		return a.exact(w, r, res.Value, ws)
 	}
 	a.success(w, r, ws, r.Form.Get("query"), func(out *answer) {
 		out.buf = appendString(append(out.buf, `{"resultType":`...), string(res.Value.Type()))

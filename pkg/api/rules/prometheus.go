@@ -29,6 +29,7 @@ type (
 		EvaluationTime float64   `json:"evaluationTime"`
 		LastEvaluation time.Time `json:"lastEvaluation"`
 		SourceTenants  []string  `json:"sourceTenants,omitempty"`
+		LastError      string    `json:"lastError,omitempty"` // of the first of its rules that failed
 	}
 	alertingRule struct {
 		State          string            `json:"state"`
@@ -184,6 +185,9 @@ func groupOf(g *rulerpb.Group) group {
 	out := group{Name: g.Name, File: g.Namespace, Rules: []any{}, Interval: seconds(g.IntervalNs), Limit: g.Limit,
 		EvaluationTime: seconds(g.EvaluationNs), LastEvaluation: at(g.EvaluatedNs), SourceTenants: g.SourceTenants}
 	for _, r := range g.Rules {
+		if r.LastError != "" && out.LastError == "" {
+			out.LastError = r.Name + ": " + r.LastError
+		}
 		if r.Alerting {
 			out.Rules = append(out.Rules, alertingRule{
 				State: r.State, Name: r.Name, Query: r.Query, Duration: seconds(r.ForNs), KeepFiringFor: seconds(r.KeepFiringForNs),

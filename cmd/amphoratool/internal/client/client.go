@@ -158,21 +158,27 @@ type Call struct {
 
 // Do returns the body of an answer that is a success. Errors: *StatusError.
 func (c *Client) Do(ctx context.Context, call Call) ([]byte, error) {
+	body, _, err := c.Typed(ctx, call)
+	return body, err
+}
+
+// Typed returns the body of an answer that is a success, and its content type. Errors: *StatusError.
+func (c *Client) Typed(ctx context.Context, call Call) (body []byte, kind string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	body, err := c.Stream(ctx, call)
+	resp, err := c.open(ctx, call)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	defer func() { _ = body.Close() }()
-	answer, err := io.ReadAll(io.LimitReader(body, maxAnswerBytes+1))
+	defer func() { _ = resp.Body.Close() }()
+	body, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes+1))
 	if err != nil {
-		return nil, fmt.Errorf("read the answer: %w", err)
+		return nil, "", fmt.Errorf("read the answer: %w", err)
 	}
-	if len(answer) > maxAnswerBytes {
-		return nil, fmt.Errorf("the answer is larger than %d bytes", maxAnswerBytes)
+	if len(body) > maxAnswerBytes {
+		return nil, "", fmt.Errorf("the answer is larger than %d bytes", maxAnswerBytes)
 	}
-	return answer, nil
+	return body, resp.Header.Get("Content-Type"), nil
 }
 
 // Get returns the body of what lies under path.
@@ -183,6 +189,15 @@ func (c *Client) Get(ctx context.Context, path string) ([]byte, error) {
 // Stream returns the body of an answer that is a success, to be read and closed by the caller while
 // ctx lives. Errors: *StatusError.
 func (c *Client) Stream(ctx context.Context, call Call) (io.ReadCloser, error) {
+	resp, err := c.open(ctx, call)
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
+// open returns an answer that is a success, whose body is the caller's to close. Errors: *StatusError.
+func (c *Client) open(ctx context.Context, call Call) (*http.Response, error) {
 	r, err := http.NewRequestWithContext(ctx, call.Method, strings.TrimSuffix(c.Address, "/")+call.Path, call.reader())
 	if err != nil {
 		return nil, err
@@ -198,7 +213,7 @@ func (c *Client) Stream(ctx context.Context, call Call) (io.ReadCloser, error) {
 		return nil, err
 	}
 	if resp.StatusCode < http.StatusMultipleChoices {
-		return resp.Body, nil
+		return resp, nil
 	}
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10)) // what is left of the reason is better than none
 	_ = resp.Body.Close()

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -20,12 +21,16 @@ import (
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/rules"
+	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
 
 	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/blocks"
+	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/client"
 	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/rulefiles"
 	"github.com/amphora-metrics/amphora/pkg/block"
+	"github.com/amphora-metrics/amphora/pkg/wire/work"
 )
 
 const (
@@ -266,37 +271,64 @@ func (c *command) evaluateOne(ctx context.Context, w *tsdb.BlockWriter, t *task,
 		if err != nil {
 			return n, err
 		}
-		for _, series := range m {
-			if len(series.Histograms) > 0 {
-				return n, errors.New("it has native histograms, which the query API tells as text that is not exact; it has no backfill")
+		for i := range m {
+			k, err := store(app, t, &m[i])
+			if err != nil {
+				return n, err
 			}
-			b := labels.NewBuilder(labels.EmptyLabels())
-			for k, v := range series.Metric {
-				b.Set(string(k), string(v))
-			}
-			b.Set(model.MetricNameLabel, t.name)
-			t.labels.Range(func(l labels.Label) { b.Set(l.Name, l.Value) })
-			ls := b.Labels()
-			for _, v := range series.Values {
-				if _, err := app.Append(0, ls, int64(v.Timestamp), float64(v.Value)); err != nil {
-					return n, fmt.Errorf("%s: %w", ls, err)
-				}
-				n++
-			}
+			n += k
 		}
 		at = last.Add(t.every)
 	}
 	return n, app.Commit()
 }
 
+// store writes what the expression of a rule gave as what the rule records.
+func store(app storage.Appender, t *task, s *promql.Series) (n int, err error) {
+	b := labels.NewBuilder(s.Metric)
+	b.Set(model.MetricNameLabel, t.name)
+	t.labels.Range(func(l labels.Label) { b.Set(l.Name, l.Value) })
+	ls := b.Labels()
+	for _, p := range s.Floats {
+		if _, err := app.Append(0, ls, p.T, p.F); err != nil {
+			return n, fmt.Errorf("%s: %w", ls, err)
+		}
+		n++
+	}
+	for _, p := range s.Histograms {
+		if _, err := app.AppendHistogram(0, ls, p.T, nil, p.H); err != nil {
+			return n, fmt.Errorf("%s: %w", ls, err)
+		}
+		n++
+	}
+	return n, nil
+}
+
 // ask evaluates a rule's expression over a time.
-func (c *command) ask(ctx context.Context, t *task, from, to time.Time) (model.Matrix, error) {
+func (c *command) ask(ctx context.Context, t *task, from, to time.Time) (promql.Matrix, error) {
 	seconds := func(x time.Time) string { return strconv.FormatFloat(float64(x.UnixMilli())/1000, 'f', -1, 64) }
 	q := url.Values{"query": {t.expr}, "start": {seconds(from)}, "end": {seconds(to)}, "step": {strconv.FormatFloat(t.every.Seconds(), 'f', -1, 64)}}
-	body, err := c.remote.Get(ctx, c.remote.prefix+"/api/v1/query_range?"+q.Encode())
+	body, kind, err := c.remote.Typed(ctx, client.Call{Method: http.MethodGet, Path: c.remote.prefix + "/api/v1/query_range?" + q.Encode(),
+		Header: map[string]string{"Accept": work.ExactType + ", application/json;q=0.5"}})
 	if err != nil {
 		return nil, err
 	}
+	if kind != work.ExactType {
+		return fromJSON(body)
+	}
+	v, err := work.ReadExact(body)
+	if err != nil {
+		return nil, err
+	}
+	m, ok := v.(promql.Matrix)
+	if !ok {
+		return nil, errors.New("the answer is no matrix")
+	}
+	return m, nil
+}
+
+// fromJSON reads the answer of a server that knows JSON alone.
+func fromJSON(body []byte) (promql.Matrix, error) {
 	var answer struct {
 		Data struct {
 			ResultType string       `json:"resultType"`
@@ -309,7 +341,22 @@ func (c *command) ask(ctx context.Context, t *task, from, to time.Time) (model.M
 	if answer.Data.ResultType != "matrix" {
 		return nil, fmt.Errorf("the answer is a %s", answer.Data.ResultType)
 	}
-	return answer.Data.Result, nil
+	var out promql.Matrix
+	for _, series := range answer.Data.Result {
+		if len(series.Histograms) > 0 {
+			return nil, errors.New("it has native histograms, which this server tells as text that is not exact; it has no backfill")
+		}
+		b := labels.NewBuilder(labels.EmptyLabels())
+		for k, v := range series.Metric {
+			b.Set(string(k), string(v))
+		}
+		s := promql.Series{Metric: b.Labels()}
+		for _, v := range series.Values {
+			s.Floats = append(s.Floats, promql.FPoint{T: int64(v.Timestamp), F: float64(v.Value)})
+		}
+		out = append(out, s)
+	}
+	return out, nil
 }
 
 // name gives a block a name that follows from what it holds.

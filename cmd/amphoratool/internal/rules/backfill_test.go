@@ -17,8 +17,12 @@ import (
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql"
 
 	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/cli"
+	"github.com/amphora-metrics/amphora/pkg/wire/work"
 )
 
 // server answers range queries with a series whose values are its times, and keeps the names of blocks.
@@ -28,6 +32,8 @@ type server struct {
 	points   int
 	uploaded map[string]bool
 	series   map[string]int // of blocks, by name
+	samples  int            // of blocks that are native histograms
+	exact    bool           // it tells native histograms whole
 }
 
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -39,9 +45,12 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		case what == "start" && s.uploaded[id]:
 			w.WriteHeader(http.StatusConflict)
 		case what == "start":
-			var meta struct{ Stats struct{ NumSeries int } }
+			var meta struct {
+				Stats struct{ NumSeries, NumHistogramSamples int }
+			}
 			_ = json.NewDecoder(r.Body).Decode(&meta)
 			s.uploaded[id], s.series[id] = true, meta.Stats.NumSeries
+			s.samples += meta.Stats.NumHistogramSamples
 		case what == "check":
 			_, _ = fmt.Fprint(w, `{"result":"complete"}`)
 		}
@@ -58,6 +67,16 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.points += len(values)
 	if len(values) > mostPoints {
 		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	if s.exact && work.AcceptsExact(r.Header.Get("Accept")) {
+		whole := promql.Series{Metric: labels.FromStrings("job", "a")}
+		for at := start; at <= end; at += step {
+			whole.Histograms = append(whole.Histograms, promql.HPoint{T: int64(at * 1000), H: &histogram.FloatHistogram{Schema: 1, Count: at, Sum: 2 * at,
+				PositiveSpans: []histogram.Span{{Offset: 2, Length: 1}}, PositiveBuckets: []float64{at}}})
+		}
+		w.Header().Set("Content-Type", work.ExactType)
+		_ = work.Exact(promql.Matrix{whole}, nil, "", func(b []byte) { _, _ = w.Write(b) })
 		return
 	}
 	if strings.Contains(r.FormValue("query"), "histogram") {
@@ -116,6 +135,15 @@ func TestABackfillMakesTheSameBlocksAgain(t *testing.T) {
 	out, err = invoke(t, s, recordings, args...)
 	if err != nil || len(s.uploaded) != 3 || strings.Count(out, ": there already") != 3 {
 		t.Errorf("again: %d blocks, %v\n%s", len(s.uploaded), err, out)
+	}
+}
+
+func TestNativeHistogramsThatTheServerTellsWholeAreRecorded(t *testing.T) {
+	s := &server{uploaded: map[string]bool{}, series: map[string]int{}, exact: true}
+	args := []string{"--start", "2026-01-01T00:00:00Z", "--end", "2026-01-01T02:00:00Z"}
+	out, err := invoke(t, s, "groups: [{name: g, interval: 1m, rules: [{record: a, expr: histogram}]}]", args...)
+	if err != nil || len(s.uploaded) != 1 || s.points != 120 || s.samples != 120 {
+		t.Errorf("%d blocks of %d histograms, %d points, %v\n%s", len(s.uploaded), s.samples, s.points, err, out)
 	}
 }
 
