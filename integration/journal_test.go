@@ -210,7 +210,13 @@ func (j *journal) verify(ctx context.Context, t *testing.T, base string) {
 			if to <= from {
 				continue
 			}
-			got, err := raw(ctx, base, j.tenant, fmt.Sprintf(`journal{writer="%d"}`, w.id), from, to)
+			var got map[string][]sample
+			within, cancel := context.WithTimeout(ctx, 2*time.Minute) // a machine with much to do may need more than one try
+			err := harness.Poll(within, func(ctx context.Context) (err error) {
+				got, err = raw(ctx, base, j.tenant, fmt.Sprintf(`journal{writer="%d"}`, w.id), from, to)
+				return err
+			})
+			cancel()
 			if err != nil {
 				t.Fatalf("read back writer %d: %v", w.id, err)
 			}
