@@ -20,12 +20,12 @@ const (
 	wiringRoom   = "app"
 )
 
-// commandRooms is what a command under cmd/ may import of pkg/. The tool speaks to servers, which needs
-// no room, and works on files and buckets itself, which needs those that own their formats.
+// commandRooms is what a command under cmd/ may import of pkg/. The tool speaks to servers and
+// works on files and buckets itself, which needs the rooms that own their formats.
 func commandRooms(p *Package) []string {
 	rooms := []string{"app", "config", "telemetry"}
 	if p.Rel == toolCommand || strings.HasPrefix(p.Rel, toolCommand+"/") {
-		rooms = append(rooms, "block", "bucket", "limits", "ruletest", "sigv4", "tenant", "wal")
+		rooms = append(rooms, "block", "bucket", "limits", "ruletest", "sigv4", "tenant", "wal", "wire")
 	}
 	return rooms
 }
