@@ -195,7 +195,7 @@ func TestGroupsLookAsPrometheusShowsThem(t *testing.T) {
 		`{"labels":{"alertname":"A"},"annotations":{},"state":"firing","activeAt":"2023-11-14T21:56:40Z","keepFiringSince":"2023-11-14T22:11:40Z","value":"5e-01"}],` +
 		`"health":"ok","evaluationTime":0,"lastEvaluation":"2023-11-14T22:13:20Z","type":"alerting"},` +
 		`{"state":"unknown","name":"B","query":"x","duration":0,"keepFiringFor":0,"labels":{},"annotations":{},"alerts":[],"health":"unknown","evaluationTime":0,"lastEvaluation":"0001-01-01T00:00:00Z","type":"alerting"}],` +
-		`"interval":60,"limit":5,"evaluationTime":0.0025,"lastEvaluation":"2023-11-14T22:13:20Z","sourceTenants":["x"]}]}}`
+		`"interval":60,"limit":5,"evaluationTime":0.0025,"lastEvaluation":"2023-11-14T22:13:20Z","sourceTenants":["x"],"lastError":"r: broken"}]}}`
 	if body != want {
 		t.Errorf("got  %s\nwant %s", body, want)
 	}
