@@ -23,7 +23,10 @@ const (
 
 // Disk is a file system of its own in a file, which can lose its power: what was not on the disk by
 // then, by an fsync, is lost.
-type Disk struct{ image, dir string }
+type Disk struct {
+	image, dir string
+	cut        bool // since it was mounted
+}
 
 // NewDisk makes a disk of so many MiB in the file image and mounts it at dir. Unmount it.
 // Errors: ErrNoDisk.
@@ -41,8 +44,20 @@ func NewDisk(image, dir string, mib int64) (*Disk, error) {
 	return d, d.Mount()
 }
 
-// Mount mounts the disk, and reads again what a cut left of it. Errors: ErrNoDisk.
+// Mount mounts the disk, and reads again what a cut left of it. That is a copy of the file: a program with
+// its own view of the mounts, as each in a network namespace has, may keep the file system that has lost its
+// power for a while, and the same file would be given the same one, without power. Errors: ErrNoDisk.
 func (d *Disk) Mount() error {
+	if d.cut {
+		next := d.image + ".next"
+		if out, err := exec.Command("cp", "--sparse=always", d.image, next).CombinedOutput(); err != nil {
+			return fmt.Errorf("copy %s: %w: %s", d.image, err, out)
+		}
+		if err := os.Rename(next, d.image); err != nil {
+			return fmt.Errorf("put the copy of %s into its place: %w", d.image, err)
+		}
+		d.cut = false
+	}
 	if out, err := exec.Command("mount", "-o", "loop", d.image, d.dir).CombinedOutput(); err != nil {
 		return fmt.Errorf("%w: mount %s: %w: %s", ErrNoDisk, d.image, err, out)
 	}
@@ -76,5 +91,6 @@ func (d *Disk) Cut() error {
 	if _, _, e := syscall.Syscall(syscall.SYS_IOCTL, f.Fd(), shutdownRequest, uintptr(unsafe.Pointer(&how))); e != 0 {
 		return fmt.Errorf("%w: cut the power of %s: %w", ErrNoDisk, d.dir, e)
 	}
+	d.cut = true
 	return nil
 }
