@@ -125,12 +125,12 @@ func (c *Config) checkEtcd() error {
 }
 
 // toEtcd adds how etcd is reached.
-func (e *EtcdConfig) toEtcd(to *kv.Config) {
+func (c *EtcdConfig) toEtcd(to *kv.Config) {
 	t := &to.Etcd
-	t.Endpoints, t.DialTimeout, t.MaxRetries = e.Endpoints, e.DialTimeout, e.MaxRetries
-	t.UserName, t.Password = e.Username, flagext.SecretWithValue(e.Password.Reveal())
-	t.EnableTLS = e.TLS
-	t.TLS.CAPath, t.TLS.CertPath, t.TLS.KeyPath, t.TLS.ServerName = e.CAPath, e.CertPath, e.KeyPath, e.ServerName
+	t.Endpoints, t.DialTimeout, t.MaxRetries = c.Endpoints, c.DialTimeout, c.MaxRetries
+	t.UserName, t.Password = c.Username, flagext.SecretWithValue(c.Password.Reveal())
+	t.EnableTLS = c.TLS
+	t.TLS.CAPath, t.TLS.CertPath, t.TLS.KeyPath, t.TLS.ServerName = c.CAPath, c.CertPath, c.KeyPath, c.ServerName
 }
 
 // storeOf is the store by its name: in memory when this process is alone.

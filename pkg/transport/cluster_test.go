@@ -29,7 +29,7 @@ const (
 
 // callsOf pushes by a stream, calls and queries by a stream, as a process with the label; it returns
 // what came of each, and the process's metrics.
-func callsOf(t *testing.T, addr, label string) (pushed frame.Result, called, queried error, reg *prometheus.Registry) {
+func callsOf(t *testing.T, addr, label string) (pushed frame.Result, reg *prometheus.Registry, called, queried error) {
 	t.Helper()
 	cfg := ClientConfig{Cluster: ClusterClient{Label: label}}
 	reg = prometheus.NewRegistry()
@@ -56,7 +56,7 @@ func callsOf(t *testing.T, addr, label string) (pushed frame.Result, called, que
 	if errors.Is(err, io.EOF) {
 		err = nil
 	}
-	return pushed, called, err, reg
+	return pushed, reg, called, err
 }
 
 func TestCallsOfAnotherClusterAreRefusedStreamsToo(t *testing.T) {
@@ -76,7 +76,7 @@ func TestCallsOfAnotherClusterAreRefusedStreamsToo(t *testing.T) {
 	strict, strictReg := serve(false)
 	soft, softReg := serve(true)
 	for _, label := range []string{"here", "formerly"} {
-		pushed, called, queried, caller := callsOf(t, strict.GRPCAddr().String(), label)
+		pushed, caller, called, queried := callsOf(t, strict.GRPCAddr().String(), label)
 		if n := counter(t, caller, atClient); pushed.Outcome != frame.Stored || called != nil || queried != nil || n != 0 {
 			t.Errorf("calls of cluster %s: %+v, %v, %v, %g refused", label, pushed, called, queried, n)
 		}
@@ -85,7 +85,7 @@ func TestCallsOfAnotherClusterAreRefusedStreamsToo(t *testing.T) {
 		t.Errorf("%g calls of this cluster are counted as of another", n)
 	}
 	for _, label := range []string{"there", ""} {
-		pushed, called, queried, caller := callsOf(t, strict.GRPCAddr().String(), label)
+		pushed, caller, called, queried := callsOf(t, strict.GRPCAddr().String(), label)
 		if pushed.Outcome != frame.Failed || called == nil || queried == nil {
 			t.Errorf("calls of cluster %q: %+v, %v, %v", label, pushed, called, queried)
 		}
@@ -102,7 +102,7 @@ func TestCallsOfAnotherClusterAreRefusedStreamsToo(t *testing.T) {
 		t.Errorf("%g calls are counted as of another cluster, want 6 or more", n)
 	}
 	for _, label := range []string{"there", ""} {
-		if pushed, called, queried, _ := callsOf(t, soft.GRPCAddr().String(), label); pushed.Outcome != frame.Stored || called != nil || queried != nil {
+		if pushed, _, called, queried := callsOf(t, soft.GRPCAddr().String(), label); pushed.Outcome != frame.Stored || called != nil || queried != nil {
 			t.Errorf("soft validation refuses calls of cluster %q: %+v, %v, %v", label, pushed, called, queried)
 		}
 	}
