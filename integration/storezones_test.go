@@ -113,6 +113,29 @@ func (s *shelves) fetches(ctx context.Context, t *testing.T, tenant string) map[
 	return out
 }
 
+// settled asks until those of a zone that came back answer for all their blocks again, and returns what each
+// store-gateway read until then. A querier dials one that was away anew after a pause, and until then others
+// read blocks in its place.
+func (s *shelves) settled(ctx context.Context, t *testing.T, zone []*harness.Node) map[string]int {
+	t.Helper()
+	var read map[string]int
+	harness.Need(t, harness.Poll(ctx, func(ctx context.Context) error {
+		before := s.fetches(ctx, t, wideTenant)
+		s.whole(ctx, t, wideTenant)
+		read = s.fetches(ctx, t, wideTenant)
+		for _, n := range zone {
+			if read[n.Spec.Name] == 0 {
+				return fmt.Errorf("%s reads no block since it came back: %v", n.Spec.Name, read)
+			}
+		}
+		if !maps.Equal(before, read) {
+			return fmt.Errorf("blocks are still read from the bucket: %v, %v before", read, before)
+		}
+		return nil
+	}))
+	return read
+}
+
 // watched asks for both tenants all the time until the returned function is called, which fails the test if
 // an answer was not that of want.
 func (s *shelves) watched(ctx context.Context, want map[string]string) (answers *atomic.Int64, end func(t *testing.T)) {
@@ -200,8 +223,7 @@ func TestAZoneOfStoreGatewaysDiesAndOneMoreComes(t *testing.T) {
 	}
 	t.Logf("%d answers; blocks of the tenant with a shard of 3 were read by %v", answers.Load(), narrow)
 
-	s.whole(ctx, t, wideTenant) // by those that came back
-	before := s.fetches(ctx, t, wideTenant)
+	before := s.settled(ctx, t, zone)
 	added, err := s.Add(harness.Spec{Name: "store-a3", Target: "store-gateway", Zone: "a"})
 	must(t, err)
 	must(t, added.WaitReady(ctx))
