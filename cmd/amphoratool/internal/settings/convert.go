@@ -71,6 +71,7 @@ func moves() [][2]string {
 		{"querier.engine.max_samples", "querier.max_samples"},
 		{"query_range.split_queries_by_interval", "frontend.split_queries_by_interval"},
 		{"query_range.align_queries_with_step", "limits.align_queries_with_step"},
+		{"query_range.cache_results", "frontend.cache_results"},
 		{"query_range.max_retries", "frontend.max_retries_per_request"},
 		{"frontend.log_queries_longer_than", "frontend.log_queries_longer_than"},
 		{"ruler.external_url", "ruler.external.url"},
@@ -92,7 +93,7 @@ func unneeded() [][2]string {
 		{"limits.max_series_per_metric", "limits hold for the whole cluster: max_global_series_per_metric"},
 		{"ingester_client", "processes find the sizes of their messages themselves"},
 		{"frontend_worker", "processes find each other by gossip"},
-		{"query_range.cache_results", "there is no results cache to switch"},
+		{"query_range.results_cache", "frontend.results_cache says where answers are kept, if not in memory"},
 		{"ruler_storage", "rules lie in the blocks' bucket, where the control plane has them too"},
 		{"alertmanager_storage", "configurations and state lie in the blocks' bucket"},
 		{"memberlist", "gossip needs no tuning"},
@@ -133,6 +134,10 @@ func newConversion() *Conversion {
 // add takes over one setting if there is one like it. What is set to what is the default here anyway
 // is taken over too: defaults may change.
 func (c *Conversion) add(s setting) {
+	if rest, ok := ofStore(s.path); ok {
+		c.addStore(s, rest)
+		return
+	}
 	to := s.path
 	if row, ok := longest(moves(), s.path); ok && c.fields[s.path] == nil {
 		if row[1] == "" {
@@ -203,7 +208,7 @@ func (c *Conversion) ConvertYAML(data []byte) error {
 	if err := yaml.Unmarshal(data, &doc); err != nil {
 		return err
 	}
-	for _, s := range leaves(&doc, "") {
+	for _, s := range ringFirst(leaves(&doc, "")) {
 		c.add(s)
 	}
 	return nil
@@ -215,6 +220,7 @@ func (c *Conversion) ConvertFlags(text string) {
 	for _, f := range c.set.Fields() {
 		by[f.Flag] = f
 	}
+	var stores []setting
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
 		if line == "" || line[0] == '#' {
@@ -224,13 +230,31 @@ func (c *Conversion) ConvertFlags(text string) {
 		if !has {
 			value = "true"
 		}
-		f := by[name]
-		if f == nil {
-			c.Dropped = append(c.Dropped, "-"+name+": there is no such flag")
+		s := setting{path: name, node: &yaml.Node{Kind: yaml.ScalarNode, Value: value}}
+		if f := by[name]; f != nil {
+			c.Kept = append(c.Kept, "-"+name)
+			s.path = f.Path
+			c.values[f.Path] = s
 			continue
 		}
-		c.Kept = append(c.Kept, "-"+name)
-		c.values[f.Path] = setting{path: f.Path, node: &yaml.Node{Kind: yaml.ScalarNode, Value: value}}
+		if path, ok := c.ofStoreFlag(name); ok {
+			s.path = path
+			stores = append(stores, s)
+			continue
+		}
+		// Flags of Mimir and Cortex are mostly the paths of their files, with dashes.
+		if row, ok := longest(moves(), strings.ReplaceAll(name, "-", "_")); ok && row[1] != "" {
+			to := row[1] + strings.TrimPrefix(strings.ReplaceAll(name, "-", "_"), row[0])
+			if c.fields[to] != nil {
+				c.Moved = append(c.Moved, "-"+name+" -> "+to)
+				c.values[to] = s
+				continue
+			}
+		}
+		c.Dropped = append(c.Dropped, "-"+name+": there is no such flag")
+	}
+	for _, s := range ringFirst(stores) {
+		c.add(s)
 	}
 }
 
@@ -253,6 +277,8 @@ func (c *Conversion) ConvertOverrides(data []byte) ([]byte, error) {
 		case "overrides":
 			c.trimTenants(root.Content[i+1], known)
 		case "ingester_limits", "distributor_limits":
+		case "multi_kv_config":
+			c.Kept = append(c.Kept, name)
 		default:
 			c.Dropped = append(c.Dropped, name+": there is no such section of a runtime file")
 			root.Content = slices.Delete(root.Content, i, i+2)
