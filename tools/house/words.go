@@ -61,24 +61,3 @@ func (t *Tree) texts(yield func(string, []byte) bool) {
 		}
 	}
 }
-
-// checkLinks looks where the relative links of Markdown files lead.
-func checkLinks(t *Tree) []Finding {
-	link := regexp.MustCompile(`\]\(([^)\s:#]+)(?:#[^)\s]*)?\)`)
-	var found []Finding
-	for name, data := range t.texts {
-		if filepath.Ext(name) != ".md" {
-			continue
-		}
-		for i, line := range bytes.Split(data, []byte("\n")) {
-			for _, m := range link.FindAllSubmatch(line, -1) {
-				to := string(m[1])
-				if _, err := os.Stat(filepath.Join(t.Root, filepath.Dir(name), filepath.FromSlash(to))); err != nil {
-					found = append(found, Finding{Key: name + ":" + to, Line: i + 1, What: "links to " + to + ", which does not exist",
-						Remedy: "correct the link, or remove it with what it spoke of"})
-				}
-			}
-		}
-	}
-	return found
-}
