@@ -461,6 +461,31 @@ func TestGrafanaFindsAPrometheus(t *testing.T) {
 }
 
 // TestAnAnswerThatFailsInTheMiddleIsCut: the client must not take a part for the whole.
+// TestABrowserAtTheAddressOfADataSourceFindsTheConsole: people try the address that they gave Grafana.
+func TestABrowserAtTheAddressOfADataSourceFindsTheConsole(t *testing.T) {
+	for _, prefix := range []string{"/prometheus", "/metrics-api"} {
+		cfg := defaults(t)
+		cfg.PrometheusPrefix = prefix
+		a := newAPI(t, cfg, everything(t, &fakes{}))
+		for _, method := range []string{"GET", "HEAD"} {
+			for _, path := range []string{prefix, prefix + "/"} {
+				rec := get(a, method, path)
+				if rec.Code != http.StatusFound || rec.Header().Get("Location") != "/console/" {
+					t.Errorf("%s %s: %d to %q", method, path, rec.Code, rec.Header().Get("Location"))
+				}
+			}
+		}
+		if rec := get(a, "GET", prefix+"/nothing"); rec.Code != http.StatusNotFound {
+			t.Errorf("%s/nothing: %d", prefix, rec.Code)
+		}
+		deps := everything(t, &fakes{})
+		deps.Console = nil
+		if rec := get(newAPI(t, cfg, deps), "GET", prefix+"/"); rec.Code != http.StatusNotFound {
+			t.Errorf("without a console: %d", rec.Code)
+		}
+	}
+}
+
 func TestAnAnswerThatFailsInTheMiddleIsCut(t *testing.T) {
 	deps := everything(t, &fakes{})
 	a := newAPI(t, defaults(t), deps)
@@ -490,6 +515,9 @@ func TestSettingsAreChecked(t *testing.T) {
 	}
 	cfg := defaults(t)
 	cfg.PrometheusPrefix = ""
+	if rec := get(newAPI(t, cfg, everything(t, &fakes{})), "GET", "/"); rec.Code != 200 || !strings.Contains(rec.Body.String(), `href="/ready"`) {
+		t.Errorf("no prefix: the index is answered %d", rec.Code)
+	}
 	if rec := get(newAPI(t, cfg, everything(t, &fakes{})), "GET", "/api/v1/query?query=1", "X-Scope-OrgID", "t1"); rec.Code != 200 {
 		t.Errorf("no prefix: %d", rec.Code)
 	}

@@ -26,10 +26,14 @@ func (rt *Route) allows(method string) bool {
 	return false
 }
 
-// At returns the path of rt under the configured prefixes. costs is where usage by labels is served.
+// At returns the path of rt under the configured prefixes, and nothing for a row that there is with a prefix
+// only. costs is where usage by labels is served.
 func (c *Config) At(rt *Route, costs string) string {
-	if rest, ok := strings.CutPrefix(rt.Path, defaultPrefix+"/"); ok {
-		return c.PrometheusPrefix + "/" + rest
+	if atPrefix(rt.Path) && c.PrometheusPrefix == "" {
+		return "" // that is the index, which not everybody may see
+	}
+	if rest, ok := strings.CutPrefix(rt.Path, defaultPrefix); ok && (rest == "" || rest[0] == '/') {
+		return c.PrometheusPrefix + rest
 	}
 	if rt.Path == costsPath {
 		return costs
@@ -55,7 +59,9 @@ func (a *API) mount() {
 		}
 		label := rt.Label()
 		rt.reads = rt.Reads()
-		rt.Path = a.cfg.At(&rt, a.deps.CostsPath)
+		if rt.Path = a.cfg.At(&rt, a.deps.CostsPath); rt.Path == "" {
+			continue
+		}
 		labels[rt.Path] = label
 		a.mounted = append([]Route{rt}, a.mounted...)
 		handlers = append([]Handler{h}, handlers...)

@@ -164,9 +164,13 @@ func (a *App) gatewayRoutes() []gateway.Route {
 	out := make([]gateway.Route, 0, len(api.Routes))
 	for i := range api.Routes {
 		rt := &api.Routes[i]
+		path := a.cfg.API.At(rt, a.cfg.Costs.Path)
+		if path == "" {
+			continue // not with these prefixes
+		}
 		for method := range strings.SplitSeq(rt.Methods, ",") {
 			out = append(out, gateway.Route{
-				Methods: method, Path: a.cfg.API.At(rt, a.cfg.Costs.Path), Action: string(rt.ActionOf(method)),
+				Methods: method, Path: path, Action: string(rt.ActionOf(method)),
 				Service: string(rt.Service), Tenants: tenants[rt.Tenancy], Style: styles[rt.Style],
 				Selectable: rt.Reads() != prom.Unselected,
 			})
