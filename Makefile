@@ -164,7 +164,7 @@ packages: sbom $(TOOLS)/nfpm-$(NFPM) ## Make deb and rpm packages for amd64 and 
 	done; done
 
 images: ## Build the container image amphora:dev.
-	docker build -f operations/docker/Dockerfile -t amphora:$(or $(VERSION),dev) .
+	docker build -f operations/docker/Dockerfile --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) -t amphora:dev .
 
 tools: $(TOOLS)/versitygw-$(VERSITYGW) $(TOOLS)/prometheus-$(PROMETHEUS) $(TOOLS)/promtool-$(PROMETHEUS) $(TOOLS)/otelcol-$(OTELCOL) $(TOOLS)/etcd-$(ETCD) $(TOOLS)/amtool-$(AMTOOL) ## Install what tests and development run: an S3 server, Prometheus, promtool, an OpenTelemetry collector, etcd, amtool.
 	@for t in $(notdir $^); do ln -sf $$t $(TOOLS)/$${t%%-*}; done
