@@ -40,7 +40,7 @@ PACKAGED := $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null | sed 's/^
 LDFLAGS  := -s -w $(if $(VERSION),-X $(BUILD).version=$(VERSION)) $(if $(REVISION),-X $(BUILD).revision=$(REVISION))
 
 .DEFAULT_GOAL := help
-.PHONY: console console-modules console-check console-test help run build test race lint lint-tool bench bench-write bench-query bench-tenants bench-sign fuzz sim race-integration vuln vuln-tool faults soak cluster docs proto images clean tools
+.PHONY: console console-modules console-check console-test help run build test race lint lint-tool bench bench-write bench-query bench-tenants bench-sign fuzz sim race-integration vuln vuln-tool faults soak clocks mixed cluster docs proto images clean tools
 
 help: ## Say what each verb does.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {sub(/:.*/, "", $$1); printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -109,6 +109,15 @@ vuln-tool: $(TOOLS)/govulncheck-$(GOVULNCHECK)
 
 faults: tools ## Repeat what kills, cuts and freezes ROUNDS (20) times.
 	AMPHORA_TEST_ROUNDS=$(or $(ROUNDS),20) go test -count=1 -v -timeout 2h -run 'TestAPowerCut|TestZonesDie' ./integration
+
+clocks: tools ## Set the clocks of processes under load; builds everything anew with a clock that can be set.
+	AMPHORA_TEST_CLOCKS=1 go test -count=1 -v -timeout 1h -run TestClocksJump ./integration
+
+mixed: tools ## Go from the version OLD (a commit; the one before) to this one, back and forth under load.
+	rm -rf bin/old && mkdir -p bin/old && git archive $(or $(OLD),HEAD^) | tar -x -C bin/old
+	cd bin/old && go build -o ../amphora-old ./cmd/amphora
+	rm -rf bin/old
+	AMPHORA_TEST_OLD=$(CURDIR)/bin/amphora-old go test -count=1 -v -timeout 1h -run TestVersionsMix ./integration
 
 soak: tools ## Let an accident happen every EVERY (20s) to a cluster at LOAD (70% of what it takes, or samples a second) for SOAK (60m), SEED=n as an earlier run.
 	AMPHORA_TEST_SOAK=$(or $(SOAK),60m) AMPHORA_TEST_LOAD=$(or $(LOAD),70%) AMPHORA_TEST_EVERY=$(or $(EVERY),20s) AMPHORA_TEST_SEED=$(SEED) go test -count=1 -v -timeout 3h -run TestAccidentsAtRandomLoseNothing ./integration

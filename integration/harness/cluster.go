@@ -23,6 +23,7 @@ type Spec struct {
 	Target string   // what -target takes, "ingester" or "distributor,querier"
 	Zone   string   // availability zone
 	Flags  []string // come last, and so win
+	Env    []string // added to the environment
 	// Machine is where the process runs; nil: on the loopback address.
 	Machine *Machine
 }
@@ -142,7 +143,7 @@ func (c *Cluster) plan(spec Spec) (*Node, error) {
 	dir := filepath.Join(c.opts.Dir, spec.Name)
 	n := &Node{Spec: spec, HTTP: ports[0], GRPC: ports[1], Gossip: ports[2], DataDir: filepath.Join(dir, "data")}
 	path, _ := spec.Machine.on(c.opts.Binary)
-	n.Process = NewProcess(c.opts.Log, Command{Name: spec.Name, Path: path, LogFile: filepath.Join(dir, "log")})
+	n.Process = NewProcess(c.opts.Log, Command{Name: spec.Name, Path: path, LogFile: filepath.Join(dir, "log"), Env: spec.Env})
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if slices.ContainsFunc(c.nodes, func(o *Node) bool { return o.Spec.Name == spec.Name }) {

@@ -33,11 +33,11 @@ type Process struct {
 	Name    string
 	LogFile string
 
-	log  *slog.Logger
-	path string
-	env  []string
+	log *slog.Logger
+	env []string
 
 	mu     sync.Mutex // guards what follows
+	path   string
 	args   []string
 	cmd    *exec.Cmd
 	done   chan struct{} // closed when cmd has ended and exit is set
@@ -58,6 +58,13 @@ type Command struct {
 // NewProcess returns a process that has not been started.
 func NewProcess(log *slog.Logger, c Command) *Process {
 	return &Process{Name: c.Name, LogFile: c.LogFile, log: log, path: c.Path, args: c.Args, env: c.Env}
+}
+
+// Become changes what the next Start runs, as an upgrade does.
+func (p *Process) Become(path string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.path = path
 }
 
 // setArgs changes what the next Start passes.

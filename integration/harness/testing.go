@@ -22,13 +22,20 @@ func Start(ctx context.Context, t testing.TB, opts Options) *Cluster {
 	}
 	c, err := NewCluster(ctx, opts)
 	t.Cleanup(func() {
-		if t.Failed() {
+		logs := func() {
 			for _, n := range c.Nodes() {
 				t.Logf("log of %s ends:\n%s", n.Process.Name, n.Tail())
 			}
 		}
+		failed := t.Failed()
+		if failed {
+			logs()
+		}
 		if err := c.Stop(); err != nil {
 			t.Errorf("stop the cluster: %v", err)
+			if !failed {
+				logs()
+			}
 		}
 	})
 	Need(t, err)

@@ -54,12 +54,16 @@ func Tool(name string) (string, error) {
 // builds it with the race detector, which needs cgo; a race is told in the process's log, see
 // Process.Races, and ends a process that is stopped with status 66.
 func Build(ctx context.Context, dir string, race bool) (string, error) {
+	return build(ctx, dir, race)
+}
+
+func build(ctx context.Context, dir string, race bool, more ...string) (string, error) {
 	root, err := Root()
 	if err != nil {
 		return "", err
 	}
 	binary := filepath.Join(dir, "amphora")
-	args := []string{"build", "-ldflags=-w", "-o", binary} // links twice as fast; nobody debugs it
+	args := append([]string{"build", "-ldflags=-w", "-o", binary}, more...) // links twice as fast; nobody debugs it
 	if race {
 		args = append(args, "-race")
 	}

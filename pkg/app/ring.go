@@ -281,7 +281,7 @@ func (a *App) distributorRing() (*peers, error) {
 		var d ring.BasicLifecyclerDelegate = ring.NewInstanceRegisterDelegate(ring.ACTIVE, 1)
 		d = ring.NewLeaveOnStoppingDelegate(d, logger)
 		if after := c.ForgetAfter(); after > 0 {
-			d = ring.NewAutoForgetDelegate(after, d, logger)
+			d = members.ForgetSilent(after, c.Period, d, logger)
 		}
 		p := &peers{BasicLifecyclerDelegate: d, timeout: c.Timeout, store: client}
 		p.entry, err = ring.NewBasicLifecycler(ring.BasicLifecyclerConfig{

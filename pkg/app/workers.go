@@ -74,7 +74,7 @@ func (a *App) workersEntry(name, key string, w worker) error {
 		d = ring.NewTokensPersistencyDelegate(w.tokensFile, ring.ACTIVE, d, logger)
 	}
 	if after := w.beats.ForgetAfter(); after > 0 {
-		d = ring.NewAutoForgetDelegate(after, d, logger)
+		d = members.ForgetSilent(after, w.beats.Period, d, logger)
 	}
 	entry, err := ring.NewBasicLifecycler(ring.BasicLifecyclerConfig{
 		ID: id, Addr: addr, Zone: a.cfg.Ring.Zone, NumTokens: w.tokens, HeartbeatPeriod: w.beats.Period, HeartbeatTimeout: w.beats.Timeout,
