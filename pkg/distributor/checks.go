@@ -97,9 +97,10 @@ type violation struct {
 const metricName = "__name__"
 
 // checkLabels finds what is wrong with labels sorted by name, of which there are n in all. leaves are
-// checks to leave out. seen are the names of the series checked before under the same limits and
-// leaves, and become those of this one if nothing is wrong with it.
-func (l *verdictLimits) checkLabels(ls []remotewrite.Label, n int, leaves uint16, seen *seenNames) violation {
+// checks to leave out, and ascii says that the labels are known to be of ASCII characters. seen are the
+// names of the series checked before under the same limits and leaves, and become those of this one if
+// nothing is wrong with it.
+func (l *verdictLimits) checkLabels(ls []remotewrite.Label, n int, leaves uint16, ascii bool, seen *seenNames) violation {
 	name := nameOf(ls)
 	most, mostOfInfo := l.labels, l.infoLabels
 	if leaves&entryAnyCount != 0 {
@@ -108,7 +109,7 @@ func (l *verdictLimits) checkLabels(ls []remotewrite.Label, n int, leaves uint16
 	switch {
 	case len(name) == 0 && n <= len(ls):
 		return violation{check: missingMetricName}
-	case len(name) > 0 && !l.validMetricName(name):
+	case len(name) > 0 && string(name) != string(seen.metric) && !l.validMetricName(name):
 		return violation{check: invalidMetricName}
 	}
 	if isInfo(name) {
@@ -117,6 +118,10 @@ func (l *verdictLimits) checkLabels(ls []remotewrite.Label, n int, leaves uint16
 		}
 	} else if n > most {
 		return violation{check: tooManyLabels, actual: n, limit: most}
+	}
+	if ascii && seen.fit(ls, l.valueBytes) {
+		seen.metric = name
+		return violation{}
 	}
 	at := 0
 	for i := range ls {
@@ -129,22 +134,40 @@ func (l *verdictLimits) checkLabels(ls []remotewrite.Label, n int, leaves uint16
 			return violation{labelValueTooLong, i, len(v), l.valueBytes}
 		case !known && !l.validLabelName(nm, leaves):
 			return violation{check: invalidLabelName, label: i}
-		case !utf8.Valid(v):
+		case !ascii && !utf8.Valid(v):
 			return violation{check: invalidLabelValue, label: i}
-		case i > 0 && string(nm) == string(ls[i-1].Name):
+		case !known && i > 0 && string(nm) == string(ls[i-1].Name):
 			return violation{check: duplicateLabel, label: i}
 		}
 	}
 	seen.keep(ls)
+	seen.metric = name
 	return violation{}
 }
 
-// seenNames are the label names of a series that were found valid. Neighbours in a request mostly have
-// the same ones, or one more or less, and to compare a name costs a fraction of what it costs to check
-// it. They lie in the memory of the request.
-type seenNames struct{ names [][]byte }
+// seenNames are the metric and the label names of a series that were found valid. Neighbours in a request
+// mostly have the same ones, or one more or less, and to compare a name costs a fraction of what it costs
+// to check it. They lie in the memory of the request.
+type seenNames struct {
+	metric []byte
+	names  [][]byte
+}
 
-// has says whether name is among the next two names from *at on, and moves *at behind it.
+// fit says whether ls have these names, and no value longer than most.
+func (s *seenNames) fit(ls []remotewrite.Label, most int) bool {
+	if len(ls) != len(s.names) {
+		return false
+	}
+	for i := range ls {
+		if string(ls[i].Name) != string(s.names[i]) || len(ls[i].Value) > most {
+			return false
+		}
+	}
+	return true
+}
+
+// has says whether name is among the next two names from *at on, and moves *at behind it. As the names
+// differ, no label that is found has the name of the one before it.
 func (s *seenNames) has(name []byte, at *int) bool {
 	for k := *at; k < len(s.names) && k < *at+2; k++ {
 		if string(s.names[k]) == string(name) {
@@ -163,6 +186,7 @@ func (s *seenNames) keep(ls []remotewrite.Label) {
 }
 
 func (s *seenNames) reset() {
+	s.metric = nil
 	clear(s.names[:cap(s.names)])
 	s.names = s.names[:0]
 }

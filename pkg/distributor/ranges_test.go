@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/grafana/dskit/ring"
 	"github.com/prometheus/prometheus/model/labels"
@@ -119,20 +120,25 @@ func TestNeighboursDoNotChangeWhatIsWrongWithASeries(t *testing.T) {
 	names := []string{"__name__", "a", "b", "b-", "bad-name", "c", "", "d", "e", "é", "longer_than_allowed"}
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for _, scheme := range []string{"legacy", "utf8"} {
-		l := readLimits(limits.NameValidationScheme.With(limits.MaxLabelNameLength.With(limits.View{}, 12), scheme))
+		l := readLimits(limits.NameValidationScheme.With(limits.MaxLabelValueLength.With(limits.MaxLabelNameLength.With(limits.View{}, 12), 18), scheme))
 		var seen seenNames
 		for range 20_000 {
 			var ls []remotewrite.Label
 			for _, n := range names {
 				for range []int{0, 1, 1, 1, 1, 1, 1, 2}[rnd.IntN(8)] {
-					ls = append(ls, remotewrite.Label{Name: []byte(n), Value: []byte("v")})
+					value := []string{"v", "v", "v", "v", "v", "v", "é", "too long to be taken"}[rnd.IntN(8)]
+					if n == metricName {
+						value = []string{"up", "up", "up", "a:b", "not-a-legacy-one", "0", "\xff"}[rnd.IntN(7)]
+					}
+					ls = append(ls, remotewrite.Label{Name: []byte(n), Value: []byte(value)})
 				}
 				if rnd.IntN(3) == 0 {
 					break
 				}
 			}
 			leaves := uint16(0)
-			if got, want := l.checkLabels(ls, len(ls), leaves, &seen), l.checkLabels(ls, len(ls), leaves, new(seenNames)); got != want {
+			ascii := !slices.ContainsFunc(ls, func(l remotewrite.Label) bool { return l.Value[0] >= utf8.RuneSelf || string(l.Name) == "é" })
+			if got, want := l.checkLabels(ls, len(ls), leaves, ascii, &seen), l.checkLabels(ls, len(ls), leaves, false, new(seenNames)); got != want {
 				t.Fatalf("%s: %s after %s: %+v, want %+v", scheme, ls, seen.names, got, want)
 			}
 		}

@@ -146,7 +146,8 @@ func (p *push) validate(ctx context.Context) error {
 			continue
 		}
 		p.noteShortened(ls)
-		if v := p.lim.checkLabels(ls, n, p.leaves, &p.names); v.check != valid {
+		ascii := !p.lim.shaped() && !p.lim.typeAndUnit && p.batch.ASCII(int(w.series))
+		if v := p.lim.checkLabels(ls, n, p.leaves, ascii, &p.names); v.check != valid {
 			p.refs[w.series] = skipped
 			p.refuse(int(w.series), v.check, p.samplesOf(int(w.series)), func() error { return v.error(ls) })
 			continue

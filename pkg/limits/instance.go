@@ -109,12 +109,13 @@ func (c *instanceChange) apply(base InstanceLimits) InstanceLimits {
 	if c.given == [len(c.given)]bool{} { // as almost always, and asked for by every push and new series
 		return base
 	}
+	changed := base // which moves to the heap, unlike base
 	for i, r := range instanceRows() {
 		if c.given[i] {
-			r.set(&base, r.value(&c.values))
+			r.set(&changed, r.value(&c.values))
 		}
 	}
-	return base
+	return changed
 }
 
 // node returns the changes as YAML, nil if there are none.

@@ -1,6 +1,7 @@
 package remotewrite
 
 import (
+	"encoding/binary"
 	"unsafe"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -20,6 +21,22 @@ func (b *Batch) Labels(i int, dst []Label, limit int) ([]Label, int, error) {
 		return dst, n, nil
 	}
 	return labelsV1(b.bytes(s), dst, limit)
+}
+
+// ASCII says whether the labels of series i are of ASCII characters alone. It looks at all of them at
+// once, which is cheaper than to check each; false may also say that it cannot tell.
+func (b *Batch) ASCII(i int) bool {
+	if b.version != V1 {
+		return false
+	}
+	p, all := b.bytes(b.series[i].labels), uint64(0)
+	for ; len(p) >= 8; p = p[8:] {
+		all |= binary.LittleEndian.Uint64(p)
+	}
+	for _, c := range p {
+		all |= uint64(c)
+	}
+	return all&0x8080808080808080 == 0
 }
 
 // refLabels resolves pairs of references that the scan has checked.
@@ -115,9 +132,11 @@ func labelV1(b []byte, i int) (l Label, ok bool) {
 // than labeltext.MaxBytes. b is scratch memory.
 func Build(b *labeltext.Builder, ls []Label) labels.Labels {
 	b.Reset()
+	text := b.Text()
 	for i := range ls {
-		b.Add(ls[i].Name, ls[i].Value)
+		text = labeltext.AppendLabel(text, ls[i].Name, ls[i].Value)
 	}
+	b.SetText(text)
 	return b.Labels()
 }
 

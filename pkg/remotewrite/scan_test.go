@@ -263,3 +263,22 @@ func sortedLabels(ls []prompb.Label) labels.Labels {
 	}
 	return sb.Labels()
 }
+
+func TestLabelsAreASCIIOnlyIfAllOfThemAre(t *testing.T) {
+	for _, tc := range []struct {
+		name, value string
+		want        bool
+	}{
+		{"job", "api", true}, {"a", "", true}, {"é", "1", false}, {"job", "é", false}, {"j", "\xff", false}, {"job", "1234567é", false},
+		{"job", "a rather long value that ends in another character: é", false}, {"job", "a rather long value of ASCII characters alone", true},
+	} {
+		b := scanned(t, NewKeys(), V1, remotewritetest.V1([]labels.Labels{
+			labels.FromStrings("__name__", "é"), labels.FromStrings("__name__", "up", tc.name, tc.value)}, 1, 1000))
+		if got := b.ASCII(1); got != tc.want {
+			t.Errorf("%q=%q: %v, want %v", tc.name, tc.value, got, tc.want)
+		}
+		if b.ASCII(0) {
+			t.Error("é is taken for ASCII")
+		}
+	}
+}

@@ -16,15 +16,6 @@ const tokenSeparator = 0xff
 func ShardToken[ID ~string](tenant ID, ls labels.Labels) uint32 {
 	var scratch [1024]byte
 	b := append(append(scratch[:0], tenant...), tokenSeparator)
-	text := labeltext.Of(ls)
-	for at := 0; at < len(text); {
-		var name, value string
-		name, value, at = labeltext.Next(text, at)
-		if name == labels.BucketLabel {
-			continue
-		}
-		b = append(append(b, name...), tokenSeparator)
-		b = append(append(b, value...), tokenSeparator)
-	}
+	b = labeltext.AppendSeparated(b, ls, tokenSeparator, labels.BucketLabel)
 	return uint32(xxhash.Sum64(b))
 }

@@ -67,6 +67,48 @@ func Append(b []byte, ls labels.Labels) []byte {
 	return b
 }
 
+// AppendSeparated appends the names and values of ls, each with separator behind it, but for the label
+// without and its value. Their text is copied in one piece, and separators take the places of lengths.
+func AppendSeparated(b []byte, ls labels.Labels, separator byte, without string) []byte {
+	text := Of(ls)
+	if text == "" {
+		return b
+	}
+	start := len(b)
+	b = append(append(b, text[1:]...), separator)
+	into := b[start:] // byte i of it is byte i+1 of the text
+	gone, behind := 0, 0
+	for at := 0; at < len(text); {
+		name := int(text[at])
+		value := at + 1 + name
+		if name == long || text[value] == long || behind > 0 && text[at+1:value] == without {
+			return appendSeparated(b[:start], text, separator, without)
+		}
+		next := value + 1 + int(text[value])
+		into[value-1], into[next-1] = separator, separator
+		if text[at+1:value] == without {
+			gone, behind = at, next
+		}
+		at = next
+	}
+	if behind > 0 {
+		b = b[:start+gone+copy(into[gone:], into[behind:])]
+	}
+	return b
+}
+
+// appendSeparated is AppendSeparated for texts of every length.
+func appendSeparated(b []byte, text string, separator byte, without string) []byte {
+	for at := 0; at < len(text); {
+		var name, value string
+		if name, value, at = Next(text, at); name != without {
+			b = append(append(b, name...), separator)
+			b = append(append(b, value...), separator)
+		}
+	}
+	return b
+}
+
 // Builder makes labels. Its zero value is ready.
 type Builder struct{ text []byte }
 
@@ -96,6 +138,16 @@ func appendPart(b, s []byte) []byte {
 	}
 	return append(append(b, long, byte(n), byte(n>>8), byte(n>>16)), s...)
 }
+
+// Text is what was added, for AppendLabel. What that returned must go back by SetText.
+func (b *Builder) Text() []byte { return b.text }
+
+// SetText replaces what was added.
+func (b *Builder) SetText(text []byte) { b.text = text }
+
+// AppendLabel is Add to a text outside of its Builder: so many labels are added without a store to
+// memory that the garbage collector watches.
+func AppendLabel(text, name, value []byte) []byte { return appendPart(appendPart(text, name), value) }
 
 // Labels returns what was added since Reset, in memory of its own.
 func (b *Builder) Labels() labels.Labels {

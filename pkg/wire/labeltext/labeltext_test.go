@@ -66,3 +66,23 @@ func TestLabelsOwnTheirMemory(t *testing.T) {
 		t.Errorf("%v, want %v", ls, want)
 	}
 }
+
+func TestSeparatedLabelsAreNamesAndValuesWithoutOne(t *testing.T) {
+	long := strings.Repeat("v", 255)
+	all := append(lists(),
+		labels.FromStrings("le", "0.5"), labels.FromStrings("__name__", "b", "le", "0.5"), labels.FromStrings("le", "", "m", "1"),
+		labels.FromStrings("__name__", "b", "le", "0.5", "lf", "1", "z", "2"), labels.FromStrings("a", long, "le", "1", "z", "2"),
+		labels.FromStrings("a", "1", "le", long, "z", "2"), labels.FromStrings("a", "1", "le", "2", long, "3"),
+		labels.FromStrings("a", strings.Repeat("v", 254), "le", strings.Repeat("w", 254), "z", "2"))
+	for _, ls := range all {
+		want := []byte("before")
+		ls.Range(func(l labels.Label) {
+			if l.Name != "le" {
+				want = append(append(append(append(want, l.Name...), 0xff), l.Value...), 0xff)
+			}
+		})
+		if got := AppendSeparated([]byte("before"), ls, 0xff, "le"); string(got) != string(want) {
+			t.Errorf("labels of %d bytes are separated in another way", len(Of(ls)))
+		}
+	}
+}
