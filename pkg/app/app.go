@@ -38,6 +38,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/memory"
 	"github.com/amphora-metrics/amphora/pkg/querier"
 	"github.com/amphora-metrics/amphora/pkg/storegateway"
+	"github.com/amphora-metrics/amphora/pkg/storegateway/clustercache"
 	"github.com/amphora-metrics/amphora/pkg/telemetry"
 	"github.com/amphora-metrics/amphora/pkg/tombstone"
 	"github.com/amphora-metrics/amphora/pkg/transport"
@@ -92,6 +93,7 @@ type parts struct {
 	documents       part[*docstore.Store]
 	control         part[*control.Control]
 	storeGateway    part[*storegateway.Gateway]
+	clusterCache    part[*clustercache.Cache]
 	compactorRing   part[*ring.Ring]
 	compactor       part[*compactor.Compactor]
 	ingester        part[*ingester.Ingester]

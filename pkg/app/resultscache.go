@@ -34,7 +34,8 @@ type ResultsCacheConfig struct {
 
 // Declare names the settings.
 func (c *ResultsCacheConfig) Declare(s *config.Set) {
-	c.Config.Declare(s)
+	s.String(&c.Backend, "backend", "", "Where kept answers are shared by all query-frontends: memcached; empty: each keeps its own in memory.").OneOf("", "inmemory", pagecache.Memcached).Expert()
+	c.DeclareServers(s)
 	s.Int(&c.MaxBytes, "max-size-bytes", 0, "Memory for kept answers, where they are in memory. 0: a twentieth of what the process may use.").Expert()
 }
 

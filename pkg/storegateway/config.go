@@ -5,6 +5,7 @@ import (
 
 	"github.com/amphora-metrics/amphora/pkg/block/pagecache"
 	"github.com/amphora-metrics/amphora/pkg/config"
+	"github.com/amphora-metrics/amphora/pkg/storegateway/clustercache"
 )
 
 // Config is the settings of a Gateway and its local copies, mounted as bucket_store below
@@ -20,8 +21,11 @@ type Config struct {
 	Caches        Caches
 }
 
-// Caches are those that all store-gateways share.
-type Caches struct{ Index, Chunks, Metadata pagecache.Config }
+// Caches are those that all store-gateways share. Cluster is for those of them that are in their memory.
+type Caches struct {
+	Index, Chunks, Metadata pagecache.Config
+	Cluster                 clustercache.Config
+}
 
 // Declare names each setting once.
 func (c *Config) Declare(s *config.Set) {
@@ -35,6 +39,7 @@ func (c *Config) Declare(s *config.Set) {
 	s.Mount("index_cache", &c.Caches.Index)
 	s.Mount("chunks_cache", &c.Caches.Chunks)
 	s.Mount("metadata_cache", &c.Caches.Metadata)
+	s.Mount("cluster_cache", &c.Caches.Cluster)
 }
 
 // Validate refuses what cannot work.

@@ -110,6 +110,11 @@ func newStoreClientMetrics(reg prometheus.Registerer) *clientMetrics {
 	}
 }
 
+func newCacheClientDuration(reg prometheus.Registerer) *prometheus.HistogramVec {
+	return promauto.With(reg).NewHistogramVec(prometheus.HistogramOpts{Name: "amphora_bucket_store_cluster_cache_request_duration_seconds",
+		Help: "Time of calls to other store-gateways for their part of the cluster cache.", Buckets: instrument.DefBuckets}, []string{"operation", "status_code"})
+}
+
 func newAlertClientMetrics(reg prometheus.Registerer) *clientMetrics {
 	f := promauto.With(reg)
 	return &clientMetrics{

@@ -1,5 +1,5 @@
-// Package pagecache owns the caches that store-gateways may share: stretches of blocks in memcached. They
-// save requests to object storage and never change an answer: an item that is missing, late, damaged
+// Package pagecache owns the caches that store-gateways may share: stretches of blocks in memcached, or in
+// the memory of all of them. They save requests to object storage and never change an answer: an item that is missing, late, damaged
 // or of something else counts as not there, and a server that fails is left alone for a while.
 package pagecache
 
@@ -41,8 +41,11 @@ const (
 // PageBytes is the size of the items that Range keeps.
 const PageBytes = itemBytes
 
-// Memcached is the one backend that is shared.
-const Memcached = "memcached"
+// The backends that are shared: Memcached is a server of its own, Cluster the store-gateways themselves.
+const (
+	Memcached = "memcached"
+	Cluster   = "cluster"
+)
 
 // Config is the settings of one cache.
 type Config struct {
@@ -57,7 +60,12 @@ type Config struct {
 
 // Declare names each setting once.
 func (c *Config) Declare(s *config.Set) {
-	s.String(&c.Backend, "backend", "", "A cache that all store-gateways share, beside the one on the disk of each: memcached; empty: none.").OneOf("", "inmemory", Memcached).Expert()
+	s.String(&c.Backend, "backend", "", "A cache that all store-gateways share, beside the one on the disk of each: cluster, in their own memory, or memcached; empty: none.").OneOf("", "inmemory", Memcached, Cluster).Expert()
+	c.DeclareServers(s)
+}
+
+// DeclareServers names the settings beside the backend.
+func (c *Config) DeclareServers(s *config.Set) {
 	s.Strings(&c.Addresses, "memcached.addresses", nil, "Addresses host:port, or dns+host:port and dnssrv+name to be looked up, separated by commas.").Expert()
 	s.Duration(&c.Timeout, "memcached.timeout", 200*time.Millisecond, "How long one read or write may take.").Expert()
 	s.Duration(&c.ConnectTimeout, "memcached.connect-timeout", 200*time.Millisecond, "How long connecting may take.").Expert()
@@ -83,7 +91,7 @@ type Cache struct {
 	hits, misses, damaged, failures prometheus.Counter
 }
 
-// Open returns the cache that c names, nil if it names none, for items of about the given bytes at most.
+// Open returns the cache in memcached that c names, nil if it names none, for items of about the given bytes at most.
 // The caller closes it. No server needs to be there.
 func Open(c Config, name string, item int, logger log.Logger, reg prometheus.Registerer) (*Cache, error) {
 	if c.Backend != Memcached {
