@@ -460,7 +460,6 @@ func TestGrafanaFindsAPrometheus(t *testing.T) {
 	}
 }
 
-// TestAnAnswerThatFailsInTheMiddleIsCut: the client must not take a part for the whole.
 // TestABrowserAtTheAddressOfADataSourceFindsTheConsole: people try the address that they gave Grafana.
 func TestABrowserAtTheAddressOfADataSourceFindsTheConsole(t *testing.T) {
 	for _, prefix := range []string{"/prometheus", "/metrics-api"} {
@@ -486,6 +485,7 @@ func TestABrowserAtTheAddressOfADataSourceFindsTheConsole(t *testing.T) {
 	}
 }
 
+// TestAnAnswerThatFailsInTheMiddleIsCut: the client must not take a part for the whole.
 func TestAnAnswerThatFailsInTheMiddleIsCut(t *testing.T) {
 	deps := everything(t, &fakes{})
 	a := newAPI(t, defaults(t), deps)
