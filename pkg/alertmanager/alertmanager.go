@@ -70,6 +70,8 @@ type Deps struct {
 	// Client returns the replica at an address, this one included.
 	Client  func(addr string) (pb.AlertmanagerClient, error)
 	Grafana GrafanaDocuments // nil: not for Grafana
+	// Promoted keeps what a Grafana promoted, as definitions; nil: none.
+	Promoted Definitions
 }
 
 // Alertmanager runs the alertmanagers of the tenants that this process is a replica of.
@@ -86,7 +88,9 @@ type Alertmanager struct {
 	rules    rules
 	fallback []byte
 	claims   claims
-	journal  *journal // set when it starts; nil: none
+	defs     inForce       // the configurations that tenants run with
+	tests    chan struct{} // has an item for each test of receivers that runs
+	journal  *journal      // set when it starts; nil: none
 
 	mu        sync.Mutex // guards what follows
 	instances map[tenant.ID]*instance
@@ -127,6 +131,7 @@ func New(cfg Config, deps Deps) (*Alertmanager, error) {
 	compat.InitFromFlags(deps.Logger.With("component", "alertmanager"), features)
 	m := &Alertmanager{cfg: cfg, deps: deps, log: deps.Logger.With("component", "alertmanager"), metrics: newMetrics(deps.Reg), external: external,
 		fallback: []byte(noReceiver), instances: map[tenant.ID]*instance{}, turns: map[tenant.ID]chan struct{}{}, known: map[tenant.ID]string{}, wrong: map[tenant.ID]refusal{}}
+	m.defs, m.tests = inForce{own: deps.Definitions, promoted: deps.Promoted}, make(chan struct{}, testsAtOnce)
 	if m.rules, err = cfg.rules(); err != nil {
 		return nil, err
 	}
@@ -195,7 +200,7 @@ func (m *Alertmanager) run(ctx context.Context) error {
 // sync learns which configurations there are and runs those of this replica.
 func (m *Alertmanager) sync(ctx context.Context, reason string) error {
 	m.metrics.syncs.WithLabelValues(reason).Inc()
-	known, err := m.deps.Definitions.Versions(ctx)
+	known, err := m.defs.Versions(ctx)
 	if err != nil {
 		m.metrics.syncFailures.WithLabelValues(reason).Inc()
 		return fmt.Errorf("list configurations: %w", err)
@@ -278,7 +283,7 @@ func (m *Alertmanager) place(ctx context.Context, reason string) error {
 // gone says whether a configuration that a list does not have is really deleted: it may be newer than
 // the list.
 func (m *Alertmanager) gone(ctx context.Context, id tenant.ID) bool {
-	_, _, err := m.deps.Definitions.Read(ctx, id)
+	_, _, err := m.defs.Read(ctx, id)
 	return errs.KindOf(err) == errs.NotFound
 }
 
@@ -350,7 +355,7 @@ func (m *Alertmanager) turn(ctx context.Context, id tenant.ID) (end func(), err 
 }
 
 func (m *Alertmanager) load(ctx context.Context, id tenant.ID) (*instance, error) {
-	data, version, err := m.deps.Definitions.Read(ctx, id)
+	data, version, err := m.defs.Read(ctx, id)
 	none := errs.KindOf(err) == errs.NotFound
 	if none {
 		data, version, err = m.fallback, "", nil

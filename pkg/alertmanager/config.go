@@ -46,7 +46,7 @@ func (c *Config) Declare(s *config.Set) {
 	s.Int(&c.MaxConcurrentGets, "max_concurrent_get_requests_per_tenant", 0, "Reads of a tenant that a replica answers at the same time. 0: as many as there are CPUs, and at least 8.").Expert()
 	s.Bool(&c.UTF8Strict, "utf8_strict_mode", false, "Whether matchers must be written so that any UTF-8 text is unambiguous. If not, the older way is understood as well.").Named("alertmanager.utf8-strict-mode-enabled").Expert()
 	s.String(&c.Receivers, "receivers", ReceiversAll, "Receivers that tenants may use: all, or sns-only, which is what Amazon's service allows.")
-	s.Bool(&c.Grafana, "grafana_alertmanager_compatibility_enabled", false, "Whether a Grafana may use this as its remote secondary alertmanager: keep its configuration and state here. Alerts are not sent by it.").Named("alertmanager.grafana-alertmanager-compatibility-enabled").Expert()
+	s.Bool(&c.Grafana, "grafana_alertmanager_compatibility_enabled", false, "Whether a Grafana may use this as its remote alertmanager: keep its configuration and state here, and have alerts sent by a configuration that is promoted.").Named("alertmanager.grafana-alertmanager-compatibility-enabled").Expert()
 }
 
 // Validate refuses what cannot work.

@@ -69,7 +69,7 @@ func (m *Alertmanager) DeleteTenant(ctx context.Context, id tenant.ID) error {
 	if err := m.Delete(ctx, id); err != nil || m.deps.Grafana == nil {
 		return err
 	}
-	return errors.Join(m.deps.Grafana.Remove(ctx, id, grafanaConfigDoc), m.deps.Grafana.Remove(ctx, id, grafanaStateDoc))
+	return errors.Join(m.forgetForGrafana(ctx, id, GrafanaConfigPath), m.forgetForGrafana(ctx, id, GrafanaStatePath))
 }
 
 // Get returns a definition as it was put. Errors: NotFound.
@@ -81,7 +81,8 @@ func (m *Alertmanager) Get(ctx context.Context, id tenant.ID) ([]byte, error) {
 	return data, err
 }
 
-// Delete removes a definition; the tenant's alertmanager then runs with the fallback.
+// Delete removes a definition; the tenant's alertmanager then runs with what a Grafana promoted, or with the
+// fallback.
 func (m *Alertmanager) Delete(ctx context.Context, id tenant.ID) error {
 	if err := m.deps.Definitions.Remove(ctx, id); err != nil {
 		return err
@@ -118,7 +119,7 @@ func (m *Alertmanager) reload(ctx context.Context, id tenant.ID) {
 
 // changed looks at one tenant's configuration now.
 func (m *Alertmanager) changed(ctx context.Context, id tenant.ID) error {
-	_, version, err := m.deps.Definitions.Read(ctx, id)
+	_, version, err := m.defs.Read(ctx, id)
 	none := errs.KindOf(err) == errs.NotFound
 	if err != nil && !none {
 		return err

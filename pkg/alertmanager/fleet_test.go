@@ -35,6 +35,7 @@ type fleet struct {
 	dirs   map[string]string // of journals, by replica
 	limits func(tenant.ID) limits.View
 	stored grafanaDocs
+	moved  promotions
 
 	mu    sync.Mutex // guards what follows
 	nodes map[string]*Alertmanager
@@ -70,7 +71,7 @@ func (c *fleet) start(t *testing.T, name string) *Alertmanager {
 	}
 	c.mu.Unlock()
 	m, err := New(cfg, Deps{Logger: slog.New(slog.DiscardHandler), Reg: prometheus.NewRegistry(), Limits: func(id tenant.ID) limits.View { return c.limits(id) },
-		Definitions: c, Bucket: c.bucket, Self: name, Replicas: c.replicas, Client: c.client, Grafana: &c.stored})
+		Definitions: c, Bucket: c.bucket, Self: name, Replicas: c.replicas, Client: c.client, Grafana: &c.stored, Promoted: &c.moved})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -77,6 +77,14 @@ type grafanaState struct {
 	State string `json:"state"` // a clusterpb.FullState in base64
 }
 
+// grafanaStatus is what is said of a configuration without showing it.
+type grafanaStatus struct {
+	Hash     string `json:"configuration_hash"`
+	Created  int64  `json:"created"`
+	Promoted bool   `json:"promoted"`
+	InForce  *bool  `json:"in_force,omitempty"` // whether alerts are sent by it; nil: it is not promoted
+}
+
 // grafanaAnswer is the frame of answers.
 type grafanaAnswer struct {
 	Status string `json:"status"`
@@ -92,8 +100,10 @@ func (m *Alertmanager) ServeGrafana(w http.ResponseWriter, r *http.Request, path
 	switch path {
 	case GrafanaFullStatePath, GrafanaReceiversPath:
 		return m.Serve(w, r, path) // by the replicas
-	case GrafanaTestReceiversPath, GrafanaTestTemplatesPath:
-		return errs.New(errs.Unimplemented, "this server has no receivers and templates of Grafana's kind, so that it cannot test them; test them in Grafana, or as receivers of alertmanager_config with amphoratool alertmanager")
+	case GrafanaTestReceiversPath:
+		return m.testReceivers(w, r, id)
+	case GrafanaTestTemplatesPath:
+		return m.testTemplates(w, r, id)
 	}
 	status, data := http.StatusOK, any(nil)
 	switch r.Method {
@@ -101,14 +111,18 @@ func (m *Alertmanager) ServeGrafana(w http.ResponseWriter, r *http.Request, path
 		status = http.StatusCreated
 		err = m.keepForGrafana(w, r, id, path)
 	case http.MethodDelete:
-		err = m.deps.Grafana.Remove(r.Context(), id, grafanaDoc(path))
+		err = m.forgetForGrafana(r.Context(), id, path)
 	default:
 		data, err = m.keptForGrafana(r.Context(), id, path)
 	}
 	if err != nil {
 		return err
 	}
-	body, err := json.Marshal(grafanaAnswer{"success", data})
+	return writeJSON(w, status, grafanaAnswer{"success", data})
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) error {
+	body, err := json.Marshal(v)
 	if err != nil {
 		return errs.New(errs.Internal, "encode the answer: %w", err)
 	}
@@ -140,14 +154,14 @@ func (m *Alertmanager) keptForGrafana(ctx context.Context, id tenant.ID, path st
 	if err := json.Unmarshal(data, &c); err != nil {
 		return nil, errs.New(errs.Internal, "stored configuration of Grafana: %w", err)
 	}
-	return struct {
-		Hash     string `json:"configuration_hash"`
-		Created  int64  `json:"created"`
-		Promoted bool   `json:"promoted"`
-	}{c.Hash, c.Created, c.Promoted}, nil
+	out := grafanaStatus{Hash: c.Hash, Created: c.Created, Promoted: c.Promoted}
+	if c.Promoted {
+		out.InForce, err = m.promotedInForce(ctx, id)
+	}
+	return out, err
 }
 
-// keepForGrafana checks and stores the document in a request. Errors: Invalid; Unimplemented.
+// keepForGrafana checks and stores the document in a request. Errors: Invalid.
 func (m *Alertmanager) keepForGrafana(w http.ResponseWriter, r *http.Request, id tenant.ID, path string) error {
 	v := m.deps.Limits(id)
 	name, check, refuse := grafanaDoc(path), func(data []byte) error { return checkGrafanaConfig(data, v) }, tooLargeConfig
@@ -170,6 +184,13 @@ func (m *Alertmanager) keepForGrafana(w http.ResponseWriter, r *http.Request, id
 	if err := check(data); err != nil {
 		return err
 	}
+	if name == grafanaStateDoc {
+		return m.deps.Grafana.Write(r.Context(), id, name, data)
+	}
+	// What alerts are sent by changes first: a Grafana that is not told of a success sends it all again.
+	if err := m.promote(r.Context(), id, data); err != nil {
+		return err
+	}
 	return m.deps.Grafana.Write(r.Context(), id, name, data)
 }
 
@@ -184,7 +205,7 @@ func tooLargeState(most int) error {
 }
 
 // checkGrafanaConfig says what is wrong with a configuration of Grafana, as far as it is understood here.
-// Errors: Invalid; Unimplemented for one that alerts are to be sent by.
+// Errors: Invalid.
 func checkGrafanaConfig(data []byte, v limits.View) error {
 	var c grafanaConfig
 	if err := json.Unmarshal(data, &c); err != nil {
@@ -222,10 +243,6 @@ func checkGrafanaConfig(data []byte, v limits.View) error {
 		if most > 0 && len(text) > most {
 			return errs.New(errs.Invalid, "template %q of Grafana has %d bytes, over the limit of %d", name, len(text), most)
 		}
-	}
-	if c.Promoted && !c.Default {
-		return errs.New(errs.Unimplemented, "a promoted configuration asks this server to notify Grafana's receivers, which it does not have; "+
-			"use it as the secondary alertmanager, which is sent the configuration and does not notify")
 	}
 	return nil
 }

@@ -153,12 +153,12 @@ func TestWhatGrafanaMayNotKeepHereIsRefusedAndChangesNothing(t *testing.T) {
 		"no route":          {GrafanaConfigPath, with(`"route"`, `"rute"`), 400, "no route"},
 		"unknown receiver":  {GrafanaConfigPath, with(`{"receiver":"team","object_matchers"`, `{"receiver":"nobody","object_matchers"`), 400, `"nobody"`},
 		"empty route":       {GrafanaConfigPath, with(`{"continue":true}`, "null"), 400, "is empty"},
-		"promoted":          {GrafanaConfigPath, with(`"promoted":false`, `"promoted":true`), 501, "promoted"},
+		"promoted":          {GrafanaConfigPath, strings.Replace(with(`"promoted":false`, `"promoted":true`), "telegram", "threema", 1), 400, "threema"},
 		"no state":          {GrafanaStatePath, `{}`, 400, "no state"},
 		"state of no bytes": {GrafanaStatePath, `{"state":"%"}`, 400, "base64"},
 		"foreign state":     {GrafanaStatePath, `{"state":"` + base64.StdEncoding.EncodeToString([]byte("x")) + `"}`, 400, "not one of an alertmanager"},
-		"test of receivers": {GrafanaTestReceiversPath, `{}`, 501, "test"},
-		"test of templates": {GrafanaTestTemplatesPath, `{}`, 501, "test"},
+		"test of nothing":   {GrafanaTestReceiversPath, `{}`, 400, "0 integrations"},
+		"no alerts":         {GrafanaTestTemplatesPath, `{"name":"x"}`, 400, "0 alerts"},
 	} {
 		if status, body := c.grafana(t, "t", "POST", x.path, x.body); status != x.status || !strings.Contains(body, x.want) {
 			t.Errorf("%s: %d %s", name, status, body)

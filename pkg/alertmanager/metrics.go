@@ -19,6 +19,7 @@ type metrics struct {
 	applied                           *prometheus.GaugeVec // by tenant
 	claimsDenied                      prometheus.Counter
 	unconfirmed                       *prometheus.CounterVec // by what was done
+	testsLimited                      *prometheus.CounterVec // by integration
 }
 
 // The values of the label reason.
@@ -66,6 +67,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Whether the newest configuration of a tenant is in force; 0: it is wrong, and an older one stays."}, []string{"user"}),
 		unconfirmed: counters("action", "notifications_unconfirmed_total", "Notifications that a replica may have sent before it died, and what its successor did.",
 			unconfirmedSend, unconfirmedDrop),
+		testsLimited: counters("integration", "receiver_tests_rate_limited_total", "Tests of receivers that were not sent because their tenant may not notify."),
 		claimsDenied: counter("notification_claims_denied_total", "Times that a notification waited because another replica was sending it."),
 	}
 }

@@ -128,13 +128,13 @@ func (m *Alertmanager) Status(ctx context.Context) []TenantStatus {
 
 // Configurations is all tenants' configurations as a YAML mapping, secrets masked.
 func (m *Alertmanager) Configurations(ctx context.Context) ([]byte, error) {
-	versions, err := m.deps.Definitions.Versions(ctx)
+	versions, err := m.defs.Versions(ctx)
 	if err != nil {
 		return nil, err
 	}
 	out := make(map[string]Definition, len(versions))
 	for id := range versions {
-		data, _, err := m.deps.Definitions.Read(ctx, id)
+		data, _, err := m.defs.Read(ctx, id)
 		if errs.KindOf(err) == errs.NotFound {
 			continue
 		}

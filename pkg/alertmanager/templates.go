@@ -63,10 +63,7 @@ var builtIn = sync.OnceValues(func() (map[string]*texttree.Tree, error) {
 })
 
 func parseTemplates(id tenant.ID, external *url.URL, files map[string]string, names []string) (*template.Template, error) {
-	funcs := map[string]any{}
-	funcs["tenantID"] = func() string { return string(id) }
-	funcs["queryFromGeneratorURL"] = queryFromGeneratorURL
-	funcs["grafanaExploreURL"] = grafanaExploreURL
+	funcs := templateFuncs(string(id))
 	ready, err := builtIn()
 	var wrong error
 	out, made := template.New(func(text *texttemplate.Template, html *htmltemplate.Template) {

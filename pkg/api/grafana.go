@@ -19,12 +19,12 @@ func grafanaRoutes() []Route {
 	const on = " Served if `alertmanager.grafana_alertmanager_compatibility_enabled`."
 	kept := map[string]Action{http.MethodPost: PutDefinition, http.MethodDelete: DeleteDefinition}
 	return []Route{
-		row("GET,POST,DELETE", "/api/v1/grafana/config", DescribeDefinition, kept, "The configuration that a Grafana keeps here, returned as it was sent: 201 when it is stored, 400 if it is wrong or too large, 501 for one that is promoted."+on),
-		row("GET", "/api/v1/grafana/config/status", DescribeDefinition, nil, "Hash and time of the configuration that a Grafana keeps here."+on),
+		row("GET,POST,DELETE", "/api/v1/grafana/config", DescribeDefinition, kept, "The configuration that a Grafana keeps here, returned as it was sent: 201 when it is stored, 400 if it is wrong or too large. Alerts are sent by one that is promoted if the tenant has no configuration of its own; 400 names what of it cannot be honoured."+on),
+		row("GET", "/api/v1/grafana/config/status", DescribeDefinition, nil, "Hash and time of the configuration that a Grafana keeps here, and whether one that is promoted is in force."+on),
 		row("GET,POST,DELETE", "/api/v1/grafana/state", DescribeDefinition, kept, "The state of a Grafana's own alertmanager, returned as it was sent."+on),
 		row("GET", "/api/v1/grafana/full_state", DescribeDefinition, nil, "Silences and the log of notifications of the tenant's alertmanager."+on),
 		row("GET", "/api/v1/grafana/receivers", ListReceivers, nil, "Receivers of the tenant's alertmanager, and how their last notifications ended."+on),
-		row("POST", "/api/v1/grafana/receivers/test", PutDefinition, nil, "501: there are no receivers of Grafana's kind to test."+on),
-		row("POST", "/api/v1/grafana/templates/test", PutDefinition, nil, "501: there are no templates of Grafana's kind to test."+on),
+		row("POST", "/api/v1/grafana/receivers/test", PutDefinition, nil, "Sends an alert to the receivers in the request, which need not be stored: 200 if all were sent, 207 if some were not, 400 if the settings are wrong, 408 if it took too long."+on),
+		row("POST", "/api/v1/grafana/templates/test", PutDefinition, nil, "What a template in the request makes of alerts, with the templates that are kept."+on),
 	}
 }

@@ -87,7 +87,7 @@ func (a *App) alertmanager() (*alertmanager.Alertmanager, error) {
 			return nil, err
 		}
 		am, err := alertmanager.New(a.cfg.Alertmanager, alertmanager.Deps{Logger: a.events(), Reg: a.reg, Limits: a.limits.For,
-			Definitions: definitions{docs}, Grafana: grafanaDocuments{docs}, Bucket: objstore.NewPrefixedBucket(b, clusterDir), Self: self,
+			Definitions: definitions{docs, alertDocs}, Grafana: grafanaDocuments{docs}, Promoted: definitions{docs, promotedDocs}, Bucket: objstore.NewPrefixedBucket(b, clusterDir), Self: self,
 			Replicas: alertReplicas(r, a.cfg.AlertRing.ReplicationFactor), Client: clients.For})
 		if err != nil {
 			return nil, err
@@ -131,24 +131,33 @@ func alertReplicas(r *ring.Ring, rf int) func(tenant.ID) (alertmanager.Replicas,
 	}
 }
 
+// promotedDocs begins the keys of what Grafanas promoted, and grafanaDocs those of what they keep.
+const (
+	promotedDocs = "grafana_promoted/"
+	grafanaDocs  = "grafana_alertmanager/"
+)
+
 // definitions keeps the configurations of alertmanagers among the documents of the cluster.
-type definitions struct{ docs *docstore.Store }
+type definitions struct {
+	docs   *docstore.Store
+	prefix string // of their keys
+}
 
 // Read is part of alertmanager.Definitions.
 func (d definitions) Read(ctx context.Context, id tenant.ID) ([]byte, string, error) {
-	doc, err := d.docs.Get(ctx, alertDocs+string(id))
+	doc, err := d.docs.Get(ctx, d.prefix+string(id))
 	return doc.Data, string(doc.Version), err
 }
 
 // Write is part of alertmanager.Definitions.
 func (d definitions) Write(ctx context.Context, id tenant.ID, data []byte) error {
-	_, err := d.docs.Overwrite(ctx, alertDocs+string(id), data)
+	_, err := d.docs.Overwrite(ctx, d.prefix+string(id), data)
 	return err
 }
 
 // Remove is part of alertmanager.Definitions.
 func (d definitions) Remove(ctx context.Context, id tenant.ID) error {
-	return removeDocument(ctx, d.docs, alertDocs+string(id))
+	return removeDocument(ctx, d.docs, d.prefix+string(id))
 }
 
 // removeDocument deletes a document, whatever its version is; one that does not exist is no error.
@@ -170,13 +179,13 @@ func removeDocument(ctx context.Context, docs *docstore.Store, key string) error
 
 // Versions is part of alertmanager.Definitions.
 func (d definitions) Versions(ctx context.Context) (map[tenant.ID]string, error) {
-	entries, err := d.docs.List(ctx, strings.TrimSuffix(alertDocs, "/"))
+	entries, err := d.docs.List(ctx, strings.TrimSuffix(d.prefix, "/"))
 	if err != nil {
 		return nil, err
 	}
 	out := make(map[tenant.ID]string, len(entries))
 	for _, e := range entries {
-		id, err := tenant.Parse(strings.TrimPrefix(e.Key, alertDocs))
+		id, err := tenant.Parse(strings.TrimPrefix(e.Key, d.prefix))
 		if err != nil {
 			continue // nobody can ask for it
 		}
@@ -189,7 +198,7 @@ func (d definitions) Versions(ctx context.Context) (map[tenant.ID]string, error)
 type grafanaDocuments struct{ docs *docstore.Store }
 
 func grafanaKey(id tenant.ID, name string) string {
-	return "grafana_alertmanager/" + string(id) + "/" + name
+	return grafanaDocs + string(id) + "/" + name
 }
 
 // Read is part of alertmanager.GrafanaDocuments.

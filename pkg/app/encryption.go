@@ -51,7 +51,7 @@ func ownerOf(object string) (tenant.ID, bool) {
 
 // ownDocument returns what stands behind the directory of a kind of documents that are tenants'.
 func ownDocument(key string) (string, bool) {
-	for _, dir := range []string{"rules/", alertDocs, "deletions/", "control/withdrawn/", "control/companions/rules/"} {
+	for _, dir := range []string{"rules/", alertDocs, promotedDocs, grafanaDocs, "deletions/", "control/withdrawn/", "control/companions/rules/"} {
 		if rest, ok := strings.CutPrefix(key, dir); ok {
 			return rest, true
 		}
