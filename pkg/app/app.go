@@ -282,11 +282,22 @@ func (a *App) stop(n int) error {
 // while it reads its log back, and stops after everything else.
 func (a *App) server() (*transport.Server, error) {
 	return a.p.server.get(func() (*transport.Server, error) {
-		s, err := transport.NewServer(a.cfg.Server, transport.ServerDeps{Registerer: a.reg, Gatherer: a.reg, Log: a.log})
+		m, err := a.certificates()
 		if err != nil {
 			return nil, err
 		}
-		return s, a.serve("server", s)
+		d := transport.ServerDeps{Registerer: a.reg, Gatherer: a.reg, Log: a.log}
+		if m != nil {
+			d.Issuer = m
+		}
+		s, err := transport.NewServer(a.cfg.Server, d)
+		if err != nil {
+			return nil, err
+		}
+		if err := a.serve("server", s); err != nil || m == nil {
+			return s, err
+		}
+		return s, a.serve("certificates", m) // after the server: the CA calls it
 	})
 }
 

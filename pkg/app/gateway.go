@@ -9,6 +9,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/api"
 	"github.com/amphora-metrics/amphora/pkg/api/prom"
 	"github.com/amphora-metrics/amphora/pkg/audit"
+	"github.com/amphora-metrics/amphora/pkg/certs"
 	"github.com/amphora-metrics/amphora/pkg/config"
 	"github.com/amphora-metrics/amphora/pkg/gateway"
 	"github.com/amphora-metrics/amphora/pkg/identity"
@@ -24,6 +25,7 @@ type CallersConfig struct {
 	Identity  identity.Config
 	Audit     audit.Config
 	Upstreams gateway.UpstreamConfig
+	ACME      certs.Config
 }
 
 // Declare implements config.Declarer.
@@ -32,6 +34,7 @@ func (c *CallersConfig) Declare(s *config.Set) {
 	s.Mount("auth", &c.Identity)
 	s.Mount("audit", &c.Audit)
 	s.Mount("gateway", &c.Upstreams)
+	s.Mount("server.acme", &c.ACME)
 }
 
 // callerParts are built when they are first asked for.

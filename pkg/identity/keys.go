@@ -134,3 +134,22 @@ func (x *Identities) VerifyAudit(digest string, signature []byte) bool {
 	}
 	return good
 }
+
+// SealCertificate encrypts text, a certificate of listeners with its key, with the operator's key. The context
+// must be the same to open it. Errors: Unavailable before the key is known.
+func (x *Identities) SealCertificate(context string, text []byte) ([]byte, error) {
+	k := x.keys.Load()
+	if k == nil {
+		return nil, errNoKeys()
+	}
+	return k.seal(certificatePurpose, context, text), nil
+}
+
+// OpenCertificate undoes SealCertificate. Errors: Unavailable, Invalid.
+func (x *Identities) OpenCertificate(context string, sealed []byte) ([]byte, error) {
+	k := x.keys.Load()
+	if k == nil {
+		return nil, errNoKeys()
+	}
+	return k.open(certificatePurpose, context, sealed)
+}

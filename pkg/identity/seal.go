@@ -23,6 +23,8 @@ const (
 	keyIDBytes = 4
 	// auditPurpose is that of signatures of audit records.
 	auditPurpose = "audit"
+	// certificatePurpose is that of certificates of listeners with their keys.
+	certificatePurpose = "certificate"
 )
 
 // Keyring is the keys of the operator: the first seals, all open, so that a new one can be put before

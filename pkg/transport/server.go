@@ -36,6 +36,8 @@ type ServerDeps struct {
 	Registerer prometheus.Registerer
 	Gatherer   prometheus.Gatherer
 	Log        *slog.Logger
+	// Issuer has certificates for the HTTP listeners beside those of files. Nil: there are files only.
+	Issuer Issuer
 }
 
 // Server is the HTTP and gRPC listeners of a process, on dskit's server. It is a service: it
@@ -51,6 +53,7 @@ type Server struct {
 	cfg     Config
 	cluster *clusterDoor // nil: nobody says which cluster a call is for
 	proxied proxied      // nil: nobody connects for others
+	issuer  Issuer       // nil: certificates are of files
 	log     *slog.Logger
 	stop    chan struct{} // closed to end inner.Run
 
@@ -63,11 +66,11 @@ type Server struct {
 // limits and instrumentation. Whether the addresses may be reached is for CheckExposure to say.
 func NewServer(cfg Config, deps ServerDeps) (*Server, error) {
 	m := newServerMetrics(deps.Registerer)
-	httpTLS, err := newTLS(cfg.HTTPTLS, []string{"h2", "http/1.1"}, m, deps.Log)
+	httpTLS, err := newTLS(cfg.HTTPTLS, deps.Issuer, []string{"h2", "http/1.1"}, m, deps.Log)
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "server.http_tls_config: %w", err)
 	}
-	grpcTLS, err := newTLS(cfg.GRPCTLS, []string{"h2"}, m, deps.Log)
+	grpcTLS, err := newTLS(cfg.GRPCTLS, nil, []string{"h2"}, m, deps.Log)
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "server.grpc_tls_config: %w", err)
 	}
@@ -75,7 +78,7 @@ func NewServer(cfg Config, deps ServerDeps) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, proxied: from, own: m, log: deps.Log, stop: make(chan struct{})}
+	s := &Server{cfg: cfg, proxied: from, own: m, issuer: deps.Issuer, log: deps.Log, stop: make(chan struct{})}
 	inner := server.Config{
 		MetricsNamespace:                      "amphora",
 		ReportGRPCCodesInInstrumentationLabel: true,
@@ -177,6 +180,9 @@ func (s *Server) Handle(h http.Handler) {
 	}
 	if s.proxied != nil {
 		h = s.proxied.honest(h)
+	}
+	if s.issuer != nil {
+		h = noChallenges(h)
 	}
 	s.inner.HTTPServer.Handler = h
 }

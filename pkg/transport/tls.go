@@ -27,6 +27,7 @@ type certificates struct {
 	protocols []string
 	reloads   *prometheus.CounterVec
 	log       *slog.Logger
+	issuer    Issuer // nil: there are files only
 
 	mu      sync.Mutex // guards what follows
 	current *tls.Config
@@ -40,20 +41,25 @@ type stamp struct {
 	size     int64
 }
 
-// newTLS returns the configuration for a listener of protocols, nil if cfg has no certificate.
-// Errors: Invalid.
-func newTLS(cfg TLSConfig, protocols []string, m *serverMetrics, log *slog.Logger) (*tls.Config, error) {
-	if cfg == (TLSConfig{}) {
+// newTLS returns the configuration for a listener of protocols, nil if cfg has no certificate and nobody
+// issues any. Errors: Invalid.
+func newTLS(cfg TLSConfig, issuer Issuer, protocols []string, m *serverMetrics, log *slog.Logger) (*tls.Config, error) {
+	if cfg == (TLSConfig{}) && issuer == nil {
 		return nil, nil
 	}
-	c := &certificates{cfg: cfg, protocols: protocols, reloads: m.tlsReloads, log: log, stamps: fileStamps(cfg), checked: time.Now()}
+	c := &certificates{cfg: cfg, issuer: issuer, protocols: protocols, reloads: m.tlsReloads, log: log, stamps: fileStamps(cfg), checked: time.Now()}
 	var err error
 	if c.current, err = c.load(); err != nil {
 		return nil, err
 	}
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12, NextProtos: protocols,
-		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return c.latest(), nil },
+		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+			if issuer != nil && isChallenge(h) {
+				return challengeConfig(issuer, h)
+			}
+			return c.latest(), nil
+		},
 	}, nil
 }
 
@@ -92,11 +98,17 @@ func (c *certificates) latest() *tls.Config {
 }
 
 func (c *certificates) load() (*tls.Config, error) {
-	cert, err := tls.LoadX509KeyPair(c.cfg.CertFile, c.cfg.KeyFile)
-	if err != nil {
-		return nil, errs.New(errs.Invalid, "load certificate %q with key %q: %w", c.cfg.CertFile, c.cfg.KeyFile, err)
+	out := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: c.protocols}
+	if c.issuer == nil || c.cfg.CertFile != "" || c.cfg.KeyFile != "" {
+		cert, err := tls.LoadX509KeyPair(c.cfg.CertFile, c.cfg.KeyFile)
+		if err != nil {
+			return nil, errs.New(errs.Invalid, "load certificate %q with key %q: %w", c.cfg.CertFile, c.cfg.KeyFile, err)
+		}
+		out.Certificates = []tls.Certificate{cert}
 	}
-	out := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: c.protocols, Certificates: []tls.Certificate{cert}}
+	if c.issuer != nil {
+		out.GetCertificate = issuedFirst(c.issuer, len(out.Certificates) > 0)
+	}
 	switch c.cfg.ClientAuth {
 	case "", requireClient:
 		out.ClientAuth = tls.RequireAndVerifyClientCert
