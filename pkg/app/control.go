@@ -45,7 +45,7 @@ func (a *App) control() (*control.Control, error) {
 			DefinitionKey: definitionKey, CheckDefinition: a.checkDefinition, CheckLimits: limits.Check,
 			RulesChanged: announce, CheckScrape: a.checkScrape, ScrapersChanged: changed,
 			Purge:       func(ctx context.Context, id tenant.ID) error { return purge(ctx, b, id) },
-			CheckPolicy: checkPolicy,
+			CheckPolicy: checkPolicy, Epoch: func(id tenant.ID) uint64 { return a.limits.For(id).Epoch() },
 		}
 		if allowance := gateway.NewAllowance(&a.cfg.Callers.Gateway); allowance != nil && !a.cfg.hasGateway() {
 			d.Allow = allowance.Take

@@ -35,6 +35,8 @@ type Deps struct {
 	RulesName func(key string) (string, bool)
 	// CheckRules says what is wrong with a rule file. Errors: Invalid, Quota.
 	CheckRules func(ctx context.Context, id tenant.ID, namespace string, data []byte) error
+	// Epoch changes with the limits of a tenant, under which its documents are checked; nil: they never change.
+	Epoch func(id tenant.ID) uint64
 	// RulesChanged tells rulers that rule files of a tenant have changed; nil: they find out by themselves.
 	RulesChanged func(context.Context, tenant.ID)
 	// DefinitionKey is the key of the alert manager definition of a tenant.
@@ -64,6 +66,8 @@ type Control struct {
 	deps Deps
 	log  *slog.Logger
 	m    *metrics
+
+	verdicts verdicts
 }
 
 // New returns the control plane.
@@ -71,7 +75,7 @@ func New(cfg Config, deps Deps) *Control {
 	if deps.Now == nil {
 		deps.Now = time.Now
 	}
-	c := &Control{cfg: cfg, deps: deps, log: deps.Log, m: newMetrics(deps.Reg), Directory: &Directory{deps.Documents, newLookups(), deps.Now}}
+	c := &Control{cfg: cfg, deps: deps, log: deps.Log, m: newMetrics(deps.Reg), Directory: &Directory{deps.Documents, newLookups(), deps.Now}, verdicts: verdicts{known: map[string]verdict{}}}
 	c.Service = services.NewTimerService(cfg.JanitorPeriod, nil, c.clean, nil)
 	return c
 }

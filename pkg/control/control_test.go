@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,6 +35,7 @@ type plane struct {
 	purged   []string
 	told     []string // tenants whose rules changed
 	account  string
+	stricter atomic.Uint64 // than what was stored: every check fails; also the epoch of the limits
 }
 
 func newPlane(t *testing.T, cfg Config, replicas int) *plane {
@@ -64,7 +66,11 @@ func newPlane(t *testing.T, cfg Config, replicas int) *plane {
 				name, err := url.PathUnescape(key[strings.LastIndexByte(key, '/')+1:])
 				return name, err == nil
 			},
+			Epoch: func(tenant.ID) uint64 { return p.stricter.Load() },
 			CheckRules: func(_ context.Context, _ tenant.ID, _ string, data []byte) error {
+				if p.stricter.Load()%2 == 1 {
+					return errs.New(errs.Invalid, "over the limit of %s", strings.Repeat("1", 300))
+				}
 				if bytes.Contains(data, []byte("wrong")) {
 					return errs.New(errs.Invalid, "line 1: wrong")
 				}
@@ -78,10 +84,15 @@ func newPlane(t *testing.T, cfg Config, replicas int) *plane {
 				}
 				return nil
 			},
-			DefinitionKey:   func(id tenant.ID) string { return "alerts/" + string(id) },
-			CheckDefinition: func(tenant.ID, []byte) error { return nil },
-			Purge:           func(_ context.Context, id tenant.ID) error { p.purged = append(p.purged, string(id)); return nil },
-			Now:             func() time.Time { return p.now },
+			DefinitionKey: func(id tenant.ID) string { return "alerts/" + string(id) },
+			CheckDefinition: func(tenant.ID, []byte) error {
+				if p.stricter.Load()%2 == 1 {
+					return errs.New(errs.Invalid, "no longer allowed")
+				}
+				return nil
+			},
+			Purge: func(_ context.Context, id tenant.ID) error { p.purged = append(p.purged, string(id)); return nil },
+			Now:   func() time.Time { return p.now },
 		}))
 	}
 	return p

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 
+	"github.com/amphora-metrics/amphora/pkg/docstore"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 )
 
@@ -50,12 +51,17 @@ func describeDefinition(c *Control, x *call) (reply, error) {
 	if _, err := c.own(ctx, x, id); err != nil {
 		return reply{}, err
 	}
-	d, m, err := c.describe(ctx, c.definition(id))
+	k := c.definition(id)
+	d, m, err := c.describe(ctx, k)
+	if err != nil {
+		return reply{}, err
+	}
+	problem, err := c.problem(ctx, id, k, d.Version, func(context.Context) (docstore.Doc, error) { return d, nil })
 	if err != nil {
 		return reply{}, err
 	}
 	return reply{http.StatusOK, map[string]any{"alertManagerDefinition": map[string]any{
-		"status": status{Code: active}, "data": d.Data, "createdAt": epoch(m.Created), "modifiedAt": epoch(d.Modified),
+		"status": m.stateOf(problem), "data": d.Data, "createdAt": epoch(m.Created), "modifiedAt": epoch(d.Modified),
 	}}}, nil
 }
 

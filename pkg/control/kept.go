@@ -105,6 +105,7 @@ func (c *Control) put(ctx context.Context, k kept, data []byte, clientToken, has
 		if !exists || m.Created.IsZero() {
 			m.Created = before.Modified
 		}
+		m.Replaced = true
 		m.Tokens.keep(clientToken, token{operation, hash, nil, c.now()})
 		return true, nil
 	})

@@ -24,9 +24,14 @@ func (c *Control) namespace(id, name string) (kept, error) {
 	if err != nil {
 		return kept{}, invalid("name", err.Error())
 	}
+	return c.namespaceAt(id, name, key), nil
+}
+
+// namespaceAt is the rule file whose document has key.
+func (c *Control) namespaceAt(id, name, key string) kept {
 	return kept{namespaceKind, id + "/" + name, key, func(ctx context.Context, data []byte) error {
 		return c.deps.CheckRules(ctx, tenant.ID(id), name, data)
-	}}, nil
+	}}
 }
 
 type namespaceInput struct {
@@ -157,10 +162,15 @@ func describeNamespace(c *Control, x *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
+	problem, err := c.problem(ctx, id, k, d.Version, func(context.Context) (docstore.Doc, error) { return d, nil })
+	if err != nil {
+		return reply{}, err
+	}
 	out := struct {
 		namespaceSummary
 		Data []byte `json:"data"`
 	}{c.namespaceSummary(x.account, id, name, d.Modified, m), d.Data}
+	out.Status = m.stateOf(problem)
 	return reply{http.StatusOK, map[string]any{"ruleGroupsNamespace": out}}, nil
 }
 
@@ -185,7 +195,7 @@ func listNamespaces(c *Control, x *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	found := []namespaceSummary{}
+	found, shown := []namespaceSummary{}, []namedRules{}
 	out := map[string]any{}
 	for i, e := range all {
 		if !p.after(e.position()) {
@@ -195,7 +205,10 @@ func listNamespaces(c *Control, x *call) (reply, error) {
 			out["nextToken"] = p.token(all[i-1].position())
 			break
 		}
-		found = append(found, c.namespaceSummary(x.account, id, e.name, e.Modified, e.companion))
+		found, shown = append(found, c.namespaceSummary(x.account, id, e.name, e.Modified, e.companion)), append(shown, e)
+	}
+	if err := c.judge(ctx, id, found, shown); err != nil {
+		return reply{}, err
 	}
 	out["ruleGroupsNamespaces"] = found
 	return reply{http.StatusOK, out}, nil

@@ -29,19 +29,13 @@ type scraperSummary struct {
 	Tags        map[string]string `json:"tags"`
 }
 
-// maxReason bounds the text that says why something failed.
-const maxReason = 256
-
 // scraperSummary describes d. No role is assumed to scrape, but clients expect the name of one.
 func (c *Control) scraperSummary(d *scraperDoc) scraperSummary {
 	code, reason := d.status()
-	if r := []rune(reason); len(r) > maxReason {
-		reason = string(r[:maxReason])
-	}
 	return scraperSummary{
 		Alias: d.Alias, ARN: c.arn(d.Account, scraperKind, d.ID), CreatedAt: epoch(d.Created), ModifiedAt: epoch(d.Modified), Destination: d.Destination,
 		Role: "arn:aws:iam::" + d.Account + ":role/aws-service-role/scraper.aps.amazonaws.com/AWSServiceRoleForAmazonPrometheusScraper_" + d.ID,
-		ID:   d.ID, Source: d.Source, Status: status{Code: code}, Reason: reason, Tags: orNone(d.Tags), Roles: d.Roles,
+		ID:   d.ID, Source: d.Source, Status: status{Code: code}, Reason: shortened(reason), Tags: orNone(d.Tags), Roles: d.Roles,
 	}
 }
 

@@ -63,6 +63,9 @@ func describeSettings(c *Control, x *call) (reply, error) {
 	}{Status: status{Code: active}}
 	if w.Settings != nil {
 		out.settings = *w.Settings
+		if err := c.checkLimits(w.ID, w.Settings); err != nil { // then processes leave all of it out
+			out.Status = status{"UPDATE_FAILED", shortened(err.Error())}
+		}
 	}
 	return reply{http.StatusOK, map[string]any{"workspaceConfiguration": out}}, nil
 }
