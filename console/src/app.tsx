@@ -1,6 +1,6 @@
 import { lazy, Suspense } from "preact/compat";
 import { useEffect, useState } from "preact/hooks";
-import { onUnknownCaller, type Scope, server, signedIn, use } from "./api";
+import { onUnknownCaller, server, signedIn, use } from "./api";
 import { Access } from "./pages/access";
 import { Alerts } from "./pages/alerts";
 import { Audit } from "./pages/audit";
@@ -14,10 +14,9 @@ import { Rules } from "./pages/rules";
 import { Scrapers } from "./pages/scrapers";
 import { Usage } from "./pages/usage";
 import { Workspaces } from "./pages/workspaces";
-import { useLoad } from "./load";
 import { href, type Route, useRoute } from "./route";
+import { Switcher } from "./switcher";
 import { Button, Empty, Head, Link, Loading } from "./ui";
-import { describe } from "./workspaces";
 
 const Explore = lazy(() => import("./pages/explore"));
 
@@ -156,7 +155,7 @@ function Sidebar(p: { route: Route; leave: () => void }) {
         {scope && (
           <nav aria-label={scope.kind === "workspace" ? "Workspace" : "Tenant"}>
             <p class="nav-title">{scope.kind}</p>
-            <ScopeName scope={scope} />
+            <Switcher scope={scope} page={page} />
             <ul>
               {scoped.map(([to, text]) => (
                 <li key={to}>
@@ -174,17 +173,6 @@ function Sidebar(p: { route: Route; leave: () => void }) {
         </footer>
       </div>
     </div>
-  );
-}
-
-/** ScopeName is the alias of a workspace, and until it is known, or without one, its id. */
-function ScopeName(p: { scope: Scope }) {
-  const { kind, id } = p.scope;
-  const its = useLoad(async (signal) => (kind === "workspace" ? ((await describe(id, signal)).alias ?? id) : id), [kind, id]);
-  return (
-    <p class="nav-scope" title={id}>
-      {its.data ?? id}
-    </p>
   );
 }
 

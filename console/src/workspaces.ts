@@ -88,8 +88,8 @@ export const deleteRules = (id: string, name: string): Promise<void> =>
 
 const definitionOf = (id: string): string => one(id) + "/alertmanager/definition";
 
-export const describeDefinition = async (id: string, signal?: AbortSignal): Promise<{ data: string }> =>
-  (await json<{ alertManagerDefinition: { data: string } }>(definitionOf(id), { signal })).alertManagerDefinition;
+export const describeDefinition = async (id: string, signal?: AbortSignal): Promise<{ data: string; status: { statusCode: string; statusReason?: string } }> =>
+  (await json<{ alertManagerDefinition: { data: string; status: { statusCode: string; statusReason?: string } } }>(definitionOf(id), { signal })).alertManagerDefinition;
 
 export const putDefinition = (id: string, text: string, known: boolean): Promise<void> =>
   send(known ? "PUT" : "POST", definitionOf(id), { data: toBase64(text), clientToken: clientToken() });

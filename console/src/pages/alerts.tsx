@@ -254,7 +254,10 @@ const empty = `alertmanager_config: |
 function store(scope: Scope) {
   if (scope.kind === "workspace") {
     return {
-      read: async (signal: AbortSignal) => fromBase64((await files.describeDefinition(scope.id, signal)).data),
+      read: async (signal: AbortSignal) => {
+        const d = await files.describeDefinition(scope.id, signal);
+        return { text: fromBase64(d.data), wrong: d.status.statusCode.endsWith("_FAILED") ? (d.status.statusReason ?? d.status.statusCode) : "" };
+      },
       put: (text: string, known: boolean) => files.putDefinition(scope.id, text, known),
       remove: () => files.deleteDefinition(scope.id),
     };
@@ -262,7 +265,7 @@ function store(scope: Scope) {
   const header = at(scope, "/").tenant;
   const about = header ? { tenant: header } : {};
   return {
-    read: async (signal: AbortSignal) => (await request("/api/v1/alerts", { ...about, signal, accept: "application/yaml" })).text(),
+    read: async (signal: AbortSignal) => ({ text: await (await request("/api/v1/alerts", { ...about, signal, accept: "application/yaml" })).text(), wrong: "" }),
     put: async (text: string) => void (await request("/api/v1/alerts", { ...about, method: "POST", body: text, type: "application/yaml" })),
     remove: async () => void (await request("/api/v1/alerts", { ...about, method: "DELETE" })),
   };
@@ -272,18 +275,18 @@ function Definition(p: { scope: Scope }) {
   const its = store(p.scope);
   const file = useLoad(async (signal) => {
     try {
-      return { text: await its.read(signal), known: true };
+      return { ...(await its.read(signal)), known: true };
     } catch (err) {
-      if (err instanceof Refusal && err.status === 404) return { text: empty, known: false };
+      if (err instanceof Refusal && err.status === 404) return { text: empty, wrong: "", known: false };
       throw err;
     }
   }, [p.scope.id]);
   if (file.loading) return <Loading what="the definition" />;
   if (!file.data) return <Problem error={file.error} what="The definition cannot be shown" />;
-  return <EditDefinition key={file.data.text} scope={p.scope} its={its} text={file.data.text} known={file.data.known} reload={file.reload} />;
+  return <EditDefinition key={file.data.text} scope={p.scope} its={its} text={file.data.text} wrong={file.data.wrong} known={file.data.known} reload={file.reload} />;
 }
 
-function EditDefinition(p: { scope: Scope; its: ReturnType<typeof store>; text: string; known: boolean; reload: () => Promise<void> }) {
+function EditDefinition(p: { scope: Scope; its: ReturnType<typeof store>; text: string; wrong: string; known: boolean; reload: () => Promise<void> }) {
   const [text, setText] = useState(p.text);
   const [told, setTold] = useState("");
   const [deleting, setDeleting] = useState(false);
@@ -301,6 +304,11 @@ function EditDefinition(p: { scope: Scope; its: ReturnType<typeof store>; text: 
         )
       }
     >
+      {p.wrong && (
+        <Notice kind="bad" title="The definition would be refused today">
+          {p.wrong}
+        </Notice>
+      )}
       {!p.known && <Notice kind="info">There is no definition yet, so alerts reach nobody. Below is one to begin with.</Notice>}
       {told && <Notice kind="good">{told}</Notice>}
       <Form label={p.known ? "Replace" : "Create"} disabled={!text.trim() || (p.known && text === p.text)} submit={async () => {

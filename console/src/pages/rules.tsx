@@ -5,6 +5,7 @@ import { href } from "../route";
 import { ago, count, fromBase64, save, span, when } from "../text";
 import { Area, Badge, Button, Card, Choice, Confirm, Dialog, Form, Head, Link, Loading, Notice, Problem, Table, Text, Upload } from "../ui";
 import * as files from "../workspaces";
+import { State } from "./workspaces";
 
 interface Rule {
   type: "alerting" | "recording";
@@ -163,7 +164,7 @@ function Files(p: { scope: Scope; changed: () => Promise<void> }) {
               name: "State",
               show: (f) => (
                 <>
-                  <Badge kind={f.status.statusCode === "ACTIVE" ? "good" : "warn"}>{f.status.statusCode.toLowerCase()}</Badge> {f.status.statusReason}
+                  <State code={f.status.statusCode} /> {f.status.statusReason}
                 </>
               ),
             },
