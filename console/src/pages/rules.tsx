@@ -90,7 +90,7 @@ export function Rules(p: { scope: Scope }) {
               <span class="faint">{g.file} /</span> {g.name}
             </h3>
             <p class="hint">
-              every {span(g.interval)}, last {ago(g.lastEvaluation)} in {span(g.evaluationTime)}
+              every {span(g.interval)}, {ago(g.lastEvaluation) === "never" ? "not evaluated yet" : `last ${ago(g.lastEvaluation)} in ${span(g.evaluationTime)}`}
             </p>
             <Table
               caption={`Rules of group ${g.name}`}
