@@ -40,7 +40,7 @@ PACKAGED := $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null | sed 's/^
 LDFLAGS  := -s -w $(if $(VERSION),-X $(BUILD).version=$(VERSION)) $(if $(REVISION),-X $(BUILD).revision=$(REVISION))
 
 .DEFAULT_GOAL := help
-.PHONY: console console-modules console-check console-test help run build test race lint lint-tool bench bench-write bench-query bench-tenants bench-sign fuzz sim race-integration vuln vuln-tool faults soak clocks mixed cluster docs proto images clean tools
+.PHONY: walk console console-modules console-check console-test help run build test race lint lint-tool bench bench-write bench-query bench-tenants bench-sign fuzz sim race-integration vuln vuln-tool faults soak clocks mixed cluster docs proto images clean tools
 
 help: ## Say what each verb does.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {sub(/:.*/, "", $$1); printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -124,6 +124,9 @@ soak: tools ## Let an accident happen every EVERY (20s) to a cluster at LOAD (70
 
 cluster: build tools ## Start a cluster with an S3 server on loopback, and a page to break it from.
 	go run ./development/cluster
+
+walk: ## Do on a fresh clone of what is committed what the README begins with: make run, its commands, make cluster.
+	.ci/walk
 
 docs: ## Write docs/reference from the tables in the code.
 	go run ./tools/docs

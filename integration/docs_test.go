@@ -233,6 +233,9 @@ func (r *reader) lookAt(ctx context.Context, t *testing.T, b fenced) {
 		case "amphora":
 			dir := t.TempDir()
 			must(t, os.WriteFile(filepath.Join(dir, "amphora.yaml"), []byte("multitenancy_enabled: true\n"), 0o600))
+			root, err := filepath.Abs("..")
+			must(t, err)
+			must(t, os.Symlink(filepath.Join(root, "development"), filepath.Join(dir, "development")))
 			cmd := exec.CommandContext(ctx, "bash", "-c", line+" -config.check")
 			cmd.Dir, cmd.Env = dir, append(os.Environ(), "PATH="+r.bin+":"+os.Getenv("PATH"))
 			if out, err := cmd.CombinedOutput(); err != nil {
