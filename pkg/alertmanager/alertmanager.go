@@ -131,7 +131,10 @@ func New(cfg Config, deps Deps) (*Alertmanager, error) {
 	compat.InitFromFlags(deps.Logger.With("component", "alertmanager"), features)
 	m := &Alertmanager{cfg: cfg, deps: deps, log: deps.Logger.With("component", "alertmanager"), metrics: newMetrics(deps.Reg), external: external,
 		fallback: []byte(noReceiver), instances: map[tenant.ID]*instance{}, turns: map[tenant.ID]chan struct{}{}, known: map[tenant.ID]string{}, wrong: map[tenant.ID]refusal{}}
-	m.defs, m.tests = inForce{own: deps.Definitions, promoted: deps.Promoted}, make(chan struct{}, testsAtOnce)
+	m.defs, m.tests = inForce{own: deps.Definitions}, make(chan struct{}, testsAtOnce)
+	if cfg.Grafana { // what was promoted before it was turned off is kept, out of force
+		m.defs.promoted = deps.Promoted
+	}
 	if m.rules, err = cfg.rules(); err != nil {
 		return nil, err
 	}

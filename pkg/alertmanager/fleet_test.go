@@ -36,6 +36,7 @@ type fleet struct {
 	limits func(tenant.ID) limits.View
 	stored grafanaDocs
 	moved  promotions
+	alone  bool // replicas that start have nothing to do with Grafana
 
 	mu    sync.Mutex // guards what follows
 	nodes map[string]*Alertmanager
@@ -60,6 +61,7 @@ func (c *fleet) start(t *testing.T, name string) *Alertmanager {
 	var cfg Config
 	set := config.NewSet()
 	set.Mount("alertmanager", &cfg)
+	cfg.Grafana = !c.alone
 	cfg.PeerTimeout, cfg.PollInterval = 300*time.Millisecond, 200*time.Millisecond
 	c.mu.Lock()
 	if c.dirs[name] == "" {

@@ -203,6 +203,23 @@ func TestAPromotedConfigurationNotifies(t *testing.T) {
 	}
 }
 
+// TestWhatWasPromotedIsOutOfForceWhenGrafanasAreTurnedOff, and comes back with them.
+func TestWhatWasPromotedIsOutOfForceWhenGrafanasAreTurnedOff(t *testing.T) {
+	c := newFleet(t, 1)
+	if err := c.moved.Write(t.Context(), "t", []byte("promoted")); err != nil {
+		t.Fatal(err)
+	}
+	for name, off := range map[string]bool{"am-1": true, "am-2": false} {
+		c.alone = off
+		defs := c.start(t, name).defs
+		_, _, err := defs.Read(t.Context(), "t")
+		versions, failed := defs.Versions(t.Context())
+		if failed != nil || (errs.KindOf(err) == errs.NotFound) != off || (len(versions) == 0) != off {
+			t.Errorf("turned off: %t; read: %v, versions: %v, %v", off, err, versions, failed)
+		}
+	}
+}
+
 func TestAPromotedConfigurationThatCannotBeHonouredIsRefusedWhole(t *testing.T) {
 	c := newFleet(t, 1)
 	c.limits = func(id tenant.ID) limits.View {
