@@ -27,6 +27,8 @@ GOVULNCHECK   := v1.9.0
 # What the chart and the jsonnet library are tested with; make helm-tools installs them.
 HELM          := v3.22.0
 JSONNET       := v0.22.0
+# Of the API server, which development/apiserver/go.mod pins.
+APISERVER     := v1.36.3
 # Of later versions some dependencies cannot be had from the public module proxy.
 NFPM          := v2.44.1
 # Prometheus carries its module version: 3.15 is v0.315.0.
@@ -216,19 +218,24 @@ $(TOOLS)/prom%-$(PROMETHEUS):
 	cd "$$(GOFLAGS= go mod download -json github.com/prometheus/prometheus@$(PROMETHEUS) | sed -n 's/.*"Dir": "\(.*\)",*/\1/p')" && \
 	  GOWORK=off GOFLAGS=-buildvcs=false go build -tags remove_all_sd -o $@ ./cmd/prom$*
 
-# The collector and etcd are modules of their own, so that their dependencies are not ours.
-$(TOOLS)/otelcol-$(OTELCOL) $(TOOLS)/etcd-$(ETCD): $(TOOLS)/%:
+# The collector, etcd and Kubernetes's API server are modules of their own, so that their dependencies are not ours.
+$(TOOLS)/otelcol-$(OTELCOL) $(TOOLS)/etcd-$(ETCD) $(TOOLS)/apiserver-$(APISERVER): $(TOOLS)/%:
 	@mkdir -p $(TOOLS)
-	cd development/$(firstword $(subst -, ,$*)) && GOWORK=off GOFLAGS='-mod=readonly -buildvcs=false' go build -trimpath -ldflags '-s -w' -o $@ .
+	cd development/$(firstword $(subst -, ,$*)) && GOWORK=off GOFLAGS='-mod=readonly -buildvcs=false' go build -trimpath -ldflags '-s -w $(KUBEVERSION)' -o $@ .
+# The API server says its version, which charts ask for.
+$(TOOLS)/apiserver-$(APISERVER): KUBEVERSION = $(patsubst %,-X k8s.io/component-base/version.%,gitVersion=$(APISERVER) gitMajor=1 gitMinor=$(word 2,$(subst ., ,$(APISERVER))))
 
 # The chart and the jsonnet library are tested in a module of their own, as Kubernetes's types are no dependency of ours.
-.PHONY: helm-tools helm-test mixin
+.PHONY: helm-tools helm-test helm-install mixin
 helm-tools: $(TOOLS)/helm-$(HELM) $(TOOLS)/jsonnet-$(JSONNET)
 	@for t in $(notdir $^); do ln -sf $$t $(TOOLS)/$${t%%-*}; done
 	cd operations/helm/check && GOWORK=off go list -test -deps ./... > /dev/null
 
 helm-test: build helm-tools ## Render the Helm chart and the jsonnet library, decode them strictly, and check every command line with the binary.
 	cd operations/helm/check && GOWORK=off go vet ./... && GOWORK=off go test -count=1 -timeout 30m ./...
+
+helm-install: helm-tools $(TOOLS)/apiserver-$(APISERVER) $(TOOLS)/etcd-$(ETCD) ## Install the chart into an API server of Kubernetes, which is built at first (many minutes), upgrade it and remove it; every object is made and read back.
+	cd operations/helm/check && APISERVER=$(TOOLS)/apiserver-$(APISERVER) ETCD=$(TOOLS)/etcd-$(ETCD) GOWORK=off go test -count=1 -timeout 15m -v -run 'TestAnAPIServer|TestTheChartIsInstalled|TestALargerPreset' ./...
 
 mixin: ## Write dashboards, alerts, recording rules and runbooks from the tables in tools/mixin.
 	go run ./tools/mixin
