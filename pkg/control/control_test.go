@@ -35,6 +35,7 @@ type plane struct {
 	purged   []string
 	told     []string // tenants whose rules changed
 	account  string
+	cut      *fuse         // of the calls that are made; nil: none
 	stricter atomic.Uint64 // than what was stored: every check fails; also the epoch of the limits
 }
 
@@ -55,7 +56,7 @@ func newPlane(t *testing.T, cfg Config, replicas int) *plane {
 				t.Error(err)
 			}
 		})
-		p.docs = docstore.New(b, docstore.Prefix, prometheus.NewRegistry())
+		p.docs = docstore.New(fused{b}, docstore.Prefix, prometheus.NewRegistry())
 		p.replicas = append(p.replicas, New(cfg, Deps{
 			Documents: p.docs, Region: "us-east-1", Log: slog.New(slog.DiscardHandler), Reg: prometheus.NewRegistry(),
 			Account: func(*http.Request) (string, error) { return p.account, nil },
@@ -128,6 +129,9 @@ func (p *plane) call(n int, operation, method, path string, body any) answered {
 	}
 	r := httptest.NewRequest(method, "http://amphora.example:8080"+path, bytes.NewReader(data))
 	w := httptest.NewRecorder()
+	if p.cut != nil {
+		r = r.WithContext(p.cut.lit(r.Context()))
+	}
 	if err := p.replicas[n%len(p.replicas)].Operation(operation)(w, r); err != nil {
 		p.t.Fatal(err)
 	}

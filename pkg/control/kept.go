@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 
 	"github.com/amphora-metrics/amphora/pkg/docstore"
@@ -139,7 +140,14 @@ func (m *companion) fill(modified time.Time) {
 	}
 }
 
-// remove deletes k. Errors: NotFound.
+// deletion is what a call is about to delete. It is kept as the answer of its client token before anything is
+// deleted, and taken away afterwards: when the process dies in between, the call is made again, which ends it.
+type deletion struct {
+	Version docstore.Version `json:"version"`
+	At      time.Time        `json:"at"`
+}
+
+// remove deletes k. Errors: NotFound, Conflict.
 func (c *Control) remove(x *call, k kept, clientToken string) error {
 	ctx, operation, hash := x.r.Context(), "Delete "+k.kind, hashOf(k.id)
 	w, err := c.own(ctx, x, x.segment(1))
@@ -149,33 +157,59 @@ func (c *Control) remove(x *call, k kept, clientToken string) error {
 	if err := checkToken(clientToken); err != nil {
 		return err
 	}
-	_, again, err := w.Tokens.find(clientToken, operation, hash)
+	begun, again, err := w.Tokens.find(clientToken, operation, hash)
 	if err != nil {
 		return conflict(k.kind, k.id, err.Error())
 	}
-	if again {
+	if again && begun == nil {
 		return nil
 	}
-	if err := c.erase(ctx, k); err != nil {
+	keep := func(answer json.RawMessage) error {
+		if clientToken == "" {
+			return nil
+		}
+		_, err := update(ctx, c, workspaceKey(w.ID), func(w *workspace, exists bool) (bool, error) {
+			w.Tokens.keep(clientToken, token{operation, hash, answer, c.now()})
+			return exists, nil
+		})
 		return err
 	}
-	if clientToken == "" {
-		return nil
+	going := deletion{At: c.now()}
+	if again {
+		if err := json.Unmarshal(begun, &going); err != nil {
+			return errs.New(errs.Internal, "the client token of a deletion in workspace %s cannot be read: %w", w.ID, err)
+		}
+		err = c.eraseAgain(ctx, k, going)
+	} else {
+		err = c.erase(ctx, k, func(v docstore.Version) error {
+			going.Version = v
+			answer, err := json.Marshal(going)
+			if err != nil {
+				return errs.New(errs.Internal, "encode the client token of a deletion: %w", err)
+			}
+			return keep(answer)
+		})
 	}
-	_, err = update(ctx, c, workspaceKey(w.ID), func(w *workspace, exists bool) (bool, error) {
-		w.Tokens.keep(clientToken, token{operation, hash, nil, c.now()})
-		return exists, nil
-	})
-	return err
+	if err != nil {
+		return err
+	}
+	if err := c.dropUntil(ctx, k.companion(), going.At); err != nil {
+		return err
+	}
+	return keep(nil)
 }
 
-func (c *Control) erase(ctx context.Context, k kept) error {
+// erase deletes the text of k, and says before which version it is. Errors: NotFound.
+func (c *Control) erase(ctx context.Context, k kept, intend func(docstore.Version) error) error {
 	for {
 		d, err := c.deps.Documents.Get(ctx, k.key)
 		if errs.KindOf(err) == errs.NotFound {
 			return missing(k.kind, k.id)
 		}
 		if err != nil {
+			return err
+		}
+		if err := intend(d.Version); err != nil {
 			return err
 		}
 		err = c.deps.Documents.Delete(ctx, k.key, d.Version)
@@ -185,10 +219,36 @@ func (c *Control) erase(ctx context.Context, k kept) error {
 		case errs.NotFound:
 			return missing(k.kind, k.id)
 		}
-		if err != nil {
+		return err
+	}
+}
+
+// eraseAgain ends what a call before began, of which nobody knows how far it came. Errors: Conflict if there
+// is another text than the one that it was about to delete.
+func (c *Control) eraseAgain(ctx context.Context, k kept, begun deletion) error {
+	err := c.deps.Documents.Delete(ctx, k.key, begun.Version)
+	switch errs.KindOf(err) {
+	case errs.NotFound:
+		return nil
+	case errs.Conflict:
+		return conflict(k.kind, k.id, k.kind+" was changed or made anew since the same call was made first: "+k.id+"; look at it, and delete it with another client token")
+	}
+	return err
+}
+
+// dropUntil deletes the companion of a document that was deleted, unless it is that of a successor which was
+// made after at.
+func (c *Control) dropUntil(ctx context.Context, key string, at time.Time) error {
+	for {
+		var m companion
+		v, err := c.read(ctx, key, &m)
+		if err != nil || v == "" || m.Created.After(at) {
 			return err
 		}
-		return c.drop(ctx, k.companion())
+		err = c.deps.Documents.Delete(ctx, key, v)
+		if k := errs.KindOf(err); err == nil || k != errs.Conflict && k != errs.NotFound {
+			return err
+		}
 	}
 }
 

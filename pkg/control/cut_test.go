@@ -1,0 +1,189 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/amphora-metrics/amphora/pkg/bucket"
+)
+
+// fused is a bucket that a call loses, as if its process were killed, when the fuse of its context has burnt
+// down.
+type fused struct{ bucket.Conditional }
+
+type fuseKey struct{}
+
+// fuse ends a call at one of its operations, the first of which is 1: before that is done, or after it, when
+// nobody hears of it.
+type fuse struct {
+	left   int
+	after  bool
+	burnt  bool
+	cancel context.CancelFunc
+}
+
+// lit returns a context for the calls that f ends.
+func (f *fuse) lit(ctx context.Context) context.Context {
+	ctx, f.cancel = context.WithCancel(ctx)
+	return context.WithValue(ctx, fuseKey{}, f)
+}
+
+func burn(ctx context.Context, do func() error) error {
+	f, _ := ctx.Value(fuseKey{}).(*fuse)
+	if f == nil {
+		return do()
+	}
+	if f.left--; f.left > 0 {
+		return do()
+	}
+	if f.left == 0 && f.after {
+		_ = do() // nobody hears how it went
+	}
+	f.burnt = true
+	f.cancel()
+	return ctx.Err()
+}
+
+func (b fused) Read(ctx context.Context, name string) (o bucket.Object, err error) {
+	err = burn(ctx, func() (err error) { o, err = b.Conditional.Read(ctx, name); return err })
+	return o, err
+}
+
+func (b fused) Swap(ctx context.Context, name string, data []byte, expect string) (v string, err error) {
+	err = burn(ctx, func() (err error) { v, err = b.Conditional.Swap(ctx, name, data, expect); return err })
+	return v, err
+}
+
+func (b fused) Remove(ctx context.Context, name, expect string) error {
+	return burn(ctx, func() error { return b.Conditional.Remove(ctx, name, expect) })
+}
+
+// TestADeletionThatWasCutOffIsEndedByTheSameCall kills the process of a Delete at each of its operations. The
+// same call, made again elsewhere, says that it is deleted, and it is; made once more, it leaves what was made
+// meanwhile.
+func TestADeletionThatWasCutOffIsEndedByTheSameCall(t *testing.T) {
+	kinds := []struct{ kind, path string }{
+		{"AlertManagerDefinition", "alertmanager/definition"},
+		{"RuleGroupsNamespace", "rulegroupsnamespaces/n"},
+	}
+	for _, k := range kinds {
+		ended := false
+		for at := 1; !ended; at++ {
+			for _, after := range []bool{false, true} {
+				p := newPlane(t, Config{}, 2)
+				id := p.create(m{"alias": "a"})
+				path := "/workspaces/" + id + "/" + k.path
+				made := func() {
+					t.Helper()
+					if k.kind == "RuleGroupsNamespace" {
+						p.want(p.call(0, "CreateRuleGroupsNamespace", "POST", "/workspaces/"+id+"/rulegroupsnamespaces", m{"name": "n", "data": []byte("a")}), 202, "")
+						return
+					}
+					p.want(p.call(0, "Create"+k.kind, "POST", path, m{"data": []byte("a")}), 202, "")
+				}
+				remove := func(n int) answered { return p.call(n, "Delete"+k.kind, "DELETE", path+"?clientToken=c", nil) }
+				made()
+				p.cut = &fuse{left: at, after: after}
+				first := remove(0)
+				ended = !p.cut.burnt
+				p.cut = nil
+				name := fmt.Sprintf("%s, cut off at %d, after it: %t (answered %d)", k.kind, at, after, first.status)
+				if got := remove(1); got.status != 202 {
+					t.Errorf("%s: made again it answers %d %q %v", name, got.status, got.code, got.body)
+				}
+				if got := p.call(0, "Describe"+k.kind, "GET", path, nil); got.status != 404 {
+					t.Errorf("%s: it is there: %d", name, got.status)
+				}
+				made()
+				if got := remove(0); got.status != 202 {
+					t.Errorf("%s: a late copy answers %d", name, got.status)
+				}
+				if got := p.call(1, "Describe"+k.kind, "GET", path, nil); got.status != 200 {
+					t.Errorf("%s: a late copy deleted a successor: %d", name, got.status)
+				}
+			}
+			if at > 50 {
+				t.Fatal("it does not end")
+			}
+		}
+	}
+}
+
+// TestADeletionThatWasCutOffLeavesWhatOthersMade: nobody knows then whether it deleted something, and the
+// caller is told so.
+func TestADeletionThatWasCutOffLeavesWhatOthersMade(t *testing.T) {
+	told := 0
+	for at := range 12 {
+		p := newPlane(t, Config{}, 2)
+		id := p.create(m{"alias": "a"})
+		path := "/workspaces/" + id + "/alertmanager/definition"
+		p.want(p.call(0, "CreateAlertManagerDefinition", "POST", path, m{"data": []byte("a")}), 202, "")
+		p.cut = &fuse{left: at + 1}
+		_ = p.call(0, "DeleteAlertManagerDefinition", "DELETE", path+"?clientToken=c", nil)
+		burnt := p.cut.burnt
+		p.cut = nil
+		if put := p.call(1, "PutAlertManagerDefinition", "PUT", path, m{"data": []byte("b")}); put.status != 202 {
+			continue // it was deleted
+		}
+		again := p.call(1, "DeleteAlertManagerDefinition", "DELETE", path+"?clientToken=c", nil)
+		left := p.call(0, "DescribeAlertManagerDefinition", "GET", path, nil).status == 200
+		switch {
+		case !burnt:
+			t.Fatal("a deletion that was not cut off left the definition")
+		case again.status == 202 && !left: // the first had not begun: this is the deletion
+		case again.status == 409 && again.code == "ConflictException" && left:
+			told++
+		default:
+			t.Errorf("cut off at %d: answered %d, and the other's text is there: %t", at+1, again.status, left)
+		}
+	}
+	if told == 0 {
+		t.Error("no cut was between the intention and the deletion")
+	}
+}
+
+// TestCallsThatWereCutOffAreEndedByTheSameCall kills the process of every other change at each of its
+// operations, and makes the same call again elsewhere, which answers as if nothing had happened.
+func TestCallsThatWereCutOffAreEndedByTheSameCall(t *testing.T) {
+	type change struct {
+		operation, method, path string
+		body                    m
+	}
+	of := func(id string) []change {
+		at := "/workspaces/" + id
+		return []change{
+			{"CreateWorkspace", "POST", "/workspaces", m{"alias": "b", "clientToken": "c"}},
+			{"UpdateWorkspaceAlias", "POST", at + "/alias", m{"alias": "b", "clientToken": "c"}},
+			{"CreateRuleGroupsNamespace", "POST", at + "/rulegroupsnamespaces", m{"name": "m", "data": []byte("a"), "clientToken": "c"}},
+			{"PutRuleGroupsNamespace", "PUT", at + "/rulegroupsnamespaces/n", m{"data": []byte("b"), "clientToken": "c"}},
+			{"PutAlertManagerDefinition", "PUT", at + "/alertmanager/definition", m{"data": []byte("b"), "clientToken": "c"}},
+			{"DeleteWorkspace", "DELETE", at + "?clientToken=c", nil},
+		}
+	}
+	for i := range of("") {
+		for at, ended := 1, false; !ended; at++ {
+			for _, after := range []bool{false, true} {
+				p := newPlane(t, Config{}, 2)
+				id := p.create(m{"alias": "a"})
+				p.want(p.call(0, "CreateAlertManagerDefinition", "POST", "/workspaces/"+id+"/alertmanager/definition", m{"data": []byte("a")}), 202, "")
+				p.want(p.call(0, "CreateRuleGroupsNamespace", "POST", "/workspaces/"+id+"/rulegroupsnamespaces", m{"name": "n", "data": []byte("a")}), 202, "")
+				c := of(id)[i]
+				p.cut = &fuse{left: at, after: after}
+				first := p.call(0, c.operation, c.method, c.path, c.body)
+				ended = !p.cut.burnt
+				p.cut = nil
+				if got := p.call(1, c.operation, c.method, c.path, c.body); got.status/100 != 2 || ended && got.status != first.status {
+					t.Errorf("%s, cut off at %d, after it: %t (answered %d): made again it answers %d %q %v", c.operation, at, after, first.status, got.status, got.code, got.body)
+				}
+				list, _ := p.call(0, "ListWorkspaces", "GET", "/workspaces", nil).body["workspaces"].([]any)
+				if want, ok := map[string]int{"CreateWorkspace": 2, "DeleteWorkspace": 0}[c.operation]; ok && len(list) != want {
+					t.Errorf("%s, cut off at %d, after it: %t: there are %v", c.operation, at, after, list)
+				}
+			}
+			if at > 60 {
+				t.Fatal("it does not end")
+			}
+		}
+	}
+}
