@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/amphora-metrics/amphora/pkg/bucket"
@@ -143,43 +144,73 @@ func TestADeletionThatWasCutOffLeavesWhatOthersMade(t *testing.T) {
 	}
 }
 
+// change is a call that is cut off. id of its path is that of a workspace, scraper that of a scraper.
+type change struct {
+	operation, method, path string
+	body                    m
+}
+
+// changes are what is made to a workspace and a scraper that are there.
+func changes(id, scraper string) []change {
+	at := "/workspaces/" + id
+	blob := m{"configurationBlob": "YQ=="}
+	return []change{
+		{"CreateWorkspace", "POST", "/workspaces", m{"alias": "b", "clientToken": "c"}},
+		{"UpdateWorkspaceAlias", "POST", at + "/alias", m{"alias": "b", "clientToken": "c"}},
+		{"CreateRuleGroupsNamespace", "POST", at + "/rulegroupsnamespaces", m{"name": "m", "data": []byte("a"), "clientToken": "c"}},
+		{"PutRuleGroupsNamespace", "PUT", at + "/rulegroupsnamespaces/n", m{"data": []byte("b"), "clientToken": "c"}},
+		{"PutAlertManagerDefinition", "PUT", at + "/alertmanager/definition", m{"data": []byte("b"), "clientToken": "c"}},
+		{"DeleteWorkspace", "DELETE", at + "?clientToken=c", nil},
+		{"CreateScraper", "POST", "/scrapers", withScraper(id, "c")},
+		{"UpdateScraper", "PUT", "/scrapers/" + scraper, m{"alias": "b", "scrapeConfiguration": blob, "clientToken": "c"}},
+		{"DeleteScraper", "DELETE", "/scrapers/" + scraper + "?clientToken=c", nil},
+	}
+}
+
+func withScraper(workspace, token string) m {
+	return m{"clientToken": token, "scrapeConfiguration": m{"configurationBlob": "YQ=="},
+		"destination": m{"ampConfiguration": m{"workspaceArn": "arn:aws:aps:us-east-1:123456789012:workspace/" + workspace}},
+		"source":      m{"eksConfiguration": m{"clusterArn": "arn:aws:eks:us-east-1:123456789012:cluster/c", "subnetIds": []string{"subnet-1"}}}}
+}
+
+// cutOff cuts change number i off at one of its operations, has it made again elsewhere, and says whether it was
+// over before.
+func cutOff(t *testing.T, i, at int, after bool) (ended bool) {
+	t.Helper()
+	p := newPlane(t, Config{}, 2)
+	id := p.create(m{"alias": "a"})
+	p.want(p.call(0, "CreateAlertManagerDefinition", "POST", "/workspaces/"+id+"/alertmanager/definition", m{"data": []byte("a")}), 202, "")
+	p.want(p.call(0, "CreateRuleGroupsNamespace", "POST", "/workspaces/"+id+"/rulegroupsnamespaces", m{"name": "n", "data": []byte("a")}), 202, "")
+	c := changes(id, p.want(p.call(0, "CreateScraper", "POST", "/scrapers", withScraper(id, "first")), 202, "").text("scraperId"))[i]
+	p.cut = &fuse{left: at, after: after}
+	first := p.call(0, c.operation, c.method, c.path, c.body)
+	ended = !p.cut.burnt
+	p.cut = nil
+	name := fmt.Sprintf("%s, cut off at %d, after it: %t (answered %d)", c.operation, at, after, first.status)
+	if got := p.call(1, c.operation, c.method, c.path, c.body); got.status/100 != 2 || ended && got.status != first.status {
+		t.Errorf("%s: made again it answers %d %q %v", name, got.status, got.code, got.body)
+	}
+	for _, kind := range []string{"Workspace", "Scraper"} {
+		list, _ := p.call(0, "List"+kind+"s", "GET", "/"+strings.ToLower(kind)+"s", nil).body[strings.ToLower(kind)+"s"].([]any)
+		want, ok := map[string]int{"Create" + kind: 2, "Delete" + kind: 0}[c.operation]
+		if !ok {
+			want = 1
+		}
+		if c.operation != "DeleteWorkspace" && len(list) != want || c.operation == "DeleteWorkspace" && kind == "Workspace" && len(list) != 0 {
+			t.Errorf("%s: there are %d %ss", name, len(list), kind)
+		}
+	}
+	return ended
+}
+
 // TestCallsThatWereCutOffAreEndedByTheSameCall kills the process of every other change at each of its
 // operations, and makes the same call again elsewhere, which answers as if nothing had happened.
 func TestCallsThatWereCutOffAreEndedByTheSameCall(t *testing.T) {
-	type change struct {
-		operation, method, path string
-		body                    m
-	}
-	of := func(id string) []change {
-		at := "/workspaces/" + id
-		return []change{
-			{"CreateWorkspace", "POST", "/workspaces", m{"alias": "b", "clientToken": "c"}},
-			{"UpdateWorkspaceAlias", "POST", at + "/alias", m{"alias": "b", "clientToken": "c"}},
-			{"CreateRuleGroupsNamespace", "POST", at + "/rulegroupsnamespaces", m{"name": "m", "data": []byte("a"), "clientToken": "c"}},
-			{"PutRuleGroupsNamespace", "PUT", at + "/rulegroupsnamespaces/n", m{"data": []byte("b"), "clientToken": "c"}},
-			{"PutAlertManagerDefinition", "PUT", at + "/alertmanager/definition", m{"data": []byte("b"), "clientToken": "c"}},
-			{"DeleteWorkspace", "DELETE", at + "?clientToken=c", nil},
-		}
-	}
-	for i := range of("") {
-		for at, ended := 1, false; !ended; at++ {
-			for _, after := range []bool{false, true} {
-				p := newPlane(t, Config{}, 2)
-				id := p.create(m{"alias": "a"})
-				p.want(p.call(0, "CreateAlertManagerDefinition", "POST", "/workspaces/"+id+"/alertmanager/definition", m{"data": []byte("a")}), 202, "")
-				p.want(p.call(0, "CreateRuleGroupsNamespace", "POST", "/workspaces/"+id+"/rulegroupsnamespaces", m{"name": "n", "data": []byte("a")}), 202, "")
-				c := of(id)[i]
-				p.cut = &fuse{left: at, after: after}
-				first := p.call(0, c.operation, c.method, c.path, c.body)
-				ended = !p.cut.burnt
-				p.cut = nil
-				if got := p.call(1, c.operation, c.method, c.path, c.body); got.status/100 != 2 || ended && got.status != first.status {
-					t.Errorf("%s, cut off at %d, after it: %t (answered %d): made again it answers %d %q %v", c.operation, at, after, first.status, got.status, got.code, got.body)
-				}
-				list, _ := p.call(0, "ListWorkspaces", "GET", "/workspaces", nil).body["workspaces"].([]any)
-				if want, ok := map[string]int{"CreateWorkspace": 2, "DeleteWorkspace": 0}[c.operation]; ok && len(list) != want {
-					t.Errorf("%s, cut off at %d, after it: %t: there are %v", c.operation, at, after, list)
-				}
+	for i := range changes("", "") {
+		for at := 1; ; at++ {
+			before, after := cutOff(t, i, at, false), cutOff(t, i, at, true)
+			if before && after {
+				break
 			}
 			if at > 60 {
 				t.Fatal("it does not end")
