@@ -35,7 +35,12 @@ func BenchDir(ctx context.Context, dir, binary string) (absDir, absBinary string
 		return "", "", fmt.Errorf("empty the directory: %w", err)
 	}
 	if binary == "" {
-		if binary, err = Build(ctx, dir, false); err != nil {
+		// A directory of its own: servers have directories by their names in dir, and one is amphora.
+		bin := filepath.Join(dir, "bin")
+		if err := os.Mkdir(bin, 0o700); err != nil {
+			return "", "", fmt.Errorf("make the directory of the binary: %w", err)
+		}
+		if binary, err = Build(ctx, bin, false); err != nil {
 			return "", "", err
 		}
 	}
