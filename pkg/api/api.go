@@ -34,6 +34,8 @@ type Deps struct {
 	// request carries the tenant where the route needs one. Nil allows everything: then something
 	// in front of the process must have decided.
 	Allow func(r *http.Request, action Action) error
+	// Source says from which addresses the request of a context comes, for the log; nil: nobody knows.
+	Source func(context.Context) string
 	// Limits gives the limits of a tenant.
 	Limits func(tenant.ID) limits.View
 	// Federation is how many tenants one read may be for. 0: one.

@@ -271,7 +271,7 @@ func (a *API) fail(w *countingWriter, r *http.Request, rt *Route, err error) {
 	}
 	kind := errs.KindOf(err)
 	if kind == errs.Internal {
-		a.log.Error("request failed", "path", r.URL.Path, "err", err)
+		a.log.Error("request failed", append([]any{"path", r.URL.Path, "err", err}, a.source(r)...)...)
 	}
 	if kind == errs.Unavailable {
 		w.Header().Set("Retry-After", strconv.Itoa(retryAfterSeconds)) // the write path says it better
@@ -326,9 +326,21 @@ func (a *API) observe(r *http.Request, rt *Route, w *countingWriter, s served) {
 	}
 	ctx := context.WithoutCancel(r.Context())
 	if a.log.Enabled(ctx, level) {
-		a.log.Log(ctx, level, text, "method", r.Method, "route", s.label, "path", r.URL.Path, "tenant", r.Header.Get("X-Scope-OrgID"),
-			"status", status, "took", s.took, "received_bytes", s.read, "sent_bytes", w.written)
+		facts := append([]any{"method", r.Method, "route", s.label, "path", r.URL.Path, "tenant", r.Header.Get("X-Scope-OrgID"),
+			"status", status, "took", s.took, "received_bytes", s.read, "sent_bytes", w.written}, a.source(r)...)
+		a.log.Log(ctx, level, text, facts...)
 	}
+}
+
+// source is where r comes from, as attributes of a line of the log.
+func (a *API) source(r *http.Request) []any {
+	if a.deps.Source == nil {
+		return nil
+	}
+	if from := a.deps.Source(r.Context()); from != "" {
+		return []any{"source_ips", from}
+	}
+	return nil
 }
 
 // knownMethod keeps made-up methods out of the labels.

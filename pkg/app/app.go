@@ -286,7 +286,7 @@ func (a *App) server() (*transport.Server, error) {
 		if err != nil {
 			return nil, err
 		}
-		d := transport.ServerDeps{Registerer: a.reg, Gatherer: a.reg, Log: a.log}
+		d := transport.ServerDeps{Registerer: a.reg, Gatherer: a.reg, Log: a.log, Proxies: a.cfg.Callers.Gateway.TrustedProxies}
 		if m != nil {
 			d.Issuer = m
 		}

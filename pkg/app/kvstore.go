@@ -2,6 +2,7 @@ package app
 
 import (
 	"net"
+	"strings"
 	"time"
 
 	"github.com/grafana/dskit/flagext"
@@ -50,6 +51,7 @@ type EtcdConfig struct {
 
 	TLS                                   bool
 	CAPath, CertPath, KeyPath, ServerName string
+	Policy                                transport.TLSPolicy
 }
 
 // Declare names the settings.
@@ -64,6 +66,7 @@ func (c *EtcdConfig) Declare(s *config.Set) {
 	s.String(&c.CertPath, "tls-cert-path", "", "File with the certificate that this process shows.").Expert()
 	s.String(&c.KeyPath, "tls-key-path", "", "File with its key.").Expert()
 	s.String(&c.ServerName, "tls-server-name", "", "Name that the certificate of the server must have. Empty: that of the endpoint.").Expert()
+	s.Mount("", &c.Policy)
 }
 
 // Validate refuses what cannot work.
@@ -131,6 +134,7 @@ func (c *EtcdConfig) toEtcd(to *kv.Config) {
 	t.UserName, t.Password = c.Username, flagext.SecretWithValue(c.Password.Reveal())
 	t.EnableTLS = c.TLS
 	t.TLS.CAPath, t.TLS.CertPath, t.TLS.KeyPath, t.TLS.ServerName = c.CAPath, c.CertPath, c.KeyPath, c.ServerName
+	t.TLS.MinVersion, t.TLS.CipherSuites = c.Policy.MinVersion, strings.Join(c.Policy.CipherSuites, ",")
 }
 
 // storeOf is the store by its name: in memory when this process is alone.

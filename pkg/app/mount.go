@@ -33,7 +33,7 @@ func (a *App) mount() error {
 	}
 	d := api.Deps{
 		Log: a.log, Registerer: a.reg, Metrics: a.reg.Handler(a.log), Limits: a.limits.For, Memory: a.memory, Build: build(a.cfg.runs("alertmanager") && a.cfg.Alertmanager.EnableAPI),
-		Ready: a.ready, Services: a.states,
+		Ready: a.ready, Services: a.states, Source: transport.SourceOf,
 		Config: func(mode string) ([]byte, error) {
 			return printed(func(b *bytes.Buffer) error { return a.set.Print(b, mode) })
 		},

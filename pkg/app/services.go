@@ -179,9 +179,14 @@ func (a *App) distributor() (*distributor.Distributor, error) {
 		if err != nil {
 			return nil, err
 		}
+		known, err := a.knownTenants()
+		if err != nil {
+			return nil, err
+		}
 		d, err := distributor.New(a.cfg.Distributor, distributor.Deps{
 			Logger: a.log, Reg: a.reg, Limits: a.limits.For, Ring: a.shards(r), Replica: reps.For, Replicas: elections,
 			HealthyDistributors: healthy, ShardGrowDelay: a.shardGrowDelay(), InstanceLimits: a.distributorLimits, Memory: a.memory,
+			Known: known,
 			Costs: distributor.Costs{Reg: a.costsRegisterer(), EvictAfter: a.cfg.Costs.EvictionAfter, CleanupInterval: a.cfg.Costs.CleanupInterval},
 		})
 		if err != nil {

@@ -16,6 +16,8 @@ type Config struct {
 	RemoteTimeout time.Duration
 	// MaxRecvMsgBytes is the largest body of a push, compressed or not.
 	MaxRecvMsgBytes int
+	// KnownTenantsOnly refuses clients' pushes for tenants that Deps.Known does not know.
+	KnownTenantsOnly bool
 	// InstanceLimits protect the process.
 	InstanceLimits InstanceLimits
 	// SeriesCacheBytes is the memory for remembered series. 0: derived.
@@ -38,6 +40,7 @@ type InstanceLimits struct {
 func (c *Config) Declare(s *config.Set) {
 	s.Duration(&c.RemoteTimeout, "remote_timeout", 2*time.Second, "How long a push waits for the ingesters.")
 	s.Int(&c.MaxRecvMsgBytes, "max_recv_msg_size", 100<<20, "Largest body of a push in bytes, compressed and decompressed.")
+	s.Bool(&c.KnownTenantsOnly, "known_tenants_only", false, "Take samples of clients only for tenants that are known, and answer 403 for others: known are those that the overrides of runtime_config.file name, however little they say of them, and workspaces that are active.")
 	s.Int(&c.InstanceLimits.MaxInflightPushRequests, "instance_limits.max_inflight_push_requests", 2000,
 		"Pushes one distributor works on at once; more are answered 503. 0: no limit.").Expert()
 	s.Int(&c.InstanceLimits.MaxInflightPushRequestsBytes, "instance_limits.max_inflight_push_requests_bytes", 0,

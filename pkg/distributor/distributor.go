@@ -45,6 +45,8 @@ type Deps struct {
 	// InstanceLimits returns the configured instance limits as changed while running. nil: as
 	// configured.
 	InstanceLimits func(InstanceLimits) InstanceLimits
+	// Known says whether a tenant is known; it is asked where the settings want that. Errors: Unavailable.
+	Known func(ctx context.Context, id tenant.ID) (bool, error)
 	// Memory is the budget of the process; nil: as much as the settings say.
 	Memory *memory.Ledger
 	// Replicas knows which replicas are elected. nil: the limits about them have no effect.
@@ -90,6 +92,9 @@ type Distributor struct {
 func New(cfg Config, deps Deps) (*Distributor, error) {
 	if deps.Logger == nil || deps.Limits == nil || deps.Ring == nil || deps.Replica == nil {
 		return nil, errors.New("distributor: a dependency is missing")
+	}
+	if cfg.KnownTenantsOnly && deps.Known == nil {
+		return nil, errors.New("distributor: nobody knows which tenants are known")
 	}
 	if cfg.RemoteTimeout <= 0 || cfg.RemoteTimeout > pressureIdleTicks*time.Second/2 {
 		return nil, errs.New(errs.Invalid, "distributor.remote_timeout is %s, it must be over 0s and at most %s",
@@ -148,6 +153,9 @@ func (d *Distributor) Push(ctx context.Context, id tenant.ID, req *remotewrite.R
 func (d *Distributor) PushFrom(ctx context.Context, id tenant.ID, source frame.Source, req *remotewrite.Request) (w remotewrite.Written, err error) {
 	if req.Version != remotewrite.V1 && req.Version != remotewrite.V2 {
 		return remotewrite.Written{}, errs.New(errs.Unsupported, "unknown remote write version %d", req.Version)
+	}
+	if err := d.checkKnown(ctx, id, source); err != nil {
+		return remotewrite.Written{}, err
 	}
 	leave, err := d.admit(len(req.Body))
 	if err != nil {

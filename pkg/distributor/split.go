@@ -334,6 +334,9 @@ func (p *push) tryPart(ctx context.Context, pt *part) {
 // runPart pushes one part. The only one takes the batch over as it is.
 func (p *push) runPart(ctx context.Context, pt *part, only bool) {
 	d := p.d
+	if pt.err = d.checkKnown(ctx, pt.tenant, p.source); pt.err != nil {
+		return
+	}
 	c := d.pushes.Get().(*push)
 	d.underWay.Add(1)
 	c.start(d.tenants.enter(pt.tenant, p.tick), p.source, p.req)

@@ -133,6 +133,12 @@ func (o *Overrides) For(id tenant.ID) View {
 // Defaults returns the limits of a tenant without overrides.
 func (o *Overrides) Defaults() View { return o.state.Load().base }
 
+// Has says whether there are overrides of a tenant, even if they change nothing.
+func (o *Overrides) Has(id tenant.ID) bool {
+	_, ok := o.state.Load().tenants[id]
+	return ok
+}
+
 // Tenants returns the tenants that have overrides, sorted.
 func (o *Overrides) Tenants() []tenant.ID { return o.state.Load().ids() }
 

@@ -3,6 +3,7 @@ package transport
 import (
 	"errors"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -30,6 +31,7 @@ type ClientConfig struct {
 	TLSKey     string
 	TLSCA      string
 	TLSName    string
+	TLS        TLSPolicy
 	Cluster    ClusterClient // declared elsewhere, as it is not of ingesters alone
 }
 
@@ -40,6 +42,7 @@ func (c *ClientConfig) Declare(s *config.Set) {
 	s.String(&c.TLSKey, "tls-key-path", "", "Key of the client certificate.").Named("ingester.client.tls-key-path")
 	s.String(&c.TLSCA, "tls-ca-path", "", "CA certificates that ingesters' certificates are checked against. Empty: those of the system.").Named("ingester.client.tls-ca-path")
 	s.String(&c.TLSName, "tls-server-name", "", "Name expected in ingesters' certificates. Empty: their address.").Named("ingester.client.tls-server-name").Expert()
+	s.Mount("", &clientRows{&c.TLS, "ingester.client."})
 }
 
 // ClientDeps is what pools of clients need. InRing says whether the instance at an address is in
@@ -61,7 +64,10 @@ const (
 
 // dialer returns how to connect with cfg to an address of the kind of peers that p names.
 func dialer(cfg ClientConfig, p peers, pool mem.BufferPool, extra ...grpc.DialOption) (func(addr string) (*grpc.ClientConn, error), error) {
-	tls := dskittls.ClientConfig{CertPath: cfg.TLSCert, KeyPath: cfg.TLSKey, CAPath: cfg.TLSCA, ServerName: cfg.TLSName}
+	tls := dskittls.ClientConfig{CertPath: cfg.TLSCert, KeyPath: cfg.TLSKey, CAPath: cfg.TLSCA, ServerName: cfg.TLSName, MinVersion: cfg.TLS.MinVersion, CipherSuites: strings.Join(cfg.TLS.CipherSuites, ",")}
+	if err := cfg.TLS.Validate(); err != nil {
+		return nil, errs.New(errs.Invalid, "TLS of ingester_client: %w", err)
+	}
 	opts, err := tls.GetGRPCDialOptions(cfg.TLSEnabled)
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "TLS of ingester_client: %w", err)

@@ -16,6 +16,7 @@ type Config struct {
 	HTTPPort        int
 	HTTPConnLimit   int
 	HTTPTLS         TLSConfig
+	TLS             TLSPolicy // of all listeners
 	ProxyProtocol   bool
 	ProxyNetworks   []string
 	ReadTimeout     time.Duration
@@ -27,6 +28,7 @@ type Config struct {
 	OTLPPort        int
 	ShutdownTimeout time.Duration
 	Cluster         ClusterServer
+	Sources         SourceConfig
 }
 
 // Declare implements config.Declarer.
@@ -38,6 +40,7 @@ func (c *Config) Declare(s *config.Set) {
 	s.Duration(&c.WriteTimeout, "http-server-write-timeout", 2*time.Minute, "Time from a request's header to the end of its response; longer than the longest query.").Named("server.http-write-timeout").Expert()
 	s.Bool(&c.ProxyProtocol, "proxy-protocol-enabled", false, "Whether load balancers may say in a header of the PROXY protocol, before the first request of a connection, for whom they connect. Connections without one are taken, too.").Expert()
 	s.Strings(&c.ProxyNetworks, "proxy-protocol-networks", nil, "Networks, as 10.0.0.0/8, of the load balancers that are believed.").Expert()
+	s.Mount("", &c.TLS)
 	s.Mount("http_tls_config", &tlsRows{&c.HTTPTLS, "server.http-tls-"})
 	s.String(&c.GRPCAddress, "grpc-listen-address", "127.0.0.1", "Address of the gRPC listener for other processes of the cluster.")
 	s.Int(&c.GRPCPort, "grpc-listen-port", 9095, "Port of the gRPC listener. 0: any free one.")
@@ -46,6 +49,7 @@ func (c *Config) Declare(s *config.Set) {
 	s.Int(&c.OTLPPort, "otlp-grpc-listen-port", 4317, "Port of the listener for OTLP over gRPC. 0: any free one.").Expert()
 	s.Duration(&c.ShutdownTimeout, "graceful-shutdown-timeout", 30*time.Second, "Time that requests under way have to end when the process stops.").Expert()
 	s.Mount("cluster_validation", &c.Cluster)
+	s.Mount("", &c.Sources)
 }
 
 // TLSConfig names the files of one listener's TLS. They are read again when they change.

@@ -1,6 +1,8 @@
 package transport
 
 import (
+	"time"
+
 	"github.com/grafana/dskit/instrument"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
@@ -86,13 +88,23 @@ func newClientMetrics(reg prometheus.Registerer) *clientMetrics {
 
 // serverMetrics are of the listeners, beside those of dskit's server.
 type serverMetrics struct {
+	reg        prometheus.Registerer
 	panics     prometheus.Counter
 	tlsReloads *prometheus.CounterVec
+}
+
+// watchExpiry shows until when the certificate of a listener's files is valid.
+func (m *serverMetrics) watchExpiry(listener string, until func() time.Time) {
+	promauto.With(m.reg).NewGaugeFunc(prometheus.GaugeOpts{Name: "amphora_server_tls_certificate_expiry_timestamp_seconds",
+		Help:        "When the certificate expires that the files of a listener hold: http, grpc, or also, for those beside them. Close to now: nobody renewed it.",
+		ConstLabels: prometheus.Labels{"listener": listener}},
+		func() float64 { return float64(until().Unix()) })
 }
 
 func newServerMetrics(reg prometheus.Registerer) *serverMetrics {
 	f := promauto.With(reg)
 	return &serverMetrics{
+		reg: reg,
 		panics: f.NewCounter(prometheus.CounterOpts{Name: "amphora_grpc_panics_total",
 			Help: "Panics of gRPC handlers. Each is a bug."}),
 		tlsReloads: f.NewCounterVec(prometheus.CounterOpts{Name: "amphora_server_tls_reloads_total",

@@ -22,8 +22,20 @@ func newProxied(cfg *Config) (proxied, error) {
 	if !cfg.ProxyProtocol {
 		return nil, nil
 	}
+	out, err := parseNetworks("server.proxy_protocol_networks", cfg.ProxyNetworks)
+	if err != nil {
+		return nil, err
+	}
+	if len(out) == 0 {
+		return nil, errs.New(errs.Invalid, "server.proxy_protocol_enabled needs server.proxy_protocol_networks: anybody else could say that it is somebody else")
+	}
+	return out, nil
+}
+
+// parseNetworks reads networks, as 10.0.0.0/8, and single addresses. Errors: Invalid, which names the setting.
+func parseNetworks(setting string, texts []string) (proxied, error) {
 	out := proxied{}
-	for _, text := range cfg.ProxyNetworks {
+	for _, text := range texts {
 		p, err := netip.ParsePrefix(text)
 		if err != nil && !strings.Contains(text, "/") {
 			var a netip.Addr
@@ -32,12 +44,9 @@ func newProxied(cfg *Config) (proxied, error) {
 			}
 		}
 		if err != nil {
-			return nil, errs.New(errs.Invalid, "server.proxy_protocol_networks: %q is no network", text)
+			return nil, errs.New(errs.Invalid, "%s: %q is no network", setting, text)
 		}
 		out = append(out, p)
-	}
-	if len(out) == 0 {
-		return nil, errs.New(errs.Invalid, "server.proxy_protocol_enabled needs server.proxy_protocol_networks: anybody else could say that it is somebody else")
 	}
 	return out, nil
 }
@@ -47,8 +56,12 @@ func (p proxied) trust(a net.Addr) bool {
 	if err != nil {
 		return false
 	}
+	return p.has(at.Addr())
+}
+
+func (p proxied) has(a netip.Addr) bool {
 	for _, n := range p {
-		if n.Contains(at.Addr().Unmap()) {
+		if n.Contains(a.Unmap()) {
 			return true
 		}
 	}

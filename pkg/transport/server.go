@@ -36,6 +36,8 @@ type ServerDeps struct {
 	Registerer prometheus.Registerer
 	Gatherer   prometheus.Gatherer
 	Log        *slog.Logger
+	// Proxies are networks of those who are believed when they say in headers for whom they ask.
+	Proxies []string
 	// Issuer has certificates for the HTTP listeners beside those of files. Nil: there are files only.
 	Issuer Issuer
 }
@@ -52,6 +54,7 @@ type Server struct {
 	also    []also
 	cfg     Config
 	cluster *clusterDoor // nil: nobody says which cluster a call is for
+	sources *sources     // nil: nobody wants to know who asks
 	proxied proxied      // nil: nobody connects for others
 	issuer  Issuer       // nil: certificates are of files
 	log     *slog.Logger
@@ -66,11 +69,11 @@ type Server struct {
 // limits and instrumentation. Whether the addresses may be reached is for CheckExposure to say.
 func NewServer(cfg Config, deps ServerDeps) (*Server, error) {
 	m := newServerMetrics(deps.Registerer)
-	httpTLS, err := newTLS(cfg.HTTPTLS, deps.Issuer, []string{"h2", "http/1.1"}, m, deps.Log)
+	httpTLS, err := newTLS(secured{"http", cfg.HTTPTLS, cfg.TLS, deps.Issuer, []string{"h2", "http/1.1"}}, m, deps.Log)
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "server.http_tls_config: %w", err)
 	}
-	grpcTLS, err := newTLS(cfg.GRPCTLS, nil, []string{"h2"}, m, deps.Log)
+	grpcTLS, err := newTLS(secured{"grpc", cfg.GRPCTLS, cfg.TLS, nil, []string{"h2"}}, m, deps.Log)
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "server.grpc_tls_config: %w", err)
 	}
@@ -78,7 +81,11 @@ func NewServer(cfg Config, deps ServerDeps) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, proxied: from, own: m, issuer: deps.Issuer, log: deps.Log, stop: make(chan struct{})}
+	asks, err := newSources(&cfg.Sources, deps.Proxies)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, sources: asks, proxied: from, own: m, issuer: deps.Issuer, log: deps.Log, stop: make(chan struct{})}
 	inner := server.Config{
 		MetricsNamespace:                      "amphora",
 		ReportGRPCCodesInInstrumentationLabel: true,
@@ -178,6 +185,7 @@ func (s *Server) Handle(h http.Handler) {
 	if s.cluster != nil && s.cfg.Cluster.HTTP.Enabled {
 		h = s.cluster.http(h)
 	}
+	h = s.sources.note(h)
 	if s.proxied != nil {
 		h = s.proxied.honest(h)
 	}

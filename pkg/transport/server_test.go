@@ -34,7 +34,7 @@ func startServer(t *testing.T, tlsOf Config, prepare func(*Server)) (*Server, *p
 	var cfg Config
 	cfg.Declare(config.NewSet())
 	cfg.HTTPPort, cfg.GRPCPort, cfg.ShutdownTimeout = 0, 0, 5*time.Second
-	cfg.HTTPTLS, cfg.GRPCTLS, cfg.Cluster = tlsOf.HTTPTLS, tlsOf.GRPCTLS, tlsOf.Cluster
+	cfg.HTTPTLS, cfg.GRPCTLS, cfg.TLS, cfg.Cluster = tlsOf.HTTPTLS, tlsOf.GRPCTLS, tlsOf.TLS, tlsOf.Cluster
 	reg := prometheus.NewRegistry()
 	s, err := NewServer(cfg, ServerDeps{Registerer: reg, Gatherer: reg, Log: quiet()})
 	if err != nil {

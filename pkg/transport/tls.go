@@ -21,13 +21,21 @@ const (
 	tlsCheckEvery = time.Second
 )
 
+// secured is how one listener is to be secured.
+type secured struct {
+	listener  string // for metrics
+	cfg       TLSConfig
+	policy    TLSPolicy
+	issuer    Issuer // nil: there are files only
+	protocols []string
+}
+
 // certificates keeps a listener's TLS configuration equal to its files.
 type certificates struct {
-	cfg       TLSConfig
-	protocols []string
-	reloads   *prometheus.CounterVec
-	log       *slog.Logger
-	issuer    Issuer // nil: there are files only
+	secured
+	base    tls.Config // what policy asks for
+	reloads *prometheus.CounterVec
+	log     *slog.Logger
 
 	mu      sync.Mutex // guards what follows
 	current *tls.Config
@@ -41,22 +49,29 @@ type stamp struct {
 	size     int64
 }
 
-// newTLS returns the configuration for a listener of protocols, nil if cfg has no certificate and nobody
-// issues any. Errors: Invalid.
-func newTLS(cfg TLSConfig, issuer Issuer, protocols []string, m *serverMetrics, log *slog.Logger) (*tls.Config, error) {
-	if cfg == (TLSConfig{}) && issuer == nil {
+// newTLS returns the configuration for a listener, nil if it has no certificate and nobody issues any.
+// Errors: Invalid.
+func newTLS(s secured, m *serverMetrics, log *slog.Logger) (*tls.Config, error) {
+	if s.cfg == (TLSConfig{}) && s.issuer == nil {
 		return nil, nil
 	}
-	c := &certificates{cfg: cfg, issuer: issuer, protocols: protocols, reloads: m.tlsReloads, log: log, stamps: fileStamps(cfg), checked: time.Now()}
+	c := &certificates{secured: s, reloads: m.tlsReloads, log: log, stamps: fileStamps(s.cfg), checked: time.Now()}
+	if err := s.policy.apply(&c.base); err != nil {
+		return nil, err
+	}
+	c.base.NextProtos = s.protocols
 	var err error
 	if c.current, err = c.load(); err != nil {
 		return nil, err
 	}
+	if s.cfg.CertFile != "" {
+		m.watchExpiry(s.listener, func() time.Time { return c.latest().Certificates[0].Leaf.NotAfter })
+	}
 	return &tls.Config{
-		MinVersion: tls.VersionTLS12, NextProtos: protocols,
+		MinVersion: c.base.MinVersion, NextProtos: s.protocols,
 		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
-			if issuer != nil && isChallenge(h) {
-				return challengeConfig(issuer, h)
+			if s.issuer != nil && isChallenge(h) {
+				return challengeConfig(s.issuer, h)
 			}
 			return c.latest(), nil
 		},
@@ -98,7 +113,7 @@ func (c *certificates) latest() *tls.Config {
 }
 
 func (c *certificates) load() (*tls.Config, error) {
-	out := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: c.protocols}
+	out := c.base.Clone()
 	if c.issuer == nil || c.cfg.CertFile != "" || c.cfg.KeyFile != "" {
 		cert, err := tls.LoadX509KeyPair(c.cfg.CertFile, c.cfg.KeyFile)
 		if err != nil {

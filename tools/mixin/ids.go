@@ -51,6 +51,7 @@ func writeIDs() []refusal {
 		{"tenant-max-ingestion-rate", "The tenant sends more samples a second than `ingestion_rate`, beyond bursts of `ingestion_burst_size`. Prometheus tries again if it is told to (`retry_on_http_429`). Raise the limit or send less."},
 		{"tenant-max-request-rate", "The tenant makes more pushes a second than `request_rate`. Send more samples in each."},
 		{"tenant-too-many-ha-clusters", "The tenant's samples come from more clusters of Prometheus pairs than `ha_max_clusters`. Look at the label that names the cluster: it may hold something that changes."},
+		{"unknown-tenant", "`distributor.known_tenants_only` is on, and the tenant of a push is neither in the overrides of `runtime_config.file` nor an active workspace. Correct `X-Scope-OrgID` of who sends it, or make the tenant known: `tenant: {}` among the overrides is enough."},
 		{"tenant-not-allowed", "The tenant that a series names by its labels is not one that this sender may write to: `tenant_from_label_allowed`."},
 	}
 }

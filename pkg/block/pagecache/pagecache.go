@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -56,6 +57,8 @@ type Config struct {
 	MaxIdle        int
 	TLS            bool
 	TLSCAPath      string
+	TLSMinVersion  string
+	TLSSuites      []string
 }
 
 // Declare names each setting once.
@@ -72,6 +75,8 @@ func (c *Config) DeclareServers(s *config.Set) {
 	s.Int(&c.MaxIdle, "memcached.max-idle-connections", 100, "Idle connections kept open to each server.").Expert()
 	s.Bool(&c.TLS, "memcached.tls-enabled", false, "Whether to connect with TLS.").Expert()
 	s.String(&c.TLSCAPath, "memcached.tls-ca-path", "", "File with the certificates that sign those of the servers; empty: the system's.").Expert()
+	s.String(&c.TLSMinVersion, "memcached.tls-min-version", "", "Oldest version of TLS that is spoken: VersionTLS12, the default, or VersionTLS13.").OneOf("", "VersionTLS12", "VersionTLS13").Expert()
+	s.Strings(&c.TLSSuites, "memcached.tls-cipher-suites", nil, "Cipher suites of TLS 1.2 that are offered, by their names in the registry of IANA. Empty: those that are considered secure.").Expert()
 }
 
 // Validate refuses what cannot work.
@@ -100,7 +105,7 @@ func Open(c Config, name string, item int, logger log.Logger, reg prometheus.Reg
 	var m cache.MemcachedClientConfig
 	flagext.DefaultValues(flags{&m})
 	m.Addresses, m.Timeout, m.ConnectTimeout, m.MaxIdleConnections = c.Addresses, c.Timeout, c.ConnectTimeout, c.MaxIdle
-	m.TLSEnabled, m.TLS = c.TLS, tls.ClientConfig{CAPath: c.TLSCAPath}
+	m.TLSEnabled, m.TLS = c.TLS, tls.ClientConfig{CAPath: c.TLSCAPath, MinVersion: c.TLSMinVersion, CipherSuites: strings.Join(c.TLSSuites, ",")}
 	m.MaxAsyncConcurrency, m.MaxAsyncBufferSize = mostWriters, max(mostWriters, mostQueuedBytes/item)
 	items, err := cache.NewMemcachedClientWithConfig(logger, name, m, reg)
 	if err != nil {
