@@ -16,13 +16,23 @@ type FederationConfig struct {
 	Enabled       bool
 	MaxConcurrent int
 	MaxTenants    int
+	Patterns      bool
 }
 
 // Declare names the settings.
 func (c *FederationConfig) Declare(s *config.Set) {
 	s.Bool(&c.Enabled, "enabled", false, "Answer reads of several tenants, named as a|b in X-Scope-OrgID: their series have the label __tenant_id__.")
+	s.Bool(&c.Patterns, "regex-matcher-enabled", false, "Take ~ and a regular expression in X-Scope-OrgID for all tenants that it matches and that the caller may read. The gateway finds them.").Expert()
 	s.Int(&c.MaxConcurrent, "max-concurrent", 16, "Tenants of one read that are looked up at the same time.").Expert()
 	s.Int(&c.MaxTenants, "max-tenants", 0, "Tenants that one read may name; more is refused with 422. 0: no limit.").Expert()
+}
+
+// Validate implements config.Validator.
+func (c *FederationConfig) Validate() error {
+	if c.Patterns && !c.Enabled {
+		return config.Wrong("regex_matcher_enabled", "needs enabled")
+	}
+	return nil
 }
 
 // most is how many tenants one read may be for.

@@ -73,6 +73,9 @@ func (a *App) gateway() (*gateway.Gateway, error) {
 		if !a.cfg.API.Tenancy.Enabled {
 			d.NoTenancy = a.cfg.API.Tenancy.NoAuthTenant
 		}
+		if d.Patterns, err = a.patterns(d.Upstreams); err != nil {
+			return nil, err
+		}
 		if a.cfg.runs("distributor") {
 			dist, err := a.distributor()
 			if err != nil {

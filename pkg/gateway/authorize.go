@@ -48,6 +48,11 @@ func (g *Gateway) authorizeTenants(r *http.Request, c *call) error {
 	if header == "" { // nobody behind may take it for a tenant of its own choice
 		return refuse(http.StatusUnauthorized, codeUnknown, "no org id")
 	}
+	if ids, ok, err := g.matched(r.Context(), c.target.route, header); err != nil {
+		return err
+	} else if ok {
+		return g.authorizePattern(r, c, ids)
+	}
 	ids, err := tenant.ParseMany(header)
 	if err != nil {
 		return err

@@ -43,6 +43,8 @@ type Deps struct {
 	Workspaces Workspaces
 	// NoTenancy says that requests need not name a tenant, because there is one only: this one.
 	NoTenancy string
+	// Patterns finds tenants by regular expressions; nil: they are not taken.
+	Patterns *Patterns
 	// Bodies is charged with the bodies that are held to check their signature. MaxBodyBytes bounds each.
 	Bodies       *memory.Account
 	MaxBodyBytes int64
@@ -68,6 +70,7 @@ type Gateway struct {
 	quotas      *quotas
 	guesses     *guesses
 	policies    *policies
+	roster      *roster // nil: tenants are not found by patterns
 }
 
 // settings is Config with what belongs to it.
@@ -94,8 +97,13 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	}
 	sts := signatures
 	sts.Regions, sts.Services = nil, []string{"sts"} // clients sign for regions of their own choice there
+	var all *roster
+	if deps.Patterns != nil {
+		all = &roster{list: deps.Patterns.Tenants, now: deps.Now}
+	}
 	return &Gateway{
-		cfg: settings{cfg, deps.Prefix}, deps: deps, log: deps.Log, now: deps.Now, table: newTable(deps.Routes),
+		roster: all,
+		cfg:    settings{cfg, deps.Prefix}, deps: deps, log: deps.Log, now: deps.Now, table: newTable(deps.Routes),
 		verifier: sigv4.New(signatures), stsVerifier: sigv4.New(sts), metrics: newMetrics(deps.Reg), proxies: proxies,
 		quotas: newQuotas(&cfg), guesses: newGuesses(cfg.FailedLogins), policies: newPolicies(),
 	}, nil
@@ -147,8 +155,12 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, next http.Handle
 		g.pass(w, r, c, next)
 		return
 	}
-	if !g.cfg.Enabled && c.target.flavour == native {
-		next.ServeHTTP(w, r) // there is nothing to find out
+	if !g.cfg.Enabled && c.target.flavour == native { // there is nothing else to find out
+		if err := g.nameMatched(r, c); err != nil {
+			g.fail(w, r, c, err)
+			return
+		}
+		next.ServeHTTP(w, r)
 		return
 	}
 	if isSTS(r, path) {
