@@ -3,6 +3,7 @@ package integration
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -54,8 +55,26 @@ func isolation(ctx context.Context, t *testing.T, n *harness.Node, rounds, each 
 		stored(t, pushV1(ctx, t, n.URL(""), "loud", part...))
 	}
 	stored(t, pushV1(ctx, t, n.URL(""), "calm", series("shelves", 100)...))
-	get := func(ctx context.Context, id, path string, form url.Values, header ...string) (reply, error) {
-		return try(ctx, http.MethodGet, n.URL("/prometheus/api/v1/"+path+"?")+form.Encode(), nil, append(header, "X-Scope-OrgID", id, "Cache-Control", "no-store")...)
+	// The clients are in nobody's way: they have connections of their own, and what is large is not read.
+	calm, loud := &http.Client{Transport: &http.Transport{}}, &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8}}
+	defer calm.CloseIdleConnections()
+	defer loud.CloseIdleConnections()
+	get := func(ctx context.Context, c *http.Client, id, path string, form url.Values) (int, error) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.URL("/prometheus/api/v1/"+path+"?")+form.Encode(), http.NoBody)
+		if err != nil {
+			return 0, err
+		}
+		req.Header = http.Header{"X-Scope-Orgid": {id}, "Cache-Control": {"no-store"}, "Accept-Encoding": {"gzip"}}
+		if id == "calm" {
+			req.Header.Set("X-Dashboard-Uid", "d")
+		}
+		res, err := c.Do(req)
+		if err != nil {
+			return 0, err
+		}
+		defer res.Body.Close()
+		_, err = io.Copy(io.Discard, res.Body)
+		return res.StatusCode, err
 	}
 	measure := func() (took []time.Duration) {
 		for i := range each {
@@ -64,9 +83,8 @@ func isolation(ctx context.Context, t *testing.T, n *harness.Node, rounds, each 
 			if i%2 == 0 { // as an alert does
 				path, form = "query", url.Values{"query": {"sum(rate(shelves[5m])) > 0"}, "time": {seconds(now.UnixMilli())}}
 			}
-			r, err := get(ctx, "calm", path, form, "X-Dashboard-Uid", "d")
-			if err != nil || r.status != 200 {
-				t.Fatalf("%s, %v", r, err)
+			if status, err := get(ctx, calm, "calm", path, form); err != nil || status != 200 {
+				t.Fatalf("%d, %v", status, err)
 			}
 			took = append(took, time.Since(begin))
 		}
@@ -77,20 +95,20 @@ func isolation(ctx context.Context, t *testing.T, n *harness.Node, rounds, each 
 	for range rounds {
 		quiet = append(quiet, measure()...)
 		noise, stop := context.WithCancel(ctx)
-		var loud, begun sync.WaitGroup
+		var crowd, begun sync.WaitGroup
 		begun.Add(8)
 		for i := range 8 {
-			loud.Go(func() {
+			crowd.Go(func() {
 				begun.Done()
 				for k := i; noise.Err() == nil; k++ {
-					_, _ = get(noise, "loud", "query_range", heavy[k%len(heavy)]) // it may be refused
+					_, _ = get(noise, loud, "loud", "query_range", heavy[k%len(heavy)]) // it may be refused
 				}
 			})
 		}
 		begun.Wait()
 		noisy = append(noisy, measure()...)
 		stop()
-		loud.Wait()
+		crowd.Wait()
 	}
 	return quiet, noisy
 }
@@ -113,7 +131,7 @@ func TestTheWorstQueriesOfOneTenantDoNotStarveAnother(t *testing.T) {
 	report := fmt.Sprintf("alone p50 %s p99 %s; beside the worst queries p50 %s p99 %s", q50, q99, n50, n99)
 	t.Log(report)
 	// What a query waits for a processor is bounded, whatever others ask.
-	if floor := 2 * time.Second; n50 > max(10*q50, floor) {
+	if floor := 500 * time.Millisecond; n50 > max(5*q50, floor) {
 		t.Error(report)
 	}
 }

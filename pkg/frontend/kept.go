@@ -196,7 +196,7 @@ func (k *kept) part(ctx context.Context, at grid) (answer, error) {
 		return answer{}, err
 	}
 	if k.instant() {
-		return k.single(key, use, all)
+		return k.single(ctx, key, use, all)
 	}
 	for i, gap := range gaps {
 		fresh = append(fresh, k.extent(gap, parts[i], all[i]))
@@ -216,7 +216,7 @@ func (k *kept) part(ctx context.Context, at grid) (answer, error) {
 	}
 	out.value = results.Append(matrices)
 	if len(fresh) > 0 || stale {
-		k.store(key, old, fresh)
+		k.store(ctx, key, old, fresh)
 	}
 	return out, nil
 }
@@ -229,7 +229,7 @@ func (k *kept) load(ctx context.Context, key string) (_ []results.Extent, stale 
 	if !ok {
 		return nil, false
 	}
-	a, err := results.DecodeAnswer(item)
+	a, err := k.decode(ctx, item)
 	if err != nil || a.Grid != k.grid || k.instant() && !k.fits(a) {
 		k.cache.Damaged()
 		return nil, false
@@ -261,6 +261,13 @@ func (k *kept) load(ctx context.Context, key string) (_ []results.Extent, stale 
 	k.hitBytes += len(item)
 	k.mu.Unlock()
 	return out, stale
+}
+
+// decode reads an item in the tenant's turn: it may be large.
+func (k *kept) decode(ctx context.Context, item []byte) (*results.Answer, error) {
+	_, _, end := k.r.q.f.deps.Turns.Begin(ctx)
+	defer end()
+	return results.DecodeAnswer(item)
 }
 
 // fits says whether a has the shape of the answer to an instant query.
@@ -312,7 +319,7 @@ func (k *kept) extent(gap grid, m promql.Matrix, a answer) results.Extent {
 }
 
 // store puts the extents together that hold and those that were evaluated, and keeps them.
-func (k *kept) store(key string, old, fresh []results.Extent) {
+func (k *kept) store(ctx context.Context, key string, old, fresh []results.Extent) {
 	var list []results.Extent
 	for i := range fresh {
 		e := &fresh[i]
@@ -331,7 +338,7 @@ func (k *kept) store(key string, old, fresh []results.Extent) {
 		}
 	}
 	if len(list) > 0 {
-		k.put(key, &results.Answer{Grid: k.grid, Text: k.r.q.asked.Text, Extents: results.Join(list, k.grid)})
+		k.put(ctx, key, &results.Answer{Grid: k.grid, Text: k.r.q.asked.Text, Extents: results.Join(list, k.grid)})
 	}
 }
 
@@ -342,8 +349,10 @@ func floorDiv(a, b int64) int64 {
 	return a / b
 }
 
-func (k *kept) put(key string, a *results.Answer) {
+func (k *kept) put(ctx context.Context, key string, a *results.Answer) {
+	_, _, end := k.r.q.f.deps.Turns.Begin(ctx)
 	item, err := a.Encode()
+	end()
 	if err != nil {
 		k.r.q.f.deps.Logger.Warn("an answer could not be written down for the results cache", "err", err)
 		return
@@ -359,7 +368,7 @@ func (k *kept) put(key string, a *results.Answer) {
 }
 
 // single answers an instant query by the extent that there is, or by what was evaluated.
-func (k *kept) single(key string, use []results.Extent, evaluated []answer) (answer, error) {
+func (k *kept) single(ctx context.Context, key string, use []results.Extent, evaluated []answer) (answer, error) {
 	at := k.grid.Phase
 	scalar := k.r.q.expr.Type() == parser.ValueTypeScalar
 	if len(use) > 0 {
@@ -380,7 +389,7 @@ func (k *kept) single(key string, use []results.Extent, evaluated []answer) (ans
 	default:
 		return out, nil
 	}
-	k.put(key, &results.Answer{Grid: k.grid, Scalar: scalar, Text: k.r.q.asked.Text, Extents: []results.Extent{k.extent(grid{start: at, end: at}, m, out)}})
+	k.put(ctx, key, &results.Answer{Grid: k.grid, Scalar: scalar, Text: k.r.q.asked.Text, Extents: []results.Extent{k.extent(grid{start: at, end: at}, m, out)}})
 	return out, nil
 }
 

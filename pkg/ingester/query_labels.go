@@ -14,6 +14,7 @@ import (
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
+	"github.com/amphora-metrics/amphora/pkg/turns"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
 )
 
@@ -98,6 +99,9 @@ func (i *Ingester) LabelValues(ctx context.Context, req *ingesterpb.LabelValuesR
 	return &ingesterpb.LabelValuesResponse{Values: values, CompleteSince: i.completeSince.Load()}, err
 }
 
+// yieldEvery is after how many labels others may go first.
+const yieldEvery = 1000
+
 // labelStrings asks the tenant of ctx for strings and returns copies, which outlive the querier.
 func (i *Ingester) labelStrings(ctx context.Context, mint, maxt int64, in []*ingesterpb.Matcher, limit uint64,
 	ask func(storage.Querier, *storage.LabelHints, []*labels.Matcher) ([]string, error)) ([]string, error) {
@@ -114,6 +118,8 @@ func (i *Ingester) labelStrings(ctx context.Context, mint, maxt int64, in []*ing
 		return nil, err
 	}
 	defer q.Close()
+	_, turn, end := i.turns.Begin(ctx)
+	defer end()
 	found, err := ask(q, &storage.LabelHints{Limit: int(min(limit, math.MaxInt32))}, ms)
 	if err != nil {
 		return nil, fmt.Errorf("query labels of tenant %s: %w", r.t.id, err)
@@ -123,6 +129,9 @@ func (i *Ingester) labelStrings(ctx context.Context, mint, maxt int64, in []*ing
 	}
 	out := make([]string, len(found))
 	for k, s := range found {
+		if k%yieldEvery == 0 {
+			turn.Yield()
+		}
 		out[k] = strings.Clone(s)
 	}
 	slices.Sort(out)
@@ -149,6 +158,8 @@ func (i *Ingester) Series(req *ingesterpb.SeriesRequest, to grpc.ServerStreaming
 	if err != nil {
 		return fmt.Errorf("query tenant %s: %w", r.t.id, err)
 	}
+	ctx, _, end := i.turns.Begin(ctx)
+	defer end()
 	err = sendSeries(ctx, q, sets, req, first, to)
 	return errors.Join(err, q.Close())
 }
@@ -161,8 +172,14 @@ func sendSeries(ctx context.Context, q storage.Querier, sets [][]*labels.Matcher
 	for _, ms := range sets {
 		selected = append(selected, q.Select(ctx, true, hints, ms...))
 	}
-	if len(selected) == 0 {
+	turn := turns.Of(ctx)
+	send := func() error {
+		turn.Rest() // the reader may be slow
+		defer turn.Resume()
 		return to.Send(msg)
+	}
+	if len(selected) == 0 {
+		return send()
 	}
 	set := storage.NewMergeSeriesSet(selected, int(min(req.Limit, math.MaxInt32)), storage.ChainedSeriesMerge)
 	sent := uint64(0)
@@ -170,10 +187,11 @@ func sendSeries(ctx context.Context, q storage.Querier, sets [][]*labels.Matcher
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+		turn.Yield()
 		msg.Series = append(msg.Series, &ingesterpb.SeriesLabels{Labels: pairs(set.At().Labels())})
 		sent++
 		if len(msg.Series) >= messageSeries {
-			if err := to.Send(msg); err != nil {
+			if err := send(); err != nil {
 				return err
 			}
 			msg = &ingesterpb.SeriesResponse{}
@@ -185,7 +203,7 @@ func sendSeries(ctx context.Context, q storage.Querier, sets [][]*labels.Matcher
 	if len(msg.Series) == 0 && msg.CompleteSince == 0 {
 		return nil
 	}
-	return to.Send(msg)
+	return send()
 }
 
 // Metadata returns metadata of the tenant's metrics.

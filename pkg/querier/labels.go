@@ -103,6 +103,8 @@ func (s *session) labels(ctx context.Context, hints *storage.LabelHints, call la
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
+	_, _, end := s.q.deps.Turns.Begin(ctx)
+	defer end()
 	all := union(append(recent, old...))
 	if limit > 0 && len(all) > limit {
 		all = all[:limit]

@@ -250,6 +250,8 @@ func (g *Gateway) strings(ctx context.Context, names [][]byte, matchers []*inges
 	if err := eg.Wait(); err != nil {
 		return nil, nil, err
 	}
+	_, _, leave := g.deps.Turns.Begin(ctx)
+	defer leave()
 	all := slices.Concat(lists...)
 	slices.Sort(all)
 	all = slices.Compact(all)

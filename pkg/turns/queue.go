@@ -26,14 +26,51 @@ func (g *Gate) enqueue(t *Turn, now time.Duration) {
 	}
 	s.queued++
 	s.queue[t.class] = append(s.queue[t.class], t)
+	g.hurry(s)
+}
+
+// hurry has the turn of the tenant that had most look up at once, if s had less.
+func (g *Gate) hurry(s *share) {
+	var most *Turn
+	for _, h := range g.held {
+		if h.share.used > s.used && (most == nil || h.share.used > most.share.used) {
+			most = h
+		}
+	}
+	if most != nil {
+		most.look.Store(0)
+	}
+}
+
+// mayHave says whether s may have one more place. It may not have all while another tenant asks now and
+// then: who has little to do would wait for a place each time, and its requests for a processor.
+func (g *Gate) mayHave(s *share, now time.Duration) bool {
+	if g.places == 1 || s.held < g.places-1 {
+		return true
+	}
+	for _, q := range g.quiet {
+		if q.tenant != s.tenant && now < q.until {
+			return false
+		}
+	}
+	return true
+}
+
+// hush notes that s has nothing to do for now.
+func (g *Gate) hush(s *share, now time.Duration) {
+	if g.quiet[0].tenant != s.tenant {
+		g.quiet[1] = g.quiet[0]
+	}
+	g.quiet[0] = quiet{s.tenant, now + recent}
 }
 
 // next is the turn that is due of those that wait: of the tenant that had least, and of its own the
-// one that matters most, or has waited too long. nil: none waits.
-func (g *Gate) next(now time.Duration) *Turn {
+// one that matters most, or has waited too long. nil: there is none. from has the place that is given
+// away; nil: nobody has.
+func (g *Gate) next(from *share, now time.Duration) *Turn {
 	var least *share
 	for _, s := range g.hungry {
-		if least == nil || s.used < least.used {
+		if (least == nil || s.used < least.used) && (s == from || g.mayHave(s, now)) {
 			least = s
 		}
 	}
@@ -83,15 +120,19 @@ func (g *Gate) withdraw(t *Turn) bool {
 func (g *Gate) drop(t *Turn) {
 	i := slices.Index(g.held, t)
 	g.held = slices.Delete(g.held, i, i+1)
+	t.share.held--
 }
 
-// passOn gives a place to who is due, or keeps it until somebody comes.
+// passOn gives the free places to who is due.
 func (g *Gate) passOn(now time.Duration) {
-	if next := g.next(now); next != nil {
+	for g.free > 0 {
+		next := g.next(nil, now)
+		if next == nil {
+			return
+		}
+		g.free--
 		g.pass(next, now)
-		return
 	}
-	g.free++
 }
 
 // patrol takes the places of those that do not look up while others wait.
@@ -109,9 +150,11 @@ func (g *Gate) patrol() {
 		}
 		t.state.Store(lost)
 		g.drop(t)
+		g.free++
 		g.passOn(now)
 		g.metrics.lost.Inc()
 	}
+	g.passOn(now) // what was kept for a tenant that does not come
 	if g.waiting.Load() > 0 {
 		g.watch.Reset(patience)
 	}

@@ -3,8 +3,9 @@
 // the scheduler of the language is fair to goroutines alone, and whoever starts many has the machine.
 //
 // Turns are kept by those who take them: they look up between two pieces of work whether somebody else
-// is due, and step aside while they wait for anything. A process with one tenant, or with less to do
-// than processors, pays a look at the clock for that.
+// is due, and step aside while they wait for anything. Beside a tenant that asks now and then nobody has
+// all places: it finds one free, and its requests a processor that notices them. A process with one
+// tenant, or with less to do than processors, pays a look at the clock for that.
 package turns
 
 import (
@@ -44,6 +45,9 @@ const (
 	// credit is by how much the share of a tenant that had nothing to do lags behind the others at most,
 	// so that its next small query is done before it waits again.
 	credit = 16 * time.Millisecond
+	// recent is for how long a place is kept for a tenant that asked: that of the next query of a dashboard
+	// or of the next rule of a group.
+	recent = 100 * time.Millisecond
 )
 
 // Gate hands out the turns of one process. A nil Gate lets everybody go on.
@@ -54,7 +58,9 @@ type Gate struct {
 	waiting  atomic.Int32 // turns that wait, for those who only want to know whether any does
 
 	mu     sync.Mutex // guards what follows
-	free   int        // turns that nobody has
+	places int
+	free   int      // turns that nobody has
+	quiet  [2]quiet // the tenants that last had nothing to do any more, the later first
 	held   []*Turn
 	watch  *time.Timer // runs while turns wait; nil: none ever did
 	shares map[string]*share
@@ -70,8 +76,15 @@ type share struct {
 	tenant string
 	used   time.Duration
 	turns  int // that were begun and not ended
+	held   int // that have a place
 	queued int
 	queue  [Classes][]*Turn
+}
+
+// quiet is a tenant that is expected to ask again until a time.
+type quiet struct {
+	tenant string
+	until  time.Duration
 }
 
 // Turn is the right to compute, of one goroutine at a time. A nil Turn is always due.
@@ -102,7 +115,7 @@ const (
 // together, a context acts, and how much its work matters.
 func New(places int, describe func(context.Context) (string, Class), reg prometheus.Registerer) *Gate {
 	begin := time.Now()
-	g := &Gate{describe: describe, now: func() time.Duration { return time.Since(begin) }, free: max(1, places), shares: map[string]*share{}}
+	g := &Gate{describe: describe, now: func() time.Duration { return time.Since(begin) }, places: max(1, places), free: max(1, places), shares: map[string]*share{}}
 	g.metrics = newMetrics(reg, g)
 	return g
 }
@@ -174,13 +187,16 @@ func (t *Turn) end() {
 	g := t.gate
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	now := g.now()
+	if t.share.turns--; t.share.turns == 0 {
+		g.hush(t.share, now)
+	}
 	g.leave(t)
-	t.share.turns--
 	if t.share.turns > 0 {
 		return
 	}
 	g.idle++
-	if now := g.now(); g.waiting.Load() == 0 || now-g.swept > time.Second {
+	if g.waiting.Load() == 0 || now-g.swept > time.Second {
 		g.swept = now
 		g.sweep()
 	}
@@ -210,7 +226,7 @@ func (t *Turn) Yield() {
 // take gives t a turn or has it wait for one. It is called with g.mu, and releases it.
 func (g *Gate) take(t *Turn) {
 	now := g.now()
-	if g.free > 0 {
+	if g.free > 0 && g.mayHave(t.share, now) {
 		g.free--
 		g.give(t, now)
 		g.mu.Unlock()
@@ -245,6 +261,7 @@ func (g *Gate) give(t *Turn, now time.Duration) {
 	t.look.Store(int64(now + slice))
 	t.share.used = max(t.share.used, g.clock-credit)
 	g.held = append(g.held, t)
+	t.share.held++
 }
 
 // leave takes the turn from t, if it has one, and passes it on.
@@ -258,6 +275,7 @@ func (g *Gate) leave(t *Turn) {
 	t.state.Store(away)
 	if state == holding {
 		g.drop(t)
+		g.free++
 		g.passOn(now)
 	}
 }
@@ -272,7 +290,7 @@ func (g *Gate) turnOver(t *Turn, now time.Duration) {
 	}
 	g.charge(t, now)
 	if state == holding {
-		next := g.next(now)
+		next := g.next(t.share, now)
 		if next == nil || !due(next, t, now-t.since) {
 			g.mu.Unlock()
 			return

@@ -128,10 +128,50 @@ func TestANewcomerIsDueAtOnce(t *testing.T) {
 			waited := time.Since(begin)
 			compute(in, turn, 2*time.Millisecond)
 			end()
-			if took := time.Since(begin); waited > slice+unit || took > 2*time.Millisecond+slice+unit {
+			if took := time.Since(begin); waited > unit || took > 2*time.Millisecond+unit {
 				t.Fatalf("2 ms of work of a tenant with little to do waited %s and took %s", waited, took)
 			}
 			time.Sleep(20 * time.Millisecond)
+		}
+		cancel()
+		wg.Wait()
+		settled(t, g, 2)
+	})
+}
+
+func TestAPlaceIsKeptForWhoAsksNowAndThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := gate(2)
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		var loud time.Duration
+		crowd(by(ctx, "loud", 1), g, &wg, 15, &loud)
+		ask := func() time.Duration {
+			begin := time.Now()
+			in, turn, end := g.Begin(by(t.Context(), "calm", 0))
+			defer end()
+			defer compute(in, turn, time.Millisecond)
+			return time.Since(begin)
+		}
+		ask()
+		for i := range 20 {
+			time.Sleep(recent - time.Duration(i+1)*time.Millisecond)
+			if waited := ask(); waited != 0 {
+				t.Fatalf("query %d waited %s", i, waited)
+			}
+		}
+		free := func() int {
+			synctest.Wait()
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			return g.free
+		}
+		if n := free(); n != 1 {
+			t.Errorf("%d places are free beside a tenant that has asked just now", n)
+		}
+		time.Sleep(recent + patience + unit)
+		if n := free(); n != 0 {
+			t.Errorf("%d places are free beside one that asks no more", n)
 		}
 		cancel()
 		wg.Wait()
