@@ -83,19 +83,59 @@ func TestWhatIsExportedIsTheSameWhenItIsImported(t *testing.T) {
 	histograms(ctx, t, n, end)
 }
 
-// histograms exports native histograms.
+// histograms exports native histograms of all kinds, imports them for others, and expects the same exports
+// of those.
 func histograms(ctx context.Context, t *testing.T, n *harness.Node, at time.Time) {
 	t.Helper()
-	stored(t, pushV1(ctx, t, n.URL(""), "team-h", prompb.TimeSeries{Labels: pairs("__name__", "native"),
-		Histograms: []prompb.Histogram{prompb.FromIntHistogram(at.UnixMilli(), tsdbutil.GenerateTestHistogram(3))}}))
-	form := url.Values{"match[]": {"native"}}
-	get := func(path string) reply {
-		return call(ctx, t, http.MethodGet, n.URL("/prometheus/api/v1/"+path+"?")+form.Encode(), nil, "X-Scope-OrgID", "team-h")
+	form := url.Values{"match[]": {`{__name__=~"native.*"}`}, "start": {seconds(at.Add(-time.Hour).UnixMilli())}, "end": {seconds(at.UnixMilli())}}
+	get := func(tenant, path string) reply {
+		return call(ctx, t, http.MethodGet, n.URL("/prometheus/api/v1/"+path+"?")+form.Encode(), nil, "X-Scope-OrgID", tenant)
 	}
-	if r := get("export"); r.status != 422 || !strings.Contains(r.body, "export/native") {
-		t.Errorf("as lines: %s", r)
+	kinds := map[string]func(i int, ms int64) prompb.Histogram{
+		"native_int": func(i int, ms int64) prompb.Histogram {
+			return prompb.FromIntHistogram(ms, tsdbutil.GenerateTestHistogram(int64(i)))
+		},
+		"native_float": func(i int, ms int64) prompb.Histogram {
+			return prompb.FromFloatHistogram(ms, tsdbutil.GenerateTestFloatHistogram(int64(i)))
+		},
+		"native_gauge": func(i int, ms int64) prompb.Histogram {
+			return prompb.FromIntHistogram(ms, tsdbutil.GenerateTestGaugeHistogram(int64(9-i)))
+		},
+		"native_custom": func(i int, ms int64) prompb.Histogram {
+			return prompb.FromIntHistogram(ms, tsdbutil.GenerateTestCustomBucketsHistogram(int64(i)))
+		},
+		"native_custom_float": func(i int, ms int64) prompb.Histogram {
+			return prompb.FromFloatHistogram(ms, tsdbutil.GenerateTestCustomBucketsFloatHistogram(int64(i)))
+		},
 	}
-	if r := get("export/native"); r.status != 200 || !strings.Contains(r.body, "native") {
-		t.Errorf("as chunks: %d %q", r.status, r.body)
+	for name, kind := range kinds {
+		s := prompb.TimeSeries{Labels: pairs("__name__", name)}
+		for i := range 9 {
+			s.Histograms = append(s.Histograms, kind(i, at.Add(time.Duration(i-10)*time.Minute).UnixMilli()))
+		}
+		stored(t, pushV1(ctx, t, n.URL(""), "team-h", s))
+	}
+	if r := get("team-h", "export/csv"); r.status != 400 {
+		t.Errorf("as CSV without a format: %s", r)
+	}
+	form.Set("histograms", "fail")
+	if r := get("team-h", "export"); r.status != 422 || !strings.Contains(r.body, "export/native") {
+		t.Errorf("as lines without histograms: %s", r)
+	}
+	form.Del("histograms")
+	first, native := get("team-h", "export"), get("team-h", "export/native")
+	if first.status != 200 || strings.Count(first.body, "\n") != len(kinds) || strings.Count(first.body, `"schema"`) != 9*len(kinds) || strings.Count(first.body, "GAUGE") != 9 || strings.Count(first.body, "custom_values") != 18 {
+		t.Errorf("as lines: %s", first)
+	}
+	for tenant, form := range map[string]struct{ path, body string }{"team-i": {"import", first.body}, "team-j": {"import/native", native.body}} {
+		if r := call(ctx, t, http.MethodPost, n.URL("/api/v1/"+form.path), []byte(form.body), "X-Scope-OrgID", tenant); r.status/100 != 2 {
+			t.Errorf("%s answered %s", form.path, r)
+		}
+		if again := get(tenant, "export"); again.body != first.body {
+			t.Errorf("by %s and exported again:\n%s\nwas\n%s", form.path, again.body, first.body)
+		}
+	}
+	if r := call(ctx, t, http.MethodPost, n.URL("/api/v1/import/native"), []byte(native.body[:len(native.body)-1]), "X-Scope-OrgID", "team-k"); r.status != 400 || get("team-k", "export").body != "" {
+		t.Errorf("half a frame: %s", r)
 	}
 }

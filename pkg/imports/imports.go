@@ -1,6 +1,7 @@
 // Package imports reads the forms in which scripts and exports have samples, and writes them as remote
-// write 2.0, so that they take the one write path there is: the text that Prometheus scrapes, and a JSON
-// object a line with a series and its samples, as VictoriaMetrics exports them.
+// write 2.0, so that they take the one write path there is: the text that Prometheus scrapes, a JSON
+// object a line with a series and its samples, as VictoriaMetrics exports them, and the chunks of native
+// exports. How native histograms stand in lines is written here, too.
 //
 // These are for people and for moving data, so clarity goes before speed. A request is taken whole or
 // not at all: who imports wants to know that the file is right.

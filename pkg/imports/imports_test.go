@@ -1,14 +1,22 @@
 package imports
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
+	"math"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
+	staleness "github.com/prometheus/prometheus/model/value"
+	"github.com/prometheus/prometheus/prompb"
 	writev2 "github.com/prometheus/prometheus/prompb/io/prometheus/write/v2"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+	"github.com/prometheus/prometheus/tsdb/tsdbutil"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/remotewrite"
@@ -142,6 +150,236 @@ func TestWhatIsMalformedIsNotTakenAtAll(t *testing.T) {
 	}
 }
 
+// sample is a histogram sample of a body.
+type sample struct {
+	series string
+	t      int64
+	h      *histogram.Histogram
+	fh     *histogram.FloatHistogram
+}
+
+// samplesOf returns the histograms of a body, and the number of its floats.
+func samplesOf(t *testing.T, res Result, err error) (out []sample, floats int) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var req writev2.Request
+	if err := req.Unmarshal(res.Body); err != nil {
+		t.Fatal(err)
+	}
+	b := labels.NewScratchBuilder(0)
+	for _, ts := range req.Timeseries {
+		ls, err := ts.ToLabels(&b, req.Symbols)
+		if err != nil {
+			t.Fatal(err)
+		}
+		floats += len(ts.Samples)
+		for _, h := range ts.Histograms {
+			if x := (sample{series: ls.String(), t: h.Timestamp}); h.IsFloatHistogram() {
+				x.fh = h.ToFloatHistogram()
+				out = append(out, x)
+			} else {
+				x.h = h.ToIntHistogram()
+				out = append(out, x)
+			}
+		}
+	}
+	return out, floats
+}
+
+// histograms are of all kinds.
+func histograms() (out []sample) {
+	for i := range 8 {
+		x := sample{series: `{__name__="h", room="a"}`, t: int64(1000 * (i + 1))}
+		switch i % 4 {
+		case 0:
+			x.h = tsdbutil.GenerateTestHistogram(int64(i))
+		case 1:
+			x.fh = tsdbutil.GenerateTestFloatHistogram(int64(i))
+			x.fh.Sum, x.fh.ZeroCount = math.Inf(-1), 0.1
+		case 2:
+			x.h = tsdbutil.GenerateTestCustomBucketsHistogram(int64(i))
+		default:
+			x.fh = tsdbutil.GenerateTestCustomBucketsFloatHistogram(int64(i))
+		}
+		switch {
+		case i == 4:
+			x.h.CounterResetHint = histogram.GaugeType
+		case i == 5:
+			x.fh.CounterResetHint = histogram.CounterReset
+		case i == 6:
+			x.h = &histogram.Histogram{Sum: math.Float64frombits(staleness.StaleNaN)}
+		}
+		out = append(out, x)
+	}
+	return out
+}
+
+func same(t *testing.T, got, want []sample) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Fatalf("%d histograms, want %d", len(got), len(want))
+	}
+	for i, w := range want {
+		g := got[i]
+		if g.series != w.series || g.t != w.t || (g.h == nil) != (w.h == nil) || w.h != nil && !g.h.Equals(w.h) || w.fh != nil && !g.fh.Equals(w.fh) {
+			t.Errorf("histogram %d is %v, want %v", i, g, w)
+		}
+		if w.h != nil && g.h.CounterResetHint != w.h.CounterResetHint || w.fh != nil && g.fh.CounterResetHint != w.fh.CounterResetHint {
+			t.Errorf("histogram %d has another hint", i)
+		}
+	}
+}
+
+func TestLinesOfHistogramsAreImportedAsTheyWere(t *testing.T) {
+	want := histograms()
+	line := []byte(`{"metric":{"__name__":"h","room":"a"},"histograms":[`)
+	times := ""
+	for i, x := range want {
+		if i > 0 {
+			line, times = append(line, ','), times+","
+		}
+		line, times = AppendHistogram(line, x.h, x.fh), times+fmt.Sprint(x.t)
+	}
+	line = append(line, `],"timestamps":[`+times+"]}\n"...)
+	res, err := Lines(line, at, nil, &room{1 << 20})
+	got, floats := samplesOf(t, res, err)
+	same(t, got, want)
+	if floats != 0 || res.Samples != len(want) {
+		t.Errorf("%d floats, %d samples told", floats, res.Samples)
+	}
+}
+
+func TestMalformedHistogramsAreNotTaken(t *testing.T) {
+	for what, c := range map[string]struct{ histograms, times, want string }{
+		"no array":       {`{"count_int":1}`, "1", "array"},
+		"too few times":  {`{"count_int":0,"sum":0},{"count_int":0,"sum":0}`, "1", "timestamps"},
+		"too many times": {`{"count_int":0,"sum":0}`, "1,2", "timestamps"},
+		"no count":       {`{"sum":1}`, "1", "count_int"},
+		"both counts":    {`{"count_int":1,"count_float":1}`, "1", "count_int"},
+		"mixed buckets":  {`{"count_int":1,"positive_counts":[1]}`, "1", "positive_deltas"},
+		"no such hint":   {`{"count_int":1,"reset_hint":"MAYBE"}`, "1", "GAUGE"},
+		"no buckets":     {`{"count_int":1,"positive_spans":[{"offset":0,"length":4294967295}]}`, "1", "histogram 1"},
+		"a long number":  {`{"count_int":1` + strings.Repeat("0", 10_000) + `}`, "1", "histogram 1"},
+		"a fine schema":  {`{"count_int":1,"schema":50,"positive_spans":[{"offset":0,"length":4294967295}],"positive_deltas":[1]}`, "1", "histogram 1"},
+	} {
+		list := "[" + c.histograms + "]"
+		if what == "no array" {
+			list = c.histograms
+		}
+		line := `{"metric":{"__name__":"h"},"histograms":` + list + `,"timestamps":[` + c.times + `]}`
+		if _, err := Lines([]byte(line), at, nil, &room{1 << 20}); errs.KindOf(err) != errs.Invalid || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "line 1") || len(err.Error()) > 500 {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// frame is a frame of remote read.
+func frame(t testing.TB, kv []string, chunks ...prompb.Chunk) []byte {
+	t.Helper()
+	s := &prompb.ChunkedSeries{Chunks: chunks}
+	for i := 0; i < len(kv); i += 2 {
+		s.Labels = append(s.Labels, prompb.Label{Name: kv[i], Value: kv[i+1]})
+	}
+	body, err := (&prompb.ChunkedReadResponse{ChunkedSeries: []*prompb.ChunkedSeries{s}}).Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := binary.AppendUvarint(nil, uint64(len(body)))
+	out = binary.BigEndian.AppendUint32(out, crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)))
+	return append(out, body...)
+}
+
+// chunkOf is a chunk of one sample, or of many floats.
+func chunkOf(t testing.TB, x sample, floats int) prompb.Chunk {
+	t.Helper()
+	enc := map[bool]chunkenc.Encoding{true: chunkenc.EncXOR}[floats > 0]
+	switch {
+	case x.h != nil:
+		enc = chunkenc.EncHistogram
+	case x.fh != nil:
+		enc = chunkenc.EncFloatHistogram
+	}
+	c, err := chunkenc.NewEmptyChunk(enc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := c.Appender()
+	if err != nil {
+		t.Fatal(err)
+	}
+	switch {
+	case x.h != nil:
+		_, _, _, err = a.AppendHistogram(nil, 0, x.t, x.h, false)
+	case x.fh != nil:
+		_, _, _, err = a.AppendFloatHistogram(nil, 0, x.t, x.fh, false)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range floats {
+		a.Append(0, int64(1000*i), float64(i))
+	}
+	return prompb.Chunk{Type: prompb.Chunk_Encoding(enc), Data: c.Bytes()}
+}
+
+func TestChunksAreImported(t *testing.T) {
+	want := histograms()
+	var body []byte
+	for _, x := range want {
+		body = append(body, frame(t, []string{"room", "a", "__name__", "h"}, chunkOf(t, x, 0))...)
+	}
+	body = append(body, frame(t, []string{"__name__", "f"}, chunkOf(t, sample{}, 2*mostSamples+1), chunkOf(t, sample{}, 1))...)
+	res, err := Native(body, at, nil, &room{1 << 20})
+	got, floats := samplesOf(t, res, err)
+	want[5].fh.CounterResetHint = histogram.UnknownCounterReset // the chunk has nothing before it
+	same(t, got, want)
+	if floats != 2*mostSamples+2 || res.Samples != floats+len(want) {
+		t.Errorf("%d floats, %d samples told", floats, res.Samples)
+	}
+}
+
+func TestDamagedFramesAreNotTaken(t *testing.T) {
+	good := frame(t, []string{"__name__", "f"}, chunkOf(t, sample{}, 3))
+	flipped := append([]byte(nil), good...)
+	flipped[len(flipped)-1] ^= 1
+	// A layout of one span of 2^32-1 buckets: a threshold of 0, schema 0, one span, its length behind 8 ones.
+	wide := []byte{0, 1, 0, 0, 0b0_10_001_11, 0b111111_00, 0, 0, 0, 0, 0b11111111, 0xff, 0xff, 0xff, 0, 0, 0, 0}
+	for what, c := range map[string]struct {
+		body []byte
+		want string
+	}{
+		"cut":         {good[:len(good)-1], "frame 2 is not whole"},
+		"flipped":     {flipped, "checksum"},
+		"huge":        {binary.AppendUvarint(nil, 1<<40), "not whole"},
+		"no name":     {frame(t, []string{"a", "b"}, chunkOf(t, sample{}, 1)), "no name"},
+		"empty chunk": {frame(t, []string{"__name__", "f"}, prompb.Chunk{Type: prompb.Chunk_XOR}), "bytes"},
+		"no encoding": {frame(t, []string{"__name__", "f"}, prompb.Chunk{Type: 99, Data: make([]byte, 9)}), "encoding"},
+		"cut chunk":   {frame(t, []string{"__name__", "f"}, prompb.Chunk{Type: prompb.Chunk_XOR, Data: []byte{0, 9, 1}}), "a chunk of"},
+		"wide":        {frame(t, []string{"__name__", "f"}, prompb.Chunk{Type: prompb.Chunk_HISTOGRAM, Data: wide}), "buckets"},
+	} {
+		if _, err := Native(append(append([]byte(nil), good...), c.body...), at, nil, &room{1 << 20}); errs.KindOf(err) != errs.Invalid || !strings.Contains(err.Error(), c.want) || len(err.Error()) > 500 {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := Native(good, at, nil, &room{10}); !errors.Is(err, errRoom) {
+		t.Errorf("without memory: %v", err)
+	}
+}
+
+func FuzzNative(f *testing.F) {
+	for _, x := range histograms() {
+		c := chunkOf(f, x, 0)
+		f.Add(uint8(c.Type), c.Data)
+	}
+	f.Add(uint8(prompb.Chunk_XOR), chunkOf(f, sample{}, 5).Data)
+	f.Fuzz(func(t *testing.T, enc uint8, data []byte) {
+		res, err := Native(frame(t, []string{"__name__", "f"}, prompb.Chunk{Type: prompb.Chunk_Encoding(enc % 8), Data: data}), at, nil, &room{1 << 24})
+		scan(t, res, err)
+	})
+}
+
 func FuzzText(f *testing.F) {
 	f.Add([]byte("# TYPE a counter\na{b=\"c\"} 1 2\n"), false)
 	f.Add([]byte("# TYPE a_s counter\n# UNIT a_s s\na_s_total 1 # {x=\"y\"} 2 3\n# EOF\n"), true)
@@ -169,7 +407,7 @@ func scan(t *testing.T, res Result, err error) {
 		return
 	}
 	var b remotewrite.Batch
-	if err := b.Scan(remotewrite.NewKeys(), &remotewrite.Request{Version: remotewrite.V2, Body: res.Body}); err != nil || len(b.Times) != res.Samples {
-		t.Fatalf("%d samples, told %d: %v", len(b.Times), res.Samples, err)
+	if err := b.Scan(remotewrite.NewKeys(), &remotewrite.Request{Version: remotewrite.V2, Body: res.Body}); err != nil || len(b.Times)+b.HistogramCount() != res.Samples {
+		t.Fatalf("%d samples, told %d: %v", len(b.Times)+b.HistogramCount(), res.Samples, err)
 	}
 }

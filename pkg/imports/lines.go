@@ -20,6 +20,7 @@ const lineBytes = 8
 type line struct {
 	Metric     map[string]string `json:"metric"`
 	Values     []value           `json:"values"`
+	Histograms json.RawMessage   `json:"histograms"` // instead of values: an array
 	Timestamps []int64           `json:"timestamps"` // milliseconds
 }
 
@@ -58,6 +59,7 @@ func (v *value) UnmarshalJSON(b []byte) error {
 //
 //	{"metric":{"__name__":"up","job":"node"},"values":[1,0],"timestamps":[1700000000000,1700000015000]}
 //
+// or with native histograms, as AppendHistogram writes them, in place of values.
 // Errors: Invalid, naming the line; BodyTooLarge, those of room.
 func Lines(text []byte, o Options, buf []byte, room remotewrite.Room) (Result, error) {
 	w := new(writer)
@@ -76,25 +78,42 @@ func (w *writer) lines(text []byte) error {
 		if err := w.enc.Reserve(lineBytes * len(row)); err != nil {
 			return err
 		}
-		l = line{Values: l.Values[:0], Timestamps: l.Timestamps[:0]}
+		l = line{Values: l.Values[:0], Timestamps: l.Timestamps[:0], Histograms: l.Histograms[:0]}
 		if err := json.Unmarshal(row, &l); err != nil {
 			return errs.New(errs.Invalid, "line %d, nothing is stored: %.300s", number, err)
 		}
-		if len(l.Values) != len(l.Timestamps) {
-			return errs.New(errs.Invalid, "line %d, nothing is stored: %d values have %d timestamps", number, len(l.Values), len(l.Timestamps))
-		}
-		if len(l.Values) == 0 {
-			continue
-		}
-		if err := w.series(labels.FromMap(l.Metric)); err != nil {
+		if err := w.line(&l); err != nil {
 			return errs.New(errs.Invalid, "line %d, nothing is stored: %w", number, err)
 		}
-		for i, v := range l.Values {
-			w.enc.Sample(float64(v), l.Timestamps[i], 0)
-		}
-		if err := w.enc.EndSeries(); err != nil {
+		if err := w.enc.Err(); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// line writes one line. The encoder's errors stay with it.
+func (w *writer) line(l *line) error {
+	native := len(l.Histograms) > 0
+	switch {
+	case native && (l.Histograms[0] != '[' || len(l.Values) > 0):
+		return errs.New(errs.Invalid, "histograms must be an array, in place of values")
+	case !native && len(l.Values) != len(l.Timestamps):
+		return errs.New(errs.Invalid, "%d values have %d timestamps", len(l.Values), len(l.Timestamps))
+	case len(l.Timestamps) == 0:
+		return nil
+	}
+	if err := w.series(labels.FromMap(l.Metric)); err != nil {
+		return err
+	}
+	if native {
+		if err := w.natives(l.Histograms, l.Timestamps); err != nil {
+			return err
+		}
+	}
+	for i, v := range l.Values {
+		w.enc.Sample(float64(v), l.Timestamps[i], 0)
+	}
+	_ = w.enc.EndSeries() // see above
 	return nil
 }

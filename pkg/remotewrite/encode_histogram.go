@@ -24,17 +24,35 @@ func (e *Encoder) Histogram(h *histogram.Histogram, t, start int64) {
 	p = appendDeltas(p, histNegDeltas, h.NegativeBuckets)
 	p = appendSpans(p, histPosSpans, h.PositiveSpans)
 	p = appendDeltas(p, histPosDeltas, h.PositiveBuckets)
-	if h.CounterResetHint != histogram.UnknownCounterReset {
-		p = appendInt(p, histResetHint, int64(h.CounterResetHint))
+	e.endHistogram(p, h.CounterResetHint, h.CustomValues, t, start)
+}
+
+// FloatHistogram is Histogram for one whose counts are floats.
+func (e *Encoder) FloatHistogram(h *histogram.FloatHistogram, t, start int64) {
+	p := e.part[:0]
+	p = appendDouble(p, histCountFloat, h.Count)
+	p = appendDouble(p, histSum, h.Sum)
+	if h.Schema != 0 {
+		p = appendZigzag(p, histSchema, int64(h.Schema))
+	}
+	if h.ZeroThreshold != 0 {
+		p = appendDouble(p, histZeroThreshold, h.ZeroThreshold)
+	}
+	p = appendDouble(p, histZeroCountFloat, h.ZeroCount)
+	p = appendSpans(p, histNegSpans, h.NegativeSpans)
+	p = appendDoubles(p, histNegCounts, h.NegativeBuckets)
+	p = appendSpans(p, histPosSpans, h.PositiveSpans)
+	p = appendDoubles(p, histPosCounts, h.PositiveBuckets)
+	e.endHistogram(p, h.CounterResetHint, h.CustomValues, t, start)
+}
+
+// endHistogram adds to p what both kinds end with, and p to the series.
+func (e *Encoder) endHistogram(p []byte, hint histogram.CounterResetHint, bounds []float64, t, start int64) {
+	if hint != histogram.UnknownCounterReset {
+		p = appendInt(p, histResetHint, int64(hint))
 	}
 	p = appendInt(p, histTime, t)
-	if len(h.CustomValues) > 0 {
-		p = appendTag(p, histCustomValues, wireBytes)
-		p = binary.AppendUvarint(p, uint64(8*len(h.CustomValues)))
-		for _, v := range h.CustomValues {
-			p = binary.LittleEndian.AppendUint64(p, math.Float64bits(v))
-		}
-	}
+	p = appendDoubles(p, histCustomValues, bounds)
 	if start != 0 {
 		p = appendTag(p, histStartTime, wireVarint)
 		p = binary.AppendUvarint(p, uint64(start))
@@ -64,6 +82,18 @@ func appendSpans(dst []byte, field uint64, spans []histogram.Span) []byte {
 		dst = appendZigzag(dst, 1, int64(s.Offset))
 		dst = appendInt(dst, 2, int64(s.Length))
 		dst[from-1] = byte(len(dst) - from) // at most 12
+	}
+	return dst
+}
+
+// appendDoubles adds a packed run of floats.
+func appendDoubles(dst []byte, field uint64, vs []float64) []byte {
+	if len(vs) == 0 {
+		return dst
+	}
+	dst = binary.AppendUvarint(appendTag(dst, field, wireBytes), uint64(8*len(vs)))
+	for _, v := range vs {
+		dst = binary.LittleEndian.AppendUint64(dst, math.Float64bits(v))
 	}
 	return dst
 }

@@ -48,6 +48,8 @@ func TestWhatIsEncodedIsScanned(t *testing.T) {
 		NegativeSpans: []histogram.Span{{Offset: 1 << 20, Length: 1}}, NegativeBuckets: []int64{4}}
 	custom := &histogram.Histogram{Schema: histogram.CustomBucketsSchema, Count: 1, Sum: math.NaN(), CustomValues: []float64{1, math.MaxFloat64},
 		PositiveSpans: []histogram.Span{{Offset: 0, Length: 1}}, PositiveBuckets: []int64{1}}
+	floats := []*histogram.FloatHistogram{h.ToFloat(nil), custom.ToFloat(nil)}
+	floats[0].PositiveBuckets[1], floats[0].ZeroCount = 0.25, math.Inf(1)
 	e := new(Encoder)
 	for round := range 3 { // the encoder is used again
 		e.Begin(nil, &heap{1 << 30})
@@ -62,9 +64,11 @@ func TestWhatIsEncodedIsScanned(t *testing.T) {
 		e.Series(refsOf(e, "__name__", "h", "long", strings.Repeat("v", 300)))
 		e.Histogram(h, 3000, 600)
 		e.Histogram(custom, 3001, 0)
+		e.FloatHistogram(floats[0], 3002, 600)
+		e.FloatHistogram(floats[1], 3003, 0)
 		_ = e.EndSeries()
-		if e.Samples() != 4 {
-			t.Errorf("%d samples, want 4", e.Samples())
+		if e.Samples() != 6 {
+			t.Errorf("%d samples, want 6", e.Samples())
 		}
 		body, err := e.End()
 		if err != nil {
@@ -74,7 +78,8 @@ func TestWhatIsEncodedIsScanned(t *testing.T) {
 		compare(t, b, []decoded{
 			{labels: labels.FromStrings("__name__", "m", "a", "1"), samples: []writev2.Sample{{Value: 1.5, Timestamp: 1000}, {Value: -2, Timestamp: 2000, StartTimestamp: 500}},
 				exemplars: promExemplars("trace_id", "x", 7, 900)},
-			{labels: labels.FromStrings("__name__", "h", "long", strings.Repeat("v", 300)), hists: []Histogram{{Time: 3000, StartTime: 600, H: h}, {Time: 3001, H: custom}}},
+			{labels: labels.FromStrings("__name__", "h", "long", strings.Repeat("v", 300)), hists: []Histogram{{Time: 3000, StartTime: 600, H: h}, {Time: 3001, H: custom},
+				{Time: 3002, StartTime: 600, FH: floats[0]}, {Time: 3003, FH: floats[1]}}},
 		})
 		if m := b.SeriesMetadata(0); m.Type != "counter" || string(m.Help) != "some help" || string(m.Unit) != "seconds" {
 			t.Errorf("round %d: metadata %+v", round, m)

@@ -33,6 +33,13 @@ func (a *API) ImportLines(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
+// ImportNative answers a request with chunks.
+func (a *API) ImportNative(w http.ResponseWriter, r *http.Request) error {
+	return a.imported(w, r, func(body []byte, _ *http.Request, o imports.Options, buf []byte, room remotewrite.Room) (imports.Result, error) {
+		return imports.Native(body, o, buf, room)
+	})
+}
+
 func (a *API) imported(w http.ResponseWriter, r *http.Request, read reader) error {
 	start := time.Now()
 	written, err := a.receiveImport(w, r, read)

@@ -30,6 +30,7 @@ func TestImports(t *testing.T) {
 		"bad label":   {false, "extra_label=job", "a 1\n", nil, 400, "name=value"},
 		"label twice": {false, "extra_label=a=b&extra_label=a=c", "a 1\n", nil, 400, "twice"},
 		"too large":   {false, "", strings.Repeat("a 1\n", 1<<19), nil, 413, ""},
+		"bad frame":   {false, "", "\x05", nil, 400, "frame 1"},
 		"too fast":    {false, "", "a 1\n", errs.New(errs.RateLimited, "too fast"), 429, "too fast"},
 	} {
 		s := &sink{err: c.err}
@@ -41,6 +42,9 @@ func TestImports(t *testing.T) {
 		do := a.ImportText
 		if c.lines {
 			do = a.ImportLines
+		}
+		if strings.Contains(name, "frame") {
+			do = a.ImportNative
 		}
 		if err := do(rec, r); err != nil {
 			a.WriteError(rec, r, err)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
 )
@@ -120,4 +121,9 @@ func (*csvForm) end(*answer) {}
 
 func (*csvForm) fail(out *answer, err error) {
 	out.buf = append(append(append(out.buf, "# error: "...), strings.ReplaceAll(err.Error(), "\n", " ")...), '\n')
+}
+
+// histogram implements form: a column has room for one number.
+func (*csvForm) histogram(*answer, int64, *histogram.Histogram, *histogram.FloatHistogram) bool {
+	return false
 }

@@ -5,25 +5,27 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"net/http"
 	"strconv"
 
+	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/timestamp"
-	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/prompb"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/chunks"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/imports"
 )
 
 const (
 	// mostRowsPerLine bounds the samples of one line, so that who reads lines needs little memory whatever
 	// a series has.
 	mostRowsPerLine = 10_000
+	// mostHistogramsPerLine bounds those, each of which is as long as many samples.
+	mostHistogramsPerLine = 100
 	// typeLines and typeCSV are the content types of exports.
 	typeLines = "application/stream+json; charset=utf-8"
 	typeCSV   = "text/csv; charset=utf-8"
@@ -34,7 +36,7 @@ type export struct {
 	start, end int64 // milliseconds
 	sets       [][]*labels.Matcher
 	after      labels.Labels // series up to this one are left out
-	omit       bool          // native histograms are left out where a form has no place for them
+	omit, fail bool          // native histograms are left out, or are an error
 }
 
 // exportParams reads them. Errors: Invalid, and those of the limit on the length of queries.
@@ -68,9 +70,9 @@ func (a *API) exportParams(w http.ResponseWriter, r *http.Request) (export, erro
 		e.after = labels.FromMap(metric)
 	}
 	switch text := r.Form.Get("histograms"); text {
-	case "", "fail":
-	case "omit":
-		e.omit = true
+	case "":
+	case "fail", "omit":
+		e.fail, e.omit = text == "fail", text == "omit"
 	default:
 		return e, badParam("histograms", errors.New("it must be fail or omit"))
 	}
@@ -102,11 +104,13 @@ func (e *export) selected(ctx context.Context, q storage.Querier) storage.Series
 	return storage.NewMergeSeriesSet(sets, 0, storage.ChainedSeriesMerge)
 }
 
-// form is how an export writes samples of floats.
+// form is how an export writes samples.
 type form interface {
 	// begin writes what stands before the samples of a series.
 	begin(out *answer, ls labels.Labels)
 	sample(out *answer, t int64, v float64)
+	// histogram writes a native histogram, one of h and fh. It says whether the form has a place for it.
+	histogram(out *answer, t int64, h *histogram.Histogram, fh *histogram.FloatHistogram) bool
 	// end writes what stands behind them.
 	end(out *answer)
 	// fail writes what became of the export after it began.
@@ -192,18 +196,30 @@ func (e *export) write(set storage.SeriesSet, f form, out *answer) error {
 func (e *export) series(ls labels.Labels, it chunkenc.Iterator, f form, out *answer) error {
 	began := false
 	for kind := it.Next(); kind != chunkenc.ValNone; kind = it.Next() {
-		if kind != chunkenc.ValFloat {
-			if e.omit {
-				continue
-			}
-			return errs.New(errs.Unprocessable, "series %s has native histograms, for which this form has no place: export/native has, and histograms=omit leaves them out", ls)
+		if kind != chunkenc.ValFloat && e.omit {
+			continue
 		}
 		if !began {
 			began = true
 			f.begin(out, ls)
 		}
-		t, v := it.At()
-		f.sample(out, t, v)
+		ok := true
+		switch {
+		case kind == chunkenc.ValFloat:
+			t, v := it.At()
+			f.sample(out, t, v)
+		case e.fail:
+			ok = false
+		case kind == chunkenc.ValHistogram:
+			t, h := it.AtHistogram(nil)
+			ok = f.histogram(out, t, h, nil)
+		default:
+			t, fh := it.AtFloatHistogram(nil)
+			ok = f.histogram(out, t, nil, fh)
+		}
+		if !ok {
+			return errs.New(errs.Unprocessable, "series %s has native histograms, for which there is no place here: export and export/native have one, and histograms=omit leaves them out", ls)
+		}
 		if out.spill(); out.err != nil {
 			return errs.New(errs.Canceled, "send the export: %w", out.err)
 		}
@@ -214,28 +230,44 @@ func (e *export) series(ls labels.Labels, it chunkenc.Iterator, f form, out *ans
 	return it.Err()
 }
 
-// linesForm writes {"metric":{...},"values":[...],"timestamps":[...]}.
+// linesForm writes {"metric":{...},"values":[...],"timestamps":[...]}, or "histograms" in place of "values".
 type linesForm struct {
-	most  int // samples of a line
-	ls    labels.Labels
-	times []int64
+	most   int // samples of a line
+	ls     labels.Labels
+	native bool // the line is of histograms
+	times  []int64
 }
 
-func (l *linesForm) begin(out *answer, ls labels.Labels) {
-	l.ls, l.times = ls, l.times[:0]
-	out.buf = append(appendLabels(append(out.buf, `{"metric":`...), ls), `,"values":[`...)
-}
+func (l *linesForm) begin(_ *answer, ls labels.Labels) { l.ls, l.times = ls, l.times[:0] }
 
-func (l *linesForm) sample(out *answer, t int64, v float64) {
-	if len(l.times) == l.most {
+// next begins a line, or goes on with it.
+func (l *linesForm) next(out *answer, t int64, native bool, most int) {
+	if len(l.times) > 0 && (l.native != native || len(l.times) >= most) {
 		l.end(out)
-		l.begin(out, l.ls)
 	}
 	if len(l.times) > 0 {
 		out.buf = append(out.buf, ',')
+	} else {
+		l.native = native
+		out.buf = appendLabels(append(out.buf, `{"metric":`...), l.ls)
+		if native {
+			out.buf = append(out.buf, `,"histograms":[`...)
+		} else {
+			out.buf = append(out.buf, `,"values":[`...)
+		}
 	}
 	l.times = append(l.times, t)
-	out.buf = appendExact(out.buf, v)
+}
+
+func (l *linesForm) sample(out *answer, t int64, v float64) {
+	l.next(out, t, false, l.most)
+	out.buf = imports.AppendFloat(out.buf, v)
+}
+
+func (l *linesForm) histogram(out *answer, t int64, h *histogram.Histogram, fh *histogram.FloatHistogram) bool {
+	l.next(out, t, true, min(l.most, mostHistogramsPerLine))
+	out.buf = imports.AppendHistogram(out.buf, h, fh)
+	return true
 }
 
 func (l *linesForm) end(out *answer) {
@@ -247,26 +279,11 @@ func (l *linesForm) end(out *answer) {
 		out.buf = strconv.AppendInt(out.buf, t, 10)
 	}
 	out.buf = append(out.buf, "]}\n"...)
+	l.times = l.times[:0]
 }
 
 func (l *linesForm) fail(out *answer, err error) {
 	out.buf = append(appendString(append(out.buf, "\n{\"error\":"...), err.Error()), "}\n"...)
-}
-
-// appendExact appends v as JSON so that it reads as the same bits: what JSON has no number for is null, or
-// in quotes.
-func appendExact(b []byte, v float64) []byte {
-	switch {
-	case value.IsStaleNaN(v):
-		return append(b, `"StaleNaN"`...)
-	case math.IsNaN(v):
-		return append(b, "null"...)
-	case math.IsInf(v, 1):
-		return append(b, `"Infinity"`...)
-	case math.IsInf(v, -1):
-		return append(b, `"-Infinity"`...)
-	}
-	return strconv.AppendFloat(b, v, 'g', -1, 64)
 }
 
 // ExportNative streams the chunks of series as they are stored, in the frames of remote read: native

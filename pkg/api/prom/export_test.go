@@ -23,6 +23,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/imports"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 )
 
@@ -100,7 +101,9 @@ func TestExportsRefuseWhatTheyCannotDo(t *testing.T) {
 		{"/export", url.Values{"match[]": {"up"}, "histograms": {"maybe"}}, 400, "histograms"},
 		{"/export", url.Values{"match[]": {"up"}, "max_rows_per_line": {"0"}}, 400, "max_rows_per_line"},
 		{"/export", url.Values{"match[]": {"up"}, "start": {"0"}, "end": {"7200"}}, 400, "max-total-query-length"},
-		{"/export", url.Values{"match[]": {"lat"}}, 422, "native histograms"},
+		{"/export", url.Values{"match[]": {"lat"}, "histograms": {"fail"}}, 422, "native histograms"},
+		{"/export", url.Values{"match[]": {"lat"}}, 200, `"histograms":[{"count_float":4,`},
+		{"/export/csv", url.Values{"match[]": {"lat"}, "format": {"__value__"}}, 422, "native histograms"},
 		{"/export", url.Values{"match[]": {"lat"}, "histograms": {"omit"}}, 200, ""},
 		{"/export/csv", url.Values{"match[]": {"up"}}, 400, "format"},
 		{"/export/csv", url.Values{"match[]": {"up"}, "format": {"__timestamp__:days"}}, 400, "unit"},
@@ -121,7 +124,7 @@ func TestExportsRefuseWhatTheyCannotDo(t *testing.T) {
 
 func TestExportedNumbersReadAsTheSameBits(t *testing.T) {
 	for _, v := range []float64{0, math.Copysign(0, -1), 1, -1.5, 0.1, 1e300, 5e-324, math.MaxFloat64, math.SmallestNonzeroFloat64, 1 << 53, math.Inf(1), math.Inf(-1), math.NaN(), math.Float64frombits(value.StaleNaN)} {
-		text := string(appendExact(nil, v))
+		text := string(imports.AppendFloat(nil, v))
 		got, ok := map[string]float64{"null": math.NaN(), `"Infinity"`: math.Inf(1), `"-Infinity"`: math.Inf(-1), `"StaleNaN"`: math.Float64frombits(value.StaleNaN)}[text]
 		if !ok {
 			if err := json.Unmarshal([]byte(text), &got); err != nil {
