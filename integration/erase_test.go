@@ -97,6 +97,53 @@ func TestDeletedSeriesVanishFromQueriesAndThenFromBlocks(t *testing.T) {
 	}
 }
 
+// TestDeletedSeriesAreNotCountedInStatus deletes series of blocks that nobody will touch for a day, and has
+// a retention end others.
+func TestDeletedSeriesAreNotCountedInStatus(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t, 2*time.Minute)
+	overrides := filepath.Join(t.TempDir(), "overrides.yaml")
+	must(t, os.WriteFile(overrides, []byte("overrides:\n  team-a: {}\n"), 0o600))
+	c := oneProcess(ctx, t, harness.Options{Files: true, Flags: []string{"-ingester.out-of-order-time-window=48h", "-compactor.cleanup-interval=1s",
+		"-runtime-config.file=" + overrides, "-runtime-config.reload-period=1s"}})
+	n := c.Nodes()[0]
+	now := time.Now().Truncate(time.Minute)
+	var series []prompb.TimeSeries
+	for i := range 6 {
+		ts := prompb.TimeSeries{Labels: pairs("__name__", "erasable", "i", fmt.Sprintf("erase-%d", i))}
+		for at := now.Add(-5 * time.Hour); at.Before(now.Add(-3 * time.Hour)); at = at.Add(time.Minute) {
+			ts.Samples = append(ts.Samples, prompb.Sample{Timestamp: at.UnixMilli(), Value: 1})
+		}
+		series = append(series, ts)
+	}
+	stored(t, pushV1(ctx, t, n.URL(""), "team-a", series...))
+	if r := call(ctx, t, http.MethodPost, n.URL("/ingester/flush?wait=true"), nil); r.status/100 != 2 {
+		t.Fatalf("flush answered %s", r)
+	}
+	says := func(series int) {
+		t.Helper()
+		harness.Need(t, harness.Poll(ctx, func(ctx context.Context) error {
+			r, err := try(ctx, http.MethodGet, n.URL("/prometheus/api/v1/status/tsdb"), nil, "X-Scope-OrgID", "team-a")
+			want := fmt.Sprintf(`"seriesCountByMetricName":[{"name":"erasable","value":%d}]`, series)
+			if values := fmt.Sprintf(`{"name":"i","value":%d}`, series); err == nil && (!strings.Contains(r.body, want) || !strings.Contains(r.body, values)) {
+				err = fmt.Errorf("the status is %s, want %d series", r, series)
+			}
+			return err
+		}))
+	}
+	says(6)
+	erase(ctx, t, n, "delete_series", url.Values{"match[]": {`{i=~"erase-[01]"}`}})
+	erase(ctx, t, n, "delete_series", url.Values{"match[]": {`{i="erase-2"}`}, "end": {seconds(now.Add(-5 * time.Hour).UnixMilli())}}) // but for the first sample all stays
+	says(4)
+	must(t, os.WriteFile(overrides, []byte("overrides:\n  team-a: {compactor_blocks_retention_by_selector: [{selector: '{i=\"erase-3\"}', period: 1h}]}\n"), 0o600))
+	says(3)
+	if list := erasures(ctx, t, n); list[0].Status != "pending" {
+		t.Errorf("requests: %+v", list)
+	}
+	erase(ctx, t, n, "cancel_delete_request", url.Values{"request_id": {erasures(ctx, t, n)[0].ID}})
+	says(5)
+}
+
 // erase makes an administrative call of the tenant.
 func erase(ctx context.Context, t *testing.T, n *harness.Node, what string, with url.Values) {
 	t.Helper()

@@ -482,7 +482,7 @@ func TestLabelsAndStatsOfAStoredBlock(t *testing.T) {
 	if values, err = b.LabelValues(t.Context(), "zone", []*labels.Matcher{eq("i", "00001")}); err != nil || !slices.Equal(values, []string{"z1"}) {
 		t.Errorf("values of one series %v, %v", values, err)
 	}
-	st, err := b.Stats(t.Context(), 2)
+	st, err := b.Stats(t.Context(), 2, Gone{})
 	if err != nil || st.Series != 300 || len(st.SeriesByMetric) != 2 || st.SeriesByMetric[0] != (Count{"m0", 30}) || st.ValuesByLabel[0] != (Count{"i", 300}) {
 		t.Errorf("%+v, %v", st, err)
 	}

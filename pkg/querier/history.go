@@ -9,13 +9,17 @@ import (
 	"strings"
 
 	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/amphora-metrics/amphora/pkg/block"
+	"github.com/amphora-metrics/amphora/pkg/tombstone"
+	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
 	"github.com/amphora-metrics/amphora/pkg/wire/storepb"
 )
 
 // History is what all blocks of a tenant consist of. A series that is in many blocks is counted once
-// for each stretch of time, and of all stretches the largest count is told.
+// for each stretch of time, and of all stretches the largest count is told. Series that are deleted, or
+// too old by a retention, are not counted.
 type History struct {
 	Series           uint64
 	MinTime, MaxTime int64 // milliseconds; MaxTime is exclusive
@@ -43,8 +47,13 @@ func (q *Querier) History(ctx context.Context, limit int) (History, error) {
 	if err != nil || !sc.blocks {
 		return out, err
 	}
+	hidden, err := q.hidden(ctx, sc)
+	if err != nil {
+		return out, err
+	}
+	gone := goneToWire(hidden)
 	answers, err := askStores(ctx, q, sc, func(ctx context.Context, c storepb.StoreGatewayClient, blocks [][]byte) (*storepb.StatsResponse, [][]byte, error) {
-		r, err := c.Stats(ctx, &storepb.StatsRequest{Blocks: blocks, Limit: uint32(limit * statsDepth)})
+		r, err := c.Stats(ctx, &storepb.StatsRequest{Blocks: blocks, Limit: uint32(limit * statsDepth), Gone: gone})
 		return r, r.GetBlocks(), err
 	})
 	if err != nil {
@@ -61,6 +70,9 @@ func (q *Querier) History(ctx context.Context, limit int) (History, error) {
 	byStretch := map[stretch][]*storepb.BlockStats{}
 	for _, a := range answers {
 		for _, s := range a.Stats {
+			if s.Series == 0 {
+				continue // nothing is left of it
+			}
 			at := times[ulid.ULID(s.Block)]
 			byStretch[at] = append(byStretch[at], s)
 			if len(byStretch) == 1 || at.from < out.MinTime {
@@ -80,6 +92,23 @@ func (q *Querier) History(ctx context.Context, limit int) (History, error) {
 	out.SeriesByPair = largest(byStretch, (*storepb.BlockStats).GetSeriesByPair, true, limit)
 	out.ValuesByLabel = largest(byStretch, (*storepb.BlockStats).GetValuesByLabel, false, limit)
 	return out, nil
+}
+
+// goneToWire words what is hidden for a store-gateway.
+func goneToWire(set tombstone.Set) []*storepb.Gone {
+	words := func(in [][]*labels.Matcher) []*ingesterpb.Matchers {
+		out := make([]*ingesterpb.Matchers, len(in))
+		for i, ms := range in {
+			out[i] = &ingesterpb.Matchers{Matchers: toWire(ms)}
+		}
+		return out
+	}
+	var out []*storepb.Gone
+	for _, t := range set.List() {
+		selectors, except := t.Series()
+		out = append(out, &storepb.Gone{MinTime: t.MinTime, MaxTime: t.MaxTime, Selectors: words(selectors), Except: words(except)})
+	}
+	return out
 }
 
 // largest returns the largest counts of any stretch of time. The blocks of one stretch are shards,

@@ -260,39 +260,3 @@ func (g *Gateway) strings(ctx context.Context, names [][]byte, matchers []*inges
 	}
 	return all, o.names, nil
 }
-
-// Stats counts series by label in each block.
-func (g *Gateway) Stats(ctx context.Context, req *storepb.StatsRequest) (*storepb.StatsResponse, error) {
-	end, err := g.begin(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer end()
-	o, err := g.open(ctx, req.Blocks)
-	if err != nil {
-		return nil, err
-	}
-	defer o.close()
-	limit := 10
-	if req.Limit > 0 {
-		limit = int(min(req.Limit, 10_000))
-	}
-	out := &storepb.StatsResponse{Blocks: o.names}
-	for i, b := range o.blocks {
-		s, err := b.Stats(ctx, limit)
-		if err != nil {
-			return nil, err
-		}
-		out.Stats = append(out.Stats, &storepb.BlockStats{Block: o.names[i], Series: s.Series,
-			SeriesByMetric: counts(s.SeriesByMetric), ValuesByLabel: counts(s.ValuesByLabel), SeriesByPair: counts(s.SeriesByPair)})
-	}
-	return out, nil
-}
-
-func counts(in []block.Count) []*storepb.NamedCount {
-	out := make([]*storepb.NamedCount, len(in))
-	for i, c := range in {
-		out[i] = &storepb.NamedCount{Name: c.Name, Count: c.Count}
-	}
-	return out
-}

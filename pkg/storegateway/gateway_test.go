@@ -249,6 +249,54 @@ func TestLabelsOfSeveralBlocks(t *testing.T) {
 	}
 }
 
+func TestStatsLeaveOutWhatIsGone(t *testing.T) {
+	w := newWorld(t, nil)
+	a := w.block(10_000, 0, 6) // samples from second 10 to 19
+	is := func(name, value string) *ingesterpb.Matchers {
+		return &ingesterpb.Matchers{Matchers: []*ingesterpb.Matcher{{Name: name, Value: value}}}
+	}
+	all := []*ingesterpb.Matchers{{}}
+	for name, c := range map[string]struct {
+		gone []*storepb.Gone
+		want string
+	}{
+		"nothing":           {nil, "6 m:6 __name__:1,i:6,odd:2"},
+		"a request":         {[]*storepb.Gone{{MaxTime: 1 << 40, Selectors: []*ingesterpb.Matchers{is("i", "003"), is("i", "999"), is("i", "005")}}}, "4 m:4 __name__:1,i:4,odd:2"},
+		"a part of a range": {[]*storepb.Gone{{MinTime: 11_000, MaxTime: 1 << 40, Selectors: all}}, "6 m:6 __name__:1,i:6,odd:2"},
+		"another range":     {[]*storepb.Gone{{MinTime: 19_001, MaxTime: 1 << 40, Selectors: all}}, "6 m:6 __name__:1,i:6,odd:2"},
+		"two halves": {[]*storepb.Gone{{MaxTime: 14_500, Selectors: []*ingesterpb.Matchers{is("odd", "1")}},
+			{MinTime: 14_501, MaxTime: 19_000, Selectors: []*ingesterpb.Matchers{is("odd", "1"), is("i", "000")}}}, "3 m:3 __name__:1,i:3,odd:1"},
+		"all but some": {[]*storepb.Gone{{MinTime: -1 << 60, MaxTime: 19_000, Selectors: all, Except: []*ingesterpb.Matchers{is("i", "002"), is("i", "004")}}}, "2 m:2 __name__:1,i:2,odd:1"},
+		"all":          {[]*storepb.Gone{{MinTime: -1 << 60, MaxTime: 19_000, Selectors: all}}, "0  "},
+	} {
+		r, err := w.g.Stats(tenant.Inject(t.Context(), "t1"), &storepb.StatsRequest{Blocks: [][]byte{a}, Gone: c.gone})
+		if err != nil || len(r.Stats) != 1 {
+			t.Fatalf("%s: %v, %v", name, r, err)
+		}
+		s := r.Stats[0]
+		list := func(of []*storepb.NamedCount) string {
+			var out []string
+			for _, n := range of {
+				out = append(out, fmt.Sprintf("%s:%d", n.Name, n.Count))
+			}
+			slices.Sort(out)
+			return strings.Join(out, ",")
+		}
+		if got := fmt.Sprint(s.Series, " ", list(s.SeriesByMetric), " ", list(s.ValuesByLabel)); got != c.want {
+			t.Errorf("%s is gone: %q, want %q", name, got, c.want)
+		}
+		for _, p := range s.SeriesByPair {
+			if p.Count == 0 || name == "all but some" && strings.HasPrefix(p.Name, "i=") && p.Name != "i=002" && p.Name != "i=004" {
+				t.Errorf("%s is gone: %s has %d series", name, p.Name, p.Count)
+			}
+		}
+	}
+	wrong := []*storepb.Gone{{Selectors: []*ingesterpb.Matchers{{Matchers: []*ingesterpb.Matcher{{Type: 9, Name: "i"}}}}}}
+	if _, err := w.g.Stats(tenant.Inject(t.Context(), "t1"), &storepb.StatsRequest{Blocks: [][]byte{a}, Gone: wrong}); errs.KindOf(err) != errs.Invalid {
+		t.Errorf("an unknown matcher: %v, want Invalid", err)
+	}
+}
+
 func TestMoreCallsThanAllowedWaitAndAreRefused(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.MaxConcurrent = 1 })
 	a := w.block(0, 0, 1)

@@ -320,7 +320,7 @@ func (s *Requests) set(id tenant.ID, d *document, which func(*Request) bool) Set
 			s.deps.Logger.Error("request to delete series cannot be read and is left out", "tenant", id, "request", r.ID, "err", err)
 			continue
 		}
-		out.list = append(out.list, Tombstone{ID: r.ID, MinTime: r.Start, MaxTime: r.End, match: matchesAny(selectors), selectors: selectors})
+		out.list = append(out.list, Tombstone{ID: r.ID, MinTime: r.Start, MaxTime: r.End, selectors: selectors})
 	}
 	return out
 }

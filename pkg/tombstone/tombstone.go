@@ -26,9 +26,21 @@ type Tombstone struct {
 	ID               string
 	MinTime, MaxTime int64
 
-	match func(labels.Labels) bool
-	// selectors are those of a request to delete series, each an alternative.
-	selectors [][]*labels.Matcher
+	// A series is hidden that one of the selectors selects and none of except. Without matchers, a selector
+	// selects every series.
+	selectors, except [][]*labels.Matcher
+}
+
+// New returns a tombstone of the series that one of the selectors selects and none of except.
+func New(mint, maxt int64, selectors, except [][]*labels.Matcher) Tombstone {
+	return Tombstone{MinTime: mint, MaxTime: maxt, selectors: selectors, except: except}
+}
+
+// Series says whose samples t hides, as New is told; they must not be changed.
+func (t *Tombstone) Series() (selectors, except [][]*labels.Matcher) { return t.selectors, t.except }
+
+func (t *Tombstone) hides(ls labels.Labels) bool {
+	return matchesAny(t.selectors, ls) && !matchesAny(t.except, ls)
 }
 
 // Overlaps says whether t may hide samples with mint <= t <= maxt.
@@ -36,6 +48,9 @@ func (t *Tombstone) Overlaps(mint, maxt int64) bool { return t.MinTime <= maxt &
 
 // Set is the tombstones of one tenant at one moment, immutable. The zero Set hides nothing.
 type Set struct{ list []Tombstone }
+
+// SetOf returns the set of some tombstones.
+func SetOf(list []Tombstone) Set { return Set{list: list} }
 
 // Join returns the tombstones of both sets.
 func Join(a, b Set) Set {
@@ -58,8 +73,11 @@ func (s Set) Empty() bool { return len(s.list) == 0 }
 func (s Set) Selectors() (selectors [][]*labels.Matcher, known bool) {
 	known = true
 	for i := range s.list {
+		if s.list[i].Lapses() {
+			known = false
+			continue
+		}
 		selectors = append(selectors, s.list[i].selectors...)
-		known = known && !s.list[i].Lapses()
 	}
 	return selectors, known
 }
@@ -86,7 +104,7 @@ func (s Set) In(mint, maxt int64) Set {
 func (s Set) Of(ls labels.Labels) Intervals {
 	var out Intervals
 	for i := range s.list {
-		if t := &s.list[i]; t.match(ls) {
+		if t := &s.list[i]; t.hides(ls) {
 			out = out.Add(tombstones.Interval{Mint: t.MinTime, Maxt: t.MaxTime})
 		}
 	}
@@ -99,10 +117,8 @@ func Covers(hidden Intervals, mint, maxt int64) bool {
 }
 
 // matchesAny says whether a series matches all matchers of any selector.
-func matchesAny(selectors [][]*labels.Matcher) func(labels.Labels) bool {
-	return func(ls labels.Labels) bool {
-		return slices.ContainsFunc(selectors, func(ms []*labels.Matcher) bool { return matches(ms, ls) })
-	}
+func matchesAny(selectors [][]*labels.Matcher, ls labels.Labels) bool {
+	return slices.ContainsFunc(selectors, func(ms []*labels.Matcher) bool { return matches(ms, ls) })
 }
 
 func matches(ms []*labels.Matcher, ls labels.Labels) bool {
@@ -123,28 +139,26 @@ func Retention(v limits.View, now time.Time) Set {
 		return Set{}
 	}
 	hash := xxhash.New()
-	first := func(i int) func(labels.Labels) bool {
-		return func(ls labels.Labels) bool {
-			at := slices.IndexFunc(rules, func(r limits.RetentionRule) bool { return matches(r.Matchers, ls) })
-			return at == i
-		}
-	}
 	var out Set
+	var before [][]*labels.Matcher // of the rules that decide first
 	for i, r := range rules {
 		_, _ = fmt.Fprintf(hash, "%s\xff%s\xff", r.Selector, r.Period) // it never fails
 		if r.Period > 0 {
-			out.list = append(out.list, older(fmt.Sprintf("retention-%d-%016x", i, hash.Sum64()), now, r.Period, first(i)))
+			out.list = append(out.list, older(fmt.Sprintf("retention-%d-%016x", i, hash.Sum64()), now, r.Period, r.Matchers, before))
 		}
+		before = append(slices.Clip(before), r.Matchers)
 	}
 	if keep := limits.CompactorBlocksRetentionPeriod.Of(v); keep > 0 {
 		_, _ = fmt.Fprintf(hash, "%s", keep)
-		out.list = append(out.list, older(fmt.Sprintf("retention-%016x", hash.Sum64()), now, keep, first(-1)))
+		out.list = append(out.list, older(fmt.Sprintf("retention-%016x", hash.Sum64()), now, keep, nil, before))
 	}
 	return out
 }
 
-func older(id string, now time.Time, keep time.Duration, match func(labels.Labels) bool) Tombstone {
-	return Tombstone{ID: id, MinTime: math.MinInt64, MaxTime: now.Add(-keep).UnixMilli() - 1, match: match}
+func older(id string, now time.Time, keep time.Duration, selector []*labels.Matcher, except [][]*labels.Matcher) Tombstone {
+	t := New(math.MinInt64, now.Add(-keep).UnixMilli()-1, [][]*labels.Matcher{selector}, except)
+	t.ID = id
+	return t
 }
 
 // KeepAll is how long the tenant's blocks must stay for the longest of its retentions; 0: for ever.

@@ -567,6 +567,7 @@ type StatsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Blocks        [][]byte               `protobuf:"bytes,1,rep,name=blocks,proto3" json:"blocks,omitempty"`
 	Limit         uint32                 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"` // entries of each list; 0: 10
+	Gone          []*Gone                `protobuf:"bytes,3,rep,name=gone,proto3" json:"gone,omitempty"`    // series of which nothing else is left are not counted
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -615,6 +616,83 @@ func (x *StatsRequest) GetLimit() uint32 {
 	return 0
 }
 
+func (x *StatsRequest) GetGone() []*Gone {
+	if x != nil {
+		return x.Gone
+	}
+	return nil
+}
+
+// Gone are the samples with min_time <= t <= max_time of the series that one of the selectors selects
+// and none of except. Without matchers, a selector selects every series.
+type Gone struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	MinTime       int64                  `protobuf:"varint,1,opt,name=min_time,json=minTime,proto3" json:"min_time,omitempty"`
+	MaxTime       int64                  `protobuf:"varint,2,opt,name=max_time,json=maxTime,proto3" json:"max_time,omitempty"`
+	Selectors     []*ingesterpb.Matchers `protobuf:"bytes,3,rep,name=selectors,proto3" json:"selectors,omitempty"`
+	Except        []*ingesterpb.Matchers `protobuf:"bytes,4,rep,name=except,proto3" json:"except,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Gone) Reset() {
+	*x = Gone{}
+	mi := &file_store_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Gone) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Gone) ProtoMessage() {}
+
+func (x *Gone) ProtoReflect() protoreflect.Message {
+	mi := &file_store_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Gone.ProtoReflect.Descriptor instead.
+func (*Gone) Descriptor() ([]byte, []int) {
+	return file_store_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Gone) GetMinTime() int64 {
+	if x != nil {
+		return x.MinTime
+	}
+	return 0
+}
+
+func (x *Gone) GetMaxTime() int64 {
+	if x != nil {
+		return x.MaxTime
+	}
+	return 0
+}
+
+func (x *Gone) GetSelectors() []*ingesterpb.Matchers {
+	if x != nil {
+		return x.Selectors
+	}
+	return nil
+}
+
+func (x *Gone) GetExcept() []*ingesterpb.Matchers {
+	if x != nil {
+		return x.Except
+	}
+	return nil
+}
+
 type StatsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Blocks        [][]byte               `protobuf:"bytes,1,rep,name=blocks,proto3" json:"blocks,omitempty"`
@@ -625,7 +703,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_store_proto_msgTypes[8]
+	mi := &file_store_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -637,7 +715,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_store_proto_msgTypes[8]
+	mi := &file_store_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -650,7 +728,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_store_proto_rawDescGZIP(), []int{8}
+	return file_store_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *StatsResponse) GetBlocks() [][]byte {
@@ -681,7 +759,7 @@ type BlockStats struct {
 
 func (x *BlockStats) Reset() {
 	*x = BlockStats{}
-	mi := &file_store_proto_msgTypes[9]
+	mi := &file_store_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -693,7 +771,7 @@ func (x *BlockStats) String() string {
 func (*BlockStats) ProtoMessage() {}
 
 func (x *BlockStats) ProtoReflect() protoreflect.Message {
-	mi := &file_store_proto_msgTypes[9]
+	mi := &file_store_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -706,7 +784,7 @@ func (x *BlockStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlockStats.ProtoReflect.Descriptor instead.
 func (*BlockStats) Descriptor() ([]byte, []int) {
-	return file_store_proto_rawDescGZIP(), []int{9}
+	return file_store_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *BlockStats) GetBlock() []byte {
@@ -754,7 +832,7 @@ type NamedCount struct {
 
 func (x *NamedCount) Reset() {
 	*x = NamedCount{}
-	mi := &file_store_proto_msgTypes[10]
+	mi := &file_store_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -766,7 +844,7 @@ func (x *NamedCount) String() string {
 func (*NamedCount) ProtoMessage() {}
 
 func (x *NamedCount) ProtoReflect() protoreflect.Message {
-	mi := &file_store_proto_msgTypes[10]
+	mi := &file_store_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -779,7 +857,7 @@ func (x *NamedCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamedCount.ProtoReflect.Descriptor instead.
 func (*NamedCount) Descriptor() ([]byte, []int) {
-	return file_store_proto_rawDescGZIP(), []int{10}
+	return file_store_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *NamedCount) GetName() string {
@@ -849,10 +927,16 @@ const file_store_proto_rawDesc = "" +
 	"\x05limit\x18\x06 \x01(\x04R\x05limit\"E\n" +
 	"\x13LabelValuesResponse\x12\x16\n" +
 	"\x06values\x18\x01 \x03(\tR\x06values\x12\x16\n" +
-	"\x06blocks\x18\x02 \x03(\fR\x06blocks\"<\n" +
+	"\x06blocks\x18\x02 \x03(\fR\x06blocks\"h\n" +
 	"\fStatsRequest\x12\x16\n" +
 	"\x06blocks\x18\x01 \x03(\fR\x06blocks\x12\x14\n" +
-	"\x05limit\x18\x02 \x01(\rR\x05limit\"[\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\x12*\n" +
+	"\x04gone\x18\x03 \x03(\v2\x16.amphora.store.v1.GoneR\x04gone\"\xb0\x01\n" +
+	"\x04Gone\x12\x19\n" +
+	"\bmin_time\x18\x01 \x01(\x03R\aminTime\x12\x19\n" +
+	"\bmax_time\x18\x02 \x01(\x03R\amaxTime\x12;\n" +
+	"\tselectors\x18\x03 \x03(\v2\x1d.amphora.ingester.v1.MatchersR\tselectors\x125\n" +
+	"\x06except\x18\x04 \x03(\v2\x1d.amphora.ingester.v1.MatchersR\x06except\"[\n" +
 	"\rStatsResponse\x12\x16\n" +
 	"\x06blocks\x18\x01 \x03(\fR\x06blocks\x122\n" +
 	"\x05stats\x18\x02 \x03(\v2\x1c.amphora.store.v1.BlockStatsR\x05stats\"\x8c\x02\n" +
@@ -886,7 +970,7 @@ func file_store_proto_rawDescGZIP() []byte {
 	return file_store_proto_rawDescData
 }
 
-var file_store_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_store_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_store_proto_goTypes = []any{
 	(*SeriesRequest)(nil),       // 0: amphora.store.v1.SeriesRequest
 	(*SeriesResponse)(nil),      // 1: amphora.store.v1.SeriesResponse
@@ -896,35 +980,40 @@ var file_store_proto_goTypes = []any{
 	(*LabelValuesRequest)(nil),  // 5: amphora.store.v1.LabelValuesRequest
 	(*LabelValuesResponse)(nil), // 6: amphora.store.v1.LabelValuesResponse
 	(*StatsRequest)(nil),        // 7: amphora.store.v1.StatsRequest
-	(*StatsResponse)(nil),       // 8: amphora.store.v1.StatsResponse
-	(*BlockStats)(nil),          // 9: amphora.store.v1.BlockStats
-	(*NamedCount)(nil),          // 10: amphora.store.v1.NamedCount
-	(*ingesterpb.Matcher)(nil),  // 11: amphora.ingester.v1.Matcher
-	(*ingesterpb.Series)(nil),   // 12: amphora.ingester.v1.Series
+	(*Gone)(nil),                // 8: amphora.store.v1.Gone
+	(*StatsResponse)(nil),       // 9: amphora.store.v1.StatsResponse
+	(*BlockStats)(nil),          // 10: amphora.store.v1.BlockStats
+	(*NamedCount)(nil),          // 11: amphora.store.v1.NamedCount
+	(*ingesterpb.Matcher)(nil),  // 12: amphora.ingester.v1.Matcher
+	(*ingesterpb.Series)(nil),   // 13: amphora.ingester.v1.Series
+	(*ingesterpb.Matchers)(nil), // 14: amphora.ingester.v1.Matchers
 }
 var file_store_proto_depIdxs = []int32{
-	11, // 0: amphora.store.v1.SeriesRequest.matchers:type_name -> amphora.ingester.v1.Matcher
-	12, // 1: amphora.store.v1.SeriesResponse.series:type_name -> amphora.ingester.v1.Series
+	12, // 0: amphora.store.v1.SeriesRequest.matchers:type_name -> amphora.ingester.v1.Matcher
+	13, // 1: amphora.store.v1.SeriesResponse.series:type_name -> amphora.ingester.v1.Series
 	2,  // 2: amphora.store.v1.SeriesResponse.work:type_name -> amphora.store.v1.Work
-	11, // 3: amphora.store.v1.LabelNamesRequest.matchers:type_name -> amphora.ingester.v1.Matcher
-	11, // 4: amphora.store.v1.LabelValuesRequest.matchers:type_name -> amphora.ingester.v1.Matcher
-	9,  // 5: amphora.store.v1.StatsResponse.stats:type_name -> amphora.store.v1.BlockStats
-	10, // 6: amphora.store.v1.BlockStats.series_by_metric:type_name -> amphora.store.v1.NamedCount
-	10, // 7: amphora.store.v1.BlockStats.values_by_label:type_name -> amphora.store.v1.NamedCount
-	10, // 8: amphora.store.v1.BlockStats.series_by_pair:type_name -> amphora.store.v1.NamedCount
-	0,  // 9: amphora.store.v1.StoreGateway.Series:input_type -> amphora.store.v1.SeriesRequest
-	3,  // 10: amphora.store.v1.StoreGateway.LabelNames:input_type -> amphora.store.v1.LabelNamesRequest
-	5,  // 11: amphora.store.v1.StoreGateway.LabelValues:input_type -> amphora.store.v1.LabelValuesRequest
-	7,  // 12: amphora.store.v1.StoreGateway.Stats:input_type -> amphora.store.v1.StatsRequest
-	1,  // 13: amphora.store.v1.StoreGateway.Series:output_type -> amphora.store.v1.SeriesResponse
-	4,  // 14: amphora.store.v1.StoreGateway.LabelNames:output_type -> amphora.store.v1.LabelNamesResponse
-	6,  // 15: amphora.store.v1.StoreGateway.LabelValues:output_type -> amphora.store.v1.LabelValuesResponse
-	8,  // 16: amphora.store.v1.StoreGateway.Stats:output_type -> amphora.store.v1.StatsResponse
-	13, // [13:17] is the sub-list for method output_type
-	9,  // [9:13] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	12, // 3: amphora.store.v1.LabelNamesRequest.matchers:type_name -> amphora.ingester.v1.Matcher
+	12, // 4: amphora.store.v1.LabelValuesRequest.matchers:type_name -> amphora.ingester.v1.Matcher
+	8,  // 5: amphora.store.v1.StatsRequest.gone:type_name -> amphora.store.v1.Gone
+	14, // 6: amphora.store.v1.Gone.selectors:type_name -> amphora.ingester.v1.Matchers
+	14, // 7: amphora.store.v1.Gone.except:type_name -> amphora.ingester.v1.Matchers
+	10, // 8: amphora.store.v1.StatsResponse.stats:type_name -> amphora.store.v1.BlockStats
+	11, // 9: amphora.store.v1.BlockStats.series_by_metric:type_name -> amphora.store.v1.NamedCount
+	11, // 10: amphora.store.v1.BlockStats.values_by_label:type_name -> amphora.store.v1.NamedCount
+	11, // 11: amphora.store.v1.BlockStats.series_by_pair:type_name -> amphora.store.v1.NamedCount
+	0,  // 12: amphora.store.v1.StoreGateway.Series:input_type -> amphora.store.v1.SeriesRequest
+	3,  // 13: amphora.store.v1.StoreGateway.LabelNames:input_type -> amphora.store.v1.LabelNamesRequest
+	5,  // 14: amphora.store.v1.StoreGateway.LabelValues:input_type -> amphora.store.v1.LabelValuesRequest
+	7,  // 15: amphora.store.v1.StoreGateway.Stats:input_type -> amphora.store.v1.StatsRequest
+	1,  // 16: amphora.store.v1.StoreGateway.Series:output_type -> amphora.store.v1.SeriesResponse
+	4,  // 17: amphora.store.v1.StoreGateway.LabelNames:output_type -> amphora.store.v1.LabelNamesResponse
+	6,  // 18: amphora.store.v1.StoreGateway.LabelValues:output_type -> amphora.store.v1.LabelValuesResponse
+	9,  // 19: amphora.store.v1.StoreGateway.Stats:output_type -> amphora.store.v1.StatsResponse
+	16, // [16:20] is the sub-list for method output_type
+	12, // [12:16] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_store_proto_init() }
@@ -938,7 +1027,7 @@ func file_store_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_store_proto_rawDesc), len(file_store_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -41,7 +41,7 @@ type StoreGatewayClient interface {
 	Series(ctx context.Context, in *SeriesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SeriesResponse], error)
 	LabelNames(ctx context.Context, in *LabelNamesRequest, opts ...grpc.CallOption) (*LabelNamesResponse, error)
 	LabelValues(ctx context.Context, in *LabelValuesRequest, opts ...grpc.CallOption) (*LabelValuesResponse, error)
-	// Stats counts series by label from the blocks' indexes alone.
+	// Stats counts series by label from the blocks' indexes alone, without those that are gone.
 	Stats(ctx context.Context, in *StatsRequest, opts ...grpc.CallOption) (*StatsResponse, error)
 }
 
@@ -116,7 +116,7 @@ type StoreGatewayServer interface {
 	Series(*SeriesRequest, grpc.ServerStreamingServer[SeriesResponse]) error
 	LabelNames(context.Context, *LabelNamesRequest) (*LabelNamesResponse, error)
 	LabelValues(context.Context, *LabelValuesRequest) (*LabelValuesResponse, error)
-	// Stats counts series by label from the blocks' indexes alone.
+	// Stats counts series by label from the blocks' indexes alone, without those that are gone.
 	Stats(context.Context, *StatsRequest) (*StatsResponse, error)
 	mustEmbedUnimplementedStoreGatewayServer()
 }
