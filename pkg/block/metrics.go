@@ -7,6 +7,7 @@ import (
 
 type storeMetrics struct {
 	loads, loadFailures, unloads prometheus.Counter
+	corrupted                    prometheus.Counter
 	loadDuration                 prometheus.Histogram
 }
 
@@ -19,6 +20,8 @@ func newStoreMetrics(reg prometheus.Registerer) *storeMetrics {
 		loads:        counter("lazy_load_total", "Indexes of blocks opened because a query needed them."),
 		loadFailures: counter("lazy_load_failed_total", "Indexes of blocks that could not be opened; the queries that needed them failed."),
 		unloads:      counter("lazy_unload_total", "Indexes of blocks closed because nobody used them."),
+		corrupted: f.NewCounter(prometheus.CounterOpts{Name: "amphora_bucket_store_corrupted_reads_total",
+			Help: "Reads of blocks that found them damaged in the bucket; the queries that needed them failed."}),
 		loadDuration: f.NewHistogram(prometheus.HistogramOpts{Name: "amphora_bucket_store_indexheader_lazy_load_duration_seconds",
 			Help: "Time to open the index of a block, with what has to be fetched for it.", Buckets: prometheus.ExponentialBuckets(0.005, 4, 8),
 			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100}),

@@ -126,18 +126,23 @@ func (b *Block) expand(ctx context.Context, matchers []*labels.Matcher) (refs []
 		return err
 	})
 	if err != nil {
-		return nil, corrupted(ctx, err)
+		return nil, b.corrupted(ctx, err)
 	}
 	b.store.postings.put(key, refs)
 	return refs, nil
 }
 
-// corrupted gives errors of the index reader, which have no kind, the one they deserve.
-func corrupted(ctx context.Context, err error) error {
+// corrupted gives errors of the index reader, which have no kind, the one they deserve, and counts those
+// that a damaged block is to blame for.
+func (b *Block) corrupted(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return errs.Wrap(errs.KindOf(err), err)
+	kind := errs.KindOf(err)
+	if kind == errs.Internal {
+		b.store.metrics.corrupted.Inc()
+	}
+	return errs.Wrap(kind, err)
 }
 
 func keyOf(matchers []*labels.Matcher) string {
@@ -225,7 +230,7 @@ func (s *SeriesSet) read() error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("read series of block %s: %w", s.block.opened.key.block, corrupted(s.ctx, err))
+		return fmt.Errorf("read series of block %s: %w", s.block.opened.key.block, s.block.corrupted(s.ctx, err))
 	}
 	s.refs = s.refs[taken:]
 	s.work.Series += taken
@@ -237,7 +242,7 @@ func (s *SeriesSet) read() error {
 		return err
 	}
 	if err := s.readChunks(metas); err != nil {
-		return fmt.Errorf("read chunks of block %s: %w", s.block.opened.key.block, err)
+		return fmt.Errorf("read chunks of block %s: %w", s.block.opened.key.block, s.block.corrupted(s.ctx, err))
 	}
 	return nil
 }

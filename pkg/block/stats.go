@@ -131,7 +131,7 @@ func (b *Block) gone(ctx context.Context, g Gone) (out []storage.SeriesRef, err 
 			return nil
 		})
 		if err != nil {
-			return nil, fmt.Errorf("find what is gone of block %s: %w", b.opened.key.block, corrupted(ctx, err))
+			return nil, fmt.Errorf("find what is gone of block %s: %w", b.opened.key.block, b.corrupted(ctx, err))
 		}
 	}
 	return out, nil
@@ -160,7 +160,7 @@ func (b *Block) count(ctx context.Context, name, value string, gone []storage.Se
 		return p.Err()
 	})
 	if err != nil {
-		return 0, fmt.Errorf("count series of block %s: %w", b.opened.key.block, corrupted(ctx, err))
+		return 0, fmt.Errorf("count series of block %s: %w", b.opened.key.block, b.corrupted(ctx, err))
 	}
 	return n, nil
 }

@@ -178,6 +178,9 @@ func (s *Store) load(o *opened) {
 	s.metrics.loadDuration.Observe(time.Since(began).Seconds())
 	if o.err != nil {
 		s.metrics.loadFailures.Inc()
+		if errs.KindOf(o.err) == errs.Internal {
+			s.metrics.corrupted.Inc()
+		}
 		s.mu.Lock()
 		delete(s.opened, o.key) // the next query tries again
 		s.mu.Unlock()
@@ -312,6 +315,9 @@ func (s *Store) close(o *opened) {
 		s.deps.Logger.Warn("index of a block not closed", "block", o.key.block, "err", err)
 	}
 }
+
+// Note writes down what is on the local disk, so that a process that is killed finds it at its next start.
+func (s *Store) Note() error { return s.pages.Note() }
 
 // Loaded is the number of open indexes.
 func (s *Store) Loaded() int {

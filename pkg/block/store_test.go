@@ -18,6 +18,7 @@ import (
 
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
@@ -340,6 +341,39 @@ func TestDamagedLocalPagesAreFetchedAgain(t *testing.T) {
 	}
 }
 
+func TestAKilledProcessFindsWhatItNoted(t *testing.T) {
+	bkt := &counting{Bucket: newBucket(t)}
+	id := upload(t, bkt, wideBlock(t, 700))
+	dir := t.TempDir()
+	s := newStore(t, bkt, dir, 1<<30)
+	defer closeStore(t, s)
+	noted, later := Selection{MaxTime: 1 << 40, Matchers: []*labels.Matcher{eq("zone", "z1")}}, Selection{MaxTime: 1 << 40, Matchers: []*labels.Matcher{eq("zone", "z2")}}
+	first, _, err := readAll(t.Context(), s, id, noted)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Note(); err != nil {
+		t.Fatal(err)
+	}
+	second, _, err := readAll(t.Context(), s, id, later)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := t.TempDir() // what a kill leaves
+	if err := os.CopyFS(left, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	again := newStore(t, bkt, left, 1<<30)
+	defer closeStore(t, again)
+	before := bkt.ranges.Load()
+	if got, _, err := readAll(t.Context(), again, id, noted); err != nil || !slices.Equal(got, first) || bkt.ranges.Load() != before {
+		t.Errorf("%d series, want %d; %d requests for what was noted; %v", len(got), len(first), bkt.ranges.Load()-before, err)
+	}
+	if got, _, err := readAll(t.Context(), again, id, later); err != nil || !slices.Equal(got, second) {
+		t.Errorf("%d series, want %d; %v", len(got), len(second), err)
+	}
+}
+
 func TestFaultsOfTheStorageAreRetriedAndThenReported(t *testing.T) {
 	dir := wideBlock(t, 500)
 	bkt := &counting{Bucket: newBucket(t)}
@@ -388,6 +422,9 @@ func TestCorruptedBlocksAreErrors(t *testing.T) {
 		_, _, err = readAll(t.Context(), s, id, Selection{MaxTime: 1 << 40, Matchers: []*labels.Matcher{labels.MustNewMatcher(labels.MatchRegexp, "i", ".+")}})
 		if errs.KindOf(err) != errs.Internal {
 			t.Errorf("%s damaged: %v", file, err)
+		}
+		if n := testutil.ToFloat64(s.metrics.corrupted); n != 1 {
+			t.Errorf("%s damaged: %g reads are counted, want 1", file, n)
 		}
 		closeStore(t, s)
 	}

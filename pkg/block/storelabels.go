@@ -28,7 +28,7 @@ func (b *Block) LabelNames(ctx context.Context, matchers []*labels.Matcher) (nam
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("list label names of block %s: %w", b.opened.key.block, corrupted(ctx, err))
+		return nil, fmt.Errorf("list label names of block %s: %w", b.opened.key.block, b.corrupted(ctx, err))
 	}
 	names = cloneAll(names)
 	slices.Sort(names)
@@ -44,7 +44,7 @@ func (b *Block) LabelValues(ctx context.Context, name string, matchers []*labels
 			return err
 		})
 		if err != nil {
-			return nil, fmt.Errorf("list label values of block %s: %w", b.opened.key.block, corrupted(ctx, err))
+			return nil, fmt.Errorf("list label values of block %s: %w", b.opened.key.block, b.corrupted(ctx, err))
 		}
 		values = cloneAll(values)
 		slices.Sort(values)

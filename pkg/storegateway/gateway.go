@@ -35,7 +35,7 @@ const (
 const (
 	// openConcurrency is how many blocks of one call are opened at the same time.
 	openConcurrency = 16
-	// houseTick is how often idle indexes are looked for.
+	// houseTick is how often idle indexes are looked for, and what is on the disk is noted.
 	houseTick = time.Minute
 	// shortIdle is how long the index of a block stays open without use while memory is short: long
 	// enough for the calls of one query.
@@ -77,7 +77,7 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	return g, nil
 }
 
-// running closes idle indexes and drops the copies of blocks that are gone.
+// running closes idle indexes, notes what copies there are, and drops those of blocks that are gone.
 func (g *Gateway) running(ctx context.Context) error {
 	house, sync := time.NewTicker(houseTick), time.NewTicker(g.cfg.SyncInterval)
 	defer house.Stop()
@@ -88,6 +88,9 @@ func (g *Gateway) running(ctx context.Context) error {
 			return nil
 		case <-house.C:
 			g.deps.Store.Unload(g.cfg.IdleTimeout)
+			if err := g.deps.Store.Note(); err != nil {
+				g.deps.Logger.Warn("local copies of blocks not noted; should this process be killed, they are fetched again", "err", err)
+			}
 		case <-sync.C:
 			g.forget(ctx)
 		}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/grafana/dskit/services"
@@ -49,6 +50,7 @@ func (s sample) Copy() chunks.Sample         { return s }
 type world struct {
 	t   *testing.T
 	bkt objstore.Bucket
+	dir string // of local copies
 	g   *Gateway
 }
 
@@ -58,7 +60,8 @@ func newWorld(t *testing.T, change func(*Config)) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	store, err := block.NewStore(block.StoreDeps{Logger: quiet, Bucket: bkt, LocalBytes: 1 << 30, Dir: t.TempDir()})
+	dir := t.TempDir()
+	store, err := block.NewStore(block.StoreDeps{Logger: quiet, Bucket: bkt, LocalBytes: 1 << 30, Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +78,7 @@ func newWorld(t *testing.T, change func(*Config)) *world {
 			t.Error(err)
 		}
 	})
-	return &world{t, bkt, g}
+	return &world{t, bkt, dir, g}
 }
 
 // block uploads a block of n series from the series number from on, with samples from mint on.
@@ -308,6 +311,26 @@ func TestMoreCallsThanAllowedWaitAndAreRefused(t *testing.T) {
 	if _, err := w.ask(nil, a); err != nil {
 		t.Error(err)
 	}
+}
+
+func TestCopiesAreNotedEveryMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(c *Config) { c.SyncInterval = time.Hour })
+		if _, err := w.ask(nil, w.block(0, 0, 10)); err != nil {
+			t.Fatal(err)
+		}
+		if err := services.StartAndAwaitRunning(t.Context(), w.g); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(houseTick + time.Second)
+		synctest.Wait()
+		if notes, err := filepath.Glob(filepath.Join(w.dir, "pages", "*.notes")); err != nil || len(notes) != 2 {
+			t.Errorf("notes of an index and a segment: %v, %v", notes, err)
+		}
+		if err := services.StopAndAwaitTerminated(t.Context(), w.g); err != nil {
+			t.Fatal(err)
+		}
+	})
 }
 
 func TestCopiesOfDeletedBlocksAreDropped(t *testing.T) {

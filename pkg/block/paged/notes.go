@@ -12,7 +12,7 @@ import (
 )
 
 // A local copy has a file of notes beside it: which pages are there, with their checksums. It is
-// written when the process stops in order. Pages are checked against it when they are first used,
+// written from time to time, and when the process stops in order. Pages are checked against it when they are first used,
 // so a copy that a crash left behind with old notes is no danger.
 const (
 	pagesSuffix = ".pages"

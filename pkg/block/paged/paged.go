@@ -10,8 +10,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -75,7 +77,7 @@ type entry struct {
 	bytes int64
 }
 
-// New opens a cache in o.Dir and takes over what an orderly stop left there; the rest is deleted.
+// New opens a cache in o.Dir and takes over what was noted there; the rest is deleted.
 func New(o Options) (*Cache, error) {
 	if o.Dir == "" || o.MaxBytes <= 0 || o.Fetch == nil {
 		return nil, errs.New(errs.Invalid, "a cache of pages needs a directory, a size and a source")
@@ -234,6 +236,22 @@ func (c *Cache) Close() error {
 	var out []error
 	for _, e := range c.files {
 		out = append(out, e.disk.note(e), e.disk.shut())
+	}
+	return errors.Join(out...)
+}
+
+// Note writes down what is on the disk, so that it is found again should the process be killed.
+func (c *Cache) Note() error {
+	c.mu.Lock()
+	all := slices.Collect(maps.Values(c.files))
+	c.mu.Unlock()
+	var out []error
+	for _, e := range all {
+		c.mu.Lock() // its files do not go meanwhile
+		if c.files[e.name] == e && !c.closed {
+			out = append(out, e.disk.note(e))
+		}
+		c.mu.Unlock()
 	}
 	return errors.Join(out...)
 }
