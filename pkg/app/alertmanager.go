@@ -87,7 +87,7 @@ func (a *App) alertmanager() (*alertmanager.Alertmanager, error) {
 			return nil, err
 		}
 		am, err := alertmanager.New(a.cfg.Alertmanager, alertmanager.Deps{Logger: a.events(), Reg: a.reg, Limits: a.limits.For,
-			Definitions: definitions{docs, alertDocs}, Grafana: grafanaDocuments{docs}, Promoted: definitions{docs, promotedDocs}, Bucket: objstore.NewPrefixedBucket(b, clusterDir), Self: self,
+			Definitions: definitions{docstore.NewTexts(docs, nil), alertDocs}, Grafana: grafanaDocuments{docs}, Promoted: definitions{docstore.NewTexts(docs, nil), promotedDocs}, Bucket: objstore.NewPrefixedBucket(b, clusterDir), Self: self,
 			Replicas: alertReplicas(r, a.cfg.AlertRing.ReplicationFactor), Client: clients.For})
 		if err != nil {
 			return nil, err
@@ -139,7 +139,7 @@ const (
 
 // definitions keeps the configurations of alertmanagers among the documents of the cluster.
 type definitions struct {
-	docs   *docstore.Store
+	docs   *docstore.Texts
 	prefix string // of their keys
 }
 
@@ -151,8 +151,7 @@ func (d definitions) Read(ctx context.Context, id tenant.ID) ([]byte, string, er
 
 // Write is part of alertmanager.Definitions.
 func (d definitions) Write(ctx context.Context, id tenant.ID, data []byte) error {
-	_, err := d.docs.Overwrite(ctx, d.prefix+string(id), data)
-	return err
+	return d.docs.Overwrite(ctx, d.prefix+string(id), data)
 }
 
 // Remove is part of alertmanager.Definitions.
@@ -160,8 +159,14 @@ func (d definitions) Remove(ctx context.Context, id tenant.ID) error {
 	return removeDocument(ctx, d.docs, d.prefix+string(id))
 }
 
+// removable is a store of documents, or of texts.
+type removable interface {
+	Get(ctx context.Context, key string) (docstore.Doc, error)
+	Delete(ctx context.Context, key string, expect docstore.Version) error
+}
+
 // removeDocument deletes a document, whatever its version is; one that does not exist is no error.
-func removeDocument(ctx context.Context, docs *docstore.Store, key string) error {
+func removeDocument(ctx context.Context, docs removable, key string) error {
 	for {
 		doc, err := docs.Get(ctx, key)
 		if err == nil {

@@ -51,15 +51,11 @@ func ownerOf(object string) (tenant.ID, bool) {
 
 // ownDocument returns what stands behind the directory of a kind of documents that are tenants'.
 func ownDocument(key string) (string, bool) {
-	for _, dir := range []string{"rules/", alertDocs, promotedDocs, grafanaDocs, "deletions/", "control/withdrawn/", "control/companions/rules/"} {
+	for _, dir := range []string{"rules/", alertDocs, promotedDocs, grafanaDocs, "deletions/", "control/withdrawn/"} {
 		if rest, ok := strings.CutPrefix(key, dir); ok {
 			return rest, true
 		}
 	}
-	for _, dir := range []string{"control/workspaces/", "control/companions/" + alertDocs} {
-		if rest, ok := strings.CutPrefix(key, dir); ok {
-			return strings.TrimSuffix(rest, ".json"), true
-		}
-	}
-	return "", false
+	rest, ok := strings.CutPrefix(key, "control/workspaces/")
+	return strings.TrimSuffix(rest, ".json"), ok
 }

@@ -18,7 +18,6 @@ func TestEveryObjectOfATenantIsKnownToBeItsOwn(t *testing.T) {
 		id + "/01J/index", id + "/bucket-index.json.gz", id + "/markers/x", "__amphora_cluster/alertmanager/" + id + "/fullstate",
 		document(rules), document(definitionKey(id)), document(deletionKey(id)),
 		document("control/workspaces/" + id + ".json"), document("control/withdrawn/" + id + "/" + rules),
-		document("control/companions/" + rules + ".json"), document("control/companions/" + definitionKey(id) + ".json"),
 	} {
 		if got, ok := ownerOf(object); !ok || got != id {
 			t.Errorf("%s is of %q, %v", object, got, ok)

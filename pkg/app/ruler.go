@@ -16,6 +16,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/api"
 	"github.com/amphora-metrics/amphora/pkg/api/rules"
 	"github.com/amphora-metrics/amphora/pkg/config"
+	"github.com/amphora-metrics/amphora/pkg/docstore"
 	"github.com/amphora-metrics/amphora/pkg/engine"
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/members"
@@ -129,7 +130,11 @@ func (a *App) ownAlertmanager() (func(context.Context, tenant.ID, ...*notifier.A
 // ruleDocuments is where rules are kept.
 func (a *App) ruleDocuments() (ruler.Documents, error) {
 	if a.cfg.Rules.Storage.Backend != ruler.BackendLocal {
-		return a.documents()
+		docs, err := a.documents()
+		if err != nil {
+			return nil, err
+		}
+		return docstore.NewTexts(docs, nil), nil
 	}
 	d, err := ruler.OpenDirectory(a.cfg.Rules.Storage.Directory)
 	if err != nil {

@@ -67,6 +67,7 @@ type Control struct {
 	log  *slog.Logger
 	m    *metrics
 
+	texts    *docstore.Texts // rule files and definitions
 	verdicts verdicts
 }
 
@@ -75,7 +76,7 @@ func New(cfg Config, deps Deps) *Control {
 	if deps.Now == nil {
 		deps.Now = time.Now
 	}
-	c := &Control{cfg: cfg, deps: deps, log: deps.Log, m: newMetrics(deps.Reg), Directory: &Directory{deps.Documents, newLookups(), deps.Now}, verdicts: verdicts{known: map[string]verdict{}}}
+	c := &Control{cfg: cfg, deps: deps, log: deps.Log, m: newMetrics(deps.Reg), texts: docstore.NewTexts(deps.Documents, deps.Now), Directory: &Directory{deps.Documents, newLookups(), deps.Now}, verdicts: verdicts{known: map[string]verdict{}}}
 	c.Service = services.NewTimerService(cfg.JanitorPeriod, nil, c.clean, nil)
 	return c
 }
@@ -86,7 +87,6 @@ func (c *Control) now() time.Time { return c.deps.Now().UTC() }
 const (
 	accountsPrefix   = "control/accounts/"
 	workspacesPrefix = "control/workspaces/"
-	companionsPrefix = "control/companions/"
 	withdrawnPrefix  = "control/withdrawn/"
 	scrapersPrefix   = "control/scrapers/"
 )

@@ -33,7 +33,8 @@ type plane struct {
 	replicas []*Control
 	now      time.Time
 	purged   []string
-	told     []string // tenants whose rules changed
+	mu       sync.Mutex // guards told
+	told     []string   // tenants whose rules changed
 	account  string
 	cut      *fuse         // of the calls that are made; nil: none
 	stricter atomic.Uint64 // than what was stored: every check fails; also the epoch of the limits
@@ -41,12 +42,8 @@ type plane struct {
 
 func newPlane(t *testing.T, cfg Config, replicas int) *plane {
 	t.Helper()
-	p := &plane{t: t, now: time.Now(), account: "123456789012"}
 	dir := t.TempDir()
-	if cfg.JanitorPeriod == 0 {
-		cfg.JanitorPeriod = time.Minute
-	}
-	for range replicas {
+	return planeOver(t, cfg, replicas, func() bucket.Conditional {
 		b, err := bucket.NewConditionalFilesystem(dir)
 		if err != nil {
 			t.Fatal(err)
@@ -56,6 +53,19 @@ func newPlane(t *testing.T, cfg Config, replicas int) *plane {
 				t.Error(err)
 			}
 		})
+		return b
+	})
+}
+
+// planeOver is a plane whose replicas open the same bucket.
+func planeOver(t *testing.T, cfg Config, replicas int, open func() bucket.Conditional) *plane {
+	t.Helper()
+	p := &plane{t: t, now: time.Now(), account: "123456789012"}
+	if cfg.JanitorPeriod == 0 {
+		cfg.JanitorPeriod = time.Minute
+	}
+	for range replicas {
+		b := open()
 		p.docs = docstore.New(fused{b}, docstore.Prefix, prometheus.NewRegistry())
 		p.replicas = append(p.replicas, New(cfg, Deps{
 			Documents: p.docs, Region: "us-east-1", Log: slog.New(slog.DiscardHandler), Reg: prometheus.NewRegistry(),
@@ -77,8 +87,12 @@ func newPlane(t *testing.T, cfg Config, replicas int) *plane {
 				}
 				return nil
 			},
-			RulesChanged: func(_ context.Context, id tenant.ID) { p.told = append(p.told, string(id)) },
-			CheckLimits:  limits.Check,
+			RulesChanged: func(_ context.Context, id tenant.ID) {
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				p.told = append(p.told, string(id))
+			},
+			CheckLimits: limits.Check,
 			CheckScrape: func(data []byte) error {
 				if bytes.Contains(data, []byte("wrong")) {
 					return errs.New(errs.Invalid, "line 1: wrong")
@@ -120,6 +134,15 @@ func (a answered) text(path ...string) string { s, _ := a.at(path...).(string); 
 // call makes a call at replica n.
 func (p *plane) call(n int, operation, method, path string, body any) answered {
 	p.t.Helper()
+	ctx := p.t.Context()
+	if p.cut != nil {
+		ctx = p.cut.lit(ctx)
+	}
+	return p.callWith(ctx, n, operation, method, path, body)
+}
+
+func (p *plane) callWith(ctx context.Context, n int, operation, method, path string, body any) answered {
+	p.t.Helper()
 	var data []byte
 	if body != nil {
 		var err error
@@ -127,11 +150,8 @@ func (p *plane) call(n int, operation, method, path string, body any) answered {
 			p.t.Fatal(err)
 		}
 	}
-	r := httptest.NewRequest(method, "http://amphora.example:8080"+path, bytes.NewReader(data))
+	r := httptest.NewRequestWithContext(ctx, method, "http://amphora.example:8080"+path, bytes.NewReader(data))
 	w := httptest.NewRecorder()
-	if p.cut != nil {
-		r = r.WithContext(p.cut.lit(r.Context()))
-	}
 	if err := p.replicas[n%len(p.replicas)].Operation(operation)(w, r); err != nil {
 		p.t.Fatal(err)
 	}

@@ -46,12 +46,11 @@ type workspace struct {
 	Tokens   tokens            `json:"tokens,omitempty"`
 }
 
-// companion is what Amazon's API knows of a rule file or definition beside its text.
-type companion struct {
+// note is what Amazon's API knows of a rule file or definition beside its text.
+type note struct {
 	Created  time.Time         `json:"created"`
 	Replaced bool              `json:"replaced,omitempty"` // the text is not the one it was made with
 	Tags     map[string]string `json:"tags,omitempty"`
-	Tokens   tokens            `json:"tokens,omitempty"`
 }
 
 // tokens are the client tokens of changes, kept for as long as a client may repeat a call.

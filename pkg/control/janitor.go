@@ -26,7 +26,7 @@ func (c *Control) withdraw(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	for _, from := range []string{folder, companionsPrefix + folder, c.deps.DefinitionKey(tenant.ID(id)), c.definition(id).companion()} {
+	for _, from := range []string{folder, c.deps.DefinitionKey(tenant.ID(id))} {
 		if err := c.move(ctx, from, withdrawnPrefix+id+"/"); err != nil {
 			return err
 		}
@@ -58,21 +58,32 @@ func (c *Control) move(ctx context.Context, from, to string) error {
 		if e.Key != from && !strings.HasSuffix(from, "/") {
 			continue // a name that only begins so
 		}
-		d, err := c.deps.Documents.Get(ctx, e.Key)
-		if errs.KindOf(err) == errs.NotFound {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if _, err := c.deps.Documents.Overwrite(ctx, to+e.Key, d.Data); err != nil {
-			return err
-		}
-		if err := c.drop(ctx, e.Key); err != nil {
+		if err := c.moveOne(ctx, e.Key, to); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// moveOne puts a document below to as it is when it goes from where it was.
+func (c *Control) moveOne(ctx context.Context, key, to string) error {
+	for {
+		d, err := c.deps.Documents.Get(ctx, key)
+		if errs.KindOf(err) == errs.NotFound {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		// A copy that is there already has all that was answered before the workspace was deleted.
+		if _, err := c.deps.Documents.Put(ctx, to+key, d.Data, ""); err != nil && errs.KindOf(err) != errs.Conflict {
+			return err
+		}
+		err = c.deps.Documents.Delete(ctx, key, d.Version)
+		if k := errs.KindOf(err); err == nil || k != errs.Conflict && k != errs.NotFound {
+			return err
+		}
+	}
 }
 
 // clean goes on with deletions. Every replica does it: each step may be made again.
@@ -103,10 +114,10 @@ func (c *Control) cleanAll(ctx context.Context) error {
 			failed = errors.Join(failed, fmt.Errorf("workspace %s: %w", id, err))
 		}
 	}
-	return errors.Join(failed, c.cleanScrapers(ctx))
+	return errors.Join(failed, c.cleanScrapers(ctx), c.texts.Sweep(ctx, tokenAge))
 }
 
-// cleanScrapers ends deletions of scrapers that were cut short.
+// cleanScrapers ends deletions of scrapers that were cut short, and forgets scrapers whose client tokens are old.
 func (c *Control) cleanScrapers(ctx context.Context) error {
 	entries, err := c.deps.Documents.List(ctx, scrapersPrefix)
 	if err != nil {
@@ -122,7 +133,11 @@ func (c *Control) cleanScrapers(ctx context.Context) error {
 		switch {
 		case err != nil || v == "":
 		case d.State == deleting:
-			err = c.forgetScraper(ctx, d.Account, d.ID, func(*tokens) {})
+			err = c.forgetScraper(ctx, d.Account, d.ID)
+		case d.State == deleted:
+			if c.now().Sub(d.Modified) >= tokenAge {
+				err = c.drop(ctx, e.Key)
+			}
 		default:
 			c.seen.settle(e)
 		}

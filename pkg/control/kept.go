@@ -9,16 +9,15 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/errs"
 )
 
-// kept is a document of a workspace that other services read, a rule file or a definition. Beside it
-// lies a companion with what only this API knows. The document says whether the resource exists.
+// kept is a document of a workspace that other services read, a rule file or a definition. What only this API
+// knows is noted beside its text.
 type kept struct {
-	kind  string // as errors name it
-	id    string // as errors name it
-	key   string
-	check func(ctx context.Context, data []byte) error
+	workspace string
+	kind      string // as errors name it
+	id        string // as errors name it
+	key       string
+	check     func(ctx context.Context, data []byte) error
 }
-
-func (k kept) companion() string { return companionsPrefix + k.key + ".json" }
 
 // maxFile bounds a rule file and a definition.
 const maxFile = 1 << 20
@@ -41,214 +40,184 @@ func (c *Control) verify(ctx context.Context, k kept, data []byte) error {
 	return err
 }
 
-// create makes k. The companion is written first, so that a call that is repeated knows its token.
-func (c *Control) create(ctx context.Context, k kept, data []byte, tags map[string]string, clientToken, hash string) error {
-	operation := "Create " + k.kind
-	repeated := false
-	_, err := update(ctx, c, k.companion(), func(m *companion, _ bool) (bool, error) {
-		_, again, err := m.Tokens.find(clientToken, operation, hash)
+// change changes k once for each client token, in one swap of its document, which holds the text, what this API notes
+// of it and the tokens: so no replica that dies leaves half of a change, and of rivals one is first. edit gives the
+// next text, nil if it is deleted, and may change the note. It returns the note as the answer of the call has it.
+func (c *Control) change(ctx context.Context, k kept, operation, clientToken, hash string, edit func(old docstore.Text, n *note) (data []byte, err error)) (*note, error) {
+	out := &note{}
+	made := false
+	version, err := c.texts.Change(ctx, k.key, func(old docstore.Text) (*docstore.Text, error) {
+		var kept tokens
+		if err := k.decode(old.Memory, &kept); err != nil {
+			return nil, err
+		}
+		answer, again, err := kept.find(clientToken, operation, hash)
 		if err != nil {
-			return false, conflict(k.kind, k.id, err.Error())
+			return nil, conflict(k.kind, k.id, err.Error())
 		}
-		if repeated = again; again {
-			return false, nil
+		*out, made = note{}, false
+		if again {
+			return nil, k.decode(answer, out)
 		}
-		if _, err := c.deps.Documents.Get(ctx, k.key); errs.KindOf(err) != errs.NotFound {
-			if err == nil {
-				err = conflict(k.kind, k.id, k.kind+" exists already: "+k.id)
-			}
-			return false, err
+		if err := k.decode(old.Note, out); err != nil {
+			return nil, err
 		}
-		kept := m.Tokens
-		*m = companion{Created: c.now(), Tags: tags, Tokens: kept}
-		m.Tokens.keep(clientToken, token{operation, hash, nil, m.Created})
-		return true, nil
+		data, err := edit(old, out)
+		if err != nil {
+			return nil, err
+		}
+		made = data != nil
+		now := c.now()
+		next := &docstore.Text{Doc: docstore.Doc{Data: data, Modified: now}, Gone: data == nil}
+		if next.Note, err = json.Marshal(out); err != nil {
+			return nil, err
+		}
+		kept.keep(clientToken, token{operation, hash, next.Note, now})
+		if kept != nil {
+			next.Memory, err = json.Marshal(kept)
+		}
+		return next, err
 	})
-	if err != nil {
-		return err
+	if err == nil && made {
+		err = c.stillThere(ctx, k, version, !out.Replaced)
 	}
-	_, err = c.deps.Documents.Put(ctx, k.key, data, "")
-	if errs.KindOf(err) != errs.Conflict {
-		return err
-	}
-	if repeated { // the first call came this far, and what it wrote may have been changed since
-		return nil
-	}
-	return conflict(k.kind, k.id, k.kind+" exists already: "+k.id)
+	return out, err
 }
 
-// put replaces the text of k. Errors: NotFound.
-func (c *Control) put(ctx context.Context, k kept, data []byte, clientToken, hash string) error {
-	operation := "Put " + k.kind
-	var m companion
-	if _, err := c.read(ctx, k.companion(), &m); err != nil {
+// stillThere refuses a change of a workspace that was deleted at the same moment, so that all that was answered is in
+// what is put away for an operator to restore. A text that is new is taken away, as nobody else might. Errors: NotFound.
+func (c *Control) stillThere(ctx context.Context, k kept, version docstore.Version, isNew bool) error {
+	var w workspace
+	if _, err := c.read(ctx, workspaceKey(k.workspace), &w); err != nil || w.State == active {
 		return err
 	}
-	_, again, err := m.Tokens.find(clientToken, operation, hash)
-	if err != nil {
-		return conflict(k.kind, k.id, err.Error())
+	if isNew {
+		if err := c.deps.Documents.Delete(ctx, k.key, version); err != nil && errs.KindOf(err) != errs.NotFound && errs.KindOf(err) != errs.Conflict {
+			return err
+		}
 	}
-	if again {
+	return missing(workspaceKind, k.workspace)
+}
+
+// decode reads what is stored beside the text of k.
+func (k kept) decode(raw json.RawMessage, v any) error {
+	if raw == nil {
 		return nil
 	}
-	var before docstore.Doc
-	_, err = c.deps.Documents.Update(ctx, k.key, func(old docstore.Doc) ([]byte, error) {
-		if old.Version == "" {
-			return nil, missing(k.kind, k.id)
-		}
-		before = old
-		return data, nil
-	})
-	if err != nil {
-		return err
+	if err := json.Unmarshal(raw, v); err != nil {
+		return errs.New(errs.Internal, "what document %s notes cannot be read: %w", k.key, err)
 	}
-	_, err = update(ctx, c, k.companion(), func(m *companion, exists bool) (bool, error) {
-		if !exists || m.Created.IsZero() {
-			m.Created = before.Modified
+	return nil
+}
+
+// answered returns the note of a call that was made before with the same token, nil if it was not. It is asked before
+// anything is checked, as what the first call was checked against may be another now.
+func (c *Control) answered(ctx context.Context, k kept, operation, clientToken, hash string) (*note, error) {
+	if clientToken == "" {
+		return nil, nil
+	}
+	x, err := c.texts.Look(ctx, k.key)
+	if err != nil {
+		return nil, err
+	}
+	var kept tokens
+	if err := k.decode(x.Memory, &kept); err != nil {
+		return nil, err
+	}
+	answer, again, err := kept.find(clientToken, operation, hash)
+	if err != nil {
+		return nil, conflict(k.kind, k.id, err.Error())
+	}
+	if !again {
+		return nil, nil
+	}
+	n := &note{}
+	return n, k.decode(answer, n)
+}
+
+// create makes k.
+func (c *Control) create(ctx context.Context, k kept, data []byte, tags map[string]string, clientToken, hash string) error {
+	_, err := c.change(ctx, k, "Create "+k.kind, clientToken, hash, func(old docstore.Text, n *note) ([]byte, error) {
+		if old.Exists() {
+			return nil, conflict(k.kind, k.id, k.kind+" exists already: "+k.id)
 		}
-		m.Replaced = true
-		m.Tokens.keep(clientToken, token{operation, hash, nil, c.now()})
-		return true, nil
+		*n = note{Created: c.now(), Tags: tags}
+		return data, nil
 	})
 	return err
 }
 
-// describe returns the text of k and its companion. Errors: NotFound.
-func (c *Control) describe(ctx context.Context, k kept) (docstore.Doc, *companion, error) {
-	d, err := c.deps.Documents.Get(ctx, k.key)
-	if errs.KindOf(err) == errs.NotFound {
-		return d, nil, missing(k.kind, k.id)
-	}
-	if err != nil {
-		return d, nil, err
-	}
-	m := &companion{}
-	if _, err := c.read(ctx, k.companion(), m); err != nil {
-		return d, nil, err
-	}
-	m.fill(d.Modified)
-	return d, m, nil
+// put replaces the text of k and returns its note. Errors: NotFound.
+func (c *Control) put(ctx context.Context, k kept, data []byte, clientToken, hash string) (*note, error) {
+	return c.change(ctx, k, "Put "+k.kind, clientToken, hash, func(old docstore.Text, n *note) ([]byte, error) {
+		if !old.Exists() {
+			return nil, missing(k.kind, k.id)
+		}
+		n.fill(old.Modified)
+		n.Replaced = true
+		return data, nil
+	})
 }
 
-// fill completes the companion of a document that was made by another API.
-func (m *companion) fill(modified time.Time) {
-	if m.Created.IsZero() || m.Created.After(modified) {
-		m.Created = modified
-	}
-	if m.Tags == nil {
-		m.Tags = map[string]string{}
-	}
-}
-
-// deletion is what a call is about to delete. It is kept as the answer of its client token before anything is
-// deleted, and taken away afterwards: when the process dies in between, the call is made again, which ends it.
-type deletion struct {
-	Version docstore.Version `json:"version"`
-	At      time.Time        `json:"at"`
-}
-
-// remove deletes k. Errors: NotFound, Conflict.
-func (c *Control) remove(x *call, k kept, clientToken string) error {
-	ctx, operation, hash := x.r.Context(), "Delete "+k.kind, hashOf(k.id)
-	w, err := c.own(ctx, x, x.segment(1))
-	if err != nil {
-		return err
-	}
+// remove deletes k. Errors: NotFound.
+func (c *Control) remove(ctx context.Context, k kept, clientToken string) error {
 	if err := checkToken(clientToken); err != nil {
 		return err
 	}
-	begun, again, err := w.Tokens.find(clientToken, operation, hash)
-	if err != nil {
-		return conflict(k.kind, k.id, err.Error())
-	}
-	if again && begun == nil {
-		return nil
-	}
-	keep := func(answer json.RawMessage) error {
-		if clientToken == "" {
-			return nil
+	_, err := c.change(ctx, k, "Delete "+k.kind, clientToken, hashOf(k.id), func(old docstore.Text, _ *note) ([]byte, error) {
+		if !old.Exists() {
+			return nil, missing(k.kind, k.id)
 		}
-		_, err := update(ctx, c, workspaceKey(w.ID), func(w *workspace, exists bool) (bool, error) {
-			w.Tokens.keep(clientToken, token{operation, hash, answer, c.now()})
-			return exists, nil
-		})
-		return err
-	}
-	going := deletion{At: c.now()}
-	if again {
-		if err := json.Unmarshal(begun, &going); err != nil {
-			return errs.New(errs.Internal, "the client token of a deletion in workspace %s cannot be read: %w", w.ID, err)
-		}
-		err = c.eraseAgain(ctx, k, going)
-	} else {
-		err = c.erase(ctx, k, func(v docstore.Version) error {
-			going.Version = v
-			answer, err := json.Marshal(going)
-			if err != nil {
-				return errs.New(errs.Internal, "encode the client token of a deletion: %w", err)
-			}
-			return keep(answer)
-		})
-	}
-	if err != nil {
-		return err
-	}
-	if err := c.dropUntil(ctx, k.companion(), going.At); err != nil {
-		return err
-	}
-	return keep(nil)
-}
-
-// erase deletes the text of k, and says before which version it is. Errors: NotFound.
-func (c *Control) erase(ctx context.Context, k kept, intend func(docstore.Version) error) error {
-	for {
-		d, err := c.deps.Documents.Get(ctx, k.key)
-		if errs.KindOf(err) == errs.NotFound {
-			return missing(k.kind, k.id)
-		}
-		if err != nil {
-			return err
-		}
-		if err := intend(d.Version); err != nil {
-			return err
-		}
-		err = c.deps.Documents.Delete(ctx, k.key, d.Version)
-		switch errs.KindOf(err) {
-		case errs.Conflict:
-			continue // somebody changed it at the same moment
-		case errs.NotFound:
-			return missing(k.kind, k.id)
-		}
-		return err
-	}
-}
-
-// eraseAgain ends what a call before began, of which nobody knows how far it came. Errors: Conflict if there
-// is another text than the one that it was about to delete.
-func (c *Control) eraseAgain(ctx context.Context, k kept, begun deletion) error {
-	err := c.deps.Documents.Delete(ctx, k.key, begun.Version)
-	switch errs.KindOf(err) {
-	case errs.NotFound:
-		return nil
-	case errs.Conflict:
-		return conflict(k.kind, k.id, k.kind+" was changed or made anew since the same call was made first: "+k.id+"; look at it, and delete it with another client token")
-	}
+		return nil, nil
+	})
 	return err
 }
 
-// dropUntil deletes the companion of a document that was deleted, unless it is that of a successor which was
-// made after at.
-func (c *Control) dropUntil(ctx context.Context, key string, at time.Time) error {
-	for {
-		var m companion
-		v, err := c.read(ctx, key, &m)
-		if err != nil || v == "" || m.Created.After(at) {
-			return err
+// retagText lets edit change the tags of k. Errors: NotFound.
+func (c *Control) retagText(ctx context.Context, k kept, edit func(tags *map[string]string) error) error {
+	_, err := c.texts.Change(ctx, k.key, func(old docstore.Text) (*docstore.Text, error) {
+		if !old.Exists() {
+			return nil, missing(k.kind, k.id)
 		}
-		err = c.deps.Documents.Delete(ctx, key, v)
-		if k := errs.KindOf(err); err == nil || k != errs.Conflict && k != errs.NotFound {
-			return err
+		n := &note{}
+		if err := k.decode(old.Note, n); err != nil {
+			return nil, err
 		}
+		n.fill(old.Modified)
+		if err := edit(&n.Tags); err != nil {
+			return nil, err
+		}
+		var err error
+		old.Note, err = json.Marshal(n)
+		return &old, err
+	})
+	return err
+}
+
+// describe returns the text of k and its note. Errors: NotFound.
+func (c *Control) describe(ctx context.Context, k kept) (docstore.Doc, *note, error) {
+	x, err := c.texts.Look(ctx, k.key)
+	if err == nil && !x.Exists() {
+		err = missing(k.kind, k.id)
+	}
+	if err != nil {
+		return x.Doc, nil, err
+	}
+	n := &note{}
+	if err := k.decode(x.Note, n); err != nil {
+		return x.Doc, nil, err
+	}
+	n.fill(x.Modified)
+	return x.Doc, n, nil
+}
+
+// fill completes the note of a text that was made by another API.
+func (n *note) fill(modified time.Time) {
+	if n.Created.IsZero() || n.Created.After(modified) {
+		n.Created = modified
+	}
+	if n.Tags == nil {
+		n.Tags = map[string]string{}
 	}
 }
 

@@ -56,7 +56,7 @@ func (c *Control) setLogging(x *call, operation string, replace bool) error {
 		return err
 	}
 	id := x.segment(1)
-	_, err := c.change(x, operation, in.Token, hashOf(id, in.LogGroup), func(w *workspace) (any, error) {
+	_, err := c.changeWorkspace(x, operation, in.Token, hashOf(id, in.LogGroup), func(w *workspace) (any, error) {
 		now := c.now()
 		next := &logging{in.LogGroup, now, now}
 		switch {
@@ -97,7 +97,7 @@ func describeLogging(c *Control, x *call) (reply, error) {
 
 func deleteLogging(c *Control, x *call) (reply, error) {
 	id := x.segment(1)
-	_, err := c.change(x, "DeleteLoggingConfiguration", x.query.Get("clientToken"), hashOf(id), func(w *workspace) (any, error) {
+	_, err := c.changeWorkspace(x, "DeleteLoggingConfiguration", x.query.Get("clientToken"), hashOf(id), func(w *workspace) (any, error) {
 		if w.Logging == nil {
 			return nil, missing(loggingKind, id)
 		}
@@ -126,7 +126,7 @@ func (c *Control) setQueryLogging(x *call, operation string, replace bool) error
 		return invalid("destinations", "filters.qspThreshold must be 0 or more")
 	}
 	id := x.segment(1)
-	_, err := c.change(x, operation, in.Token, hashOf(id, in.Destinations), func(w *workspace) (any, error) {
+	_, err := c.changeWorkspace(x, operation, in.Token, hashOf(id, in.Destinations), func(w *workspace) (any, error) {
 		now := c.now()
 		next := &queryLogging{in.Destinations, now, now}
 		switch {
@@ -167,7 +167,7 @@ func describeQueryLogging(c *Control, x *call) (reply, error) {
 
 func deleteQueryLogging(c *Control, x *call) (reply, error) {
 	id := x.segment(1)
-	_, err := c.change(x, "DeleteQueryLoggingConfiguration", x.query.Get("clientToken"), hashOf(id), func(w *workspace) (any, error) {
+	_, err := c.changeWorkspace(x, "DeleteQueryLoggingConfiguration", x.query.Get("clientToken"), hashOf(id), func(w *workspace) (any, error) {
 		if w.Queries == nil {
 			return nil, missing(queryLoggingKind, id)
 		}

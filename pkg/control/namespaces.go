@@ -29,7 +29,7 @@ func (c *Control) namespace(id, name string) (kept, error) {
 
 // namespaceAt is the rule file whose document has key.
 func (c *Control) namespaceAt(id, name, key string) kept {
-	return kept{namespaceKind, id + "/" + name, key, func(ctx context.Context, data []byte) error {
+	return kept{id, namespaceKind, id + "/" + name, key, func(ctx context.Context, data []byte) error {
 		return c.deps.CheckRules(ctx, tenant.ID(id), name, data)
 	}}
 }
@@ -64,14 +64,18 @@ func createNamespace(c *Control, x *call) (reply, error) {
 		return reply{}, err
 	}
 	k, err := c.namespace(id, in.Name)
-	if err == nil {
-		err = c.verify(ctx, k, in.Data)
+	if err != nil {
+		return reply{}, err
 	}
-	if err == nil {
-		err = c.roomForNamespace(ctx, k, id)
-	}
-	if err == nil {
-		err = c.create(ctx, k, in.Data, in.Tags, in.Token, hashOf(id, in.Name, in.Data, in.Tags))
+	hash := hashOf(id, in.Name, in.Data, in.Tags)
+	before, err := c.answered(ctx, k, "Create "+k.kind, in.Token, hash)
+	if err == nil && before == nil {
+		if err = c.verify(ctx, k, in.Data); err == nil {
+			err = c.roomForNamespace(ctx, k, id)
+		}
+		if err == nil {
+			err = c.create(ctx, k, in.Data, in.Tags, in.Token, hash)
+		}
 	}
 	c.rulesChanged(ctx, id, err)
 	return reply{http.StatusAccepted, namespaceAnswer{c.arn(x.account, namespaceKind, k.id), in.Name, status{Code: "CREATING"}, in.Tags}}, err
@@ -87,7 +91,7 @@ func (c *Control) roomForNamespace(ctx context.Context, k kept, id string) error
 	if err != nil {
 		return err
 	}
-	entries, err := c.deps.Documents.List(ctx, folder)
+	entries, err := c.texts.List(ctx, folder)
 	if err != nil || len(entries) < c.cfg.MaxNamespaces || slices.ContainsFunc(entries, func(e docstore.Entry) bool { return e.Key == k.key }) {
 		return err
 	}
@@ -119,21 +123,24 @@ func putNamespace(c *Control, x *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	if _, _, err := c.describe(ctx, k); err != nil {
-		return reply{}, err
-	}
-	if err := c.verify(ctx, k, in.Data); err != nil {
-		return reply{}, err
-	}
-	if err := c.put(ctx, k, in.Data, in.Token, hashOf(id, name, in.Data)); err != nil {
-		return reply{}, err
-	}
-	c.rulesChanged(ctx, id, nil)
-	_, m, err := c.describe(ctx, k)
+	hash := hashOf(id, name, in.Data)
+	n, err := c.answered(ctx, k, "Put "+k.kind, in.Token, hash)
 	if err != nil {
 		return reply{}, err
 	}
-	return reply{http.StatusAccepted, namespaceAnswer{c.arn(x.account, namespaceKind, k.id), name, status{Code: "UPDATING"}, m.Tags}}, nil
+	if n == nil {
+		if _, _, err := c.describe(ctx, k); err != nil {
+			return reply{}, err
+		}
+		if err := c.verify(ctx, k, in.Data); err != nil {
+			return reply{}, err
+		}
+		if n, err = c.put(ctx, k, in.Data, in.Token, hash); err != nil {
+			return reply{}, err
+		}
+	}
+	c.rulesChanged(ctx, id, nil)
+	return reply{http.StatusAccepted, namespaceAnswer{c.arn(x.account, namespaceKind, k.id), name, status{Code: "UPDATING"}, orNone(n.Tags)}}, nil
 }
 
 type namespaceSummary struct {
@@ -145,7 +152,7 @@ type namespaceSummary struct {
 	Tags       map[string]string `json:"tags"`
 }
 
-func (c *Control) namespaceSummary(account, id, name string, modified time.Time, m *companion) namespaceSummary {
+func (c *Control) namespaceSummary(account, id, name string, modified time.Time, m *note) namespaceSummary {
 	return namespaceSummary{c.arn(account, namespaceKind, id+"/"+name), epoch(m.Created), epoch(modified), name, status{Code: active}, m.Tags}
 }
 
@@ -187,7 +194,7 @@ func listNamespaces(c *Control, x *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	entries, err := c.deps.Documents.List(ctx, folder)
+	entries, err := c.texts.List(ctx, folder)
 	if err != nil {
 		return reply{}, err
 	}
@@ -205,7 +212,7 @@ func listNamespaces(c *Control, x *call) (reply, error) {
 			out["nextToken"] = p.token(all[i-1].position())
 			break
 		}
-		found, shown = append(found, c.namespaceSummary(x.account, id, e.name, e.Modified, e.companion)), append(shown, e)
+		found, shown = append(found, c.namespaceSummary(x.account, id, e.name, e.Modified, e.note)), append(shown, e)
 	}
 	if err := c.judge(ctx, id, found, shown); err != nil {
 		return reply{}, err
@@ -217,27 +224,34 @@ func listNamespaces(c *Control, x *call) (reply, error) {
 // namedRules is a rule file in a listing.
 type namedRules struct {
 	docstore.Entry
-	name      string
-	companion *companion
+	name string
+	note *note
 }
 
-func (n namedRules) position() position { return position{n.companion.Created.UnixNano(), n.name} }
+func (n namedRules) position() position { return position{n.note.Created.UnixNano(), n.name} }
 
-// named returns the rule files whose names begin with prefix, older first, as in other listings. When they were
-// made is in the companions, which are read for that.
+// named returns the rule files whose names begin with prefix, older first, as in other listings.
 func (c *Control) named(ctx context.Context, entries []docstore.Entry, prefix string) ([]namedRules, error) {
 	var all []namedRules
 	for _, e := range entries {
 		if name, ok := c.deps.RulesName(e.Key); ok && strings.HasPrefix(name, prefix) {
-			all = append(all, namedRules{e, name, &companion{}})
+			all = append(all, namedRules{e, name, nil})
 		}
 	}
 	err := concurrency.ForEachJob(ctx, len(all), readAhead, func(ctx context.Context, i int) error {
-		e := all[i]
-		_, err := c.read(ctx, kept{key: e.Key}.companion(), e.companion)
-		e.companion.fill(e.Modified)
-		return err
+		e, ok, err := c.texts.Noted(ctx, all[i].Entry)
+		if err != nil || !ok {
+			return err
+		}
+		n := &note{}
+		if err := (kept{key: e.Key}).decode(e.Note, n); err != nil {
+			return err
+		}
+		n.fill(e.Modified)
+		all[i].Entry, all[i].note = e.Entry, n
+		return nil
 	})
+	all = slices.DeleteFunc(all, func(r namedRules) bool { return r.note == nil })
 	slices.SortFunc(all, func(x, y namedRules) int { return x.position().compare(y.position()) })
 	return all, err
 }
@@ -257,7 +271,7 @@ func deleteNamespace(c *Control, x *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	err = c.remove(x, k, x.query.Get("clientToken"))
+	err = c.remove(x.r.Context(), k, x.query.Get("clientToken"))
 	c.rulesChanged(x.r.Context(), id, err)
 	return reply{http.StatusAccepted, nil}, err
 }

@@ -25,7 +25,7 @@ type scraperDoc struct {
 	Source      json.RawMessage   `json:"source"`
 	Destination destinationOf     `json:"destination"`
 	Roles       *roles            `json:"roles,omitempty"`
-	State       string            `json:"state"` // active or deleting
+	State       string            `json:"state"` // active, deleting or deleted
 	Revision    string            `json:"revision"`
 	Applied     applied           `json:"applied,omitzero"`
 	Logging     *scraperLogging   `json:"logging,omitempty"`
@@ -300,7 +300,7 @@ func (c *Control) ownScraper(ctx context.Context, x *call, id string) (*scraperD
 	if err != nil {
 		return nil, err
 	}
-	if v == "" || d.Account != x.account {
+	if v == "" || d.Account != x.account || d.State == deleted {
 		return nil, missing(scraperKind, id)
 	}
 	return &d, nil
@@ -312,7 +312,7 @@ func (c *Control) changeScraper(x *call, operation, clientToken, hash string, ed
 	if err := checkToken(clientToken); err != nil {
 		return nil, err
 	}
-	if _, err := c.ownScraper(x.r.Context(), x, id); err != nil {
+	if err := pattern("scraperId", id, nameExpr, 1, 64); err != nil {
 		return nil, err
 	}
 	var out json.RawMessage
@@ -324,11 +324,14 @@ func (c *Control) changeScraper(x *call, operation, clientToken, hash string, ed
 		if err != nil {
 			return false, conflict(scraperKind, id, err.Error())
 		}
-		if again {
+		if again { // also of a scraper that was deleted since
 			out = old
 			return false, nil
 		}
-		if d.State != active {
+		switch d.State {
+		case deleted:
+			return false, missing(scraperKind, id)
+		case deleting:
 			return false, conflict(scraperKind, id, "the scraper is being deleted")
 		}
 		a, err := edit(d)
@@ -387,59 +390,36 @@ func orNone(tags map[string]string) map[string]string {
 	return tags
 }
 
-// deleteScraper takes a scraper out of use. Its token is kept with the account, as nothing of the scraper is.
+// deleteScraper takes a scraper out of use. Its document stays for a while with the client tokens.
 func deleteScraper(c *Control, x *call) (reply, error) {
-	ctx, id, clientToken := x.r.Context(), x.segment(1), x.query.Get("clientToken")
-	if err := checkToken(clientToken); err != nil {
-		return reply{}, err
-	}
-	const operation = "DeleteScraper"
-	out := map[string]any{"scraperId": id, "status": status{Code: deleting}}
-	hash := hashOf(id)
-	var a account
-	if _, err := c.read(ctx, accountKey(x.account), &a); err != nil {
-		return reply{}, err
-	}
-	_, again, err := a.Tokens.find(clientToken, operation, hash)
-	if err != nil {
-		return reply{}, conflict(scraperKind, id, err.Error())
-	}
-	if !again {
-		if _, err := c.ownScraper(ctx, x, id); err != nil {
-			return reply{}, err
-		}
-		_, err := update(ctx, c, scraperKey(id), func(d *scraperDoc, exists bool) (bool, error) {
-			if !exists || d.Account != x.account {
-				return false, missing(scraperKind, id)
-			}
-			was := d.State
-			d.State = deleting
-			return was != deleting, nil
-		})
-		if err != nil {
-			return reply{}, err
-		}
-	}
-	if err := c.forgetScraper(ctx, x.account, id, func(t *tokens) { t.keep(clientToken, token{operation, hash, nil, c.now()}) }); err != nil {
-		return reply{}, err
+	id := x.segment(1)
+	raw, err := c.changeScraper(x, "DeleteScraper", x.query.Get("clientToken"), hashOf(id), func(d *scraperDoc) (any, error) {
+		d.State, d.Modified = deleting, c.now()
+		return map[string]any{"scraperId": id, "status": status{Code: deleting}}, nil
+	})
+	if err == nil {
+		err = c.forgetScraper(x.r.Context(), x.account, id)
 	}
 	c.scrapersChanged()
-	return reply{http.StatusAccepted, out}, nil
+	return reply{http.StatusAccepted, raw}, err
 }
 
 // forgetScraper ends a deletion. Each step may be made again.
-func (c *Control) forgetScraper(ctx context.Context, owner, id string, keep func(*tokens)) error {
+func (c *Control) forgetScraper(ctx context.Context, owner, id string) error {
 	_, err := update(ctx, c, accountKey(owner), func(a *account, exists bool) (bool, error) {
 		n := len(a.Scrapers)
 		a.Scrapers = slices.DeleteFunc(a.Scrapers, func(e entry) bool { return e.ID == id })
-		if len(a.Scrapers) == n {
-			return false, nil
-		}
-		keep(&a.Tokens)
-		return exists, nil
+		return exists && len(a.Scrapers) < n, nil
 	})
 	if err != nil {
 		return err
 	}
-	return c.drop(ctx, scraperKey(id))
+	_, err = update(ctx, c, scraperKey(id), func(d *scraperDoc, exists bool) (bool, error) {
+		if !exists || d.State != deleting {
+			return false, nil
+		}
+		*d = scraperDoc{ID: d.ID, Account: d.Account, State: deleted, Created: d.Created, Modified: d.Modified, Tokens: d.Tokens}
+		return true, nil
+	})
+	return err
 }

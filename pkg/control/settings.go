@@ -84,7 +84,7 @@ func updateSettings(c *Control, x *call) (reply, error) {
 	if err := in.check(); err != nil {
 		return reply{}, err
 	}
-	_, err := c.change(x, "UpdateWorkspaceConfiguration", in.Token, hashOf(x.segment(1), in.settings), func(w *workspace) (any, error) {
+	_, err := c.changeWorkspace(x, "UpdateWorkspaceConfiguration", in.Token, hashOf(x.segment(1), in.settings), func(w *workspace) (any, error) {
 		s := settings{}
 		if w.Settings != nil {
 			s = *w.Settings
@@ -180,7 +180,7 @@ func putPolicy(c *Control, x *call) (reply, error) {
 		}
 	}
 	id := x.segment(1)
-	raw, err := c.change(x, "PutResourcePolicy", in.Token, hashOf(id, in.Document, in.Revision), func(w *workspace) (any, error) {
+	raw, err := c.changeWorkspace(x, "PutResourcePolicy", in.Token, hashOf(id, in.Document, in.Revision), func(w *workspace) (any, error) {
 		if err := w.checkRevision(in.Revision); err != nil {
 			return nil, err
 		}
@@ -215,7 +215,7 @@ func describePolicy(c *Control, x *call) (reply, error) {
 
 func deletePolicy(c *Control, x *call) (reply, error) {
 	id, revision := x.segment(1), x.query.Get("revisionId")
-	_, err := c.change(x, "DeleteResourcePolicy", x.query.Get("clientToken"), hashOf(id, revision), func(w *workspace) (any, error) {
+	_, err := c.changeWorkspace(x, "DeleteResourcePolicy", x.query.Get("clientToken"), hashOf(id, revision), func(w *workspace) (any, error) {
 		if w.Policy == nil {
 			return nil, missing(policyKind, id)
 		}

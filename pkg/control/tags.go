@@ -7,8 +7,6 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
-
-	"github.com/amphora-metrics/amphora/pkg/errs"
 )
 
 // resourceARN is what follows /tags/: escaped by the SDKs, as it is in Amazon's guide.
@@ -59,12 +57,7 @@ func (c *Control) tagged(x *call) (tagged, error) {
 	if err != nil {
 		return tagged{}, err
 	}
-	if _, err := c.deps.Documents.Get(x.r.Context(), k.key); err != nil {
-		if errs.KindOf(err) == errs.NotFound {
-			err = missing(namespaceKind, arn)
-		}
-		return tagged{}, err
-	}
+	k.id = arn // as errors name it
 	t.namespace = &k
 	return t, nil
 }
@@ -80,8 +73,7 @@ func (c *Control) retag(ctx context.Context, t tagged, change func(tags map[stri
 		return nil
 	}
 	if t.namespace != nil {
-		_, err := update(ctx, c, t.namespace.companion(), func(m *companion, _ bool) (bool, error) { return true, edit(&m.Tags) })
-		return err
+		return c.retagText(ctx, *t.namespace, edit)
 	}
 	if t.scraper != "" {
 		_, err := update(ctx, c, scraperKey(t.scraper), func(d *scraperDoc, exists bool) (bool, error) {
@@ -160,9 +152,11 @@ func (c *Control) tagsOf(x *call, t tagged) (map[string]string, error) {
 	ctx := x.r.Context()
 	switch {
 	case t.namespace != nil:
-		var m companion
-		_, err := c.read(ctx, t.namespace.companion(), &m)
-		return m.Tags, err
+		_, n, err := c.describe(ctx, *t.namespace)
+		if err != nil {
+			return nil, err
+		}
+		return n.Tags, nil
 	case t.scraper != "":
 		d, err := c.ownScraper(ctx, x, t.scraper)
 		if err != nil {

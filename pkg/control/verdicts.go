@@ -73,7 +73,7 @@ func (c *Control) problem(ctx context.Context, workspace string, k kept, version
 }
 
 // stateOf is the state of a stored document in the words of the API.
-func (m *companion) stateOf(problem string) status {
+func (m *note) stateOf(problem string) status {
 	switch {
 	case problem == "":
 		return status{Code: active}
@@ -101,12 +101,12 @@ func (c *Control) judge(ctx context.Context, id string, found []namespaceSummary
 			k = c.namespaceAt(id, found[i].Name, of[i].Key)
 		}
 		problem, err := c.problem(ctx, id, k, of[i].Version, func(ctx context.Context) (docstore.Doc, error) {
-			return c.deps.Documents.Get(ctx, k.key)
+			return c.texts.Get(ctx, k.key)
 		})
 		if errs.KindOf(err) == errs.NotFound {
 			return nil // deleted since it was listed
 		}
-		found[i].Status = of[i].companion.stateOf(problem)
+		found[i].Status = of[i].note.stateOf(problem)
 		return err
 	})
 }

@@ -15,6 +15,9 @@ import (
 
 const workspaceKind = "workspace"
 
+// workspaceIDExpr is what an id may be; one that is not names nothing.
+const workspaceIDExpr = `[0-9A-Za-z][-.0-9A-Z_a-z]*`
+
 // arn names a resource of account: kind/rest.
 func (c *Control) arn(account, kind, rest string) string {
 	return "arn:aws:aps:" + c.deps.Region + ":" + account + ":" + kind + "/" + rest
@@ -72,27 +75,30 @@ func (w *workspace) belongs(account string) bool {
 	return w.Account == account && (w.State == active || w.State == deleting)
 }
 
-// change edits a workspace of the caller once for each client token: edit returns the answer.
-func (c *Control) change(x *call, operation, clientToken, hash string, edit func(w *workspace) (any, error)) (json.RawMessage, error) {
+// changeWorkspace edits a workspace of the caller once for each client token: edit returns the answer.
+func (c *Control) changeWorkspace(x *call, operation, clientToken, hash string, edit func(w *workspace) (any, error)) (json.RawMessage, error) {
 	id := x.segment(1)
 	if err := checkToken(clientToken); err != nil {
 		return nil, err
 	}
-	if _, err := c.own(x.r.Context(), x, id); err != nil {
-		return nil, err
+	if err := pattern("workspaceId", id, workspaceIDExpr, 1, 64); err != nil {
+		return nil, missing(workspaceKind, id)
 	}
 	var out json.RawMessage
 	_, err := update(x.r.Context(), c, workspaceKey(id), func(w *workspace, exists bool) (bool, error) {
-		if !exists || !w.belongs(x.account) {
+		if !exists || w.Account != x.account {
 			return false, missing(workspaceKind, id)
 		}
 		old, again, err := w.Tokens.find(clientToken, operation, hash)
 		if err != nil {
 			return false, conflict(workspaceKind, id, err.Error())
 		}
-		if again {
+		if again { // also of a workspace that was deleted since
 			out = old
 			return false, nil
+		}
+		if !w.belongs(x.account) {
+			return false, missing(workspaceKind, id)
 		}
 		if w.State != active {
 			return false, conflict(workspaceKind, id, "the workspace is being deleted")
@@ -265,7 +271,7 @@ func updateWorkspaceAlias(c *Control, x *call) (reply, error) {
 			return reply{}, err
 		}
 	}
-	_, err := c.change(x, "UpdateWorkspaceAlias", in.Token, hashOf(x.segment(1), alias), func(w *workspace) (any, error) {
+	_, err := c.changeWorkspace(x, "UpdateWorkspaceAlias", in.Token, hashOf(x.segment(1), alias), func(w *workspace) (any, error) {
 		w.Alias = alias
 		return nil, nil
 	})
