@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"net/url"
 	"os"
 	"slices"
@@ -68,7 +69,9 @@ type Deps struct {
 	Self        string          // address of this replica
 	Replicas    func(tenant.ID) (Replicas, error)
 	// Client returns the replica at an address, this one included.
-	Client  func(addr string) (pb.AlertmanagerClient, error)
+	Client func(addr string) (pb.AlertmanagerClient, error)
+	// Dial connects to webhooks and the like; nil: over the network, behind the firewall.
+	Dial    func(ctx context.Context, network, addr string) (net.Conn, error)
 	Grafana GrafanaDocuments // nil: not for Grafana
 	// Promoted keeps what a Grafana promoted, as definitions; nil: none.
 	Promoted Definitions

@@ -38,22 +38,21 @@ var errOutdated = errors.New("another replica has newer alerts than the notifica
 // dead miss what comes in, so that one may think that an alert has ended which is sent still, or that one
 // fires whose end the receiver was told.
 func (in *instance) outdated(ctx context.Context, to *nflogpb.Receiver, group string, alerts []*alert.Alert) bool {
-	told, ended := time.Time{}, false // the last notification, and whether it said that nothing fires
+	var told time.Time // when the receiver was last notified of the group
 	if entries, err := in.notified.Query(nflog.QGroupKey(group), nflog.QReceiver(to)); err == nil && len(entries) > 0 {
-		told, ended = entries[0].GetTimestamp().AsTime(), len(entries[0].GetFiringAlerts()) == 0
+		told = entries[0].GetTimestamp().AsTime()
 	}
-	looked, ok := notify.Now(ctx) // the alerts are as they were then
+	// The alerts are as they were when the group looked at them. Whoever told of it since, while this replica
+	// let others go first, knew better. What was told in the future is by a clock that is wrong.
+	if looked, ok := notify.Now(ctx); ok && told.After(looked) && !told.After(time.Now()) {
+		return true
+	}
 	return slices.ContainsFunc(alerts, func(a *alert.Alert) bool {
 		now, err := in.alerts.Get(a.Fingerprint())
-		switch {
-		case err != nil || now.Resolved() == a.Resolved():
+		if err != nil || now.Resolved() == a.Resolved() {
 			return false
-		case a.Resolved():
-			return true
-		case ok && ended && told.After(looked):
-			return true // it ended while this replica let others go first, and they said so
 		}
-		return now.UpdatedAt.After(a.UpdatedAt) && told.After(a.UpdatedAt)
+		return a.Resolved() || now.UpdatedAt.After(a.UpdatedAt) && told.After(a.UpdatedAt)
 	})
 }
 

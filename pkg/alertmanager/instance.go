@@ -102,7 +102,7 @@ func newInstance(m *Alertmanager, id tenant.ID) (*instance, error) {
 		return nil, fmt.Errorf("alerts of tenant %s: %w", id, err)
 	}
 	in.alerts = &alertStore{Alerts: kept}
-	in.sending = &sending{log: in.log, view: in.view,
+	in.sending = &sending{log: in.log, view: in.view, dial: m.deps.Dial,
 		limited: f.NewCounterVec(prometheus.CounterOpts{Name: "notifications_limited_total", Help: "Notifications over a limit."}, []string{"integration"})}
 	in.dispatchMetrics = dispatch.NewDispatcherMetrics(true, in.reg, featurecontrol.NoopFlags{})
 	in.notifyMetrics = notify.NewMetrics(in.reg, featurecontrol.NoopFlags{})
@@ -170,8 +170,14 @@ func (in *instance) apply(d *definition, version string) error {
 	in.running.Go(inhibitor.Run)
 	inhibitor.WaitForLoading()
 	in.inhibitor.Store(inhibitor)
-	in.running.Go(func() { dispatcher.Run(time.Now()) })
-	dispatcher.WaitForLoading()
+	in.running.Go(func() {
+		// Before, alerts come in one by one from other replicas, and groups would be told of in parts.
+		<-in.settled
+		dispatcher.Run(time.Now())
+	})
+	if in.isSettled() {
+		dispatcher.WaitForLoading()
+	}
 	in.dispatcher.Store(dispatcher)
 	in.built.Store(b)
 	in.showAPI(d.conf)

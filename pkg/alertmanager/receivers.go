@@ -27,13 +27,18 @@ import (
 type sending struct {
 	log     *slog.Logger
 	view    func() limits.View
-	limited *prometheus.CounterVec // by integration
+	limited *prometheus.CounterVec                                            // by integration
+	dial    func(ctx context.Context, network, addr string) (net.Conn, error) // nil: the firewall's
 }
 
 // integrations builds what sends to one receiver. Errors: Invalid.
 func (s *sending) integrations(r amconfig.Receiver, t *template.Template) ([]notify.Integration, []*sender, error) {
 	wall := firewall{s.view}
-	opts := config.WithDialContextFunc(wall.dial)
+	dial := s.dial
+	if dial == nil {
+		dial = wall.dial
+	}
+	opts := config.WithDialContextFunc(dial)
 	own := r // what this package sends itself
 	r.EmailConfigs, r.WebhookConfigs, r.SNSConfigs = nil, nil, nil
 	built, err := receiver.BuildReceiverIntegrations(r, t, s.log, opts)

@@ -3,6 +3,7 @@ package alertmanager
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
@@ -60,7 +61,26 @@ func (m *Alertmanager) HandleRequest(ctx context.Context, req *pb.Request) (*pb.
 		return out, nil
 	}
 	in.soon()
-	return out, in.agreed(ctx)
+	if err := in.agreed(ctx); err != nil {
+		in.takeBack(ctx, req, out)
+		return nil, err
+	}
+	return out, nil
+}
+
+// takeBack ends a silence that was made by req and is not known to enough replicas: its maker is told that
+// there is none, and makes another one, maybe at the next replica, and would not know of this one.
+func (in *instance) takeBack(ctx context.Context, req *pb.Request, made *pb.Response) {
+	var asked struct{ ID string }
+	var got struct{ SilenceID string }
+	if json.Unmarshal(req.GetBody(), &asked) != nil || asked.ID != "" || json.Unmarshal(made.GetBody(), &got) != nil || got.SilenceID == "" {
+		return // it was changed, or deleted
+	}
+	ctx = context.WithoutCancel(ctx)
+	_ = pause(ctx, time.Millisecond) // of two versions the younger one counts, and clocks may be coarse
+	if err := in.silences.Expire(ctx, got.SilenceID); err != nil {
+		in.log.Warn("a silence that too few replicas know stays in force", "silence", got.SilenceID, "err", err)
+	}
 }
 
 // agreed returns once a silence that was changed here is known to a quorum of replicas, and on the disk of

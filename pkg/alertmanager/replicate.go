@@ -20,6 +20,8 @@ const (
 	maxPending = 4 << 20
 	// catchUp is how often a replica that missed something is tried again.
 	catchUp = time.Second
+	// meetEvery is how often a replica looks for others that came, or came back.
+	meetEvery = 5 * time.Second
 )
 
 // peer is another replica of a tenant.
@@ -43,6 +45,7 @@ type replicator struct {
 	pending *pb.State
 	waiting []chan int // get the number of replicas that took all that is pending
 	behind  map[string]bool
+	met     map[string]bool // who was told all that changed, or is behind; nil: nobody was looked for yet
 }
 
 func newReplicator(log *slog.Logger, m *metrics, disk *durability, s *state, peers func() []peer, changed func()) *replicator {
@@ -105,11 +108,15 @@ func (r *replicator) flush(ctx context.Context) (int, error) {
 func (r *replicator) run(ctx context.Context) {
 	again := time.NewTicker(catchUp)
 	defer again.Stop()
+	look := time.NewTicker(meetEvery)
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			r.send()
 			return
+		case <-look.C:
+			r.meet(r.peers())
 		case <-r.wake:
 			r.send()
 		case <-again.C:
@@ -125,6 +132,7 @@ func (r *replicator) send() {
 	r.pending, r.waiting = &pb.State{}, nil
 	r.mu.Unlock()
 	peers := r.peers()
+	r.meet(peers)
 	took := len(peers)
 	if len(out.Silences) > 0 || len(out.Notifications) > 0 {
 		if took = r.sendTo(peers, out); took == 0 {
@@ -168,6 +176,21 @@ func (r *replicator) tellAll() {
 	for _, p := range peers {
 		r.behind[p.addr] = true
 	}
+}
+
+// meet notes that replicas that were not seen the last time have to be given everything: nobody told them what
+// changed while they were parted from this one.
+func (r *replicator) meet(peers []peer) {
+	now := make(map[string]bool, len(peers))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range peers {
+		now[p.addr] = true
+		if r.met != nil && !r.met[p.addr] {
+			r.behind[p.addr] = true
+		}
+	}
+	r.met = now
 }
 
 // missed notes that a replica has to be given everything.
