@@ -41,16 +41,32 @@ const (
 )
 
 // watch keeps the peak of the memory until unwatch.
-func (s *server) watch() {
+func (s *server) watch() error {
+	var looks []*load.AnonWatch
+	for _, p := range s.procs {
+		w, err := load.WatchAnon(p.PID())
+		if err != nil {
+			return err
+		}
+		looks = append(looks, w)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stopPoll = cancel
 	s.polled.Go(func() {
 		tick := time.NewTicker(pollEvery)
 		defer tick.Stop()
-		for {
-			if n, err := s.anon(); err == nil && n > s.peak.Load() {
-				s.peak.Store(n)
+		defer func() {
+			for _, w := range looks {
+				_ = w.Close() // nothing was written
 			}
+		}()
+		for {
+			var sum int64
+			for _, w := range looks {
+				n, _ := w.Anon() // of a process that ended nothing is left to add
+				sum += n
+			}
+			s.peak.Store(max(sum, s.peak.Load()))
 			select {
 			case <-tick.C:
 			case <-ctx.Done():
@@ -58,6 +74,7 @@ func (s *server) watch() {
 			}
 		}
 	})
+	return nil
 }
 
 func (s *server) unwatch() {
@@ -132,7 +149,9 @@ func (b *bench) startOurs(ctx context.Context, name string, nodes []harness.Spec
 			s.push, s.query = n.URL("/api/v1/push"), n.URL("/prometheus")
 		}
 	}
-	s.watch()
+	if err := s.watch(); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
 	return s, nil
 }
 
@@ -184,7 +203,9 @@ func (b *bench) startPrometheus(ctx context.Context) (*server, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("wait for Prometheus: %w\n%s", err, p.Tail()), s.close())
 	}
-	s.watch()
+	if err := s.watch(); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
 	return s, nil
 }
 

@@ -1,7 +1,10 @@
 package load
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -45,16 +48,50 @@ func CPUOf(pid int) (time.Duration, error) {
 }
 
 // AnonOf is the anonymous memory of process pid that is in RAM, in bytes: heap and stacks without
-// mapped files. It is asked for often while a load runs, so it reads the shortest text that tells.
-// Linux only.
+// mapped files. Linux only.
 func AnonOf(pid int) (int64, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	w, err := WatchAnon(pid)
 	if err != nil {
+		return 0, err
+	}
+	defer w.Close()
+	return w.Anon()
+}
+
+// AnonWatch looks at the anonymous memory of one process again and again, at one system call a look.
+type AnonWatch struct {
+	file *os.File
+	buf  [128]byte
+}
+
+// WatchAnon returns a watch of process pid, for one goroutine; Close ends it. Linux only.
+func WatchAnon(pid int) (*AnonWatch, error) {
+	// The shortest of the texts that tell.
+	f, err := os.Open(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		return nil, fmt.Errorf("read memory: %w", err)
+	}
+	return &AnonWatch{file: f}, nil
+}
+
+// Anon is the memory as AnonOf says it.
+func (w *AnonWatch) Anon() (int64, error) {
+	n, err := w.file.ReadAt(w.buf[:], 0)
+	if err != nil && !errors.Is(err, io.EOF) {
 		return 0, fmt.Errorf("read memory: %w", err)
 	}
-	var size, resident, shared int64 // in pages; shared are those of files
-	if _, err := fmt.Sscan(string(text), &size, &resident, &shared); err != nil {
-		return 0, fmt.Errorf("read memory of %d: %q", pid, text)
+	var pages [3]int64 // size, resident, shared, which are those of files
+	fields := bytes.Fields(w.buf[:n])
+	if len(fields) < len(pages) {
+		return 0, fmt.Errorf("read memory: %q", w.buf[:n])
 	}
-	return (resident - shared) * int64(os.Getpagesize()), nil
+	for i := range pages {
+		if pages[i], err = strconv.ParseInt(string(fields[i]), 10, 64); err != nil {
+			return 0, fmt.Errorf("read memory: %w", err)
+		}
+	}
+	return (pages[1] - pages[2]) * int64(os.Getpagesize()), nil
 }
+
+// Close ends the watch.
+func (w *AnonWatch) Close() error { return w.file.Close() }
