@@ -34,6 +34,7 @@ func TestBadInputIsRefusedAndTheRestIsStored(t *testing.T) {
   rare: {request_rate: 0.001, request_burst_size: 1}
   full: {max_global_series_per_user: 5}
   full-metric: {max_global_series_per_metric: 5}
+  described: {max_global_metadata_per_user: 1}
   exemplars: {max_global_exemplars_per_user: 100}
   in-order: {out_of_order_time_window: 0s}
   past: {past_grace_period: 1h}
@@ -483,6 +484,26 @@ func limitsHit(ctx context.Context, t *testing.T, base string) {
 	t.Run("requests a second", func(t *testing.T) {
 		stored(t, pushV1(ctx, t, base, "rare", ten("a")...))
 		refused(t, pushV1(ctx, t, base, "rare", ten("a")...), 429, "tenant-max-request-rate")
+	})
+	t.Run("metadata", func(t *testing.T) {
+		describe := func(name string) reply {
+			raw, err := (&prompb.WriteRequest{Timeseries: []prompb.TimeSeries{floats(now, 1, "__name__", name)},
+				Metadata: []prompb.MetricMetadata{{MetricFamilyName: name, Type: prompb.MetricMetadata_COUNTER, Help: "Counts."}}}).Marshal()
+			must(t, err)
+			return call(ctx, t, http.MethodPost, base+"/api/v1/push", snappy.Encode(nil, raw), "X-Scope-OrgID", "described")
+		}
+		stored(t, describe("one"))
+		refused(t, describe("two"), 400, "max-metadata-per-user")
+		stored(t, describe("one"))
+		has(ctx, t, base, "described", "two", 1) // the sample has nothing to do with it
+		body, err := harness.Get(ctx, base+"/prometheus/api/v1/metadata", "X-Scope-OrgID", "described")
+		must(t, err)
+		if text := string(body); !strings.Contains(text, `"one"`) || strings.Contains(text, `"two"`) {
+			t.Errorf("metadata is %s", text)
+		}
+		if v := scrape(ctx, t, base+"/metrics", "amphora_discarded_metadata_total", "user", "described", "reason", "per_user_metadata_limit"); v != 1 {
+			t.Errorf("%g pieces of metadata counted as discarded, want 1", v)
+		}
 	})
 	for tenant, id := range map[string]string{"full": "max-series-per-user", "full-metric": "max-series-per-metric"} {
 		t.Run(tenant, func(t *testing.T) {

@@ -92,6 +92,65 @@ func TestRingsMoveFromConsulToEtcdWhileEverythingRuns(t *testing.T) {
 	has(ctx, t, front.URL(""), "pair", "up", 1)
 }
 
+// TestRingsMoveFromGossipToEtcdUnderLoad has the rings of a cluster of three zones leave gossip, while
+// writers and readers never rest.
+func TestRingsMoveFromGossipToEtcdUnderLoad(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("starts real processes; not in -short")
+	}
+	ctx := bounded(t, 4*time.Minute)
+	etcd, err := harness.StartEtcd(ctx, harness.TestLog(t), t.TempDir())
+	harness.Need(t, err)
+	t.Cleanup(func() { _ = etcd.Kill() })
+	runtime := filepath.Join(t.TempDir(), "runtime.yaml")
+	say := func(text string) {
+		t.Helper()
+		must(t, os.WriteFile(runtime+".next", []byte(text), 0o600))
+		must(t, os.Rename(runtime+".next", runtime))
+	}
+	say("multi_kv_config: {mirror_enabled: true}\n")
+	c, j, end := scaled(ctx, t, "-kvstore.store=multi", "-kvstore.multi.primary=memberlist", "-kvstore.multi.secondary=etcd",
+		"-kvstore.multi.mirror-enabled=true", "-kvstore.etcd.endpoints="+etcd.Endpoint, "-runtime-config.file="+runtime, "-runtime-config.reload-period=1s")
+	every := func(what, name string, want float64, labels ...string) {
+		t.Helper()
+		patiently(ctx, t, what, func() error { return storesSay(ctx, t, c, name, want, labels...) })
+	}
+	every("gossip to count", "amphora_multikv_primary_store", 1, "store", "memberlist")
+	before := mirrored(ctx, t, c)
+	patiently(ctx, t, "heartbeats to be in both", func() error {
+		if mirrored(ctx, t, c) < before+9 { // three of each ingester
+			return errors.New("too few changes went to both")
+		}
+		return nil
+	})
+	j.resetGap()
+	say("multi_kv_config: {mirror_enabled: true, primary: etcd}\n")
+	every("etcd to count", "amphora_multikv_primary_store", 1, "store", "etcd")
+	say("multi_kv_config: {mirror_enabled: false, primary: etcd}\n")
+	every("changes to go to etcd alone", "amphora_multikv_mirror_enabled", 0)
+	settled(ctx, t, c.Nodes(), "ingester-a", "ingester-b", "ingester-c")
+	begin := time.Now()
+	for _, zone := range []string{"a", "b", "c"} { // nobody gossips any more
+		for _, n := range inZone(c, zone) {
+			c.SetFlags(n, "-kvstore.store=etcd")
+		}
+		all(t, inZone(c, zone), func(n *harness.Node) error { return errors.Join(n.Restart(), n.WaitReady(ctx)) })
+		settled(ctx, t, c.Nodes(), "ingester-a", "ingester-b", "ingester-c")
+		t.Logf("zone %s done after %s", zone, time.Since(begin).Round(time.Millisecond))
+	}
+	gap := j.gap()
+	end().good(t)
+	if gap > 10*time.Second {
+		t.Errorf("no push was acknowledged for %s", gap)
+	}
+	acked, given := j.count()
+	t.Logf("%d samples acknowledged, %d given up, longest gap %s", acked, given, gap)
+	for _, q := range c.Of("querier") {
+		j.verify(ctx, t, q.URL(""))
+	}
+}
+
 // patiently is eventually for what depends on periods of several processes.
 func patiently(ctx context.Context, t *testing.T, what string, ok func() error) {
 	t.Helper()
@@ -106,8 +165,10 @@ func patiently(ctx context.Context, t *testing.T, what string, ok func() error) 
 func storesSay(ctx context.Context, t *testing.T, c *harness.Cluster, name string, want float64, labels ...string) error {
 	t.Helper()
 	for _, n := range c.Nodes() {
-		clients := scrape(ctx, t, n.URL("/metrics"), "amphora_multikv_primary_store", "store", "etcd") +
-			scrape(ctx, t, n.URL("/metrics"), "amphora_multikv_primary_store", "store", "consul") // each has one that counts
+		clients := 0.0 // each has one that counts
+		for _, store := range []string{"etcd", "consul", "memberlist"} {
+			clients += scrape(ctx, t, n.URL("/metrics"), "amphora_multikv_primary_store", "store", store)
+		}
 		if got := scrape(ctx, t, n.URL("/metrics"), name, labels...); clients == 0 || got != want*clients {
 			return fmt.Errorf("%s of %s is %g, with %g clients", name, n.Spec.Name, got, clients)
 		}

@@ -222,6 +222,15 @@ func (c *Cluster) flags(n *Node) []string {
 	return slices.Concat(flags, c.opts.Flags, n.Flags)
 }
 
+// SetFlags gives n other flags of its own, which count from its next start on.
+func (c *Cluster) SetFlags(n *Node, flags ...string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n.Flags = flags
+	_, first := n.Machine.on(c.opts.Binary)
+	n.setArgs(append(first, c.flags(n)...))
+}
+
 func (c *Cluster) zones() bool {
 	return slices.ContainsFunc(c.opts.Nodes, func(s Spec) bool { return s.Zone != "" })
 }
