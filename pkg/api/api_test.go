@@ -3,10 +3,12 @@ package api
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -536,6 +538,38 @@ func BenchmarkServe(b *testing.B) {
 		r := httptest.NewRequest("POST", "/api/v1/push", bytes.NewReader(body))
 		r.Header.Set("X-Scope-OrgID", "t1")
 		a.ServeHTTP(httptest.NewRecorder(), r)
+	}
+}
+
+// TestEveryOperationOfAmazonsModelHasItsRoute compares methods and paths; anomaly detectors are not served.
+func TestEveryOperationOfAmazonsModelHasItsRoute(t *testing.T) {
+	data, err := os.ReadFile("../control/testdata/operations.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var model struct {
+		Operations map[string]struct{ Method, URI string }
+	}
+	if err := json.Unmarshal(data, &model); err != nil {
+		t.Fatal(err)
+	}
+	routed := map[string]string{}
+	for _, r := range controlRoutes() {
+		if name, ok := strings.CutPrefix(string(r.Action), "aps:"); ok && !strings.HasPrefix(r.Path, "/api/") {
+			routed[name] = r.Methods + " " + strings.Replace(r.Path, "...", "", 1)
+		}
+	}
+	if len(model.Operations) != 44 {
+		t.Errorf("the model has %d operations", len(model.Operations))
+	}
+	for name, o := range model.Operations {
+		want := o.Method + " " + o.URI
+		if strings.Contains(name, "AnomalyDetector") {
+			want = ""
+		}
+		if routed[name] != want {
+			t.Errorf("%s is at %q, want %q", name, routed[name], want)
+		}
 	}
 }
 

@@ -164,6 +164,9 @@ func (p *plane) callWith(ctx context.Context, n int, operation, method, path str
 			p.t.Fatalf("%s: %q: %v", operation, w.Body, err)
 		}
 	}
+	if err := deviates(operation, method, path, a); err != nil && ctx.Err() == nil {
+		p.t.Errorf("%s is not as Amazon's model has it: %v: %d %q %v", operation, err, a.status, a.code, a.body)
+	}
 	return a
 }
 
