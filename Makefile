@@ -239,3 +239,17 @@ helm-install: helm-tools $(TOOLS)/apiserver-$(APISERVER) $(TOOLS)/etcd-$(ETCD) #
 
 mixin: ## Write dashboards, alerts, recording rules and runbooks from the tables in tools/mixin.
 	go run ./tools/mixin
+
+# So is the operator: Kubernetes's libraries are no dependency of ours.
+.PHONY: operator operator-crds operator-check
+operator: ## Build the Kubernetes operator, bin/amphora-operator.
+	cd operations/operator && GOWORK=off go build -trimpath -ldflags '-s -w' -o $(CURDIR)/bin/amphora-operator .
+
+operator-crds: ## Write what is generated from the operator's types: deep copies and CRDs.
+	cd operations/operator && GOWORK=off go tool controller-gen object crd paths=./api/... output:crd:dir=deploy/crds
+
+operator-check: ## Vet and test the operator, and prove that its CRDs are those of its types.
+	cd operations/operator && GOWORK=off go vet ./... && GOWORK=off go test -count=1 ./...
+	@rm -rf bin/crds
+	cd operations/operator && GOWORK=off go tool controller-gen crd paths=./api/... output:crd:dir=$(CURDIR)/bin/crds
+	diff -r bin/crds operations/operator/deploy/crds || { echo 'the CRDs are not those of the types: make operator-crds'; exit 1; }
