@@ -80,7 +80,7 @@ bench-write: tools ## Compare what a write costs with a Prometheus that receives
 	go run ./tools/benchwrite $(if $(SHORT),-short)
 
 bench-query: tools ## Compare what queries cost with a Prometheus that holds the same samples; SERIES=20000 takes two minutes.
-	go run ./tools/querybench -series $(or $(SERIES),200000)
+	go run ./tools/querybench -series $(or $(SERIES),200000) $(FLAGS)
 
 bench-tenants: ## Measure what tenants cost: memory, goroutines, files, idle time, restart. TENANTS=1000 SERIES=100.
 	go run ./tools/benchtenants -tenants $(or $(TENANTS),1000) -series $(or $(SERIES),100)

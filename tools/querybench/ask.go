@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/amphora-metrics/amphora/tools/loadgen/load"
 )
 
 // settle is how long a server may finish what an answer began, such as collecting garbage.
@@ -76,7 +74,7 @@ func (b *bench) ask(ctx context.Context, qs []query, ours, theirs *server) error
 		b.printf("%-34s %8.0fm %8.0fm %6.2f\n", "sum of "+set, ms(s[0]), ms(s[1]), ratio(s[0], s[1]))
 	}
 	for _, s := range []*server{ours, theirs} {
-		anon, err := load.AnonOf(s.proc.PID())
+		anon, err := s.anon()
 		if err != nil {
 			return err
 		}

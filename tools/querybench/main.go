@@ -28,6 +28,9 @@ type bench struct {
 	flags   []string // for our process
 	series  int
 	scrapes int
+	every   time.Duration
+	split   bool
+	blocks  bool
 	turns   int
 	only    string
 	profile string
@@ -41,7 +44,10 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	f.StringVar(&b.dir, "dir", "data/bench-query", "where the servers keep their data; emptied before and removed after")
 	f.StringVar(&b.binary, "binary", "", "the amphora to measure; empty: build it")
 	f.IntVar(&b.series, "series", 200_000, "series of the data")
-	f.IntVar(&b.scrapes, "scrapes", 50, "samples of each series, 30 s apart")
+	f.IntVar(&b.scrapes, "scrapes", 50, "samples of each series")
+	f.DurationVar(&b.every, "interval", 30*time.Second, "how far these are apart")
+	f.BoolVar(&b.split, "split", false, "a process for each part of ours: gateway, frontend, scheduler, querier, ingester, distributor, store-gateway")
+	f.BoolVar(&b.blocks, "blocks", false, "ours answers from blocks alone; -scrapes=720 -interval=2m are 24 hours")
 	f.IntVar(&b.turns, "turns", 3, "how often each query is asked of each server, after once to warm up")
 	f.StringVar(&b.only, "only", "", "ask only queries whose names contain this")
 	f.StringVar(&b.profile, "profile", "", "a file for the processor profile of our process while it answers")
@@ -67,7 +73,8 @@ func (b *bench) prepare(ctx context.Context) error {
 		return err
 	}
 	average, _ := os.ReadFile("/proc/loadavg") // only printed
-	b.printf("machine: %d CPUs, load %.14s, %s; %d series, %d samples each\n", runtime.NumCPU(), average, runtime.Version(), b.series, b.scrapes)
+	b.printf("machine: %d CPUs, load %.14s, %s; %d series, %d samples each, %s apart; split %t, from blocks %t\n",
+		runtime.NumCPU(), average, runtime.Version(), b.series, b.scrapes, b.every, b.split, b.blocks)
 	return nil
 }
 
@@ -83,34 +90,22 @@ func (b *bench) compare(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, theirs.stop()) }()
-	const interval = 30 * time.Second
-	l, err := load.New(load.Options{Series: b.series, Interval: interval, Tenant: tenantName, Start: time.Now().Add(-time.Duration(b.scrapes) * interval)})
+	first, last, err := b.fill(ctx, ours, theirs)
 	if err != nil {
 		return err
-	}
-	for range b.scrapes {
-		batch, err := l.Prepare(ctx, 1)
-		if err != nil {
-			return err
-		}
-		for _, s := range []*server{ours, theirs} {
-			r, err := (load.Target{URL: s.push, Connections: 2, Retries: 10}).Send(ctx, batch, false)
-			if err == nil && r.Refused > 0 {
-				err = fmt.Errorf("%d samples refused: %s", r.Refused, r.Refusal)
-			}
-			if err != nil {
-				return fmt.Errorf("fill %s: %w", s.name, err)
-			}
-		}
 	}
 	names, err := theirs.names(ctx)
 	if err != nil {
 		return err
 	}
-	first, last := l.Times()
 	qs, err := queries(names, first, last)
 	if err != nil {
 		return err
+	}
+	if b.blocks {
+		if err := ours.cut(ctx, qs[0], theirs); err != nil {
+			return err
+		}
 	}
 	done := make(chan error, 1)
 	if b.profile != "" {
@@ -125,4 +120,29 @@ func (b *bench) compare(ctx context.Context) (err error) {
 	case <-time.After(b.wait):
 	}
 	return err
+}
+
+// fill sends both servers the same samples, and returns the times of the first and the last.
+func (b *bench) fill(ctx context.Context, ours, theirs *server) (first, last time.Time, err error) {
+	l, err := load.New(load.Options{Series: b.series, Interval: b.every, Tenant: tenantName, Start: time.Now().Add(-time.Duration(b.scrapes) * b.every)})
+	if err != nil {
+		return first, last, err
+	}
+	for range b.scrapes {
+		batch, err := l.Prepare(ctx, 1)
+		if err != nil {
+			return first, last, err
+		}
+		for _, s := range []*server{ours, theirs} {
+			r, err := (load.Target{URL: s.push, Connections: 2, Retries: 10}).Send(ctx, batch, false)
+			if err == nil && r.Refused > 0 {
+				err = fmt.Errorf("%d samples refused: %s", r.Refused, r.Refusal)
+			}
+			if err != nil {
+				return first, last, fmt.Errorf("fill %s: %w", s.name, err)
+			}
+		}
+	}
+	first, last = l.Times()
+	return first, last, nil
 }

@@ -72,6 +72,9 @@ func heavies() []text {
 	}
 }
 
+// mostSteps is about how many points a panel shows of a long range.
+const mostSteps = 288
+
 // queries puts the names of metrics into the texts.
 func queries(names []string, first, last time.Time) ([]query, error) {
 	at := map[string]string{}
@@ -107,11 +110,12 @@ func queries(names []string, first, last time.Time) ([]query, error) {
 		return s
 	}
 	seconds := func(t time.Time) string { return fmt.Sprintf("%.3f", float64(t.UnixMilli())/1000) }
+	step := max(15*time.Second, last.Sub(first)/mostSteps).Round(time.Second)
 	var out []query
 	for set, texts := range map[string][]text{"dashboard": dashboards(), "alert": alerts(), "heavy": heavies()} {
 		for _, t := range texts {
 			q := query{set: set, name: set + "/" + t.name, text: t.expr, path: "/api/v1/query_range"}
-			q.form = url.Values{"query": {fill(t.expr)}, "start": {seconds(first.Add(time.Minute))}, "end": {seconds(last)}, "step": {"15"}}
+			q.form = url.Values{"query": {fill(t.expr)}, "start": {seconds(first.Add(time.Minute))}, "end": {seconds(last)}, "step": {fmt.Sprint(step.Seconds())}}
 			if set == "alert" {
 				q.path = "/api/v1/query"
 				q.form = url.Values{"query": {fill(t.expr)}, "time": {seconds(last)}}

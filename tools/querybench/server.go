@@ -23,38 +23,68 @@ const (
 	tenantName = "load"
 	startWait  = time.Minute
 	askWait    = 2 * time.Minute
+	cutWait    = 5 * time.Minute
 )
 
 // server is one installation that is asked.
 type server struct {
 	name  string
-	proc  *harness.Process
+	procs []*harness.Process
 	push  string
 	query string // base of the API
 	debug string // base of the profiles
+	flush string // where blocks are cut; empty: nowhere
 	stop  func() error
 }
 
-// startOurs starts one process with all of the stack and blocks in a directory.
+// services are what answers pushes and queries, without what compacts blocks meanwhile.
+const services = "ingester,distributor,store-gateway,query-scheduler,query-frontend,querier"
+
+// startOurs starts one process with all of the stack, or one for each part of it, and blocks in a directory.
 func (b *bench) startOurs(ctx context.Context) (*server, error) {
-	c, err := harness.NewCluster(ctx, harness.Options{
+	o := harness.Options{
 		Dir: filepath.Join(b.dir, "amphora"), Binary: b.binary, Nodes: harness.OneProcess(), Replicas: 1, Files: true,
 		Flags: append([]string{
 			"-distributor.ingestion-rate-limit=1e8", "-distributor.ingestion-burst-size=100000000",
 			"-ingester.max-global-series-per-user=10000000", "-ingester.max-global-series-per-metric=10000000",
 			"-ingester.out-of-order-time-window=0s",
 		}, b.flags...),
-	})
+	}
+	if b.blocks {
+		o.Nodes = []harness.Spec{{Name: "all", Target: services}}
+		o.Flags = append(o.Flags, "-querier.query-ingesters-within=1s", "-blocks-storage.tsdb.retention-period=2s")
+	}
+	if b.split {
+		o.Nodes = nil
+		for name := range strings.SplitSeq(services, ",") {
+			o.Nodes = append(o.Nodes, harness.Spec{Name: name, Target: name})
+		}
+	}
+	c, err := harness.NewCluster(ctx, o)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, startWait)
 	defer cancel()
+	door := c.Nodes()[0]
+	if b.split {
+		door, err = c.Add(harness.Spec{Name: "gateway", Target: "gateway", Flags: []string{
+			"-gateway.upstreams=distributor=" + c.Node("distributor").URL("") + ",querier=" + c.Node("query-frontend").URL("")}})
+		if err != nil {
+			return nil, errors.Join(err, c.Stop())
+		}
+	}
 	if err := c.WaitReady(ctx); err != nil {
 		return nil, errors.Join(err, c.Stop())
 	}
-	n := c.Nodes()[0]
-	return &server{name: "amphora", proc: n.Process, push: n.URL("/api/v1/push"), query: n.URL("/prometheus"), debug: n.URL(""), stop: c.Stop}, nil
+	s := &server{name: "amphora", push: door.URL("/api/v1/push"), query: door.URL("/prometheus"), debug: c.Nodes()[0].URL(""), stop: c.Stop}
+	for _, n := range c.Nodes() {
+		s.procs = append(s.procs, n.Process)
+		if strings.Contains(n.Target, "ingester") {
+			s.flush = n.URL("/ingester/flush?wait=true")
+		}
+	}
+	return s, nil
 }
 
 // startPrometheus starts a Prometheus that receives, as it comes.
@@ -81,7 +111,7 @@ func (b *bench) startPrometheus(ctx context.Context) (*server, error) {
 		Args: []string{"--config.file=" + config, "--storage.tsdb.path=" + filepath.Join(dir, "data"),
 			"--web.listen-address=" + address, "--web.enable-remote-write-receiver"},
 	})
-	s := &server{name: "prometheus", proc: p, push: "http://" + address + "/api/v1/write", query: "http://" + address, debug: "http://" + address, stop: p.Stop}
+	s := &server{name: "prometheus", procs: []*harness.Process{p}, push: "http://" + address + "/api/v1/write", query: "http://" + address, debug: "http://" + address, stop: p.Stop}
 	if err := p.Start(); err != nil {
 		return nil, err
 	}
@@ -115,6 +145,9 @@ func (s *server) get(ctx context.Context, path string, form url.Values) ([]byte,
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		err = fmt.Errorf("read the answer of %s after %d bytes: %w", s.name, len(body), err)
+	}
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = fmt.Errorf("%s answers %s: %.300s", s.name, resp.Status, body)
 	}
@@ -152,4 +185,58 @@ func (s *server) profile(ctx context.Context, file string) error {
 	return os.WriteFile(file, body, 0o600)
 }
 
-func (s *server) cpu() (time.Duration, error) { return load.CPUOf(s.proc.PID()) }
+// cpu is the processor time of all processes.
+func (s *server) cpu() (sum time.Duration, err error) {
+	for _, p := range s.procs {
+		d, err := load.CPUOf(p.PID())
+		if err != nil {
+			return 0, err
+		}
+		sum += d
+	}
+	return sum, nil
+}
+
+// anon is the memory of their own of all processes.
+func (s *server) anon() (sum int64, err error) {
+	for _, p := range s.procs {
+		n, err := load.AnonOf(p.PID())
+		if err != nil {
+			return 0, err
+		}
+		sum += n
+	}
+	return sum, nil
+}
+
+// cut has the ingester make blocks of what it has, and waits until queries see them: what want answers q.
+func (s *server) cut(ctx context.Context, q query, want *server) error {
+	if s.flush == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, cutWait)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.flush, http.NoBody)
+	if err != nil {
+		return fmt.Errorf("make a request: %w", err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("cut blocks: %w", err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode/100 != 2 {
+		return fmt.Errorf("cut blocks: %s", resp.Status)
+	}
+	theirs, err := want.get(ctx, q.path, q.form)
+	if err != nil {
+		return err
+	}
+	return harness.Poll(ctx, func(ctx context.Context) error {
+		ours, err := s.get(ctx, q.path, q.form)
+		if err != nil {
+			return err
+		}
+		return differ(q, ours, theirs)
+	})
+}
