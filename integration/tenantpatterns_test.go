@@ -3,6 +3,8 @@ package integration
 import (
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +12,7 @@ import (
 	"github.com/klauspost/compress/snappy"
 	"github.com/prometheus/prometheus/prompb"
 
+	"github.com/amphora-metrics/amphora/integration/harness"
 	"github.com/amphora-metrics/amphora/pkg/api"
 )
 
@@ -88,5 +91,43 @@ func TestAPatternReadsWhatTheCallerMay(t *testing.T) {
 		if r := query(tc.key, tc.tenants, tc.query); r.status != tc.status || !strings.Contains(r.body, tc.want) && r.header.Get("X-Amzn-Errortype") != tc.want+"Exception" {
 			t.Errorf("%s asks %s for %s: %s, want %d and %s", tc.key, tc.tenants, tc.query, r, tc.status, tc.want)
 		}
+	}
+}
+
+// TestPartialDataNamesWhatItLacks reads two tenants of which one cannot be read: whole answers fail, those that
+// ask for partial data have what there is and a warning, and never become the answer of somebody else.
+func TestPartialDataNamesWhatItLacks(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t, 4*time.Minute)
+	file := filepath.Join(t.TempDir(), "limits.yaml")
+	must(t, os.WriteFile(file, []byte("overrides: {team-b: {max_fetched_series_per_query: 1}}\n"), 0o600))
+	flags := []string{"-tenant-federation.enabled", "-runtime-config.file=" + file, "-query-frontend.parallelize-shardable-queries", "-query-frontend.query-sharding-total-shards=2", "-query-frontend.cache-unaligned-requests"}
+	on, off := everything(ctx, t, append(flags, "-tenant-federation.partial-data-enabled")...), everything(ctx, t, flags...)
+	now := time.Now()
+	for _, n := range []*harness.Node{on, off} {
+		for _, id := range []string{"team-a", "team-b"} {
+			stored(t, pushV1(ctx, t, n.URL(""), id, floats(now, 1, "__name__", "m", "x", "1"), floats(now, 1, "__name__", "m", "x", "2")))
+		}
+	}
+	at := "&start=" + seconds(now.Add(-time.Hour).UnixMilli()) + "&end=" + seconds(now.UnixMilli()) + "&step=60"
+	partial := []string{"X-Scope-OrgID", "team-a|team-b", "X-Amphora-Partial-Data", "true"}
+	for range 2 { // the second time what was kept could be given
+		for _, path := range []string{"query?query=sum(m)", "query_range?query=sum(m)" + at, "query?query=avg(m)", "series?match[]=m" + at} {
+			if r := call(ctx, t, "GET", on.URL("/prometheus/api/v1/"+path), nil, partial...); r.status != 200 || !strings.Contains(r.body, "warnings") || !strings.Contains(r.body, "tenant team-b could not be read") {
+				t.Errorf("%s: %s, want 200 with a warning about team-b", path, r)
+			}
+			if r := call(ctx, t, "GET", on.URL("/prometheus/api/v1/"+path), nil, partial[:2]...); r.status/100 == 2 {
+				t.Errorf("%s, not asked for: %s", path, r)
+			}
+			if r := call(ctx, t, "GET", off.URL("/prometheus/api/v1/"+path), nil, partial...); r.status/100 == 2 {
+				t.Errorf("%s, switched off: %s", path, r)
+			}
+			if r := call(ctx, t, "GET", on.URL("/prometheus/api/v1/"+path), nil, "X-Scope-OrgID", "team-b", "X-Amphora-Partial-Data", "true"); r.status/100 == 2 {
+				t.Errorf("%s, of the one tenant that fails: %s", path, r)
+			}
+		}
+	}
+	if r := call(ctx, t, "GET", on.URL("/prometheus/api/v1/query?query=sum(m)"), nil, partial...); !strings.Contains(r.body, `"2"]`) {
+		t.Errorf("sum: %s, want 2, of team-a", r)
 	}
 }

@@ -207,7 +207,7 @@ func (a *App) backends() (*prom.Backends, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := querier.NewFederation(q, a.cfg.Reads.Federation.MaxConcurrent)
+	all := querier.NewFederation(q, a.cfg.Reads.Federation.MaxConcurrent, a.cfg.Reads.Federation.Partial)
 	return &prom.Backends{Engine: e, Storage: all, Exemplars: all, Metadata: all, Series: q, Limits: a.limits.For, Timeout: a.cfg.Engine.Timeout, Turns: a.turns()}, nil
 }
 
@@ -302,8 +302,9 @@ func (a *App) mountReads(d *api.Deps) error {
 // classify returns the context of a request with its class: what Grafana asks for a dashboard goes
 // before what somebody tries out, and what rulers ask before both.
 func classify(r *http.Request) context.Context {
-	ctx := work.WithReading(r.Context(), work.ReadingIn(r.Header))
-	if noStore(r.Header) {
+	how := work.ReadingFor(r)
+	ctx := work.WithReading(r.Context(), how)
+	if noStore(r.Header) || how.Partial { // a part is not what another may be answered
 		ctx = frontend.WithoutCache(ctx)
 	}
 	if r.Header.Get(tenant.ClassHeader) == work.Rule.String() {

@@ -133,12 +133,15 @@ func (q *query) ranges() []grid {
 func (q *query) lay(ctx context.Context) {
 	q.run = &run{q: q, plan: whole(q.asked.Text), slots: make(chan struct{}, max(1, least(q, limits.MaxQueryParallelism)))}
 	q.parts = len(q.ranges())
-	if p, ok := q.spin(ctx); ok {
+	if p, ok := q.spin(ctx); ok && !q.asked.Partial {
 		q.run.plan, q.spun = p, len(p.leaves)
 		return
 	}
 	shards := least(q, limits.QueryShardingTotalShards)
 	if !q.f.cfg.Shard || shards < 2 {
+		return
+	}
+	if q.asked.Partial { // what one part lacks, another, which is computed with it, may have
 		return
 	}
 	parse := func(text string) (parser.Expr, error) { return q.f.deps.Engine.ParseExpr(ctx, text) }

@@ -37,7 +37,7 @@ func (e *Executor) Run(ctx context.Context, w *work.Work) error {
 	if w.Query != nil {
 		err = e.query(reading(ctx, w.Query.Reading), w)
 	} else {
-		err = e.serve(reading(ctx, work.ReadingIn(w.Request.Header)), w, t)
+		err = e.serve(reading(ctx, work.ReadingFor(w.Request)), w, t)
 	}
 	if e.Durations != nil {
 		e.Durations.WithLabelValues(t.method, t.route, t.code(err), "false").Observe(time.Since(began).Seconds())

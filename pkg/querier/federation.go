@@ -2,6 +2,7 @@ package querier
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 
@@ -27,10 +28,11 @@ const (
 
 // Federation reads the data of one or several tenants, those its caller's context names. Of several,
 // each series has the label TenantLabel, and no tenant's limits are looser than alone. What one of them
-// cannot answer, the whole does not.
+// cannot answer, the whole does not, unless partial data is switched on and asked for.
 type Federation struct {
 	q          *Querier
 	concurrent int
+	partial    bool
 }
 
 var (
@@ -39,8 +41,9 @@ var (
 )
 
 // NewFederation returns a reader of tenants by q, at most concurrent of them at the same time.
-func NewFederation(q *Querier, concurrent int) *Federation {
-	return &Federation{q, max(1, concurrent)}
+// Partial says that tenants which fail may be left out for requests that ask for that.
+func NewFederation(q *Querier, concurrent int, partial bool) *Federation {
+	return &Federation{q, max(1, concurrent), partial}
 }
 
 // Querier implements storage.Queryable.
@@ -101,19 +104,27 @@ func (q *federated) Select(ctx context.Context, sorted bool, hints *storage.Sele
 	if len(ids) == 0 {
 		return storage.EmptySeriesSet()
 	}
-	sets := make([]storage.SeriesSet, len(ids))
+	sets, all := make([]storage.SeriesSet, len(ids)), make([]*tenantSet, len(ids))
 	for i, id := range ids {
 		x, err := q.querier(id)
 		if err != nil {
 			return storage.ErrSeriesSet(err)
 		}
 		// The selection of a tenant runs by itself as soon as it is asked for.
-		sets[i] = &tenantSet{SeriesSet: x.Select(tenant.Inject(ctx, id), true, hints, ms...), id: id}
+		all[i] = &tenantSet{SeriesSet: x.Select(tenant.Inject(ctx, id), true, hints, ms...), id: id}
+		if q.f.spares(ctx) {
+			all[i].spared = ctx
+		}
+		sets[i] = all[i]
 	}
+	var out storage.SeriesSet = &concatenated{sets: sets}
 	if sorted {
-		return storage.NewMergeSeriesSet(sets, 0, storage.ChainedSeriesMerge)
+		out = storage.NewMergeSeriesSet(sets, 0, storage.ChainedSeriesMerge)
 	}
-	return &concatenated{sets: sets}
+	if q.f.spares(ctx) {
+		return &partialSet{out, all}
+	}
+	return out
 }
 
 // chosen takes the matchers of TenantLabel out of ms and returns the tenants that they match.
@@ -149,6 +160,7 @@ type tenantSet struct {
 	storage.SeriesSet
 	id      tenant.ID
 	builder labels.Builder
+	spared  context.Context //nolint:containedctx // Of the selection: if it ends by itself, a failure is left out with a warning. Nil: it is not.
 }
 
 // At implements storage.SeriesSet.
@@ -158,7 +170,23 @@ func (s *tenantSet) At() storage.Series {
 }
 
 // Err implements storage.SeriesSet.
-func (s *tenantSet) Err() error { return about(s.id, s.SeriesSet.Err()) }
+func (s *tenantSet) Err() error {
+	err := about(s.id, s.SeriesSet.Err())
+	if s.spared != nil && missing(s.spared, err) {
+		return nil
+	}
+	return err
+}
+
+// Warnings implements storage.SeriesSet.
+func (s *tenantSet) Warnings() annotations.Annotations {
+	out := s.SeriesSet.Warnings()
+	if err := s.SeriesSet.Err(); s.spared != nil && missing(s.spared, err) {
+		out = maps.Clone(out)
+		out.Add(leftOut(s.id, err))
+	}
+	return out
+}
 
 // about says whose an error is.
 func about(id tenant.ID, err error) error {
@@ -262,12 +290,12 @@ func (q *federated) LabelValues(ctx context.Context, name string, hints *storage
 		return nil, nil, err
 	}
 	if len(ids) > 1 && name == TenantLabel {
-		ids, err = q.having(ctx, ids, ms)
+		ids, notes, err := q.having(ctx, ids, ms)
 		var out []string
 		for _, id := range ids {
 			out = append(out, string(id))
 		}
-		return out, nil, err
+		return out, notes, err
 	}
 	if len(ids) > 1 && name == ownTenantLabel {
 		name = TenantLabel
@@ -279,12 +307,12 @@ func (q *federated) LabelValues(ctx context.Context, name string, hints *storage
 
 // having returns the tenants that have series which match. Without matchers of other labels than
 // TenantLabel nobody is asked.
-func (q *federated) having(ctx context.Context, ids []tenant.ID, ms []*labels.Matcher) ([]tenant.ID, error) {
+func (q *federated) having(ctx context.Context, ids []tenant.ID, ms []*labels.Matcher) ([]tenant.ID, annotations.Annotations, error) {
 	ids, ms = chosen(ids, ms)
 	if len(ms) == 0 {
-		return ids, nil
+		return ids, nil, nil
 	}
-	found, err := each(ctx, q.f, ids, func(ctx context.Context, id tenant.ID) (bool, error) {
+	found, notes, err := spare(ctx, q.f, ids, func(ctx context.Context, id tenant.ID) (bool, error) {
 		x, err := q.querier(id)
 		if err != nil {
 			return false, err
@@ -298,7 +326,7 @@ func (q *federated) having(ctx context.Context, ids []tenant.ID, ms []*labels.Ma
 			out = append(out, id)
 		}
 	}
-	return out, err
+	return out, notes, err
 }
 
 // oneCall asks for labels of one tenant, which may be one of several.
@@ -321,7 +349,7 @@ func (q *federated) labels(ctx context.Context, ms []*labels.Matcher, call oneCa
 	if len(ids) == 0 {
 		return nil, nil, nil
 	}
-	lists, err := each(ctx, q.f, ids, func(ctx context.Context, id tenant.ID) ([]string, error) {
+	lists, notes, err := spare(ctx, q.f, ids, func(ctx context.Context, id tenant.ID) ([]string, error) {
 		x, err := q.querier(id)
 		if err != nil {
 			return nil, err
@@ -332,7 +360,7 @@ func (q *federated) labels(ctx context.Context, ms []*labels.Matcher, call oneCa
 	if err != nil {
 		return nil, nil, err
 	}
-	return union(lists), nil, nil
+	return union(lists), notes, nil
 }
 
 // ChunkQuerier implements storage.ChunkQueryable. Chunks are read of one tenant alone.

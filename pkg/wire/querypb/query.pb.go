@@ -152,8 +152,9 @@ type Query struct {
 	// Only series whose labels hash (StableHash) modulo shard_count is shard_index; 0: all.
 	ShardIndex    uint32 `protobuf:"varint,7,opt,name=shard_index,json=shardIndex,proto3" json:"shard_index,omitempty"`
 	ShardCount    uint32 `protobuf:"varint,8,opt,name=shard_count,json=shardCount,proto3" json:"shard_count,omitempty"`
-	Only          string `protobuf:"bytes,9,opt,name=only,proto3" json:"only,omitempty"`       // places that are asked, separated by commas; empty: all
-	Latest        bool   `protobuf:"varint,10,opt,name=latest,proto3" json:"latest,omitempty"` // blocks count that are in the bucket index by now
+	Only          string `protobuf:"bytes,9,opt,name=only,proto3" json:"only,omitempty"`         // places that are asked, separated by commas; empty: all
+	Latest        bool   `protobuf:"varint,10,opt,name=latest,proto3" json:"latest,omitempty"`   // blocks count that are in the bucket index by now
+	Partial       bool   `protobuf:"varint,11,opt,name=partial,proto3" json:"partial,omitempty"` // tenants that cannot be read are left out with a warning
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -254,6 +255,13 @@ func (x *Query) GetOnly() string {
 func (x *Query) GetLatest() bool {
 	if x != nil {
 		return x.Latest
+	}
+	return false
+}
+
+func (x *Query) GetPartial() bool {
+	if x != nil {
+		return x.Partial
 	}
 	return false
 }
@@ -1034,7 +1042,7 @@ const file_query_proto_rawDesc = "" +
 	"\x04Work\x12\x14\n" +
 	"\x05class\x18\x01 \x01(\rR\x05class\x12-\n" +
 	"\x05query\x18\x02 \x01(\v2\x17.amphora.query.v1.QueryR\x05query\x121\n" +
-	"\x04http\x18\x03 \x01(\v2\x1d.amphora.query.v1.HTTPRequestR\x04http\"\x87\x02\n" +
+	"\x04http\x18\x03 \x01(\v2\x1d.amphora.query.v1.HTTPRequestR\x04http\"\xa1\x02\n" +
 	"\x05Query\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\x12\x14\n" +
 	"\x05start\x18\x02 \x01(\x03R\x05start\x12\x10\n" +
@@ -1048,7 +1056,8 @@ const file_query_proto_rawDesc = "" +
 	"shardCount\x12\x12\n" +
 	"\x04only\x18\t \x01(\tR\x04only\x12\x16\n" +
 	"\x06latest\x18\n" +
-	" \x01(\bR\x06latest\"c\n" +
+	" \x01(\bR\x06latest\x12\x18\n" +
+	"\apartial\x18\v \x01(\bR\apartial\"c\n" +
 	"\vHTTPRequest\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x16\n" +

@@ -13,6 +13,11 @@ const (
 	ConsistencyHeader = "X-Read-Consistency"
 )
 
+// PartialHeader asks, with true, that a read of several tenants answers with those that can be read. The
+// answer has a warning for each of the others; requests whose answers have no place for one are not
+// answered in part.
+const PartialHeader = "X-Amphora-Partial-Data"
+
 // The places that FilterHeader names.
 const (
 	Ingesters     = "ingester"
@@ -26,11 +31,31 @@ type Reading struct {
 	Only string
 	// Latest is set if blocks count that were in the bucket index when the work began.
 	Latest bool
+	// Partial is set if tenants that cannot be read may be left out, with a warning. Queriers follow it where
+	// that is switched on.
+	Partial bool
 }
 
-// ReadingIn returns what the headers of a request say.
+// ReadingIn returns what the headers of a request say of places.
 func ReadingIn(h http.Header) Reading {
 	return Reading{Only: h.Get(FilterHeader), Latest: h.Get(ConsistencyHeader) == "strong"}
+}
+
+// ReadingFor returns what a request says.
+func ReadingFor(r *http.Request) Reading {
+	out := ReadingIn(r.Header)
+	out.Partial = r.Header.Get(PartialHeader) == "true" && warns(r.URL.Path)
+	return out
+}
+
+// warns says whether answers at a path can carry warnings.
+func warns(path string) bool {
+	_, call, ok := strings.Cut(path, "/api/v1/")
+	switch call {
+	case "query", "query_range", "series", "labels":
+		return ok
+	}
+	return strings.HasPrefix(call, "label/") && strings.HasSuffix(call, "/values")
 }
 
 // Asks says whether a place is asked.

@@ -176,7 +176,7 @@ func (w *Work) ToWire() (*querypb.Work, error) {
 	out := &querypb.Work{Class: uint32(w.Class)}
 	if q := w.Query; q != nil {
 		out.Query = &querypb.Query{Text: q.Text, Start: q.Start, End: q.End, Step: q.Step, Lookback: q.Lookback.Milliseconds(),
-			PerStepStats: q.PerStepStats, ShardIndex: q.ShardIndex, ShardCount: q.ShardCount, Only: q.Only, Latest: q.Latest}
+			PerStepStats: q.PerStepStats, ShardIndex: q.ShardIndex, ShardCount: q.ShardCount, Only: q.Only, Latest: q.Latest, Partial: q.Partial}
 		return out, nil
 	}
 	var err error
@@ -191,7 +191,7 @@ func FromWire(ctx context.Context, p *querypb.Work, parts func(*querypb.Part) er
 	case p.Query != nil:
 		q := p.Query
 		w.Query = &Query{Text: q.Text, Start: q.Start, End: q.End, Step: q.Step, Lookback: time.Duration(q.Lookback) * time.Millisecond,
-			PerStepStats: q.PerStepStats, ShardIndex: q.ShardIndex, ShardCount: q.ShardCount, Reading: Reading{Only: q.Only, Latest: q.Latest}}
+			PerStepStats: q.PerStepStats, ShardIndex: q.ShardIndex, ShardCount: q.ShardCount, Reading: Reading{Only: q.Only, Latest: q.Latest, Partial: q.Partial}}
 		return w, nil
 	case p.Http != nil:
 		var err error
