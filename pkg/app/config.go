@@ -11,6 +11,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/bucket"
 	"github.com/amphora-metrics/amphora/pkg/compactor"
 	"github.com/amphora-metrics/amphora/pkg/config"
+	"github.com/amphora-metrics/amphora/pkg/config/vault"
 	"github.com/amphora-metrics/amphora/pkg/continuoustest"
 	"github.com/amphora-metrics/amphora/pkg/control"
 	"github.com/amphora-metrics/amphora/pkg/distributor"
@@ -61,9 +62,10 @@ type Config struct {
 	ControlConfig
 }
 
-// ControlConfig is of what is beside the paths of samples: the control plane, the scrapers that it has made,
-// the exporter of limits and the continuous test.
+// ControlConfig is of what is beside the paths of samples: where secrets are, the control plane, the scrapers
+// that it has made, the exporter of limits and the continuous test.
 type ControlConfig struct {
+	Vault          vault.Config
 	Control        control.Config
 	Scrapers       ScraperConfig
 	Exporter       limits.ExportConfig
@@ -82,6 +84,8 @@ func (c *Config) Declare(s *config.Set) {
 	s.Strings(&c.Target, "target", []string{"all"}, "What this process runs: a list of "+targetNames()+".")
 	s.Duration(&c.ShutdownDelay, "shutdown-delay", 0, "How long the process goes on serving, saying that it is not ready, after it was told to stop, so that load balancers look away first.")
 	s.Mount("", &c.Telemetry)
+	s.Mount("vault", &c.Vault)
+	s.Resolve(c.Vault.Resolve)
 	s.Mount("memory", &c.Memory)
 	s.Mount("", &c.API.Tenancy)
 	s.Mount("", &c.Costs)

@@ -55,6 +55,8 @@ type Set struct {
 type shared struct {
 	fields []*Field
 	checks []check
+	// resolve is called when all values are known, and before they are checked.
+	resolve func(*Set) error
 
 	mu      sync.Mutex // guards derived: parts derive facts while /config is already served
 	derived []derived
@@ -204,6 +206,9 @@ func parse[T any](p *T, v string, f func(string) (T, error)) error {
 	}
 	return err
 }
+
+// Resolve has f called when Load has read all values, before they are checked: it may replace some.
+func (s *Set) Resolve(f func(*Set) error) { s.shared.resolve = f }
 
 // Fields returns the declared settings in order.
 func (s *Set) Fields() []*Field { return s.shared.fields }

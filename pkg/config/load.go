@@ -79,6 +79,12 @@ func Load(set *Set, args []string, env func(string) string) (*Request, error) {
 	}
 	l.fromEnv(env, set.shared.fields...)
 	l.assign(set, given)
+	if set.shared.resolve != nil && l.problems.Err() == nil {
+		if err := set.shared.resolve(set); err != nil {
+			l.problems.Add("settings", "%v", err)
+			return req, l.problems.Err()
+		}
+	}
 	set.validate(l.unread, &l.problems)
 	return req, l.problems.Err()
 }
