@@ -62,6 +62,12 @@ func TestAStoreThatTakesBucketsInHostNamesAloneKeepsTheLaws(t *testing.T) {
 			_, _ = io.WriteString(w, "<Error><Code>SecondLevelDomainForbidden</Code><Message>The bucket you are attempting to access must be addressed using OSS third level domain.</Message></Error>")
 			return
 		}
+		if payload := r.Header.Get("X-Amz-Content-Sha256"); r.Header.Get("Content-Encoding") == "aws-chunked" && payload != "STREAMING-AWS4-HMAC-SHA256-PAYLOAD" || strings.HasSuffix(payload, "-TRAILER") {
+			t.Errorf("%s %s comes with the payload %s, which OSS takes no chunks of", r.Method, r.URL, payload)
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = io.WriteString(w, "<Error><Code>InvalidArgument</Code><Message>aws-chunked encoding is not supported with the specified x-amz-content-sha256 value.</Message></Error>")
+			return
+		}
 		passed.Add(1)
 		forward.ServeHTTP(w, r)
 	}))
