@@ -17,6 +17,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/api/prom"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/memory"
+	"github.com/amphora-metrics/amphora/pkg/telemetry/activity"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 )
 
@@ -40,6 +41,9 @@ type Deps struct {
 	Limits func(tenant.ID) limits.View
 	// Federation is how many tenants one read may be for. 0: one.
 	Federation int
+
+	// Activity is told what is under way for whom. nil: nobody is.
+	Activity *activity.Tracker
 
 	// Memory is the budget of the process; nil: none.
 	Memory *memory.Ledger

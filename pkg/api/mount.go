@@ -12,8 +12,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/grafana/dskit/user"
+
 	"github.com/amphora-metrics/amphora/pkg/api/prom"
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/telemetry/activity"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 )
 
@@ -155,7 +158,7 @@ func (a *API) serve(rt Route, label string, h Handler) http.Handler {
 			err = a.hold(w, r, &rt)
 		}
 		if err == nil {
-			err = a.handle(h, w, r, rt.Tenancy)
+			err = a.watched(h, w, r, &rt)
 		}
 		if err != nil {
 			a.fail(w, r, &rt, err)
@@ -227,6 +230,22 @@ func (a *API) identify(r *http.Request, needs Tenancy) (*http.Request, error) {
 		return r, errs.New(errs.Unprocessable, "too many tenants: %d are named, at most %d are allowed", len(ids), most)
 	}
 	return r.WithContext(tenant.InjectMany(r.Context(), ids)), nil
+}
+
+// watched is handle, of which is told for whom it works and, unless that is a write, at what. Credentials may be in
+// paths and parameters, so only those are told that are known to be none.
+func (a *API) watched(h Handler, w http.ResponseWriter, r *http.Request, rt *Route) error {
+	if rt.Tenancy == NoTenant {
+		return a.handle(h, w, r, NoTenant)
+	}
+	if rt.Action == RemoteWrite {
+		org, _ := user.ExtractOrgID(r.Context())
+		defer a.deps.Activity.Label(org)()
+		return a.handle(h, w, r, rt.Tenancy)
+	}
+	ctx, end := a.deps.Activity.Begin(r.Context(), r.Method+" "+rt.Path, func() string { return activity.Asked(r.URL.Query()) })
+	defer end()
+	return a.handle(h, w, r.WithContext(ctx), rt.Tenancy)
 }
 
 // handle runs h and turns a panic into an error. The abort that a handler asks for goes on to

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -40,6 +41,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/storegateway"
 	"github.com/amphora-metrics/amphora/pkg/storegateway/clustercache"
 	"github.com/amphora-metrics/amphora/pkg/telemetry"
+	"github.com/amphora-metrics/amphora/pkg/telemetry/activity"
 	"github.com/amphora-metrics/amphora/pkg/tombstone"
 	"github.com/amphora-metrics/amphora/pkg/transport"
 )
@@ -52,14 +54,15 @@ const (
 
 // App is one process.
 type App struct {
-	cfg    Config
-	set    *config.Set
-	log    *slog.Logger
-	reg    *telemetry.Registry
-	costs  *telemetry.Registry // of usage by values of labels; nil: it is not served
-	limits *limits.Overrides
-	logs   *control.Limits // what workspaces want to be logged
-	memory *memory.Ledger
+	cfg      Config
+	set      *config.Set
+	log      *slog.Logger
+	reg      *telemetry.Registry
+	costs    *telemetry.Registry // of usage by values of labels; nil: it is not served
+	limits   *limits.Overrides
+	logs     *control.Limits // what workspaces want to be logged
+	memory   *memory.Ledger
+	activity *activity.Tracker
 
 	p          parts
 	api        *api.API
@@ -173,6 +176,8 @@ func New(cfg Config, set *config.Set, log *slog.Logger) (*App, error) {
 	if err := a.serve("memory", a.memory); err != nil {
 		return nil, err
 	}
+	a.activity = activity.Open(cfg.Activity, activity.Deps{Log: log, Reg: a.reg, Target: strings.Join(cfg.Target, ",")})
+	a.closers = append(a.closers, a.activity.Close)
 	a.limits = limits.NewOverrides(&a.cfg.Limits, a.cfg.Runtime, limits.Deps{Log: log, Reg: a.reg, Env: os.Getenv})
 	if err := a.serve("runtime-config", a.limits); err != nil {
 		return nil, err
@@ -286,7 +291,7 @@ func (a *App) server() (*transport.Server, error) {
 		if err != nil {
 			return nil, err
 		}
-		d := transport.ServerDeps{Registerer: a.reg, Gatherer: a.reg, Log: a.log, Proxies: a.cfg.Callers.Gateway.TrustedProxies}
+		d := transport.ServerDeps{Registerer: a.reg, Gatherer: a.reg, Log: a.log, Activity: a.activity, Proxies: a.cfg.Callers.Gateway.TrustedProxies}
 		if m != nil {
 			d.Issuer = m
 		}

@@ -23,6 +23,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/querier"
 	"github.com/amphora-metrics/amphora/pkg/storegateway"
 	"github.com/amphora-metrics/amphora/pkg/telemetry"
+	"github.com/amphora-metrics/amphora/pkg/telemetry/activity"
 	"github.com/amphora-metrics/amphora/pkg/transport"
 )
 
@@ -33,6 +34,7 @@ type Config struct {
 
 	Telemetry       telemetry.Config
 	Memory          memory.Config
+	Activity        activity.Config
 	Server          transport.Config
 	Exposure        transport.Exposure
 	Callers         CallersConfig
@@ -87,6 +89,7 @@ func (c *Config) Declare(s *config.Set) {
 	s.Mount("vault", &c.Vault)
 	s.Resolve(c.Vault.Resolve)
 	s.Mount("memory", &c.Memory)
+	s.Mount("activity_tracker", &c.Activity)
 	s.Mount("", &c.API.Tenancy)
 	s.Mount("", &c.Costs)
 	s.Mount("auth", &c.Exposure)

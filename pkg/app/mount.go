@@ -32,7 +32,7 @@ func (a *App) mount() error {
 		return err
 	}
 	d := api.Deps{
-		Log: a.log, Registerer: a.reg, Metrics: a.reg.Handler(a.log), Limits: a.limits.For, Memory: a.memory, Build: build(a.cfg.runs("alertmanager") && a.cfg.Alertmanager.EnableAPI),
+		Log: a.log, Registerer: a.reg, Metrics: a.reg.Handler(a.log), Limits: a.limits.For, Memory: a.memory, Activity: a.activity, Build: build(a.cfg.runs("alertmanager") && a.cfg.Alertmanager.EnableAPI),
 		Ready: a.ready, Services: a.states, Source: transport.SourceOf,
 		Config: func(mode string) ([]byte, error) {
 			return printed(func(b *bytes.Buffer) error { return a.set.Print(b, mode) })

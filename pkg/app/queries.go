@@ -191,6 +191,7 @@ func (a *App) promql() (promql, error) {
 		}
 		e.Bound(a.memory, a.limits.For)
 		e.TakeTurns(a.turns())
+		e.Watch(a.activity)
 		a.closers = append(a.closers, e.Close)
 		return e, nil
 	})
@@ -221,7 +222,7 @@ func (a *App) buildQuerier() error {
 	if err != nil {
 		return err
 	}
-	run := &querier.Executor{Engine: b.Engine, Storage: b.Storage, API: api.Reader(a.cfg.API.Prom, *b, nil, a.log), Changes: q.Changes, Durations: querier.NewDurations(a.reg)}
+	run := &querier.Executor{Engine: b.Engine, Storage: b.Storage, API: api.Reader(a.cfg.API.Prom, *b, nil, a.log), Changes: q.Changes, Durations: querier.NewDurations(a.reg), Activity: a.activity}
 	id, err := a.cfg.Ring.ID()
 	if err != nil {
 		return err

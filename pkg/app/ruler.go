@@ -156,6 +156,7 @@ func (a *App) ruleEngine() (*engine.Engine, error) {
 	}
 	e.Bound(a.memory, a.limits.For)
 	e.TakeTurns(a.turns())
+	e.Watch(a.activity)
 	a.closers = append(a.closers, e.Close)
 	return e, nil
 }

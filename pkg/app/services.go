@@ -126,6 +126,7 @@ func (a *App) buildIngester() error {
 		return err
 	}
 	w := transport.NewIngesterWrite(ing, a.reg, a.log)
+	w.LabelBy(a.activity)
 	s.OnDrain(w.Drain)
 	ingesterpb.RegisterIngesterWriteServer(s.GRPC(), w)
 	ingesterpb.RegisterIngesterQueryServer(s.GRPC(), ing)

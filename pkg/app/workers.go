@@ -115,7 +115,7 @@ func (a *App) compactor() (*compactor.Compactor, error) {
 		if err != nil {
 			return nil, err
 		}
-		deps := compactor.Deps{Logger: a.log, Reg: a.reg, Bucket: b, Limits: a.limits.For}
+		deps := compactor.Deps{Logger: a.log, Reg: a.reg, Bucket: b, Limits: a.limits.For, Activity: a.activity}
 		if deps.Deletions, err = a.deletions(); err != nil {
 			return nil, err
 		}

@@ -24,6 +24,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/bucket"
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/telemetry/activity"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/tombstone"
 )
@@ -49,7 +50,9 @@ type Deps struct {
 	Peers func() int
 	// Deletions are the requests to delete series. nil: there are none.
 	Deletions *tombstone.Requests
-	Now       func() time.Time // nil: time.Now
+	// Activity is told of the jobs under way. nil: nobody is.
+	Activity *activity.Tracker
+	Now      func() time.Time // nil: time.Now
 }
 
 // Compactor works on the bucket while it runs. It is a services.Service.

@@ -76,6 +76,8 @@ func (c *Compactor) do(ctx context.Context, r *round, j Job) (err error) {
 			return err
 		}
 	}
+	ctx, end := c.deps.Activity.Begin(tenant.Inject(ctx, id), "compaction", w.described)
+	defer end()
 	if err := w.download(ctx); err != nil {
 		return err
 	}
@@ -256,6 +258,11 @@ func (w *work) setAside(ctx context.Context, id ulid.ULID, why error) error {
 	}
 	w.round.drop(id)
 	return fmt.Errorf("%w: %w", errPlanAnew, why)
+}
+
+// described is what is said of the job while it is under way.
+func (w *work) described() string {
+	return fmt.Sprintf("stage=%s shard=%s from=%d to=%d sources=%d bytes=%d", w.job.Stage, w.job.Shard, w.job.MinTime, w.job.MaxTime, len(w.sources), w.job.Bytes())
 }
 
 // made is a new block.

@@ -6,6 +6,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/memory"
+	"github.com/amphora-metrics/amphora/pkg/telemetry/activity"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/turns"
 )
@@ -24,6 +25,9 @@ func (e *Engine) Bound(m *memory.Ledger, of func(tenant.ID) limits.View) {
 
 // TakeTurns makes queries take turns on the processors. It is called before the first query.
 func (e *Engine) TakeTurns(g *turns.Gate) { e.turns = g }
+
+// Watch tells t of the queries that are evaluated. It is called before the first one.
+func (e *Engine) Watch(t *activity.Tracker) { e.activity = t }
 
 // begin returns ctx for one query; the caller ends what it uses.
 func (b *bound) begin(ctx context.Context) (context.Context, *memory.Working) {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/amphora-metrics/amphora/pkg/engine/stream"
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/telemetry/activity"
 	"github.com/amphora-metrics/amphora/pkg/turns"
 )
 
@@ -31,16 +32,17 @@ const defaultStep = time.Minute
 // for what would cost or does cost too much, Unprocessable for what cannot be evaluated over the
 // data, Timeout, Canceled, the storage's own, and Internal for bugs.
 type Engine struct {
-	stock   *promql.Engine
-	own     *stream.Evaluator // nil: stock evaluates everything
-	cfg     Config
-	slots   slots
-	parser  parser.Parser
-	bounds  bounds
-	logger  *slog.Logger
-	metrics *metrics
-	bound   bound
-	turns   *turns.Gate
+	stock    *promql.Engine
+	own      *stream.Evaluator // nil: stock evaluates everything
+	cfg      Config
+	slots    slots
+	parser   parser.Parser
+	bounds   bounds
+	logger   *slog.Logger
+	metrics  *metrics
+	bound    bound
+	turns    *turns.Gate
+	activity *activity.Tracker
 }
 
 var _ promql.QueryEngine = (*Engine)(nil)
@@ -121,14 +123,14 @@ func (e *Engine) prepare(ctx context.Context, q storage.Queryable, opts promql.Q
 	}
 	if own := e.plan(q, opts, qs, expr, w); own != nil {
 		own.stock = stock
-		return &query{Query: own, engine: e}, nil
+		return &query{Query: own, engine: e, window: w}, nil
 	}
 	e.metrics.queries.WithLabelValues(enginePrometheus).Inc()
 	fallback, err := stock()
 	if err != nil {
 		return nil, classifyPrepare(err)
 	}
-	return &query{Query: fallback, engine: e}, nil
+	return &query{Query: fallback, engine: e, window: w}, nil
 }
 
 // admit refuses what must not run. It returns the preprocessed expression.

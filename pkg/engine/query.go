@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"time"
 
 	"github.com/prometheus/prometheus/promql"
 
@@ -15,6 +16,7 @@ import (
 type query struct {
 	promql.Query
 	engine *Engine
+	window window
 	memory *memory.Working // while it runs, and until its result is let go of
 }
 
@@ -27,6 +29,8 @@ func (q *query) Exec(ctx context.Context) (res *promql.Result) {
 		}
 	}()
 	defer q.engine.rescue(q.String(), &broken)
+	ctx, done := q.engine.activity.Begin(ctx, "evaluation", q.described)
+	defer done()
 	ctx, q.memory = q.engine.bound.begin(ctx)
 	ctx, _, end := q.engine.turns.Begin(ctx)
 	defer end()
@@ -38,6 +42,12 @@ func (q *query) Exec(ctx context.Context) (res *promql.Result) {
 		q.memory.End()
 	}
 	return res
+}
+
+// described is what is said of q while it runs.
+func (q *query) described() string {
+	at := func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
+	return "start=" + at(q.window.start) + " end=" + at(q.window.end) + " step=" + q.window.step.String() + " query=" + q.String()
 }
 
 // Close lets go of the result.

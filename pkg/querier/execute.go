@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/prometheus/storage"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/telemetry/activity"
 	"github.com/amphora-metrics/amphora/pkg/wire/changes"
 	"github.com/amphora-metrics/amphora/pkg/wire/work"
 )
@@ -27,6 +28,8 @@ type Executor struct {
 	Changes func(context.Context) (changes.Log, error)
 	// Durations are by method, route, status_code and ws. nil: they are not measured.
 	Durations *prometheus.HistogramVec
+	// Activity is told of the requests under way that are no queries, of which the engine tells. nil: nobody is.
+	Activity *activity.Tracker
 }
 
 // Run implements work.Runner.
@@ -37,7 +40,10 @@ func (e *Executor) Run(ctx context.Context, w *work.Work) error {
 	if w.Query != nil {
 		err = e.query(reading(ctx, w.Query.Reading), w)
 	} else {
+		var end func()
+		ctx, end = e.Activity.Begin(ctx, "work "+w.Request.URL.Path, func() string { return activity.Asked(w.Request.URL.Query()) })
 		err = e.serve(reading(ctx, work.ReadingFor(w.Request)), w, t)
+		end()
 	}
 	if e.Durations != nil {
 		e.Durations.WithLabelValues(t.method, t.route, t.code(err), "false").Observe(time.Since(began).Seconds())

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/experimental"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/telemetry/activity"
 )
 
 const (
@@ -38,6 +39,8 @@ type ServerDeps struct {
 	Log        *slog.Logger
 	// Proxies are networks of those who are believed when they say in headers for whom they ask.
 	Proxies []string
+	// Activity is told of the queries under way. nil: nobody is.
+	Activity *activity.Tracker
 	// Issuer has certificates for the HTTP listeners beside those of files. Nil: there are files only.
 	Issuer Issuer
 }
@@ -113,8 +116,8 @@ func NewServer(cfg Config, deps ServerDeps) (*Server, error) {
 		GRPCServerReadBufferSize:           grpcBufferBytes,
 		GRPCServerWriteBufferSize:          grpcBufferBytes,
 		GRPCOptions:                        serverOptions(),
-		GRPCMiddleware:                     []grpc.UnaryServerInterceptor{guard{deps.Log, m.panics}.unaryServer},
-		GRPCStreamMiddleware:               []grpc.StreamServerInterceptor{guard{deps.Log, m.panics}.streamServer},
+		GRPCMiddleware:                     []grpc.UnaryServerInterceptor{guard{deps.Log, m.panics}.unaryServer, watch{deps.Activity}.unaryServer},
+		GRPCStreamMiddleware:               []grpc.StreamServerInterceptor{guard{deps.Log, m.panics}.streamServer, watch{deps.Activity}.streamServer},
 		Log:                                gokitlog.NewNopLogger(), // It would log a line for each failed call.
 		SignalHandler:                      stopSignal(s.stop),
 		Registerer:                         deps.Registerer,

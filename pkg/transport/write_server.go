@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/telemetry/activity"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/wire/frame"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
@@ -40,6 +41,7 @@ type IngesterWrite struct {
 	metrics *writeServerMetrics
 	pool    mem.BufferPool
 	scratch *sync.Pool // of *scratch
+	labels  *activity.Tracker
 
 	mu       sync.Mutex // guards what follows
 	closing  bool
@@ -62,6 +64,9 @@ func NewIngesterWrite(frames frame.Server, reg prometheus.Registerer, log *slog.
 		draining: make(chan struct{}),
 	}
 }
+
+// LabelBy has profiles tell for which tenants frames are stored. It is called before the first frame.
+func (s *IngesterWrite) LabelBy(t *activity.Tracker) { s.labels = t }
 
 // Drain ends all streams after the frames that were received have been answered, and refuses new
 // ones. It returns early when ctx ends.
@@ -164,5 +169,6 @@ func (s *IngesterWrite) store(ctx context.Context, stream frame.Stream, rec fram
 
 func (s *IngesterWrite) push(ctx context.Context, stream frame.Stream, f *frame.Frame) (result frame.Result, err error) {
 	defer s.guard.recovered("storing a frame", &err)
+	defer s.labels.Label(f.Tenant)()
 	return stream.Push(ctx, f), nil
 }

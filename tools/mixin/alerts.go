@@ -162,6 +162,8 @@ func otherAlerts() []alert {
 		{"MemoryPressure", `max by (cluster, job, pod) (amphora_memory_pressure) >= 2`, "10m", critical, "{{ $labels.pod }} is short of memory and refuses work.",
 			"At 2 new series are refused, at 3 reads, at 4 writes. It is not killed.",
 			"Give it more memory, spread the load over more processes, or find who grew: dashboard Tenants."},
+		{"KilledAtWork", `max by (cluster, job, pod) (amphora_activity_tracker_left_requests) > 0 and on (cluster, job, pod) time() - process_start_time_seconds < 3600`, "0m", warning, "The process before {{ $labels.pod }} was killed over {{ $value }} requests.",
+			"What it was at failed, and if one of them is why it may come again.", "The log since its start names them: `request was under way when a process ended without stopping`. If one query is among those of several kills, bound it: `max_fetched_series_per_query`, `max_estimated_memory_consumption_per_query`."},
 		{"TooManyConnections", `max by (cluster, job, pod) (amphora_tcp_connections / on (cluster, job, pod, protocol) (amphora_tcp_connections_limit > 0)) > 0.8`, "5m", critical, "{{ $labels.pod }} has {{ $value | humanizePercentage }} of the connections that it may.",
 			"Beyond the limit new ones wait.", "Add processes, or raise server.http_listen_conn_limit."},
 		{"ClocksDiffer", `max by (cluster, job, pod) (abs(amphora_ring_clock_skew_seconds)) > 10`, "15m", warning, "The clock of {{ $labels.pod }} is {{ $value }} seconds off.",

@@ -17,6 +17,7 @@ local pod = import 'pod.libsonnet';
   // _file is the configuration file of every process.
   _file:: std.mergePatch({
     multitenancy_enabled: true,
+    activity_tracker: { filepath: '/data/activity' },
     alertmanager: { data_dir: '/data/alertmanager' },
     audit: { dir: '/data/audit' },
     blocks_storage: c.storage { bucket_store: { sync_dir: '/data/blocks-cache' } },

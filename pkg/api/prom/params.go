@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/telemetry/activity"
 )
 
 const (
@@ -35,6 +36,9 @@ func parseForm(w http.ResponseWriter, r *http.Request) error {
 		err = r.ParseForm()
 	}
 	if err == nil {
+		if activity.Noted(r.Context()) {
+			activity.Note(r.Context(), activity.Asked(r.PostForm))
+		}
 		return nil
 	}
 	if tooBig, ok := errors.AsType[*http.MaxBytesError](err); ok {

@@ -72,6 +72,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   "compactor" (dict "data_dir" "/data/compactor")
   "alertmanager" (dict "data_dir" "/data/alertmanager")
   "audit" (dict "dir" "/data/audit")
+  "activity_tracker" (dict "filepath" "/data/activity")
   "runtime_config" (dict "file" (list "/etc/amphora/runtime/limits.yaml"))
 -}}
 {{- if ne .Values.mode "single" -}}
