@@ -88,6 +88,19 @@ func TestTheToolWorksOnBlocksInABucket(t *testing.T) {
 		}
 		return nil
 	}))
+	a.run(ctx, t, block, "bucket", bucket, "index", "team", "--from", at.Format(time.RFC3339), "--until", at.Add(time.Hour).Format(time.RFC3339))
+	if out := a.run(ctx, t, "the index is of ", "bucket", bucket, "index", "team", "--until", at.Add(-48*time.Hour).Format(time.RFC3339)); strings.Contains(out, block) {
+		t.Errorf("a query of two days before is said to read the block: %s", out)
+	}
+	// One block is nothing to merge, and by these limits something to split.
+	if out := a.run(ctx, t, "[]", "bucket", bucket, "plan", "--output", "json"); strings.Contains(out, block) {
+		t.Errorf("a lone block is planned: %s", out)
+	}
+	server := file(t, t.TempDir(), "amphora.yaml", "blocks_storage: {filesystem: {dir: "+filepath.Join(dir, "blocks")+"}}\nlimits: {compactor_split_and_merge_shards: 2}\n")
+	a.run(ctx, t, block, "bucket", "--config.file", server, "plan", "--output", "yaml")
+	a.run(ctx, t, "split", "bucket", "--config.file", server, "plan", "--tenant", "team")
+	a.run(ctx, t, "-activity-tracker.max-entries", "config", "inspect", "activity")
+
 	a.run(ctx, t, "marked: no-compact", "bucket", bucket, "mark", "--type", "no-compact", "--details", "a look", "team", block)
 	a.run(ctx, t, "manual", "bucket", bucket, "ls")
 	a.run(ctx, t, "unmarked: no-compact", "bucket", bucket, "mark", "--type", "no-compact", "--remove", "team", block)

@@ -69,7 +69,7 @@ func fencedOf(t *testing.T, page string) []fenced {
 // docPages are those whose commands are executed.
 func docPages(t *testing.T) []string {
 	t.Helper()
-	out := []string{"README.md", "operations/helm/amphora/README.md", "operations/jsonnet/README.md", "operations/mixin/README.md", "development/compose/README.md"}
+	out := []string{"README.md", "operations/helm/amphora/README.md", "operations/jsonnet/README.md", "operations/mixin/README.md", "operations/rules-action/README.md", "CONTRIBUTING.md", "development/compose/README.md"}
 	docs, err := filepath.Glob("../docs/*.md")
 	must(t, err)
 	for _, d := range docs {

@@ -108,9 +108,6 @@ cortex_tcp_connections_limit gauge protocol
 // withoutCounterpart says why some are not there.
 func withoutCounterpart() map[string]string {
 	return map[string]string{
-		"cortex_bucket_stores_blocks_last_successful_sync_timestamp_seconds":                 "store-gateways look into the bucket index at each query and sync nothing",
-		"cortex_bucket_stores_tenants_synced":                                                "as above",
-		"cortex_client_invalid_cluster_validation_label_requests_total":                      "processes know each other by certificates, not by a label",
 		"cortex_compactor_build_sparse_headers_failures_total":                               "there are no sparse headers",
 		"cortex_partition_ring_partitions":                                                   "there are no partitions",
 		"cortex_querier_maximum_supported_query_plan_version":                                "plans have no versions",

@@ -99,7 +99,8 @@ func (g *Gateway) running(ctx context.Context) error {
 
 // forget drops what is kept of blocks that no index has any more.
 func (g *Gateway) forget(ctx context.Context) {
-	for _, id := range g.deps.Store.Tenants() {
+	tenants, whole := g.deps.Store.Tenants(), true
+	for _, id := range tenants {
 		g.metrics.syncs.Inc()
 		idx, err := block.ReadBucketIndex(ctx, objstore.NewPrefixedBucket(g.deps.Bucket, string(id)))
 		if err == nil {
@@ -111,10 +112,18 @@ func (g *Gateway) forget(ctx context.Context) {
 			before := ulid.Timestamp(time.Unix(idx.UpdatedAt, 0).Add(-g.cfg.SyncInterval))
 			err = g.deps.Store.Forget(id, func(u ulid.ULID) bool { return !known[u] && u.Time() < before })
 		}
-		if err != nil && errs.KindOf(err) != errs.NotFound && ctx.Err() == nil {
+		if err != nil && errs.KindOf(err) != errs.NotFound {
+			whole = false
+			if ctx.Err() != nil {
+				return
+			}
 			g.metrics.syncFailures.Inc()
 			g.deps.Logger.Warn("local copies of deleted blocks not looked for", "tenant", id, "err", err)
 		}
+	}
+	g.metrics.tenants.Set(float64(len(tenants)))
+	if whole {
+		g.metrics.lastSync.SetToCurrentTime()
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/grafana/dskit/services"
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
@@ -355,5 +356,34 @@ func TestCopiesOfDeletedBlocksAreDropped(t *testing.T) {
 	}
 	if err := services.StopAndAwaitTerminated(t.Context(), w.g); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestALookForDeletedBlocksCountsOnlyIfItSawAllTenants(t *testing.T) {
+	w := newWorld(t, nil)
+	if _, err := w.ask(nil, w.block(0, 0, 1)); err != nil {
+		t.Fatal(err)
+	}
+	own := objstore.NewPrefixedBucket(w.bkt, "t1")
+	if err := own.Upload(t.Context(), "bucket-index.json.gz", strings.NewReader("damaged")); err != nil {
+		t.Fatal(err)
+	}
+	w.g.forget(t.Context())
+	if at, n := testutil.ToFloat64(w.g.metrics.lastSync), testutil.ToFloat64(w.g.metrics.tenants); at != 0 || n != 1 {
+		t.Errorf("after a look at a damaged index: %v, %v tenants; want 0, 1", at, n)
+	}
+	if err := block.WriteBucketIndex(t.Context(), own, &block.BucketIndex{Version: 2, UpdatedAt: time.Now().Unix()}); err != nil {
+		t.Fatal(err)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	w.g.forget(ended) // told to stop: whatever it saw, it was no failure
+	before := float64(time.Now().Unix())
+	w.g.forget(t.Context())
+	if at := testutil.ToFloat64(w.g.metrics.lastSync); at < before {
+		t.Errorf("the last look is of %v, want at least %v", at, before)
+	}
+	if n := testutil.ToFloat64(w.g.metrics.syncFailures); n != 1 {
+		t.Errorf("%v looks failed, want 1", n)
 	}
 }

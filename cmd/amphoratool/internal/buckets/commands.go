@@ -82,6 +82,7 @@ func Register(app *kingpin.Application, e *cli.Env) {
 	undelete.Arg("block", "Their ids; all that are marked if none is given.").StringsVar(&c.ids)
 	undelete.Flag("dry-run", "Only say what would be done.").BoolVar(&c.dry)
 	e.Do(undelete, c.open(c.undelete))
+	c.registerPlans(family)
 	c.registerValidation(app)
 }
 

@@ -79,14 +79,8 @@ func (l *location) open(ctx context.Context, e *cli.Env) (objstore.InstrumentedB
 	set.Mount("", &l.conf)
 	var whole *app.Config
 	if l.file != "" {
-		data, err := os.ReadFile(l.file)
-		if err != nil {
-			return nil, err
-		}
-		whole = new(app.Config)
-		all := config.NewSet()
-		all.Mount("", whole)
-		if err := all.LoadYAML(l.file, data); err != nil {
+		var err error
+		if whole, err = l.server(); err != nil {
 			return nil, err
 		}
 		l.conf = whole.Bucket
@@ -103,6 +97,21 @@ func (l *location) open(ctx context.Context, e *cli.Env) (objstore.InstrumentedB
 		return b, err
 	}
 	return bucket.Encrypting(b, app.TenantEncryption(overridesOf(whole, e))), nil
+}
+
+// server returns the settings of the server: those of its file, or the defaults.
+func (l *location) server() (*app.Config, error) {
+	whole := new(app.Config)
+	all := config.NewSet()
+	all.Mount("", whole)
+	if l.file == "" {
+		return whole, nil
+	}
+	data, err := os.ReadFile(l.file)
+	if err != nil {
+		return nil, err
+	}
+	return whole, all.LoadYAML(l.file, data)
 }
 
 // overridesOf reads the overrides of tenants when something is first written: who only reads may do

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/alecthomas/kingpin/v2"
 	"go.yaml.in/yaml/v3"
@@ -21,7 +23,7 @@ import (
 type command struct {
 	*cli.Env
 	file, flags, out, flagsOut    string
-	runtime, runtimeOut           string
+	runtime, runtimeOut, format   string
 	verbose, gem, update, include bool
 	args                          []string
 }
@@ -48,6 +50,11 @@ func Register(main *kingpin.Application, e *cli.Env) {
 	check.Arg("flags", "Flags of the server, after --.").StringsVar(&c.args)
 	c.Do(check, c.check)
 
+	inspect := family.Command("inspect", "All settings of the server: key, flag, environment variable, type, default, and what they are for.")
+	cli.Format(inspect, &c.format)
+	inspect.Arg("words", "Only settings whose key, flag or description have all of these.").StringsVar(&c.args)
+	c.Do(inspect, c.inspect)
+
 	runtime := main.Command("runtime-config", "Check files of overrides.")
 	validate := runtime.Command("validate", "Check a file of overrides as the server does.")
 	validate.Flag("config-file", "The file.").Required().ExistingFileVar(&c.file)
@@ -71,6 +78,34 @@ func (c *command) check(context.Context) error {
 		return err
 	}
 	return set.Print(c.Out, config.ModeDiff)
+}
+
+// declared is what inspect says of a setting.
+type declared struct {
+	Key      string   `json:"key" yaml:"key"`
+	Flag     string   `json:"flag" yaml:"flag"`
+	Variable string   `json:"environment" yaml:"environment"`
+	Type     string   `json:"type" yaml:"type"`
+	Default  string   `json:"default" yaml:"default"`
+	Doc      string   `json:"description" yaml:"description"`
+	Expert   bool     `json:"expert" yaml:"expert"`
+	Allowed  []string `json:"allowed,omitempty" yaml:"allowed,omitempty"`
+}
+
+func (c *command) inspect(context.Context) error {
+	set := config.NewSet()
+	set.Mount("", new(app.Config))
+	all := []declared{}
+	var rows [][]string
+	for _, f := range set.Fields() {
+		said := strings.ToLower(f.Path + " " + f.Flag + " " + f.Doc)
+		if slices.ContainsFunc(c.args, func(w string) bool { return !strings.Contains(said, strings.ToLower(w)) }) {
+			continue
+		}
+		all = append(all, declared{f.Path, "-" + f.Flag, f.Env(), f.Type, f.Default, f.Doc, f.Advanced, f.Allowed})
+		rows = append(rows, []string{f.Path, "-" + f.Flag, f.Type, f.Default})
+	}
+	return c.Print(c.format, all, []string{"KEY", "FLAG", "TYPE", "DEFAULT"}, rows)
 }
 
 func (c *command) convert(context.Context) error {
