@@ -27,9 +27,7 @@ type Deps struct {
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
 	Metrics    http.Handler // of /metrics
-	// Costs serves the metrics of usage by values of labels, at the path CostsPath.
-	Costs     http.Handler
-	CostsPath string
+	CostDeps
 
 	// Allow says whether the caller may do action; its error is sent as it is. The context of the
 	// request carries the tenant where the route needs one. Nil allows everything: then something
@@ -78,6 +76,13 @@ type Deps struct {
 	Console Handler // of everything below /console
 
 	Rings
+}
+
+// CostDeps is usage by values of labels.
+type CostDeps struct {
+	// Costs serves its metrics, at the path CostsPath.
+	Costs     http.Handler
+	CostsPath string
 }
 
 // Rings are the rings that have pages.

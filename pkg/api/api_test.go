@@ -81,7 +81,7 @@ func everything(t testing.TB, f *fakes) Deps {
 	}
 	t.Cleanup(func() { _ = eng.Close() })
 	return Deps{
-		Registerer: reg, Costs: http.NotFoundHandler(), CostsPath: "/costs", Metrics: promhttp.HandlerFor(reg, promhttp.HandlerOpts{}),
+		Registerer: reg, CostDeps: CostDeps{Costs: http.NotFoundHandler(), CostsPath: "/costs"}, Metrics: promhttp.HandlerFor(reg, promhttp.HandlerOpts{}),
 		Ruler:  noRules{}.deps(),
 		Limits: func(tenant.ID) limits.View { return limits.View{} },
 		Pusher: f, Usage: f, Elected: func() admin.Elected { return admin.Elected{} },

@@ -176,7 +176,7 @@ func New(cfg Config, set *config.Set, log *slog.Logger) (*App, error) {
 	if err := a.serve("memory", a.memory); err != nil {
 		return nil, err
 	}
-	a.activity = activity.Open(cfg.Activity, activity.Deps{Log: log, Reg: a.reg, Target: strings.Join(cfg.Target, ",")})
+	a.activity = activity.Open(cfg.Telemetry.Activity, activity.Deps{Log: log, Reg: a.reg, Target: strings.Join(cfg.Target, ",")})
 	a.closers = append(a.closers, a.activity.Close)
 	a.limits = limits.NewOverrides(&a.cfg.Limits, a.cfg.Runtime, limits.Deps{Log: log, Reg: a.reg, Env: os.Getenv})
 	if err := a.serve("runtime-config", a.limits); err != nil {

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/thanos-io/objstore"
@@ -12,6 +13,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/block"
 	"github.com/amphora-metrics/amphora/pkg/compactor"
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/querier"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 )
@@ -48,6 +50,12 @@ func (a *App) mountBlocks(d *api.BlockDeps) error {
 
 // planner gives a compactor the shape that its pages ask for.
 type planner struct{ *compactor.Compactor }
+
+// CompactionPlanner returns what says which jobs compactors of this configuration would do in bkt.
+func CompactionPlanner(c *Config, log *slog.Logger, bkt objstore.Bucket, of func(tenant.ID) limits.View) (admin.Planner, error) {
+	p, err := compactor.New(c.Compactor, compactor.Deps{Logger: log, Bucket: bkt, Limits: of})
+	return planner{p}, err
+}
 
 // PlannedJobs is part of admin.Planner.
 func (p planner) PlannedJobs(ctx context.Context, id tenant.ID) ([]admin.CompactionJob, error) {

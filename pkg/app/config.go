@@ -23,7 +23,6 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/querier"
 	"github.com/amphora-metrics/amphora/pkg/storegateway"
 	"github.com/amphora-metrics/amphora/pkg/telemetry"
-	"github.com/amphora-metrics/amphora/pkg/telemetry/activity"
 	"github.com/amphora-metrics/amphora/pkg/transport"
 )
 
@@ -34,7 +33,6 @@ type Config struct {
 
 	Telemetry       telemetry.Config
 	Memory          memory.Config
-	Activity        activity.Config
 	Server          transport.Config
 	Exposure        transport.Exposure
 	Callers         CallersConfig
@@ -89,7 +87,6 @@ func (c *Config) Declare(s *config.Set) {
 	s.Mount("vault", &c.Vault)
 	s.Resolve(c.Vault.Resolve)
 	s.Mount("memory", &c.Memory)
-	s.Mount("activity_tracker", &c.Activity)
 	s.Mount("", &c.API.Tenancy)
 	s.Mount("", &c.Costs)
 	s.Mount("auth", &c.Exposure)

@@ -7,13 +7,15 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/amphora-metrics/amphora/pkg/config"
+	"github.com/amphora-metrics/amphora/pkg/telemetry/activity"
 )
 
-// Config of the log and the metrics.
+// Config of the log, the metrics and what names the requests under way.
 type Config struct {
 	LogLevel  string
 	LogFormat string
 	Namespace string // of our metrics, "amphora"
+	Activity  activity.Config
 }
 
 // Declare is part of config.Declarer; mount it at the top level.
@@ -22,6 +24,7 @@ func (c *Config) Declare(s *config.Set) {
 	s.String(&c.LogFormat, "log.format", FormatLogfmt, "Form of log lines.").OneOf(FormatLogfmt, FormatJSON)
 	s.String(&c.Namespace, "metrics.namespace", ownNamespace,
 		"First word of the names of our metrics. With cortex, dashboards and alerts made for Cortex and Mimir work unchanged.")
+	s.Mount("activity_tracker", &c.Activity)
 }
 
 // Validate is part of config.Validator.

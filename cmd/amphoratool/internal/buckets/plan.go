@@ -9,8 +9,8 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 
 	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/cli"
+	"github.com/amphora-metrics/amphora/pkg/app"
 	"github.com/amphora-metrics/amphora/pkg/block"
-	"github.com/amphora-metrics/amphora/pkg/compactor"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 )
@@ -35,7 +35,6 @@ type job struct {
 	Tenant string    `json:"tenant" yaml:"tenant"`
 	Stage  string    `json:"stage" yaml:"stage"`
 	Shard  string    `json:"shard,omitempty" yaml:"shard,omitempty"`
-	Shards int       `json:"shards,omitempty" yaml:"shards,omitempty"`
 	From   time.Time `json:"from" yaml:"from"`
 	Until  time.Time `json:"until" yaml:"until"`
 	Bytes  int64     `json:"bytes" yaml:"bytes"`
@@ -58,23 +57,20 @@ func (c *command) plan(ctx context.Context) error {
 			return err
 		}
 	}
-	planner, err := compactor.New(whole.Compactor, compactor.Deps{Logger: c.Log, Bucket: c.bkt, Limits: func(id tenant.ID) limits.View { return views[id] }})
+	planner, err := app.CompactionPlanner(whole, c.Log, c.bkt, func(id tenant.ID) limits.View { return views[id] })
 	if err != nil {
 		return err
 	}
 	all := []job{}
 	var rows [][]string
 	for _, id := range ids {
-		jobs, err := planner.Plan(ctx, tenant.ID(id))
+		jobs, err := planner.PlannedJobs(ctx, tenant.ID(id))
 		if err != nil {
 			return fmt.Errorf("tenant %s: %w", id, err)
 		}
 		for i := range jobs {
 			j := &jobs[i]
-			x := job{Tenant: id, Stage: string(j.Stage), Shard: j.Shard, Shards: j.Shards, From: time.UnixMilli(j.MinTime).UTC(), Until: time.UnixMilli(j.MaxTime).UTC(), Bytes: j.Bytes()}
-			for _, b := range j.Blocks {
-				x.Blocks = append(x.Blocks, b.ID.String())
-			}
+			x := job{Tenant: id, Stage: j.Stage, Shard: j.Shard, From: j.MinTime, Until: j.MaxTime, Bytes: j.Bytes, Blocks: j.Blocks}
 			all = append(all, x)
 			rows = append(rows, []string{id, x.Stage, x.Shard, x.From.Format(time.RFC3339), x.Until.Format(time.RFC3339), strconv.FormatInt(x.Bytes, 10), strconv.Itoa(len(x.Blocks))})
 		}
