@@ -87,6 +87,7 @@ func (c *Config) Declare(s *config.Set) {
 	s.Mount("vault", &c.Vault)
 	s.Resolve(c.Vault.Resolve)
 	s.Mount("memory", &c.Memory)
+	s.Mount("activity_tracker", &c.Telemetry.Activity)
 	s.Mount("", &c.API.Tenancy)
 	s.Mount("", &c.Costs)
 	s.Mount("auth", &c.Exposure)

@@ -15,7 +15,7 @@ type Config struct {
 	LogLevel  string
 	LogFormat string
 	Namespace string // of our metrics, "amphora"
-	Activity  activity.Config
+	Activity  activity.Config // which the owner of the whole mounts
 }
 
 // Declare is part of config.Declarer; mount it at the top level.
@@ -24,7 +24,6 @@ func (c *Config) Declare(s *config.Set) {
 	s.String(&c.LogFormat, "log.format", FormatLogfmt, "Form of log lines.").OneOf(FormatLogfmt, FormatJSON)
 	s.String(&c.Namespace, "metrics.namespace", ownNamespace,
 		"First word of the names of our metrics. With cortex, dashboards and alerts made for Cortex and Mimir work unchanged.")
-	s.Mount("activity_tracker", &c.Activity)
 }
 
 // Validate is part of config.Validator.
