@@ -14,7 +14,7 @@ import (
 type Config struct {
 	LogLevel  string
 	LogFormat string
-	Namespace string // of our metrics, "amphora"
+	Namespace string          // of our metrics, "amphora"
 	Activity  activity.Config // which the owner of the whole mounts
 }
 
