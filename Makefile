@@ -42,7 +42,7 @@ PACKAGED := $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null | sed 's/^
 LDFLAGS  := -s -w $(if $(VERSION),-X $(BUILD).version=$(VERSION)) $(if $(REVISION),-X $(BUILD).revision=$(REVISION))
 
 .DEFAULT_GOAL := help
-.PHONY: walk console console-modules console-check console-test help run build test race lint lint-tool bench bench-write bench-query bench-tenants bench-sign fuzz sim race-integration vuln vuln-tool faults soak clocks mixed cluster docs proto images clean tools
+.PHONY: walk console console-modules console-check console-test help run build test race lint lint-tool bench bench-write bench-query bench-tenants bench-sign fuzz sim race-integration vuln vuln-tool faults soak tenants clocks mixed cluster docs proto images clean tools
 
 help: ## Say what each verb does.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {sub(/:.*/, "", $$1); printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -111,6 +111,9 @@ vuln-tool: $(TOOLS)/govulncheck-$(GOVULNCHECK)
 
 faults: tools ## Repeat what kills, cuts and freezes ROUNDS (20) times.
 	AMPHORA_TEST_ROUNDS=$(or $(ROUNDS),20) go test -count=1 -v -timeout 2h -run 'TestAPowerCut|TestZonesDie' ./integration
+
+tenants: ## Hold what TENANTS (10000) tenants cost one process against its bounds, and kill it.
+	AMPHORA_TEST_TENANTS=$(or $(TENANTS),10000) go test -count=1 -v -timeout 1h -run TestManyTenantsCostLittle ./integration
 
 clocks: tools ## Set the clocks of processes under load; builds everything anew with a clock that can be set.
 	AMPHORA_TEST_CLOCKS=1 go test -count=1 -v -timeout 1h -run TestClocksJump ./integration
