@@ -346,6 +346,11 @@ func TestIngesterIsTakenOutOfService(t *testing.T) {
 	does(http.MethodGet, "/ingester/prepare-shutdown", 200, "unset")
 	does(http.MethodGet, "/ingester/prepare-instance-ring-downscale", 200, `{"timestamp":0}`)
 	does(http.MethodGet, "/ingester/unregister-on-shutdown", 200, `{"unregister":false}`)
+	if r := call(ctx, t, http.MethodPut, n.URL("/ingester/unregister-on-shutdown"), []byte(`{"unregister":true}`)); r.status != 200 {
+		t.Errorf("PUT of unregister-on-shutdown answered %s", r)
+	}
+	does(http.MethodGet, "/ingester/unregister-on-shutdown", 200, `{"unregister":true}`)
+	does(http.MethodDelete, "/ingester/unregister-on-shutdown", 200, `{"unregister":false}`)
 
 	stored(t, pushV1(ctx, t, n.URL(""), "three", good("three")))
 	must(t, n.Restart()) // an ordinary stop keeps the log and makes no block
