@@ -40,10 +40,7 @@ func (e *Executor) Run(ctx context.Context, w *work.Work) error {
 	if w.Query != nil {
 		err = e.query(reading(ctx, w.Query.Reading), w)
 	} else {
-		var end func()
-		ctx, end = e.Activity.Begin(ctx, "work "+w.Request.URL.Path, func() string { return activity.Asked(w.Request.URL.Query()) })
 		err = e.serve(reading(ctx, work.ReadingFor(w.Request)), w, t)
-		end()
 	}
 	if e.Durations != nil {
 		e.Durations.WithLabelValues(t.method, t.route, t.code(err), "false").Observe(time.Since(began).Seconds())
@@ -69,6 +66,8 @@ func begun(ctx context.Context) time.Time {
 
 // serve answers a request of the read API. A handler that cuts its answer on purpose panics.
 func (e *Executor) serve(ctx context.Context, w *work.Work, t *timing) (err error) {
+	ctx, done := e.Activity.Begin(ctx, "work "+w.Request.URL.Path, func() string { return activity.Asked(w.Request.URL.Query()) })
+	defer done() // also when a handler panics
 	defer func() {
 		p := recover()
 		if broken, ok := p.(error); ok && errors.Is(broken, http.ErrAbortHandler) {
