@@ -96,7 +96,7 @@ func TestTheToolWorksOnBlocksInABucket(t *testing.T) {
 	if out := a.run(ctx, t, "[]", "bucket", bucket, "plan", "--output", "json"); strings.Contains(out, block) {
 		t.Errorf("a lone block is planned: %s", out)
 	}
-	server := file(t, t.TempDir(), "amphora.yaml", "blocks_storage: {filesystem: {dir: "+filepath.Join(dir, "blocks")+"}}\nlimits: {compactor_split_and_merge_shards: 2}\n")
+	server := file(t, t.TempDir(), "amphora.yaml", "blocks_storage: {filesystem: {dir: "+filepath.Join(dir, "blocks")+"}}\nlimits: {compactor_split_and_merge_shards: 2}\ncompactor: {first_level_compaction_wait_period: 0s}\n")
 	a.run(ctx, t, block, "bucket", "--config.file", server, "plan", "--output", "yaml")
 	a.run(ctx, t, "split", "bucket", "--config.file", server, "plan", "--tenant", "team")
 	a.run(ctx, t, "-activity-tracker.max-entries", "config", "inspect", "activity")
