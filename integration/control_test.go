@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -106,7 +107,11 @@ func TestTheAWSCommandLineWorks(t *testing.T) {
 	if err != nil {
 		t.Skip("!!!!!!!! the aws command is not installed: its calls are not tested")
 	}
-	ctx := bounded(t, 5*time.Minute)
+	clis := []string{cli}
+	if _, err := os.Stat(debiansAWS); err == nil && cli != debiansAWS {
+		clis = append(clis, debiansAWS)
+	}
+	ctx := bounded(t, 8*time.Minute)
 	c := harness.Start(ctx, t, harness.Options{Binary: binary(ctx, t), Nodes: harness.OneProcess()})
 	dir := t.TempDir()
 	for name, text := range map[string]string{
@@ -116,32 +121,63 @@ func TestTheAWSCommandLineWorks(t *testing.T) {
 	} {
 		must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}
-	run := func(args ...string) string {
-		t.Helper()
-		cmd := exec.CommandContext(ctx, cli, append([]string{"amp", "--endpoint-url", c.Nodes()[0].URL(""), "--output", "text"}, args...)...)
-		cmd.Dir = dir
-		cmd.Env = append(os.Environ(), "AWS_ACCESS_KEY_ID=AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY=none", "AWS_DEFAULT_REGION=us-east-1", "AWS_EC2_METADATA_DISABLED=true", "AWS_PAGER=")
-		var complaints bytes.Buffer
-		cmd.Stderr = &complaints
-		out, err := cmd.Output()
-		if err != nil {
-			t.Fatalf("aws amp %s: %v\n%s", strings.Join(args, " "), err, &complaints)
+	for _, cli := range clis {
+		call := func(args ...string) (string, error) {
+			cmd := exec.CommandContext(ctx, cli, append([]string{"amp", "--endpoint-url", c.Nodes()[0].URL(""), "--output", "text"}, args...)...)
+			cmd.Dir = dir
+			cmd.Env = append(os.Environ(), "AWS_ACCESS_KEY_ID=AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY=none", "AWS_DEFAULT_REGION=us-east-1", "AWS_EC2_METADATA_DISABLED=true", "AWS_PAGER=")
+			var complaints bytes.Buffer
+			cmd.Stderr = &complaints
+			out, err := cmd.Output()
+			if err != nil {
+				err = fmt.Errorf("%s amp %s: %w\n%s", cli, strings.Join(args, " "), err, &complaints)
+			}
+			return strings.TrimSpace(string(out)), err
 		}
-		return strings.TrimSpace(string(out))
+		walkTheGuide(t, awsCommand{t, call})
 	}
-	walkTheGuide(t, run)
+}
+
+// debiansAWS is where Debian's package has the command line, which another may be before.
+const debiansAWS = "/usr/bin/aws"
+
+// awsCommand runs commands of aws amp.
+type awsCommand struct {
+	t    *testing.T
+	call func(args ...string) (string, error)
+}
+
+func (c awsCommand) run(args ...string) string {
+	c.t.Helper()
+	out, err := c.call(args...)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return out
+}
+
+func (c awsCommand) says(want string, args ...string) {
+	c.t.Helper()
+	if got := c.run(args...); got != want {
+		c.t.Errorf("aws amp %s: %q, want %q", strings.Join(args, " "), got, want)
+	}
+}
+
+// knows says whether the command line has a command: one that it has wants parameters.
+func (c awsCommand) knows(command string) bool {
+	_, err := c.call(command)
+	if err == nil || !strings.Contains(err.Error(), "nvalid choice") {
+		return true
+	}
+	c.t.Logf("!!!!!!!! this aws has no %s, which is not tested with it", command)
+	return false
 }
 
 // walkTheGuide runs every command of Amazon's guide for workspaces, rules, definitions and tags, and those for
 // logging and configuration that came later.
-func walkTheGuide(t *testing.T, run func(args ...string) string) {
+func walkTheGuide(t *testing.T, c awsCommand) {
 	t.Helper()
-	says := func(want string, args ...string) {
-		t.Helper()
-		if got := run(args...); got != want {
-			t.Errorf("aws amp %s: %q, want %q", strings.Join(args, " "), got, want)
-		}
-	}
+	run, says := c.run, c.says
 	id := run("create-workspace", "--alias", "my-first-workspace", "--tags", "k=v", "--query", "workspaceId")
 	run("wait", "workspace-active", "--workspace-id", id)
 	says("my-first-workspace", "describe-workspace", "--workspace-id", id, "--query", "workspace.alias")
@@ -172,11 +208,58 @@ func walkTheGuide(t *testing.T, run func(args ...string) string) {
 	run("update-logging-configuration", "--workspace-id", id, "--log-group-arn", group)
 	says(group, "describe-logging-configuration", "--workspace-id", id, "--query", "loggingConfiguration.logGroupArn")
 	run("delete-logging-configuration", "--workspace-id", id)
-	run("update-workspace-configuration", "--workspace-id", id, "--retention-period-in-days", "30")
-	says("30", "describe-workspace-configuration", "--workspace-id", id, "--query", "workspaceConfiguration.retentionPeriodInDays")
-	says("0", "list-scrapers", "--filters", "status=ACTIVE", "--query", "length(scrapers)")
+	walkWhatCameLater(t, c, id, arn, group)
 
 	run("delete-workspace", "--workspace-id", id)
 	run("wait", "workspace-deleted", "--workspace-id", id)
 	says("0", "list-workspaces", "--query", "length(workspaces)")
+}
+
+// walkWhatCameLater runs the commands for limits of workspaces, query logging, resource policies and scrapers. An older
+// command line that lacks some of them says so, and is not held to them.
+func walkWhatCameLater(t *testing.T, c awsCommand, id, arn, group string) {
+	t.Helper()
+	run, says := c.run, c.says
+	if c.knows("update-workspace-configuration") {
+		run("update-workspace-configuration", "--workspace-id", id, "--retention-period-in-days", "30")
+		says("30", "describe-workspace-configuration", "--workspace-id", id, "--query", "workspaceConfiguration.retentionPeriodInDays")
+	}
+	if c.knows("create-query-logging-configuration") {
+		queries := "cloudWatchLogs={logGroupArn=" + group + "},filters={qspThreshold="
+		run("create-query-logging-configuration", "--workspace-id", id, "--destinations", queries+"7}")
+		run("update-query-logging-configuration", "--workspace-id", id, "--destinations", queries+"8}")
+		says("8", "describe-query-logging-configuration", "--workspace-id", id, "--query", "queryLoggingConfiguration.destinations[0].filters.qspThreshold")
+		run("delete-query-logging-configuration", "--workspace-id", id)
+	}
+	if c.knows("put-resource-policy") {
+		policy := `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"123456789012"},"Action":"aps:QueryMetrics","Resource":"` + arn + `"}]}`
+		revision := run("put-resource-policy", "--workspace-id", id, "--policy-document", policy, "--query", "revisionId")
+		says(revision, "describe-resource-policy", "--workspace-id", id, "--query", "revisionId")
+		says(policy, "describe-resource-policy", "--workspace-id", id, "--query", "policyDocument")
+		run("delete-resource-policy", "--workspace-id", id, "--revision-id", revision)
+	}
+	if !c.knows("create-scraper") {
+		return
+	}
+	if text, err := base64.StdEncoding.DecodeString(run("get-default-scraper-configuration", "--query", "configuration")); err != nil || !strings.Contains(string(text), "scrape_configs") {
+		t.Errorf("the default configuration of a scraper is %q, %v", text, err)
+	}
+	source := "eksConfiguration={clusterArn=arn:aws:eks:us-east-1:123456789012:cluster/c,subnetIds=[subnet-1]}"
+	blob := "configurationBlob=" + base64.StdEncoding.EncodeToString([]byte("scrape_configs: [{job_name: j, static_configs: [{targets: [\"h.invalid:1\"]}]}]"))
+	scraper := run("create-scraper", "--alias", "first", "--scrape-configuration", blob, "--source", source, "--destination", "ampConfiguration={workspaceArn="+arn+"}", "--query", "scraperId")
+	run("wait", "scraper-active", "--scraper-id", scraper)
+	if c.knows("update-scraper") {
+		run("update-scraper", "--scraper-id", scraper, "--alias", "second")
+		run("wait", "scraper-active", "--scraper-id", scraper)
+		says("second", "describe-scraper", "--scraper-id", scraper, "--query", "scraper.alias")
+	}
+	if c.knows("update-scraper-logging-configuration") {
+		run("update-scraper-logging-configuration", "--scraper-id", scraper, "--logging-destination", "cloudWatchLogs={logGroupArn="+group+"}", "--scraper-components", "type=COLLECTOR")
+		says("COLLECTOR", "describe-scraper-logging-configuration", "--scraper-id", scraper, "--query", "scraperComponents[0].type")
+		run("delete-scraper-logging-configuration", "--scraper-id", scraper)
+	}
+	says("1", "list-scrapers", "--filters", "status=ACTIVE", "--query", "length(scrapers)")
+	says("0", "list-scrapers", "--filters", "alias=other", "--query", "length(scrapers)")
+	says("DELETING", "delete-scraper", "--scraper-id", scraper, "--query", "status.statusCode")
+	run("wait", "scraper-deleted", "--scraper-id", scraper)
 }

@@ -53,10 +53,19 @@ func TestNoCallOfTheControlPlaneIsLostWhenReplicasAreKilled(t *testing.T) {
 	c := harness.Start(ctx, t, harness.Options{Binary: binary(ctx, t), Nodes: nodes, Files: true,
 		Flags: []string{"-blocks-storage.filesystem.dir=" + shared, "-control.max-scrapers-per-account=0"}})
 
-	const many, least, leastKills = 20, 1000, 15
+	const many, rivals, least, leastKills = 20, 4, 1000, 15
 	var wg sync.WaitGroup
 	var calls, kills atomic.Int64
 	callers := make([]*caller, many)
+	fought := newRivalry(ctx, t, c.Nodes(), rivals)
+	for _, r := range fought {
+		wg.Go(func() {
+			for (calls.Load() < least || kills.Load() < leastKills) && ctx.Err() == nil && !t.Failed() {
+				calls.Add(1)
+				r.step(ctx)
+			}
+		})
+	}
 	for n := range many {
 		m := &caller{t: t, nodes: c.Nodes(), rnd: rand.New(rand.NewPCG(uint64(n), 1)), calls: &calls, workspaces: map[string]*owned{}, scraper: map[string]*owned{}}
 		callers[n] = m
@@ -84,7 +93,8 @@ func TestNoCallOfTheControlPlaneIsLostWhenReplicasAreKilled(t *testing.T) {
 	if calls.Load() < least || kills.Load() < leastKills {
 		t.Errorf("%d calls and %d kills are too few", calls.Load(), kills.Load())
 	}
-	wanted, scrapers := map[string]*owned{}, map[string]*owned{}
+	checkRivalry(t, fought)
+	wanted, scrapers := map[string]*owned{fought[0].workspace: {alias: "rivals"}}, map[string]*owned{}
 	for _, m := range callers {
 		maps.Copy(wanted, m.workspaces)
 		maps.Copy(scrapers, m.scraper)
