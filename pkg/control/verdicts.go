@@ -73,11 +73,11 @@ func (c *Control) problem(ctx context.Context, workspace string, k kept, version
 }
 
 // stateOf is the state of a stored document in the words of the API.
-func (m *note) stateOf(problem string) status {
+func (n *note) stateOf(problem string) status {
 	switch {
 	case problem == "":
 		return status{Code: active}
-	case m.Replaced:
+	case n.Replaced:
 		return status{"UPDATE_FAILED", shortened(problem)}
 	}
 	return status{"CREATION_FAILED", shortened(problem)}

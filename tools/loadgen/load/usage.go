@@ -54,8 +54,8 @@ func AnonOf(pid int) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer w.Close()
-	return w.Anon()
+	anon, err := w.Anon()
+	return anon, errors.Join(err, w.Close())
 }
 
 // AnonWatch looks at the anonymous memory of one process again and again, at one system call a look.
