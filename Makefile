@@ -244,7 +244,7 @@ mixin: ## Write dashboards, alerts, recording rules and runbooks from the tables
 	go run ./tools/mixin
 
 # So is the operator: Kubernetes's libraries are no dependency of ours.
-.PHONY: operator operator-crds operator-check
+.PHONY: operator operator-crds operator-check operator-test
 operator: ## Build the Kubernetes operator, bin/amphora-operator.
 	cd operations/operator && GOWORK=off go build -trimpath -ldflags '-s -w' -o $(CURDIR)/bin/amphora-operator .
 
@@ -256,3 +256,6 @@ operator-check: ## Vet and test the operator, and prove that its CRDs are those 
 	@rm -rf bin/crds
 	cd operations/operator && GOWORK=off go tool controller-gen crd paths=./api/... output:crd:dir=$(CURDIR)/bin/crds
 	diff -r bin/crds operations/operator/deploy/crds || { echo 'the CRDs are not those of the types: make operator-crds'; exit 1; }
+
+operator-test: build $(TOOLS)/apiserver-$(APISERVER) $(TOOLS)/etcd-$(ETCD) ## Test the operator with an API server of Kubernetes, which is built at first (many minutes), and the built binary.
+	cd operations/operator && APISERVER=$(TOOLS)/apiserver-$(APISERVER) ETCD=$(TOOLS)/etcd-$(ETCD) AMPHORA=$(CURDIR)/bin/amphora GOWORK=off go test -count=1 -timeout 15m -v -run 'TestWithAnAPIServer' .
