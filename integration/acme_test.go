@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -79,10 +78,9 @@ func TestACertificateComesFromACA(t *testing.T) {
 	front, to := leadingTo(ctx, t)
 	ca.At(host, front)
 	cert, key := own.issue("server", "localhost", 10)
-	file := filepath.Join(t.TempDir(), "identities.yaml")
-	must(t, os.WriteFile(file, []byte(gatewayIdentities), 0o600))
+	credential := filepath.Join(t.TempDir(), "root-credential")
 	c, err := harness.NewCluster(ctx, harness.Options{Binary: binary(ctx, t), Dir: t.TempDir(), Log: harness.TestLog(t), Files: true, Nodes: harness.OneProcess(), Replicas: 1,
-		Flags: append(busyFlags(), "-auth.enabled", "-auth.identity-file="+file, "-server.http-tls-cert-path="+cert, "-server.http-tls-key-path="+key,
+		Flags: append(busyFlags(), "-auth.enabled", "-auth.root-credential-file="+credential, "-server.http-tls-cert-path="+cert, "-server.http-tls-key-path="+key,
 			"-server.acme.hosts="+host, "-server.acme.accept-terms-of-service=true", "-server.acme.directory-url="+ca.URL(), "-server.acme.ca-file="+ca.File)})
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -121,6 +119,13 @@ func TestACertificateComesFromACA(t *testing.T) {
 	within(ctx, t, "the files for another name", files)
 	within(ctx, t, "a certificate of the CA", issued)
 	must(t, files())
+	root := rootSigner(t, credential)
+	_, told := signedGetBy(ctx, t, own.client("", ""), "https://"+strings.Replace(addr, "127.0.0.1", "localhost", 1)+"/metrics", root.AccessKey, root.Secret)
+	for _, want := range []string{`amphora_acme_orders_total{outcome="success"} 1`, `amphora_acme_certificate_expiry_timestamp_seconds{host="` + host + `"} `, `amphora_server_tls_certificate_expiry_timestamp_seconds{listener="http"} `} {
+		if !strings.Contains(told, want) {
+			t.Errorf("/metrics has no %s", want)
+		}
+	}
 	names, got := ca.Orders()
 	if got != 1 {
 		t.Errorf("%d certificates issued of orders for %v, want 1", got, names)

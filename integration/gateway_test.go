@@ -38,10 +38,15 @@ accounts:
 // signedGet gets a path of n, signed with one of the keys above.
 func signedGet(ctx context.Context, t *testing.T, url, key, secret string) (int, string) {
 	t.Helper()
+	return signedGetBy(ctx, t, http.DefaultClient, url, key, secret)
+}
+
+func signedGetBy(ctx context.Context, t *testing.T, client *http.Client, url, key, secret string) (int, string) {
+	t.Helper()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	must(t, err)
 	must(t, sigv4.Signer{AccessKey: key, Secret: secret, Region: "us-east-1", Service: "aps"}.Sign(r, nil, time.Now()))
-	resp, err := http.DefaultClient.Do(r)
+	resp, err := client.Do(r)
 	must(t, err)
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(resp.Body)
