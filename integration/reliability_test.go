@@ -18,6 +18,11 @@ func TestTheTableOfFaultsNamesTestsThatExist(t *testing.T) {
 	must(t, err)
 	table, err := os.ReadFile(filepath.Join(root, "docs", "reliability.md"))
 	must(t, err)
+	faults := regexp.MustCompile(`(?m)^\| [^|]+ \| [^|]+ \| [^|]{4,} \| [^|]*.Test[^|]+ \|$`).FindAll(table, -1)
+	rows := regexp.MustCompile(`(?ms)^\| fault \|.*?\n\n`).Find(table)
+	if n := bytes.Count(rows, []byte("\n| ")) - 1; len(faults) != n || n < 40 {
+		t.Errorf("of %d faults %d have a result and a test", n, len(faults))
+	}
 	security, err := os.ReadFile(filepath.Join(root, "docs", "security.md"))
 	must(t, err)
 	table = append(table, security...)
