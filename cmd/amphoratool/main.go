@@ -1,4 +1,4 @@
-// Command amphoratool administers Amphora and helps those who write clients for it.
+// Command amphoratool administers Amphora from the command line.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// Package helm owns the Helm chart as files in a program: the operator installs it.
+// Package helm owns the Helm chart, embedded as files for the operator to install.
 package helm
 
 import "embed"

@@ -1,5 +1,5 @@
-// Program operator makes Clusters of Amphora and what belongs to their tenants from resources of Kubernetes, and keeps
-// evictions to one zone at a time.
+// Program operator reconciles Amphora clusters and their tenants from Kubernetes resources, and restricts evictions to
+// one zone at a time.
 package main
 
 import (

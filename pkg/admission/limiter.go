@@ -1,6 +1,6 @@
-// Package admission owns how a server turns requests away by how it fares: a limiter that takes
-// fewer at once while they are answered more slowly than usual, and a breaker that takes none for a
-// while when too many fail.
+// Package admission owns overload protection of servers: a reactive limiter that admits fewer
+// concurrent requests while latency is above normal, and a circuit breaker that admits none for a
+// while after too many failures.
 package admission
 
 import (

@@ -1,6 +1,5 @@
-// Package alertmanager owns notifying people about alerts: one alertmanager for each tenant with a
-// configuration, on several replicas that share silences, the log of notifications and alerts, so
-// that every notification is sent once. The parts that route, group, inhibit, silence and send are
-// those of the Prometheus Alertmanager; this package gives them tenants, limits, replicas and a
-// place in object storage.
+// Package alertmanager owns notification of alerts: one alertmanager per configured tenant, on
+// several replicas that share silences, alerts and the notification log so that each notification is
+// sent once. Routing, grouping, inhibition, silencing and sending are those of the Prometheus
+// Alertmanager; this package adds tenants, limits, replication and persistence in object storage.
 package alertmanager

@@ -1,6 +1,6 @@
-// Package api owns the HTTP surface of a process: one table of routes from which come the mux,
-// the checks of tenant and action, the metrics, the reference page and the index. What a route
-// does lives in its sub-packages prom, ingest and admin; what they need is handed in as Deps.
+// Package api owns the HTTP surface of a process: one table of routes, from which come the mux, the
+// checks of tenant and action, the metrics, the reference page and the index page. Handlers live in
+// its sub-packages; what they need is passed in as Deps.
 package api
 
 import (

@@ -1,5 +1,5 @@
-// Package app builds a process out of the rooms: what -target names, wired by memoised builders,
-// started and stopped in order. It is the only importer of services and transport.
+// Package app builds a process from the rooms: memoised builders wire what -target names and start
+// and stop it in order. It is the only importer of services and transport.
 package app
 
 import (

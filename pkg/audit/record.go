@@ -1,7 +1,7 @@
-// Package audit owns the record of who did what: one for each call that reads or changes the
-// configuration, in the form of AWS's CloudTrail. Records are written to a file of the process as the
-// call ends, and from there to object storage in batches that each name the one before, so that what was
-// taken out or changed shows.
+// Package audit owns the audit log: one record for each call that reads or changes the configuration,
+// in the form of AWS CloudTrail. A record is written to a local file when the call ends and shipped
+// to object storage in batches; each batch names its predecessor, so that removed or altered records
+// are detected.
 package audit
 
 import (

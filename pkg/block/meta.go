@@ -1,6 +1,6 @@
-// Package block owns blocks in object storage: where the files of a block and the marks about it
-// lie below a tenant, how a block is published and found, and how its series are read. The layout
-// and the meta file are those of Prometheus, Thanos and Mimir.
+// Package block owns blocks in object storage: where a block's files and marks lie below a tenant,
+// how a block is published and found, and how its series are read. The layout and the meta file are
+// those of Prometheus, Thanos and Mimir.
 package block
 
 import (

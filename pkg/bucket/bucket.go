@@ -1,5 +1,5 @@
-// Package bucket owns access to object storage: which backend a configuration names, how it is
-// reached, timed, retried and measured. What lies in a bucket belongs to other rooms.
+// Package bucket owns access to object storage: which backend a configuration names, and how it is
+// reached, timed, retried and measured. What is stored in a bucket belongs to other rooms.
 package bucket
 
 import (

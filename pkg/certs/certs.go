@@ -1,5 +1,5 @@
-// Package certs owns the certificates that listeners show to clients and that a CA issues over ACME
-// (RFC 8555): who may be certified, when one is got or renewed, and by which of several processes.
+// Package certs owns the listener certificates that a CA issues over ACME (RFC 8555): which names may
+// be certified, when a certificate is obtained or renewed, and by which of several processes.
 package certs
 
 import (

@@ -1,8 +1,8 @@
-// Package compactor owns the blocks in object storage after ingesters uploaded them: it merges those
-// of replicas and of longer and longer ranges, splits large tenants by series, deletes what retention
-// or a replacement made due, and keeps the bucket indexes that queries find blocks by. A crash at any
-// moment leaves every sample in the bucket: sources are marked only after the results are complete,
-// and deleted long after that.
+// Package compactor owns the blocks in object storage after ingesters have uploaded them: it merges
+// the blocks of replicas, then ever longer time ranges, splits large tenants by series, deletes
+// blocks that retention or a replacement made obsolete, and maintains the bucket indexes by which
+// queries find blocks. A crash at any moment leaves every sample in the bucket: sources are marked
+// only once the results are complete, and deleted long after that.
 package compactor
 
 import (

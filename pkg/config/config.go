@@ -1,6 +1,6 @@
-// Package config declares every setting once: its flag, YAML key, default and documentation
-// come from one line in the Config of the room that owns it. It also loads the YAML file, the
-// environment and the command line, strictly, and prints what came of it.
+// Package config declares every setting once: its flag, YAML key, default and documentation come from
+// one line in the Config of the room that owns it. It also loads the YAML file, the environment and
+// the command line, strictly, and prints the effective configuration.
 package config
 
 import (

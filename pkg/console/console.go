@@ -1,7 +1,6 @@
-// Package console owns the console in the browser: the files that are built from console/ and
-// embedded here, the headers under which browsers may use them, and what the console must know of
-// the server before anybody has signed in. It serves no data: the console calls the same APIs as
-// every client, so policies are enforced where they always are.
+// Package console owns the web console: the embedded files built from console/, the headers they are
+// served with, and what the console must know of the server before sign-in. It serves no data: the
+// console calls the same APIs as every client, so policies are enforced where they always are.
 package console
 
 import (

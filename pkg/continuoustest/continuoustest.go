@@ -1,5 +1,5 @@
-// Package continuoustest owns the test that never ends: it writes series whose values are known beforehand,
-// by every protocol, reads them back, and counts each answer that is not what was written.
+// Package continuoustest owns the continuous test: it writes series with known values by every
+// protocol, reads them back, and counts answers that differ.
 package continuoustest
 
 import (

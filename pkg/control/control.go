@@ -1,7 +1,7 @@
-// Package control owns workspaces: the calls of Amazon's managed Prometheus that make, describe and
-// delete them, their rule groups namespaces, alert manager definitions, tags and configuration. All of
-// it is documents in object storage, so that any replica serves any call; rule files and definitions
-// are the very documents that rulers and alertmanagers read.
+// Package control owns workspaces: the API of Amazon Managed Service for Prometheus that creates,
+// describes and deletes them, their rule groups namespaces, alert manager definitions, tags and
+// configuration. All state is in documents in object storage, so that any replica serves any call;
+// rule files and definitions are the documents that rulers and alertmanagers read.
 package control
 
 import (

@@ -1,8 +1,8 @@
-// Package distributor owns the write path from a decompressed push request to the ingesters'
-// answers: limits, validation, the table of known series, and replication with a quorum.
+// Package distributor owns the write path from a decompressed push request to the ingesters' answers:
+// limits, validation, the table of known series, and replication with a quorum.
 //
-// A series seen before costs a hash and a probe: its labels are not even decoded. The steps of a
-// push stand in order in steps.go.
+// A known series costs a hash and a probe; its labels are not decoded. The steps of a push are listed
+// in order in steps.go.
 package distributor
 
 import (

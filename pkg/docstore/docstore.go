@@ -1,6 +1,6 @@
 // Package docstore owns the small documents of tenants and of the cluster: rule files, alertmanager
-// definitions, workspaces, identities. Each is one object of the bucket, changed by compare-and-swap,
-// so that any process may serve any change and the next read anywhere sees it, without a database.
+// definitions, workspaces, identities. Each is one object in the bucket, updated by compare-and-swap,
+// so that any process can make any change and the next read anywhere sees it, without a database.
 package docstore
 
 import (

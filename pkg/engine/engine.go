@@ -1,6 +1,6 @@
-// Package engine owns PromQL: parsing, what an expression may cost before it runs, evaluation, and
-// the forms of an expression that the API shows. Queries are evaluated by the operators of package
-// stream, and by the Prometheus engine where those do not cover them.
+// Package engine owns PromQL: parsing, cost bounds that are checked before an expression runs,
+// evaluation, and the forms of an expression that the API shows. The operators of package stream
+// evaluate queries; the Prometheus engine evaluates what those do not cover.
 package engine
 
 import (

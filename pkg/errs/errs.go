@@ -1,6 +1,6 @@
-// Package errs names what can go wrong and says, in one table, how each kind of failure looks
-// to an HTTP client, a gRPC peer, Prometheus and an AWS SDK. It also owns the catalogue of
-// error ids that limits and validations carry in their text (see ids.go).
+// Package errs owns the kinds of failure and, in one table, how each appears to an HTTP client, a
+// gRPC peer, Prometheus and an AWS SDK. It also owns the catalogue of error ids that limits and
+// validations put into their texts (see ids.go).
 package errs
 
 import (

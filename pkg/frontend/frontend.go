@@ -1,5 +1,5 @@
-// Package frontend owns what becomes of a query before and after queriers work on it: whether it may
-// run, into which parts it falls, what is known of its answer already, and how the parts make a whole.
+// Package frontend owns what happens to a query before and after queriers work on it: whether it may
+// run, how it is split, which parts of its answer are cached, and how the partial answers are merged.
 package frontend
 
 import (

@@ -1,7 +1,7 @@
-// Package gateway owns the door of Amphora for clients: who calls, by any of the schemes that clients
-// of Prometheus, Amazon's and Alibaba's services use; whether they may, by policies; on behalf of
-// which tenant; and where the request goes. Behind it, services believe the headers that it sets. It
-// knows routes by the table it is given, and workspaces by the interface it asks.
+// Package gateway owns the entry point for clients: who calls, by any of the authentication schemes
+// that clients of Prometheus and of Amazon's and Alibaba's services use; what policies allow; the
+// tenant; and where the request goes. The services behind it trust the headers that it sets. It gets
+// the route table and the lookup of workspaces passed in.
 package gateway
 
 import (

@@ -1,7 +1,7 @@
-// Package head owns the recent series of one tenant: append by reference, queries over what is in
-// memory and in local blocks, and the cut of old samples into blocks. It stands on the Prometheus
-// TSDB with its own log switched off; durability is the caller's (the process-wide log), and a
-// Head starts empty but for the blocks on its disk. Nothing outside knows what is inside.
+// Package head owns the recent series of one tenant: appends by reference, queries over memory and
+// local blocks, and cutting old samples into blocks. It builds on the Prometheus TSDB with its log
+// turned off; durability is up to the caller (the log shared by the process), and a new Head holds
+// only the blocks on its disk. No other package depends on what is inside.
 package head
 
 import (

@@ -1,7 +1,7 @@
-// Package iam owns permissions: the documents that policies are written in, the identities they are
-// attached to, and the evaluation that says whether a principal may do an action on a resource, and to
-// which series it is held. It is pure: documents and requests go in, decisions come out. The
-// language is the subset of AWS's that its metrics service uses.
+// Package iam owns permissions: policy documents, the identities they are attached to, and the
+// evaluation that decides whether a principal may perform an action on a resource, and on which
+// series. It does no I/O: documents and requests go in, decisions come out. The language is the
+// subset of AWS IAM that Amazon's metrics service uses.
 package iam
 
 import (

@@ -1,7 +1,7 @@
 // Package identity owns who may call: accounts with their users, groups, roles, access keys, tokens,
 // policies and identity providers. They come from a file that the operator writes and from encrypted
-// documents that the administration API changes; both together are one directory in memory, in which
-// callers are looked up. What they may do is decided in iam.
+// documents that the administration API changes; both form one directory in memory, in which callers
+// are looked up. What a caller may do is decided in iam.
 package identity
 
 import (

@@ -1,10 +1,10 @@
-// Package imports reads the forms in which scripts and exports have samples, and writes them as remote
-// write 2.0, so that they take the one write path there is: the text that Prometheus scrapes, a JSON
-// object a line with a series and its samples, as VictoriaMetrics exports them, and the chunks of native
-// exports. How native histograms stand in lines is written here, too.
+// Package imports converts the text formats of scripts and exports to remote write 2.0, so that they
+// take the one write path there is: the Prometheus exposition format, JSON lines with a series and
+// its samples each, as VictoriaMetrics exports them, and the chunks of native exports. It also owns
+// the form of native histograms in JSON lines.
 //
-// These are for people and for moving data, so clarity goes before speed. A request is taken whole or
-// not at all: who imports wants to know that the file is right.
+// Clarity comes before speed here: imports are made by people and for moving data. A request is
+// accepted whole or not at all, so that whoever imports a file knows whether it is right.
 package imports
 
 import (

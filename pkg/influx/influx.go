@@ -1,8 +1,8 @@
-// Package influx reads the Influx line protocol and writes it as remote write 2.0, so that it takes the
-// one write path there is. Lines are read where they lie; only what is escaped is copied.
+// Package influx converts the Influx line protocol to remote write 2.0, so that it takes the one
+// write path there is. Lines are parsed in place; only escaped text is copied.
 //
-// Each field of a line that is a number or a truth value is a sample of a series that is called
-// <measurement>_<field> and has the tags as labels. Fields of text have no place here and are left out.
+// Each numeric or boolean field of a line becomes a sample of the series <measurement>_<field> with
+// the tags as labels. String fields are dropped.
 package influx
 
 import (

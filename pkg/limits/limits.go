@@ -1,6 +1,6 @@
-// Package limits is the one table of per-tenant limits. The flags, the keys of the overrides
-// file, the reference page, the limits API and the overrides exporter are loops over it. It also
-// owns the runtime overrides file: its reading, its periodic reload and a tenant's View of it.
+// Package limits owns the one table of per-tenant limits. The flags, the keys of the overrides file,
+// the reference page, the limits API and the overrides exporter are loops over it. It also owns the
+// runtime overrides file: reading it, reloading it, and a tenant's View of it.
 package limits
 
 import (

@@ -1,5 +1,5 @@
-// Package members owns what follows from who is in a ring: the settings of a member, how its tokens
-// are chosen, whom a read must ask, and when a silent member is taken off its work. The ring itself
+// Package members owns what follows from ring membership: the settings of a member, how its tokens
+// are chosen, which members a read must ask, and when a silent member loses its work. The ring itself
 // is dskit's.
 package members
 

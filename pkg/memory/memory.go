@@ -1,10 +1,10 @@
-// Package memory owns the one budget of memory of a process: how much it may use, who uses how much
-// of it, and who is refused more when it runs short. Refusing in time, in the order new series,
-// reads, writes, is what keeps the process from being killed.
+// Package memory owns the memory budget of a process: how much it may use, who uses how much of it,
+// and who is refused more when it runs short. Refusing in time, in the order new series, reads,
+// writes, keeps the process from being killed.
 //
-// Whoever is about to use much memory reserves it. What nobody reserves counts as well: after each
-// garbage collection the ledger compares what is reserved with what is really in use, and the
-// difference is taken off what is left.
+// Whoever is about to use much memory reserves it. Unreserved memory counts as well: after each
+// garbage collection the ledger compares reservations with actual use, and deducts the difference
+// from what is left.
 package memory
 
 import (

@@ -1,10 +1,10 @@
-// Package otlp translates metrics of the OpenTelemetry protocol into remote write 2.0, so that they
-// take the one write path there is. It reads the protocol's bytes where they lie and writes the
-// names and shapes that Prometheus gives OpenTelemetry metrics, as the tenant's limits choose.
+// Package otlp converts OpenTelemetry metrics to remote write 2.0, so that they take the one write
+// path there is. It parses the protocol in place and produces the names and shapes that Prometheus
+// gives OpenTelemetry metrics, as the tenant's limits choose.
 //
-// Prometheus's own translation is the reference: a test compares the two. It is not what runs,
-// because it materializes every point several times over, drops all points of a metric that follow
-// a bad one, does not count what it refuses, and makes samples without bound of a resource whose
+// Prometheus's own translation is the reference: a test compares the two. It is not used directly
+// because it materializes every point several times, drops all points of a metric after a bad one,
+// does not count what it refuses, and produces an unbounded number of samples for a resource whose
 // points lie far apart.
 package otlp
 

@@ -1,7 +1,7 @@
 // Package querier owns the read path below the query engine: it fetches what a query selects from
-// the ingesters and from the blocks in object storage, merges the replicas to what a single
-// Prometheus would hold, and keeps the tenant's limits while doing so. It never answers with a
-// part: what cannot be had is an error.
+// ingesters and from blocks in object storage, merges the replicas to what a single Prometheus would
+// hold, and enforces the tenant's limits. It never returns a partial answer: missing data is an
+// error.
 package querier
 
 import (

@@ -1,6 +1,6 @@
-// Package remotewrite reads Prometheus remote-write bodies, versions 1.0 and 2.0, without
-// materialising them: it walks the encoded bytes and reports where each series, sample,
-// histogram, exemplar and piece of metadata lies.
+// Package remotewrite owns the encoding of Prometheus remote-write bodies, versions 1.0 and 2.0. It
+// reads them without materializing them: it walks the encoded bytes and reports where each series,
+// sample, histogram, exemplar and piece of metadata lies.
 package remotewrite
 
 import "time"

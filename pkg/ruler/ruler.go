@@ -1,7 +1,7 @@
-// Package ruler evaluates the recording and alerting rules of tenants. Rules lie in documents, one
-// for each namespace. Every ruler knows who else is alive, and so which groups are its own; it
-// evaluates these with the managers of Prometheus, writes what they record through a distributor,
-// and hands alerts to Alertmanagers.
+// Package ruler owns the evaluation of tenants' recording and alerting rules. Rules are stored in
+// documents, one per namespace. Every ruler knows which rulers are alive, and from that which groups
+// are its own; it evaluates these with the rule managers of Prometheus, writes results through a
+// distributor, and sends alerts to Alertmanagers.
 package ruler
 
 import (

@@ -1,6 +1,6 @@
-// Package ruletest owns unit tests of rules: files in the form of promtool's, whose series are made up, whose
-// rules are evaluated over them in memory, and whose expectations are compared with what came out. All of it
-// is bounded, since servers run the files of tenants.
+// Package ruletest owns unit tests of rules, in the format of promtool: the rules are evaluated in
+// memory over invented series, and the results compared with the expectations. Everything is bounded,
+// because servers run the files of tenants.
 package ruletest
 
 import (

@@ -1,5 +1,5 @@
-// Package scheduler owns the queue between frontends and queriers: which tenant's work is next, which
-// querier may do it, and what becomes of work whose querier is lost.
+// Package scheduler owns the queue between frontends and queriers: whose work is next, which querier
+// may do it, and what happens to work whose querier is lost.
 package scheduler
 
 import (

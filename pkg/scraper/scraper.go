@@ -1,7 +1,7 @@
-// Package scraper runs the scrapers of accounts: discovery and collection of Prometheus by a configuration
-// of the tenant's, which can reach neither the disk nor the environment of the process and only networks
-// that the operator allows. Processes share the scrapers: each runs in one of them, and in another within
-// seconds when that one is gone.
+// Package scraper owns managed scrapers: discovery and scraping as in Prometheus, by a tenant's
+// configuration, with no access to the disk or environment of the process and only to networks that
+// the operator allows. Processes share the scrapers: each runs in one process, and moves to another
+// within seconds when that one is gone.
 package scraper
 
 import (

@@ -1,5 +1,5 @@
-// Package seeds owns how tests are run by seeds: the same few at every change, many of chance when
-// asked to, and one again when it failed. Only tests import it.
+// Package seeds owns running tests from seeds: the same few on every run, random ones on request, and
+// a single one to repeat a failure. Only tests import it.
 package seeds
 
 import (

@@ -1,6 +1,6 @@
 // Package sigv4 owns the verification of AWS Signature Version 4, in headers and in presigned URLs:
-// whether whoever sent a request knows the secret of the access key that it names. It is pure: keys,
-// clock and body are handed in, and what an access key may do is not its business.
+// whether the sender of a request knows the secret of the access key that it names. It does no I/O:
+// keys, clock and body are passed in. What an access key may do is decided elsewhere.
 package sigv4
 
 import (

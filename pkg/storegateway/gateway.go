@@ -1,7 +1,7 @@
-// Package storegateway owns the answers from blocks in object storage: queriers name blocks, and a
-// gateway reads them, merged, through its local copies. Gateways share the blocks by a hash ring so
-// that each block has its copies in few places; any gateway can answer for any block, so one that
-// has just started is as good as the others, only slower.
+// Package storegateway owns reads of blocks in object storage on behalf of queriers: queriers name
+// blocks, and a gateway reads and merges them through its local copies. A hash ring shares the blocks
+// so that each is cached in few places; any gateway can read any block, so one that has just started
+// gives the same answers, only slower.
 package storegateway
 
 import (

@@ -1,6 +1,5 @@
-// Package telemetry is how a process tells about itself: the log, the metrics and their namespace,
-// traces, and the build it is. Nothing here sends anything anywhere unless the environment names a
-// receiver.
+// Package telemetry owns how a process reports on itself: the log, the metrics and their namespace,
+// traces, and build information. Nothing is sent anywhere unless the environment names a receiver.
 package telemetry
 
 import (

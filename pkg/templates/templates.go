@@ -1,5 +1,6 @@
-// Package templates owns what templates of tenants may do: those of notifications and of the labels
-// and annotations of alerts run in processes that all tenants share, and nothing stops one that runs.
+// Package templates owns the functions available to tenants' templates and their bounds: the
+// templates of notifications and of alert labels and annotations run in processes that all tenants
+// share, and a running template cannot be interrupted.
 package templates
 
 import (

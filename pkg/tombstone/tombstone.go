@@ -1,6 +1,6 @@
-// Package tombstone owns what is gone of a tenant's samples before their bytes are: requests to
-// delete series, and retention by selector. Queries hide what a Set says, and the compactor leaves it
-// out of the blocks that it writes.
+// Package tombstone owns the samples of a tenant that are hidden before their bytes are gone:
+// requests to delete series, and retention by selector. Queries hide what a Set covers, and the
+// compactor omits it from the blocks it writes.
 package tombstone
 
 import (

@@ -1,8 +1,8 @@
-// Package transport carries calls between processes: the streams of frames from distributors to
-// ingesters, the clients of ingester queries, both with an in-process form that uses no sockets
-// and no encoding, and the HTTP and gRPC listeners of a process. It also owns how errors and
-// tenants cross gRPC, and the rule of where a process may listen before anything authenticates
-// its callers.
+// Package transport owns calls between processes: the streams of frames from distributors to
+// ingesters, the clients for ingester queries, both also in an in-process form without sockets and
+// encoding, and the HTTP and gRPC listeners of a process. It also owns how errors and tenants cross
+// gRPC, and the rule on which addresses a process may listen before anything authenticates its
+// callers.
 package transport
 
 import (

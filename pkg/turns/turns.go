@@ -1,11 +1,12 @@
-// Package turns owns who computes next: the goroutines that read data for queries take turns, no more
-// of them at a time than there are processors, tenants evenly whatever each of them asks. Without that
-// the scheduler of the language is fair to goroutines alone, and whoever starts many has the machine.
+// Package turns owns who computes next: goroutines that read data for queries take turns, at most as
+// many at a time as there are processors, shared evenly among tenants regardless of how much each
+// asks. The Go scheduler is fair only to goroutines, so without this whoever starts many would take
+// the machine.
 //
-// Turns are kept by those who take them: they look up between two pieces of work whether somebody else
-// is due, and step aside while they wait for anything. Beside a tenant that asks now and then nobody has
-// all places: it finds one free, and its requests a processor that notices them. A process with one
-// tenant, or with less to do than processors, pays a look at the clock for that.
+// Scheduling is cooperative: between two pieces of work a goroutine checks whether somebody else is
+// due, and it gives up its turn while it waits for anything. One place is kept free for tenants that
+// ask only now and then. A process with a single tenant, or with less work than processors, pays one
+// look at the clock.
 package turns
 
 import (

@@ -1,11 +1,11 @@
-// Package wal owns the write-ahead log of a process: one append-only log on local disk that all
-// tenants share. A record is a byte string that means nothing here. Appends that arrive while the
-// disk is busy travel together: one goroutine compresses them as a block, writes it, syncs it once
-// and then wakes everybody whose record lies in it.
+// Package wal owns the write-ahead log of a process: one append-only log on local disk, shared by all
+// tenants. A record is an opaque byte string. Appends that arrive while the disk is busy are batched:
+// one goroutine compresses them as a block, writes it, syncs it once and wakes everyone whose record
+// is in it.
 //
-// The log never loses an acknowledged record by a fault it can see. A failed write or fsync fails
-// exactly the appends of its batch, and the log goes on by itself once the disk does. Replay cuts
-// a torn tail, steps over damaged places and reports them. FORMAT.md draws the files.
+// The log does not lose an acknowledged record by any fault it can detect. A failed write or fsync
+// fails exactly the appends of its batch, and the log recovers by itself once the disk does. Replay
+// cuts a torn tail, skips damaged places and reports them. FORMAT.md describes the files.
 package wal
 
 import (

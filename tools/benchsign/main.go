@@ -1,6 +1,6 @@
-// Command benchsign measures what the proof of a caller adds to a push: processor time and latency of pushes that
-// are signed, that carry a password, and that come to a process that does not ask, in one run on one machine.
-// They take turns, so that what else the machine does meets all. Linux only; it needs the Go tool to read profiles.
+// Command benchsign measures what authentication adds to a push: processor time and latency of pushes
+// that are signed, that carry a password, and that go to a process without authentication, by turns
+// in one run on one machine. Linux only; it needs the Go tool to read profiles.
 package main
 
 import (

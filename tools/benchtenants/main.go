@@ -1,6 +1,6 @@
-// Command benchtenants measures what tenants cost a process beside their samples: memory,
-// goroutines, open files, mappings, processor time while nothing happens, the metrics page, and the
-// restart after a crash. Linux only.
+// Command benchtenants measures what tenants cost a process apart from their samples: memory,
+// goroutines, open files, mappings, idle processor time, the metrics page, and the restart after a
+// crash. Linux only.
 package main
 
 import (

@@ -1,6 +1,5 @@
-// Command benchwrite compares what a write costs here with what it costs a Prometheus that
-// receives the same requests: processor time, memory and disk, in one run on one machine. It takes
-// turns between the servers, so that what else the machine does meets both. Linux only.
+// Command benchwrite compares the cost of a write with that of a Prometheus that receives the same
+// requests: processor time, memory and disk, by turns in one run on one machine. Linux only.
 package main
 
 import (

@@ -1,6 +1,6 @@
-// Command docs writes docs/reference from what the code declares: the tables of limits, routes,
-// error kinds and settings, and the metrics and error ids in the source. With -check it writes
-// nothing and fails if a page is not what it would write.
+// Command docs generates docs/reference from the code: the tables of limits, routes, error kinds and
+// settings, and the metrics and error ids in the source. With -check it writes nothing and fails if a
+// page is out of date.
 package main
 
 import (

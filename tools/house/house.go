@@ -1,7 +1,7 @@
-// Package house owns the rules of this repository that the compiler does not know: which room
-// may import which, how large things may grow, what must be documented, which calls have one
-// home. The rules run as tests, so the change that breaks one fails, with the remedy in the
-// message. What a rule cannot yet forbid is listed in exceptions.txt with a reason.
+// Package house owns the rules of this repository that the compiler does not check: which room may
+// import which, size limits, required documentation, and calls that belong to one place. The rules
+// run as tests, and a failure says how to fix it. exceptions.txt lists what a rule cannot forbid yet,
+// with a reason.
 package house
 
 import (

@@ -1,6 +1,6 @@
-// Command loadgen pushes synthetic metrics by remote write: many series of Kubernetes shape, in few
-// connections, as fast as the server takes them or at the pace of scrapes. It encodes ahead, says
-// what itself and the preparation cost, and reads back what was acknowledged.
+// Command loadgen pushes synthetic metrics by remote write: many series of Kubernetes shape over few
+// connections, as fast as the server takes them or at scrape intervals. It encodes ahead of time,
+// reports its own cost, and reads back what was acknowledged.
 package main
 
 import (

@@ -1,5 +1,5 @@
-// Command mixin writes the dashboards, alerts, recording rules and runbooks from the tables in its
-// code, and with -check says whether what is checked in is what it would write.
+// Command mixin generates the dashboards, alerts, recording rules and runbooks from the tables in its
+// code; -check reports whether the checked-in files are up to date.
 package main
 
 import (

@@ -1,6 +1,6 @@
-// Command querybench compares what queries cost here with what they cost a Prometheus that holds the
-// same samples: processor time, latency, memory and bytes of the answers, in one run on one machine,
-// the servers taking turns. It also holds the answers against each other. Linux only.
+// Command querybench compares the cost of queries with that of a Prometheus that holds the same
+// samples: processor time, latency, memory and bytes of the answers, by turns in one run on one
+// machine. It also compares the answers. Linux only.
 package main
 
 import (

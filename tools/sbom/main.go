@@ -1,5 +1,5 @@
-// Command sbom writes the bill of materials of built programs, as CycloneDX 1.6 in JSON: what a binary was made
-// of stands in it, put there by the Go linker.
+// Command sbom writes the bill of materials of built Go programs as CycloneDX 1.6 JSON, from the
+// build information that the Go linker put into them.
 package main
 
 import (

@@ -1,3 +1,3 @@
-// Package check holds the tests of the Helm chart. It is a module of its own, so that Kubernetes's types
-// are no dependency of the product.
+// Package check holds the tests of the Helm chart. It is a module of its own so that the Kubernetes types do not become
+// dependencies of the product.
 package check

@@ -1,5 +1,5 @@
-// Package admin owns the pages and calls with which operators look at one process and steer
-// it: state, configuration, build, profiles, tenants' usage, and the ingester's switches.
+// Package admin owns the pages and calls by which operators inspect and control one process: state,
+// configuration, build, profiles, tenants' usage, and the switches of the ingester.
 package admin
 
 import (

@@ -1,6 +1,6 @@
-// Package ingest owns the doors through which samples come in over HTTP: it negotiates the
-// protocol, reads and decompresses a bounded body into pooled memory, hands it to the
-// distributor and tells the client what became of it and when to come back.
+// Package ingest owns the HTTP endpoints that receive samples: it negotiates the protocol, reads and
+// decompresses a bounded body into pooled memory, hands it to the distributor, and tells the client
+// the outcome and when to retry.
 package ingest
 
 import (

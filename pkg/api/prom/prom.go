@@ -1,6 +1,6 @@
-// Package prom owns the Prometheus read API: it reads the parameters of a request, keeps the tenants'
-// limits on them, asks the engine or the storage, and encodes the answer byte by byte as Prometheus
-// does. What an expression means, and whether it may run, is the engine's.
+// Package prom owns the Prometheus read API: it parses requests, enforces the tenant's limits on
+// their parameters, calls the engine or the storage, and encodes answers exactly as Prometheus does.
+// What an expression means, and whether it may run, is decided by the engine.
 package prom
 
 import (

@@ -1,5 +1,5 @@
-// Package rules owns the HTTP forms of rules: the API by which tenants change them, in YAML, that of
-// Prometheus that tells what became of them, in JSON, and the pages of operators.
+// Package rules owns the HTTP API of rules: the YAML API by which tenants change them, the JSON API
+// of Prometheus that reports their state, and the operators' pages.
 package rules
 
 import (

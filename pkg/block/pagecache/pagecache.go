@@ -1,6 +1,7 @@
-// Package pagecache owns the caches that store-gateways may share: stretches of blocks in memcached, or in
-// the memory of all of them. They save requests to object storage and never change an answer: an item that is missing, late, damaged
-// or of something else counts as not there, and a server that fails is left alone for a while.
+// Package pagecache owns the caches that store-gateways share: pages of blocks in memcached, or in
+// the memory of all gateways together. They save requests to object storage and never change an
+// answer: an item that is missing, late, damaged or that belongs to something else is a miss, and a
+// server that fails is avoided for a while.
 package pagecache
 
 import (

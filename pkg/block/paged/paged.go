@@ -1,6 +1,6 @@
-// Package paged owns local, sparse copies of large immutable objects: of an object only the pages
-// that were asked for are fetched, in few and large requests, and they stay on the local disk while
-// there is room. Readers see a mapped file. Everything here can be deleted at any time.
+// Package paged owns sparse local copies of large immutable objects: only the pages that are asked
+// for are fetched, in few and large requests, and they stay on local disk while there is room.
+// Readers see a memory-mapped file. Everything here can be deleted at any time.
 package paged
 
 import (

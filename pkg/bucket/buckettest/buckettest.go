@@ -1,5 +1,4 @@
-// Package buckettest owns the laws every object storage must keep for Amphora to be right on it.
-// Each backend runs the same suite.
+// Package buckettest owns the conformance suite that every object storage backend must pass.
 package buckettest
 
 import (

@@ -1,5 +1,5 @@
-// Package acmetest is a CA for tests that speaks ACME (RFC 8555) and checks who answers for a name by
-// TLS-ALPN-01 (RFC 8737), as those of the world do. Only tests import it.
+// Package acmetest is an ACME CA (RFC 8555) for tests that validates control of a name by TLS-ALPN-01
+// (RFC 8737), as public CAs do. Only tests import it.
 package acmetest
 
 import (

@@ -1,5 +1,5 @@
-// Package strict reads YAML documents that people write by hand: every key and value keeps the
-// line it stands on, nothing unknown is let through, and all that is wrong is reported at once.
+// Package strict reads hand-written YAML documents: it keeps the line of every key and value, accepts
+// nothing unknown, and reports all problems at once.
 package strict
 
 import (

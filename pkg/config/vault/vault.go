@@ -1,5 +1,5 @@
-// Package vault owns how secrets are read from HashiCorp Vault before a process starts: which settings say
-// where it is, how the process proves who it is, and how other settings name a secret in it.
+// Package vault owns reading secrets from HashiCorp Vault before a process starts: the settings that
+// locate it, how the process authenticates, and how other settings refer to a secret.
 package vault
 
 import (

@@ -1,7 +1,7 @@
-// Package ha owns the choice between replicas that scrape the same targets. Of each cluster of a
-// tenant one replica is elected: its samples are stored, those of the others are not. When it falls
-// silent another one is elected. The choice is shared by all distributors through a key-value store,
-// and looked up in memory.
+// Package ha owns deduplication of replicas that scrape the same targets. One replica of each of a
+// tenant's clusters is elected: its samples are stored, those of the others are dropped. When it
+// falls silent another is elected. The choice is shared by all distributors through a key-value
+// store, and looked up in memory.
 package ha
 
 import (

@@ -1,10 +1,9 @@
-// Package stream owns our own evaluation of PromQL: operators that hand each other one series at a
-// time, with its values at all steps of the query, so that a query holds its groups and not all that
-// it reads. What it answers is, bit for bit, what the Prometheus engine answers.
+// Package stream owns Amphora's own evaluation of PromQL: operators that pass on one series at a
+// time, with its values at all steps of the query, so that a query holds its groups in memory and not
+// all the series it reads. Its results are bit for bit those of the Prometheus engine.
 //
-// It covers queries over floats. Whatever it does not cover, and whatever is an error of the data
-// that Prometheus words by the step at which it shows, is ErrUnsupported: the caller then asks the
-// Prometheus engine.
+// It covers queries over floats. Anything else, and any error in the data that Prometheus reports by
+// the step at which it occurs, is ErrUnsupported: the caller then uses the Prometheus engine.
 package stream
 
 import (

@@ -1,6 +1,5 @@
-// Package results owns what frontends keep of answers to give it again: which stretches of time of an
-// answer still hold, how they are written down, and the memory that they lie in. It holds nothing
-// that it cannot lose.
+// Package results owns the results cache of frontends: which time ranges of an answer are still
+// valid, how answers are encoded, and where they are kept. It holds nothing that may not be lost.
 package results
 
 import (

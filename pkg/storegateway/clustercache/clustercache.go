@@ -1,5 +1,5 @@
-// Package clustercache owns the cache that store-gateways are for each other: the memory of all of them holds
-// each item once in a zone, at the one that the hash ring says owns its key. An owner that is away, slow or
+// Package clustercache owns the cache that store-gateways form together: each item is held in memory
+// once per zone, by the gateway that owns its key in the hash ring. An owner that is down, slow or
 // new costs reads of the bucket and nothing else.
 package clustercache
 

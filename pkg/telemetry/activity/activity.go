@@ -1,6 +1,6 @@
-// Package activity owns what a process is doing right now, and for whom: a small file that names the
-// requests under way, which the next start reads when the process was killed over one of them, and the
-// labels by which profiles tell tenants apart.
+// Package activity owns the record of what a process is doing right now, and for whom: a small file
+// that names the requests under way, which the next start reads after a kill, and the profile labels
+// that tell tenants apart.
 package activity
 
 import (

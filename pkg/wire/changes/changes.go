@@ -1,5 +1,5 @@
-// Package changes is what queriers tell frontends of data that was written or deleted after somebody
-// may have read it, so that an answer that was kept from before is not given again.
+// Package changes owns the message by which queriers tell frontends which data was written or deleted
+// after it may have been read, so that an outdated cached answer is not used.
 package changes
 
 import (

@@ -1,6 +1,6 @@
-// Package frame is the unit that travels from distributor to ingester: what one push request
-// brings to one ingester, in columns, with series named by references that were bound to labels
-// once. In one process a Frame is passed by pointer; between processes it is encoded (FORMAT.md).
+// Package frame owns the unit that distributors send to ingesters: what one push request holds for
+// one ingester, in columns, with series named by references that were bound to labels once. Within
+// one process a Frame is passed by pointer; between processes it is encoded (FORMAT.md).
 package frame
 
 import (

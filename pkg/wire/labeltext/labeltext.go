@@ -1,8 +1,8 @@
-// Package labeltext owns what is known of how labels.Labels lie in memory: as one text, each name and
-// value behind its length. Where millions of series are defined, labels are made and read here in one
-// piece instead of label by label through a builder and a callback, which takes two to three times as
-// long. With another layout, of another version or by a build tag, this does not compile or fails its
-// tests.
+// Package labeltext owns the assumption on how labels.Labels lie in memory: one text in which a
+// length precedes each name and value. Where millions of series are defined, labels are built and
+// read here in one piece instead of label by label through a builder and a callback, which takes two
+// to three times as long. With another layout, from another version or build tag, this does not
+// compile or fails its tests.
 package labeltext
 
 import (

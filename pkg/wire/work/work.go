@@ -1,5 +1,5 @@
-// Package work is what frontends ask of queriers: queries and requests of the read API, with their
-// answers, as they pass within one process, and how they become the messages of package querypb.
+// Package work owns what frontends ask of queriers: queries and requests of the read API and their
+// answers, as passed within one process, and their conversion to the messages of package querypb.
 package work
 
 import (

@@ -1,6 +1,6 @@
-// Package load owns synthetic load with the shape of a Kubernetes cluster: it makes series whose
-// values move as real ones do, encodes them as remote write requests ahead of time, sends them over
-// a few connections at next to no cost of its own, and reads back what was acknowledged.
+// Package load owns synthetic load with the shape of a Kubernetes cluster: it makes series with
+// realistic values, encodes them as remote write requests ahead of time, sends them over a few
+// connections at little cost of its own, and reads back what was acknowledged.
 package load
 
 import (

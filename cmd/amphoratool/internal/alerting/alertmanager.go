@@ -1,4 +1,4 @@
-// Package alerting owns the commands about configurations of alertmanagers and about alerts.
+// Package alerting owns the commands for Alertmanager configurations and for alerts.
 package alerting
 
 import (

@@ -1,5 +1,5 @@
 // Package analyze owns the commands that find out which metrics dashboards and rules use, and which
-// of those that are stored nothing does.
+// stored metrics are unused.
 package analyze
 
 import (

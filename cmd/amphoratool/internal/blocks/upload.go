@@ -1,4 +1,4 @@
-// Package blocks owns the commands that bring blocks of other systems to a server.
+// Package blocks owns the commands that upload blocks of other systems to a server.
 package blocks
 
 import (

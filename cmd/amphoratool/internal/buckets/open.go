@@ -1,5 +1,5 @@
-// Package buckets owns the commands that look into object storage and work on blocks there, without
-// a server.
+// Package buckets owns the commands that inspect and change blocks in object storage without a
+// server.
 package buckets
 
 import (

@@ -1,5 +1,5 @@
-// Package cli owns what all commands of amphoratool have in common: their streams, how they are
-// chosen, and how they print.
+// Package cli owns what all commands of amphoratool share: their streams, how a command is selected,
+// and how results are printed.
 package cli
 
 import (

@@ -1,5 +1,5 @@
-// Package client owns how amphoratool reaches an Amphora: the flags of addresses, tenants and
-// credentials, and calls whose answers are bounded.
+// Package client owns how amphoratool calls a server: the flags for address, tenant and credentials,
+// and requests whose answers are bounded.
 package client
 
 import (

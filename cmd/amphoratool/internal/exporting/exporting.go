@@ -1,5 +1,5 @@
-// Package exporting owns the command that writes the samples of a tenant into a file, in parts, so that it
-// can be begun again where it ended.
+// Package exporting owns the command that exports the samples of a tenant to a file, window by
+// window, so that an interrupted export can be resumed.
 package exporting
 
 import (

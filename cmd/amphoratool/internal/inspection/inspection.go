@@ -1,4 +1,4 @@
-// Package inspection owns the commands that look into blocks and write-ahead logs on disk.
+// Package inspection owns the commands that inspect blocks and write-ahead logs on disk.
 package inspection
 
 import (

@@ -1,4 +1,4 @@
-// Package loading owns the command that puts load on a server.
+// Package loading owns the command that generates load on a server.
 package loading
 
 import (

@@ -1,5 +1,5 @@
-// Package promqltool owns commands that need no server: PromQL is laid out, label policies are
-// written as headers.
+// Package promqltool owns the commands that need no server: formatting PromQL and writing label
+// policies as headers.
 package promqltool
 
 import (

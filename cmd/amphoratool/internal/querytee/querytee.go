@@ -1,5 +1,5 @@
-// Package querytee owns the command that stands before two installations, sends each query to both and
-// compares their answers: before one takes the place of the other.
+// Package querytee owns the command that proxies queries to two installations and compares their
+// answers, for use before a migration.
 package querytee
 
 import (

@@ -1,5 +1,5 @@
-// Package rulefiles owns files of rules on disk, as mimirtool and Prometheus write them: how they
-// are found, read, checked, laid out and compared.
+// Package rulefiles owns rule files on disk, in the formats of mimirtool and Prometheus: how they are
+// found, read, checked, formatted and compared.
 package rulefiles
 
 import (

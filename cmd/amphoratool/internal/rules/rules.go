@@ -1,4 +1,4 @@
-// Package rules owns the commands that bring rules to a server and look after files of them.
+// Package rules owns the commands that load rules into a server and check and format rule files.
 package rules
 
 import (

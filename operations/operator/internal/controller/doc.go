@@ -1,2 +1,2 @@
-// Package controller owns the loops that make the resources of v1alpha1 true.
+// Package controller owns the reconcilers of the resources in v1alpha1.
 package controller

@@ -1,4 +1,4 @@
-// Package eviction owns the webhook that Kubernetes asks before it evicts a pod.
+// Package eviction owns the admission webhook that decides on pod evictions.
 package eviction
 
 import (

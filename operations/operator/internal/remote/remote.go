@@ -1,4 +1,5 @@
-// Package remote owns calls of a cluster's gateway: for which tenant, signed by whom, and what a refusal says.
+// Package remote owns calls to a cluster's gateway: the tenant they are for, how they are signed, and how a refusal is
+// reported.
 package remote
 
 import (

@@ -1,5 +1,5 @@
-// Package zones owns what keeps two zones of a component from being short at once: whether a zone is whole, and whose
-// turn it is. Rollouts and evictions both ask it.
+// Package zones owns the rule that no two zones of a component are degraded at once: whether a zone is complete, and
+// which zone has the turn. Rollouts and evictions both follow it.
 package zones
 
 import (
