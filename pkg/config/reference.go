@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -60,11 +61,11 @@ const referenceHead = `# Settings
 
 Every setting is a key of the YAML file (` + "`-config.file`" + `), a flag and an environment variable: ` + "`AMPHORA_`" + ` and the
 flag in capitals, with ` + "`_`" + ` for dots and dashes. A flag wins over the environment, the environment over the file, the
-file over the default. A key or flag that does not exist, or a value of the wrong type, stops the process with the line
-and the nearest name. With ` + "`-config.expand-env`" + ` values of the file may hold ` + "`${VAR}`" + ` or ` + "`${VAR:default}`" + `; ` + "`$${`" + `
-stands for ` + "`${`" + ` itself. ` + "`-config.check`" + ` reads everything and prints what it amounts to.
+file over the default. An unknown key or flag, or a value of the wrong type, stops the process with an error that names the line and
+the closest known name. With ` + "`-config.expand-env`" + ` values in the file may contain ` + "`${VAR}`" + ` or ` + "`${VAR:default}`" + `; ` + "`$${`" + `
+is a literal ` + "`${`" + `. ` + "`-config.check`" + ` checks everything and prints the effective configuration.
 
-This page is printed by the program (` + "`-print.config=reference`" + `).
+The program prints this page itself (` + "`-print.config=reference`" + `).
 `
 
 // reference writes the Markdown page, a table for each top-level section.
@@ -96,16 +97,32 @@ func (s *Set) reference(w io.Writer) error {
 	return err
 }
 
+// Choices says in a reference page which values are allowed, or nothing if any is.
+func Choices(allowed []string) string {
+	if len(allowed) == 0 {
+		return ""
+	}
+	names := slices.Clone(allowed)
+	if i := slices.Index(names, ""); i >= 0 {
+		names = append(slices.Delete(names, i, i+1), "or empty")
+	}
+	return " One of: " + strings.Join(names, ", ") + "."
+}
+
+// typeName is the type that a reader must know: a secret is a string that is never shown.
+func (f *Field) typeName() string {
+	if f.Secret {
+		return typeSecret
+	}
+	return f.Type
+}
+
 func writeTable(b *bytes.Buffer, title string, ts []*tree) {
 	fmt.Fprintf(b, "\n## %s\n\n| key | flag | type | default | meaning |\n|---|---|---|---|---|\n", title)
 	var write func(t *tree)
 	write = func(t *tree) {
 		if f := t.field; f != nil {
-			doc := f.Doc
-			if len(f.Allowed) > 0 {
-				doc += " One of: " + strings.Join(f.Allowed, ", ") + "."
-			}
-			fmt.Fprintf(b, "| `%s` | `-%s` | %s | %s | %s |\n", f.Path, f.Flag, f.Type, code(f.Default), cell(doc))
+			fmt.Fprintf(b, "| `%s` | `-%s` | %s | %s | %s |\n", f.Path, f.Flag, f.typeName(), code(f.Default), cell(f.Doc+Choices(f.Allowed)))
 		}
 		for _, kid := range t.kids {
 			write(kid)

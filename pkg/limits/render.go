@@ -9,6 +9,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/amphora-metrics/amphora/pkg/config"
 	"github.com/amphora-metrics/amphora/pkg/errs"
 )
 
@@ -69,10 +70,10 @@ func (v View) MarshalJSON() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-const referenceHead = `# Limits of a tenant
+const referenceHead = `# Limits
 
-Each limit has a default for all tenants (a key below ` + "`limits`" + ` in the configuration file, or its flag) and can be changed
-for a tenant in a runtime file (` + "`-runtime-config.file`" + `), which is read again while the process runs:
+Each limit has a default for all tenants (a key below ` + "`limits`" + ` in the configuration file, or its flag) and can be overridden
+per tenant in a runtime file (` + "`runtime_config.file`" + `), which is reloaded while the process runs:
 
 ` + "```yaml" + `
 overrides:
@@ -83,12 +84,9 @@ ingester_limits:
   max_series: 3000000
 ` + "```" + `
 
-A file with an unknown limit, a value of the wrong type or a name that cannot be a tenant is refused as a whole, with the
-line; the process keeps the limits it has and ` + "`amphora_runtime_config_last_reload_successful`" + ` turns 0. A process does not
-start with such a file. Anchors, aliases and merge keys (` + "`<<`" + `) may be used. Several files are read in order, and a later
-one wins limit by limit.
-
-This page is printed by the program.
+A file with an unknown limit, a value of the wrong type or an invalid tenant name is rejected as a whole, with the line. A
+running process then keeps the limits it has and sets ` + "`amphora_runtime_config_last_reload_successful`" + ` to 0; a starting one
+exits. Anchors, aliases and merge keys (` + "`<<`" + `) are allowed. If several files set the same limit of a tenant, the last one wins.
 `
 
 // Reference writes the Markdown page of the table and the presets to w.
@@ -98,12 +96,8 @@ func Reference(w io.Writer) error {
 	article := strings.NewReplacer("an ", "", "a ", "")
 	b.WriteString("\n## Limits\n\n| limit | flag | type | default | unit | meaning | enforced by |\n|---|---|---|---|---|---|---|\n")
 	for _, r := range Table {
-		doc := r.Doc
-		if len(r.Allowed) > 0 {
-			doc += " One of: " + strings.Join(r.Allowed, ", ") + "."
-		}
 		fmt.Fprintf(&b, "| `%s` | `-%s` | %s | %s | %s | %s | %s |\n", r.Name, r.Flag, article.Replace(r.kind()), code(r.Default), r.Unit,
-			strings.ReplaceAll(doc, "|", `\|`), strings.Join(r.By, ", "))
+			strings.ReplaceAll(r.Doc+config.Choices(r.Allowed), "|", `\|`), strings.Join(r.By, ", "))
 	}
 	for _, p := range presets() {
 		fmt.Fprintf(&b, "\n## Preset `%s`\n\n%s.\n", p.name, strings.ToUpper(p.doc[:1])+p.doc[1:])

@@ -151,3 +151,14 @@ func TestACellStaysInItsCell(t *testing.T) {
 		t.Errorf("got %q, want %q", b.String(), want)
 	}
 }
+
+func TestAnIDHasOneRowHoweverManyPlacesRaiseIt(t *testing.T) {
+	got := idRows([]errorID{{"b", "", "", "two"}, {"a", "invalid", "x", "two"}, {"a", "", "", "one"}, {"a", "invalid", "y", "one"}})
+	want := [][]string{
+		{"[`a`](../runbooks.md#err-amphora-a)", "invalid", "x; or: y", "one, two"},
+		{"[`b`](../runbooks.md#err-amphora-b)", "", "", "two"},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}

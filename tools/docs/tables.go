@@ -1,12 +1,11 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/amphora-metrics/amphora/pkg/api"
 	"github.com/amphora-metrics/amphora/pkg/app"
@@ -41,53 +40,20 @@ func code(s string) string {
 	return "`" + s + "`"
 }
 
-const limitsHead = `# Limits
-
-Every limit is a flag, a key under ` + "`limits:`" + ` in the configuration file, and a key of a tenant in the overrides file
-(` + "`overrides: {tenant: {key: value}}`" + `). An override wins over the file, a flag over the file.
-
-`
-
-func writeLimits(w io.Writer, _ *house.Tree) error {
-	if _, err := io.WriteString(w, limitsHead); err != nil {
-		return err
-	}
-	var rows [][]string
-	for _, r := range limits.Table {
-		doc := r.Doc
-		if len(r.Allowed) > 0 {
-			doc += " One of: " + strings.Join(r.Allowed, ", ") + "."
-		}
-		rows = append(rows, []string{code(r.Name), code("-" + r.Flag), code(text(r.Default)), r.Unit, doc, strings.Join(r.By, ", ")})
-	}
-	return table(w, []string{"key", "flag", "default", "unit", "meaning", "enforced by"}, rows)
-}
-
-// text writes the default of a limit as the overrides file takes it.
-func text(v any) string {
-	switch v := v.(type) {
-	case time.Duration:
-		return config.FormatDuration(v)
-	case float64:
-		return config.FormatFloat(v)
-	case []string:
-		return strings.Join(v, ",")
-	}
-	return fmt.Sprint(v)
-}
+func writeLimits(w io.Writer, _ *house.Tree) error { return limits.Reference(w) }
 
 const errorsHead = `# Errors
 
-The kind of an error decides its status everywhere. "Retry" says whether the same request may succeed later; Prometheus
-sends a push again after 5xx, and after 429 if told so.
+The kind of an error determines its status in every protocol. "Retry" says whether the same request may succeed later;
+Prometheus retries a push after 5xx, and after 429 if configured to.
 
 `
 
 const idsHead = `
 ## Ids
 
-A refusal that alerts, log filters or runbooks may key on carries ` + "`(err-amphora-<id>)`" + ` in its text. In the texts below
-` + "`…`" + ` stands for what is filled in.
+Errors that alerts, log filters or runbooks refer to carry ` + "`(err-amphora-<id>)`" + ` in their text; each id links to its runbook. The
+kind and text are given where they are fixed in the code; ` + "`…`" + ` stands for values.
 
 `
 
@@ -105,15 +71,35 @@ func writeErrors(w io.Writer, tree *house.Tree) error {
 	if _, err := io.WriteString(w, idsHead); err != nil {
 		return err
 	}
-	found := errorIDs(tree)
-	slices.SortFunc(found, func(a, b errorID) int {
-		return cmp.Or(cmp.Compare(a.id, b.id), cmp.Compare(a.room, b.room), cmp.Compare(a.text, b.text))
-	})
-	rows = nil
-	for _, e := range slices.Compact(found) {
-		rows = append(rows, []string{code(e.id), e.kind, e.text, e.room})
+	return table(w, []string{"id", "kind", "text", "from"}, idRows(errorIDs(tree)))
+}
+
+// idRows makes one row of each id: the kinds, texts and rooms of all places that raise it.
+func idRows(found []errorID) [][]string {
+	byID := map[string][]errorID{}
+	for _, e := range found {
+		byID[e.id] = append(byID[e.id], e)
 	}
-	return table(w, []string{"id", "kind", "text", "from"}, rows)
+	var rows [][]string
+	for _, id := range slices.Sorted(maps.Keys(byID)) {
+		join := func(part func(errorID) string, by string) string {
+			var all []string
+			for _, e := range byID[id] {
+				if s := part(e); s != "" {
+					all = append(all, s)
+				}
+			}
+			slices.Sort(all)
+			return strings.Join(slices.Compact(all), by)
+		}
+		rows = append(rows, []string{
+			"[" + code(id) + "](../runbooks.md#err-amphora-" + id + ")",
+			join(func(e errorID) string { return e.kind }, ", "),
+			join(func(e errorID) string { return e.text }, "; or: "),
+			join(func(e errorID) string { return e.room }, ", "),
+		})
+	}
+	return rows
 }
 
 func yes(b bool) string {
@@ -125,8 +111,8 @@ func yes(b bool) string {
 
 const metricsHead = `# Metrics
 
-Served at ` + "`/metrics`" + ` of every process. Names follow those of the field behind the prefix ` + "`amphora_`" + `. What the libraries
-measure (object storage, ring, gossip, gRPC, the Go runtime) is there too and described by its own help text.
+Served at ` + "`/metrics`" + ` of every process. Behind the prefix ` + "`amphora_`" + ` (` + "`metrics.namespace`" + `) names follow the conventions of
+Cortex and Mimir. Metrics of libraries (object storage, ring, gossip, gRPC, the Go runtime) are not listed; see their help texts.
 
 `
 
@@ -147,8 +133,8 @@ func writeMetrics(w io.Writer, tree *house.Tree) error {
 
 const httpHead = `# HTTP API
 
-A route exists in a process that runs its service. Routes of the data plane take the tenant from ` + "`X-Scope-OrgID`" + `; those
-marked "some" also take several tenants, ` + "`a|b`" + `, if that is allowed. ` + "`/prometheus`" + ` stands for the configured prefix.
+A process serves the routes of the services it runs. Routes of the data plane take the tenant from ` + "`X-Scope-OrgID`" + `; those
+marked "some" accept several, ` + "`a|b`" + `, with ` + "`tenant_federation.enabled`" + `. ` + "`/prometheus`" + ` stands for the configured prefix.
 
 `
 

@@ -109,7 +109,7 @@ func TestEveryIDOfARefusalAndEveryAlertHasARunbook(t *testing.T) {
 	}
 	_, table, _ := strings.Cut(read(t, "docs/reference/errors.md"), "## Ids")
 	var want []string
-	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z0-9-]+)` \\|").FindAllStringSubmatch(table, -1) {
+	for _, m := range regexp.MustCompile("(?m)^\\| \\[`([a-z0-9-]+)`\\]").FindAllStringSubmatch(table, -1) {
 		want = append(want, m[1])
 	}
 	for _, id := range want {
