@@ -21,13 +21,13 @@ type BreakerConfig struct {
 // Declare names each setting once.
 func (c *BreakerConfig) Declare(s *config.Set) {
 	timeout := c.RequestTimeout
-	s.Bool(&c.Enabled, "enabled", false, "Whether requests are refused at once for a while after many have failed, instead of each one failing by itself.").Expert()
-	s.Int(&c.Failures, "failure_threshold_percentage", 10, "Part of the requests in a period, in percent, that must fail for the breaker to open.").Expert()
-	s.Int(&c.Executions, "failure_execution_threshold", 100, "Requests in a period before the breaker may open.").Expert()
+	s.Bool(&c.Enabled, "enabled", false, "Whether to refuse requests immediately for a while after many have failed.").Expert()
+	s.Int(&c.Failures, "failure_threshold_percentage", 10, "Percentage of the requests in a period that must fail for the breaker to open.").Expert()
+	s.Int(&c.Executions, "failure_execution_threshold", 100, "Fewest requests in a period for the breaker to open.").Expert()
 	s.Duration(&c.Period, "thresholding_period", time.Minute, "The period over which requests and failures are counted.").Expert()
-	s.Duration(&c.Cooldown, "cooldown_period", 10*time.Second, "How long the breaker stays open before it lets some requests through to see.").Expert()
+	s.Duration(&c.Cooldown, "cooldown_period", 10*time.Second, "How long the breaker stays open before it lets some requests through as a test.").Expert()
 	s.Duration(&c.InitialDelay, "initial_delay", 0, "How long after the start the breaker begins to count.").Expert()
-	s.Duration(&c.RequestTimeout, "request_timeout", timeout, "A request that takes longer has failed.").Expert()
+	s.Duration(&c.RequestTimeout, "request_timeout", timeout, "A request that takes longer counts as failed.").Expert()
 }
 
 // Validate refuses what makes no sense.

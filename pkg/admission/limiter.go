@@ -23,10 +23,10 @@ type LimiterConfig struct {
 
 // Declare names each setting once.
 func (c *LimiterConfig) Declare(s *config.Set) {
-	s.Bool(&c.Enabled, "enabled", false, "Whether fewer requests are taken at once while they are answered more slowly than usual; more are answered 503.").Expert()
-	s.Int(&c.MinInflight, "min_inflight_limit", 2, "Fewest requests at once that the reactive limiter goes down to.").Expert()
-	s.Int(&c.MaxInflight, "max_inflight_limit", 200, "Most requests at once that the reactive limiter goes up to.").Expert()
-	s.Int(&c.Initially, "initial_inflight_limit", 20, "Requests at once that the reactive limiter begins with.").Expert()
+	s.Bool(&c.Enabled, "enabled", false, "Whether to accept fewer concurrent requests while latency is above normal; further ones are answered 503.").Expert()
+	s.Int(&c.MinInflight, "min_inflight_limit", 2, "Lowest concurrency that the reactive limiter goes down to.").Expert()
+	s.Int(&c.MaxInflight, "max_inflight_limit", 200, "Highest concurrency that the reactive limiter goes up to.").Expert()
+	s.Int(&c.Initially, "initial_inflight_limit", 20, "Concurrency that the reactive limiter starts with.").Expert()
 }
 
 // Validate refuses what makes no sense.

@@ -34,19 +34,19 @@ type Config struct {
 // Declare names each setting once.
 func (c *Config) Declare(s *config.Set) {
 	s.String(&c.ExternalURL, "external_url", "http://localhost:8080/alertmanager", "Address of the alertmanager's pages, which notifications link to.").Named("alertmanager.web.external-url")
-	s.String(&c.FallbackFile, "fallback_config_file", "", "File with the configuration of tenants that have none. Empty: such tenants' alerts are kept and shown, and nobody is notified.").Named("alertmanager.configs.fallback")
-	s.String(&c.BaseFile, "base_config_file", "", "File with receivers, inhibit_rules, time_intervals and mute_time_intervals that every tenant's configuration has beside its own. A name that both use is refused.").Named("alertmanager.configs.base").Expert()
-	s.String(&c.DataDir, "data_dir", "./data/alertmanager", "Directory of the journal of silences and of what was notified, which makes both survive the death of all replicas at once. Empty: no journal, and that loses what changed since persist_interval.").Named("alertmanager.storage.path")
+	s.String(&c.FallbackFile, "fallback_config_file", "", "Configuration file for tenants without one. Empty: their alerts are kept and shown, but nobody is notified.").Named("alertmanager.configs.fallback")
+	s.String(&c.BaseFile, "base_config_file", "", "File with receivers, inhibit_rules, time_intervals and mute_time_intervals that are added to every tenant's configuration. A name that both use is refused.").Named("alertmanager.configs.base").Expert()
+	s.String(&c.DataDir, "data_dir", "./data/alertmanager", "Directory of the journal of silences and notifications, with which both survive the death of all replicas at once. Empty: no journal; such a death then loses what changed within persist_interval.").Named("alertmanager.storage.path")
 	s.Bool(&c.EnableAPI, "enable_api", true, "Whether tenants may read and write their configurations.").Expert()
-	s.Duration(&c.PollInterval, "poll_interval", 15*time.Second, "How often changed configurations are looked for. One that comes through the API takes effect at once.").Named("alertmanager.configs.poll-interval").Expert()
-	s.Duration(&c.PersistInterval, "persist_interval", 15*time.Minute, "How often silences, alerts and the log of notifications go to object storage. Replicas share them all the time.").Expert()
-	s.Duration(&c.Retention, "retention", 120*time.Hour, "How long expired silences and the log of notifications are kept.").Named("alertmanager.storage.retention").Expert()
+	s.Duration(&c.PollInterval, "poll_interval", 15*time.Second, "How often configurations are checked for changes. Changes made through the API take effect at once.").Named("alertmanager.configs.poll-interval").Expert()
+	s.Duration(&c.PersistInterval, "persist_interval", 15*time.Minute, "How often silences, alerts and the notification log are written to object storage. Replicas share them continuously.").Expert()
+	s.Duration(&c.Retention, "retention", 120*time.Hour, "How long expired silences and the notification log are kept.").Named("alertmanager.storage.retention").Expert()
 	s.Duration(&c.PeerTimeout, "peer_timeout", 15*time.Second, "How long each further replica waits for the ones before it to send a notification.").Expert()
-	s.Int(&c.MaxRecvMsgBytes, "max_recv_msg_size", 100<<20, "Bytes of a request to the API, packed or not.").Expert()
-	s.Int(&c.MaxConcurrentGets, "max_concurrent_get_requests_per_tenant", 0, "Reads of a tenant that a replica answers at the same time. 0: as many as there are CPUs, and at least 8.").Expert()
-	s.Bool(&c.UTF8Strict, "utf8_strict_mode", false, "Whether matchers must be written so that any UTF-8 text is unambiguous. If not, the older way is understood as well.").Named("alertmanager.utf8-strict-mode-enabled").Expert()
+	s.Int(&c.MaxRecvMsgBytes, "max_recv_msg_size", 100<<20, "Largest request to the API in bytes, compressed and decompressed.").Expert()
+	s.Int(&c.MaxConcurrentGets, "max_concurrent_get_requests_per_tenant", 0, "Concurrent reads of a tenant on a replica. 0: the number of CPUs, at least 8.").Expert()
+	s.Bool(&c.UTF8Strict, "utf8_strict_mode", false, "Whether matchers must use the UTF-8 syntax. If not, the classic syntax is accepted as well.").Named("alertmanager.utf8-strict-mode-enabled").Expert()
 	s.String(&c.Receivers, "receivers", ReceiversAll, "Receivers that tenants may use: all, or sns-only, which is what Amazon's service allows.")
-	s.Bool(&c.Grafana, "grafana_alertmanager_compatibility_enabled", false, "Whether a Grafana may use this as its remote alertmanager: keep its configuration and state here, and have alerts sent by a configuration that is promoted.").Named("alertmanager.grafana-alertmanager-compatibility-enabled").Expert()
+	s.Bool(&c.Grafana, "grafana_alertmanager_compatibility_enabled", false, "Whether a Grafana may use this as its remote Alertmanager: keep its configuration and state here, and have alerts sent by a promoted configuration.").Named("alertmanager.grafana-alertmanager-compatibility-enabled").Expert()
 }
 
 // Validate refuses what cannot work.

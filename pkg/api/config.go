@@ -58,8 +58,8 @@ type TenancyConfig struct {
 
 // Declare adds the settings to s.
 func (c *TenancyConfig) Declare(s *config.Set) {
-	s.Bool(&c.Enabled, "multitenancy_enabled", true, "Whether requests must name their tenant in X-Scope-OrgID. If not, all act for no_auth_tenant.").Named("auth.multitenancy-enabled")
-	s.String(&c.NoAuthTenant, "no_auth_tenant", "anonymous", "The tenant of all requests if multitenancy is off.").Named("auth.no-auth-tenant")
+	s.Bool(&c.Enabled, "multitenancy_enabled", true, "Whether requests must name their tenant in X-Scope-OrgID. If not, all belong to no_auth_tenant.").Named("auth.multitenancy-enabled")
+	s.String(&c.NoAuthTenant, "no_auth_tenant", "anonymous", "Tenant of all requests if multitenancy is off.").Named("auth.no-auth-tenant")
 }
 
 // Validate checks the tenant's name.

@@ -82,7 +82,7 @@ type AlertsConfig struct {
 // reference come from it.
 func (c *Config) Declare(s *config.Set) {
 	s.Strings(&c.Target, "target", []string{"all"}, "What this process runs: a list of "+targetNames()+".")
-	s.Duration(&c.ShutdownDelay, "shutdown-delay", 0, "How long the process goes on serving, saying that it is not ready, after it was told to stop, so that load balancers look away first.")
+	s.Duration(&c.ShutdownDelay, "shutdown-delay", 0, "How long the process keeps serving, but not ready, after it was told to stop, so that load balancers stop sending to it first.")
 	s.Mount("", &c.Telemetry)
 	s.Mount("vault", &c.Vault)
 	s.Resolve(c.Vault.Resolve)

@@ -19,11 +19,11 @@ type CostsConfig struct {
 
 // Declare names the settings.
 func (c *CostsConfig) Declare(s *config.Set) {
-	s.String(&c.Path, "cost_attribution_registry_path", "", "Path of a page of metrics with the usage of tenants by the values of their cost_attribution_labels, such as /cost-attribution. Empty: it is not served.").
+	s.String(&c.Path, "cost_attribution_registry_path", "", "Path, such as /cost-attribution, of a metrics page with the usage of tenants by the values of their cost_attribution_labels. Empty: not served.").
 		Named("cost-attribution.registry-path").Expert()
-	s.Duration(&c.EvictionAfter, "cost_attribution_eviction_interval", 20*time.Minute, "How long values that nothing was attributed to are still told.").
+	s.Duration(&c.EvictionAfter, "cost_attribution_eviction_interval", 20*time.Minute, "How long values stay on the page after the last usage attributed to them.").
 		Named("cost-attribution.eviction-interval").Expert()
-	s.Duration(&c.CleanupInterval, "cost_attribution_cleanup_interval", 3*time.Minute, "How often idle values are looked for, and it is tried to tell values apart again of which there were too many.").
+	s.Duration(&c.CleanupInterval, "cost_attribution_cleanup_interval", 3*time.Minute, "How often idle values are removed, and tenants that had too many values are attributed by value again.").
 		Named("cost-attribution.cleanup-interval").Expert()
 }
 

@@ -23,9 +23,9 @@ type FederationConfig struct {
 // Declare names the settings.
 func (c *FederationConfig) Declare(s *config.Set) {
 	s.Bool(&c.Enabled, "enabled", false, "Answer reads of several tenants, named as a|b in X-Scope-OrgID: their series have the label __tenant_id__.")
-	s.Bool(&c.Patterns, "regex-matcher-enabled", false, "Take ~ and a regular expression in X-Scope-OrgID for all tenants that it matches and that the caller may read. The gateway finds them.").Expert()
+	s.Bool(&c.Patterns, "regex-matcher-enabled", false, "Let X-Scope-OrgID: ~regex name all tenants that match and that the caller may read. The gateway resolves them.").Expert()
 	s.Bool(&c.Partial, "partial-data-enabled", false, "Answer queries, series and labels of several tenants without those that cannot be read, with a warning for each, if the request says X-Amphora-Partial-Data: true. Otherwise it fails.").Expert()
-	s.Int(&c.MaxConcurrent, "max-concurrent", 16, "Tenants of one read that are looked up at the same time.").Expert()
+	s.Int(&c.MaxConcurrent, "max-concurrent", 16, "Tenants of one read that are queried at the same time.").Expert()
 	s.Int(&c.MaxTenants, "max-tenants", 0, "Tenants that one read may name; more is refused with 422. 0: no limit.").Expert()
 }
 

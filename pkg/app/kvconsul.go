@@ -24,12 +24,12 @@ type ConsulConfig struct {
 // Declare names the settings.
 func (c *ConsulConfig) Declare(s *config.Set) {
 	s.String(&c.Host, "host", "localhost:8500", "Agent of Consul, host:port, for the rings with kvstore.store, and for distributor.ha_tracker.kvstore.store.").Named("kvstore.consul.hostname").Expert()
-	s.Secret(&c.Token, "acl_token", "Token that the agent asks for.").Expert()
-	s.Duration(&c.ClientTimeout, "http_client_timeout", 20*time.Second, "How long a request may take; the agent holds those that wait for changes for 10s.").Named("kvstore.consul.client-timeout").Expert()
-	s.Bool(&c.ConsistentReads, "consistent_reads", false, "Whether reads ask the leader instead of what an agent last heard.").Expert()
+	s.Secret(&c.Token, "acl_token", "ACL token for the agent.").Expert()
+	s.Duration(&c.ClientTimeout, "http_client_timeout", 20*time.Second, "How long a request may take; requests that wait for changes are held by the agent for 10s.").Named("kvstore.consul.client-timeout").Expert()
+	s.Bool(&c.ConsistentReads, "consistent_reads", false, "Whether reads go to the leader instead of the agent's last known state.").Expert()
 	s.Float(&c.WatchRate, "watch_rate_limit", 1, "Requests a second of each watcher of a key. 0: no limit.").Expert()
-	s.Int(&c.WatchBurst, "watch_burst_size", 1, "Requests of a watcher at once.").Expert()
-	s.Duration(&c.CASRetryDelay, "cas_retry_delay", time.Second, "Longest wait before a change is tried again that met another one.").Expert()
+	s.Int(&c.WatchBurst, "watch_burst_size", 1, "Burst of requests of a watcher.").Expert()
+	s.Duration(&c.CASRetryDelay, "cas_retry_delay", time.Second, "Longest wait before a change is retried after a conflict.").Expert()
 }
 
 // Validate refuses what cannot work.

@@ -34,8 +34,8 @@ type KVStoreConfig struct {
 
 // Declare names the settings.
 func (c *KVStoreConfig) Declare(s *config.Set) {
-	s.String(&c.Store, "store", inGossip, "Where all rings are. A process that runs alone keeps them to itself.").OneOf(inGossip, inEtcd, inConsul, inTwo).Expert()
-	s.String(&c.Prefix, "prefix", "amphora/", "What keys of rings and elected replicas begin with. Two clusters in one store need different ones.").Expert()
+	s.String(&c.Store, "store", inGossip, "Store of all rings. A process that runs alone keeps them in memory.").OneOf(inGossip, inEtcd, inConsul, inTwo).Expert()
+	s.String(&c.Prefix, "prefix", "amphora/", "Prefix of the keys of rings and elected replicas. Clusters that share a store need different ones.").Expert()
 	s.Mount("etcd", &c.Etcd)
 	s.Mount("consul", &c.Consul)
 	s.Mount("multi", &c.Multi)
@@ -57,13 +57,13 @@ type EtcdConfig struct {
 // Declare names the settings.
 func (c *EtcdConfig) Declare(s *config.Set) {
 	s.Strings(&c.Endpoints, "endpoints", nil, "Members of etcd, host:port, for ingester.ring and all other rings with kvstore.store, and for distributor.ha_tracker.kvstore.store.").Expert()
-	s.Duration(&c.DialTimeout, "dial-timeout", 10*time.Second, "How long a connection may take to be made.").Expert()
-	s.Int(&c.MaxRetries, "max-retries", 10, "Tries of a change before it fails.").Expert()
+	s.Duration(&c.DialTimeout, "dial-timeout", 10*time.Second, "How long connecting may take.").Expert()
+	s.Int(&c.MaxRetries, "max-retries", 10, "Attempts at a change before it fails.").Expert()
 	s.String(&c.Username, "username", "", "User. Empty: none.").Expert()
 	s.Secret(&c.Password, "password", "Password of the user.").Expert()
-	s.Bool(&c.TLS, "tls-enabled", false, "Whether connections are encrypted. Needed unless all members are on this machine.").Expert()
-	s.String(&c.CAPath, "tls-ca-path", "", "File with the certificates that are trusted. Empty: those of the machine.").Expert()
-	s.String(&c.CertPath, "tls-cert-path", "", "File with the certificate that this process shows.").Expert()
+	s.Bool(&c.TLS, "tls-enabled", false, "Whether connections are encrypted. Required unless all members are on this machine.").Expert()
+	s.String(&c.CAPath, "tls-ca-path", "", "File with trusted CA certificates. Empty: those of the system.").Expert()
+	s.String(&c.CertPath, "tls-cert-path", "", "File with the client certificate of this process.").Expert()
 	s.String(&c.KeyPath, "tls-key-path", "", "File with its key.").Expert()
 	s.String(&c.ServerName, "tls-server-name", "", "Name that the certificate of the server must have. Empty: that of the endpoint.").Expert()
 	s.Mount("", &c.Policy)

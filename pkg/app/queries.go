@@ -78,7 +78,7 @@ type schedulerAddresses struct {
 
 // Declare names the setting.
 func (c schedulerAddresses) Declare(s *config.Set) {
-	s.String(c.p, "scheduler-address", "", "DNS name with the port of gRPC that resolves to all query-schedulers, where these are found by dns.").Named(c.flag).Expert()
+	s.String(c.p, "scheduler-address", "", "DNS name, with the gRPC port, that resolves to all query-schedulers, for service_discovery_mode dns.").Named(c.flag).Expert()
 }
 
 // Validate refuses what cannot work.

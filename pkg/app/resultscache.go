@@ -34,9 +34,9 @@ type ResultsCacheConfig struct {
 
 // Declare names the settings.
 func (c *ResultsCacheConfig) Declare(s *config.Set) {
-	s.String(&c.Backend, "backend", "", "Where kept answers are shared by all query-frontends: memcached; empty: each keeps its own in memory.").OneOf("", "inmemory", pagecache.Memcached).Expert()
+	s.String(&c.Backend, "backend", "", "Cache that all query-frontends share: memcached. Empty: each has its own in memory.").OneOf("", "inmemory", pagecache.Memcached).Expert()
 	c.DeclareServers(s)
-	s.Int(&c.MaxBytes, "max-size-bytes", 0, "Memory for kept answers, where they are in memory. 0: a twentieth of what the process may use.").Expert()
+	s.Int(&c.MaxBytes, "max-size-bytes", 0, "Memory for the results cache, if it is in memory. 0: a twentieth of what the process may use.").Expert()
 }
 
 // resultsCache is the one of this process, nil if answers are not kept.

@@ -48,7 +48,7 @@ func (c *MemberlistConfig) Declare(s *config.Set) {
 	s.Int(&c.AdvertisePort, "advertise_port", 0, "Port that members reach this one at. 0: the port it listens on.")
 	s.Strings(&c.Join, "join_members", nil, "Members to join: host:port, or a DNS name with the prefix dns+, dnssrv+ or dnssrvnoa+. List all of them, or a name that resolves to all.").Named("memberlist.join")
 	s.String(&c.NodeName, "node_name", "", "Name of this member, which no other may have. Empty: the instance ID and something random.").Named("memberlist.nodename").Expert()
-	s.Duration(&c.RejoinInterval, "rejoin_interval", 10*time.Second, "How often one of the members to join, drawn anew each time, is asked for all it knows, so that the halves of a cluster that was split find together. 0: never.").Expert()
+	s.Duration(&c.RejoinInterval, "rejoin_interval", 10*time.Second, "How often state is exchanged with a random one of the members to join, so that the halves of a split cluster merge again. 0: never.").Expert()
 	s.String(&c.ClusterLabel, "cluster_label", "", "Members with another label are refused, so that two clusters cannot merge by accident.")
 }
 

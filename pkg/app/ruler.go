@@ -54,7 +54,7 @@ type RulerRingConfig struct{ Heartbeats members.Heartbeats }
 // Declare names the settings. A ruler that is silent costs alerts, so that the others take over its
 // groups sooner than ingesters take over series.
 func (c *RulerRingConfig) Declare(s *config.Set) {
-	s.Duration(&c.Heartbeats.Period, "heartbeat_period", 5*time.Second, "How often a ruler says that it is alive.").Expert()
+	s.Duration(&c.Heartbeats.Period, "heartbeat_period", 5*time.Second, "How often a ruler sends a heartbeat.").Expert()
 	s.Duration(&c.Heartbeats.Timeout, "heartbeat_timeout", 20*time.Second, "Silence after which a ruler counts as dead and others take over its groups.").Expert()
 	s.Int(&c.Heartbeats.ForgetPeriods, "auto_forget_unhealthy_periods", 10, "Heartbeat timeouts after which a silent ruler is removed from the ring. 0: never.").Expert()
 }

@@ -34,7 +34,7 @@ type ScraperRingConfig struct{ Heartbeats members.Heartbeats }
 // Declare names the settings. While nobody runs a scraper its targets are not scraped, so that the others
 // take over soon.
 func (c *ScraperRingConfig) Declare(s *config.Set) {
-	s.Duration(&c.Heartbeats.Period, "heartbeat_period", 2*time.Second, "How often a process that runs scrapers says that it is alive.").Expert()
+	s.Duration(&c.Heartbeats.Period, "heartbeat_period", 2*time.Second, "How often a process that runs scrapers sends a heartbeat.").Expert()
 	s.Duration(&c.Heartbeats.Timeout, "heartbeat_timeout", 10*time.Second, "Silence after which such a process counts as dead and others take over its scrapers.").Expert()
 	s.Int(&c.Heartbeats.ForgetPeriods, "auto_forget_unhealthy_periods", 10, "Heartbeat timeouts after which a silent process is removed from the ring. 0: never.").Expert()
 }

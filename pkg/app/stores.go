@@ -35,9 +35,9 @@ type StoreRingConfig struct {
 func (c *StoreRingConfig) Declare(s *config.Set) {
 	s.Mount("", &c.Heartbeats)
 	s.Int(&c.Heartbeats.ForgetPeriods, "auto_forget_unhealthy_periods", 10, "Heartbeat timeouts after which a silent store-gateway is removed from the ring. 0: never.").Expert()
-	s.Int(&c.ReplicationFactor, "replication_factor", 3, "Store-gateways that may be asked for a block, one after the other.").Expert()
+	s.Int(&c.ReplicationFactor, "replication_factor", 3, "Store-gateways that own a block and are asked for it one after the other.").Expert()
 	s.Bool(&c.ZoneAwareness, "zone_awareness_enabled", false, "Place the replicas of a block in different zones. Every store-gateway then needs a zone.").Expert()
-	s.Bool(&c.UnregisterOnShutdown, "unregister_on_shutdown", true, "Leave the ring at shutdown; false keeps the place for a quick restart.").Expert()
+	s.Bool(&c.UnregisterOnShutdown, "unregister_on_shutdown", true, "Leave the ring at shutdown; false keeps the place for a restart.").Expert()
 }
 
 // Validate refuses what cannot work.
@@ -54,7 +54,7 @@ type BlocksConfig struct{ MaxStale time.Duration }
 
 // Declare names the settings.
 func (c *BlocksConfig) Declare(s *config.Set) {
-	s.Duration(&c.MaxStale, "max_stale_period", time.Hour, "A bucket index that no compactor brought up to date for this long fails queries, because it may lack blocks. 0: never.").Expert()
+	s.Duration(&c.MaxStale, "max_stale_period", time.Hour, "Queries fail if no compactor has updated the bucket index for this long, because it may lack blocks. 0: never.").Expert()
 }
 
 // storeRing is the view that queriers have of the store-gateways.

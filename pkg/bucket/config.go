@@ -84,8 +84,8 @@ func (c *Config) Declare(s *config.Set) {
 
 // Declare is part of config.Declarer.
 func (p *Prices) Declare(s *config.Set) {
-	s.Float(&p.Read, "read", 0, "Price of 1,000 requests that read an object or its attributes, in the currency of your bill; amphora_objstore_estimated_cost_total then tells what is spent. 0: not counted.").Expert()
-	s.Float(&p.Write, "write", 0, "Price of 1,000 requests that write an object. Deletions are taken to be free. 0: not counted.").Expert()
+	s.Float(&p.Read, "read", 0, "Price of 1,000 requests that read an object or its attributes, in any currency; amphora_objstore_estimated_cost_total then estimates the cost. 0: not counted.").Expert()
+	s.Float(&p.Write, "write", 0, "Price of 1,000 requests that write an object. Deletions count as free. 0: not counted.").Expert()
 	s.Float(&p.List, "list", 0, "Price of 1,000 requests that list objects. 0: not counted.").Expert()
 }
 
@@ -107,18 +107,18 @@ func (c *FilesystemConfig) Declare(s *config.Set) {
 // Declare is part of config.Declarer.
 func (c *S3Config) Declare(s *config.Set) {
 	s.String(&c.Endpoint, "endpoint", "", "Host and port of the S3 API, without a scheme.")
-	s.String(&c.Region, "region", "", "Region; empty: asked from the endpoint.")
+	s.String(&c.Region, "region", "", "Region. Empty: the endpoint is asked.")
 	s.String(&c.BucketName, "bucket-name", "", "Bucket.")
 	s.String(&c.AccessKeyID, "access-key-id", "", "Access key; empty: environment, shared credentials file or instance role.")
 	s.String(&c.SecretAccessKey, "secret-access-key", "", "Secret of the access key.").Masked()
 	s.String(&c.SessionToken, "session-token", "", "Session token of temporary credentials.").Masked().Expert()
 	s.Bool(&c.Insecure, "insecure", false, "Speak HTTP instead of HTTPS.")
 	s.Bool(&c.NativeAWSAuth, "native-aws-auth-enabled", false, "Take credentials from the AWS SDK's default chain.").Expert()
-	s.String(&c.BucketLookup, "bucket-lookup-type", "auto", "Where the bucket stands in the URL: auto, path or virtual-hosted.").Expert()
+	s.String(&c.BucketLookup, "bucket-lookup-type", "auto", "Where the bucket name goes in the URL: auto, path or virtual-hosted.").Expert()
 	s.String(&c.StorageClass, "storage-class", "", "Storage class of new objects; empty: the bucket's default.").Expert()
 	s.String(&c.SSEType, "sse.type", "", "Server-side encryption: empty, SSE-S3 or SSE-KMS.").Expert()
 	s.String(&c.SSEKMSKeyID, "sse.kms-key-id", "", "Key of SSE-KMS.").Expert()
-	s.String(&c.SSEKMSContext, "sse.kms-encryption-context", "", "Encryption context of SSE-KMS, a JSON object of texts.").Expert()
+	s.String(&c.SSEKMSContext, "sse.kms-encryption-context", "", "Encryption context of SSE-KMS, a JSON object of strings.").Expert()
 }
 
 // Declare is part of config.Declarer.
@@ -133,7 +133,7 @@ func (c *AzureConfig) Declare(s *config.Set) {
 	s.String(&c.AccountKey, "account-key", "", "Key of the storage account; empty: managed identity or workload identity.").Masked()
 	s.String(&c.ConnectionString, "connection-string", "", "Connection string, instead of an account key.").Masked().Expert()
 	s.String(&c.ContainerName, "container-name", "", "Container; it must exist.")
-	s.String(&c.EndpointSuffix, "endpoint-suffix", "blob.core.windows.net", "Host name behind the account name.").Expert()
+	s.String(&c.EndpointSuffix, "endpoint-suffix", "blob.core.windows.net", "Domain after the account name.").Expert()
 	s.String(&c.UserAssignedID, "user-assigned-id", "", "User-assigned managed identity.").Expert()
 }
 

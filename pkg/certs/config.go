@@ -33,13 +33,13 @@ type Config struct {
 
 // Declare implements config.Declarer.
 func (c *Config) Declare(s *config.Set) {
-	s.Strings(&c.Hosts, "hosts", nil, "DNS names that certificates are got for from a CA that speaks ACME, and renewed: the HTTP listener, and that of OTLP, show them. Clients that ask for other names get the certificate of server.http_tls_config, if there is one. Empty: none is got.")
+	s.Strings(&c.Hosts, "hosts", nil, "DNS names for which certificates are obtained from an ACME CA and renewed, for the HTTP and OTLP listeners. Clients that ask for other names get the certificate of server.http_tls_config, if there is one. Empty: none.")
 	s.Bool(&c.AcceptTerms, "accept-terms-of-service", false, "Agree to the terms of service of the CA, without which it issues nothing.")
-	s.String(&c.Email, "email", "", "Address that the CA may write to, about certificates that expire.")
-	s.String(&c.Directory, "directory-url", acme.LetsEncryptURL, "Directory of the CA.").Expert()
-	s.String(&c.CAFile, "ca-file", "", "File with the certificates that the CA's own must be signed by, for a CA of one's own. Empty: those of the machine.").Expert()
-	s.Duration(&c.RenewBefore, "renew-before", 30*24*time.Hour, "How long before it expires a certificate is renewed, but not before two thirds of its life are over.").Expert()
-	s.String(&c.ExternalID, "external-account-id", "", "Id of the account at the CA that this one is to be bound to, for CAs that want that.").Expert()
+	s.String(&c.Email, "email", "", "E-mail address for the CA's notices about expiring certificates.")
+	s.String(&c.Directory, "directory-url", acme.LetsEncryptURL, "URL of the CA's ACME directory.").Expert()
+	s.String(&c.CAFile, "ca-file", "", "File with CA certificates to verify the server of a private CA. Empty: those of the system.").Expert()
+	s.Duration(&c.RenewBefore, "renew-before", 30*24*time.Hour, "How long before expiry a certificate is renewed, but not before two thirds of its lifetime have passed.").Expert()
+	s.String(&c.ExternalID, "external-account-id", "", "Id of the account at the CA to bind to, for CAs that require external account binding.").Expert()
 	s.Secret(&c.ExternalKey, "external-account-key", "Key of that account, in URL-safe base64.").Expert()
 }
 

@@ -38,18 +38,18 @@ type Config struct {
 func (c *Config) Declare(s *config.Set) {
 	s.String(&c.DataDir, "data-dir", "./data/compactor", "Directory of the blocks being compacted. Its content is disposable; it needs room for twice the blocks of a job, for each job at a time.")
 	s.Strings(&c.BlockRanges, "block-ranges", []string{"2h", "12h", "24h"}, "Time ranges that blocks are merged to, each a multiple of the one before.").Expert()
-	s.Duration(&c.Interval, "compaction-interval", time.Hour, "How often tenants are looked at for blocks to compact.").Expert()
-	s.Duration(&c.CleanupInterval, "cleanup-interval", 15*time.Minute, "How often bucket indexes are brought up to date, and blocks deleted that are due.").Expert()
-	s.Int(&c.Concurrency, "compaction-concurrency", 1, "Jobs that this process does at the same time.").Expert()
+	s.Duration(&c.Interval, "compaction-interval", time.Hour, "How often tenants are checked for blocks to compact.").Expert()
+	s.Duration(&c.CleanupInterval, "cleanup-interval", 15*time.Minute, "How often bucket indexes are updated and due blocks deleted.").Expert()
+	s.Int(&c.Concurrency, "compaction-concurrency", 1, "Jobs that this process runs at the same time.").Expert()
 	s.Int(&c.CleanupConcurrency, "cleanup-concurrency", 20, "Tenants that are cleaned up at the same time.").Expert()
-	s.Int(&c.Retries, "compaction-retries", 3, "How often a job is tried in one round.").Expert()
-	s.Duration(&c.MaxTenantTime, "max-compaction-time", time.Hour, "After this long it is the next tenant's turn. 0: no limit.").Expert()
+	s.Int(&c.Retries, "compaction-retries", 3, "Attempts at a job in one round.").Expert()
+	s.Duration(&c.MaxTenantTime, "max-compaction-time", time.Hour, "Time after which the next tenant has its turn. 0: no limit.").Expert()
 	s.Duration(&c.FirstLevelWait, "first-level-compaction-wait-period", 25*time.Minute, "How long blocks that ingesters uploaded wait for those of the other replicas.").Expert()
 	s.String(&c.JobsOrder, "compaction-jobs-order", SmallestFirst, "Which jobs come first.").OneOf(SmallestFirst, NewestFirst).Expert()
-	s.Duration(&c.DeletionDelay, "deletion-delay", 12*time.Hour, "How long blocks stay in the bucket after they were marked for deletion, so that queries that read them can end and mistakes be undone.").Expert()
-	s.Duration(&c.TenantCleanupDelay, "tenant-cleanup-delay", 6*time.Hour, "How long after its last block what else there is of a deleted tenant stays in the bucket.").Expert()
-	s.Duration(&c.SeriesDeletionWait, "series-deletion-delay", 6*time.Hour, "How long a request to delete series can be cancelled. Queries do not show the samples meanwhile; then they are taken out of the blocks.").Expert()
-	s.Duration(&c.SeriesDeletionHold, "series-deletion-hold-period", 14*24*time.Hour, "How long after a request to delete series samples with such times are still hidden and taken out of blocks, so that an ingester that comes back with old samples does not bring them back. Newer requests may end it earlier.").Expert()
+	s.Duration(&c.DeletionDelay, "deletion-delay", 12*time.Hour, "How long blocks stay in the bucket after they were marked for deletion, so that queries that read them can finish and mistakes can be undone.").Expert()
+	s.Duration(&c.TenantCleanupDelay, "tenant-cleanup-delay", 6*time.Hour, "How long the remaining objects of a deleted tenant stay in the bucket after its last block.").Expert()
+	s.Duration(&c.SeriesDeletionWait, "series-deletion-delay", 6*time.Hour, "How long a request to delete series can be cancelled. Queries hide the samples meanwhile; after that they are removed from the blocks.").Expert()
+	s.Duration(&c.SeriesDeletionHold, "series-deletion-hold-period", 14*24*time.Hour, "How long after a request to delete series matching samples are still hidden and removed from blocks, in case an ingester returns with old samples. Newer requests may end it earlier.").Expert()
 }
 
 // Validate refuses what cannot work.

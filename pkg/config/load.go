@@ -29,8 +29,8 @@ type Request struct {
 // environment variable.
 func (r *Request) Declare(s *Set) {
 	s.String(&r.File, "config.file", "", "YAML file to read. Flags and environment win over it.")
-	s.Bool(&r.ExpandEnv, "config.expand-env", false, "Replace ${VAR} and ${VAR:default} in the values of the file by environment variables.")
-	s.Bool(&r.Check, "config.check", false, "Read and check the configuration, print what it amounts to, and exit.")
+	s.Bool(&r.ExpandEnv, "config.expand-env", false, "Expand ${VAR} and ${VAR:default} in the values of the file from the environment.")
+	s.Bool(&r.Check, "config.check", false, "Check the configuration, print it as it takes effect, and exit.")
 	s.String(&r.Print, "print.config", "", "Print the configuration and exit: effective, diff (what differs from the defaults), defaults, reference or schema.").
 		OneOf(append([]string{""}, modeNames()...)...).bare = ModeEffective
 	s.Bool(&r.Help, "help", false, "Print the settings most people need.")

@@ -61,21 +61,21 @@ type SeriesConfig struct {
 
 // Declare names the settings as Mimir's test has them.
 func (c *Config) Declare(s *config.Set) {
-	s.Bool(&c.SmokeTest, "smoke_test", false, "Write and read once, and end: with status 0 if every answer was right.").Expert()
+	s.Bool(&c.SmokeTest, "smoke_test", false, "Write and read once, then exit: with status 0 if every answer was right.").Expert()
 	s.Duration(&c.RunInterval, "run_interval", 5*time.Minute, "How often the continuous test reads back what it wrote.").Expert()
 	s.Duration(&c.WriteInterval, "write_interval", 20*time.Second, "Time between two samples of a series of the continuous test.").Expert()
-	s.String(&c.Write.Endpoint, "write_endpoint", "", "Where the continuous test writes, as http://distributor:8080. Paths of the protocols are added.").Expert()
-	s.Strings(&c.Write.Protocols, "write_protocol", []string{protocolV1, protocolV2, protocolOTLP}, "Protocols that the continuous test writes by, each series of its own: prometheus (remote write 1.0), prometheus2 (2.0), otlp-http.").Expert()
+	s.String(&c.Write.Endpoint, "write_endpoint", "", "Address that the continuous test writes to, such as http://distributor:8080. The paths of the protocols are appended.").Expert()
+	s.Strings(&c.Write.Protocols, "write_protocol", []string{protocolV1, protocolV2, protocolOTLP}, "Protocols of the continuous test, each with series of its own: prometheus (remote write 1.0), prometheus2 (2.0), otlp-http.").Expert()
 	s.Int(&c.Write.BatchSize, "write_batch_size", 1000, "Series of one request.").Expert()
 	s.Duration(&c.Write.Timeout, "write_timeout", 5*time.Second, "How long one write may take.").Expert()
-	s.String(&c.Read.Endpoint, "read_endpoint", "", "Where the continuous test asks, as http://query-frontend:8080/prometheus.").Expert()
+	s.String(&c.Read.Endpoint, "read_endpoint", "", "Address that the continuous test queries, such as http://query-frontend:8080/prometheus.").Expert()
 	s.Duration(&c.Read.Timeout, "read_timeout", time.Minute, "How long one query may take.").Expert()
 	s.String(&c.Client.TenantID, "tenant_id", defaultTenant, "Tenant of the continuous test. Nobody else may write its metrics there. Credentials take the place of the default; any other is named beside them.").Expert()
 	s.String(&c.Client.BasicAuthUser, "basic_auth_user", "", "Name for Basic authentication.").Expert()
 	s.Secret(&c.Client.BasicAuthPassword, "basic_auth_password", "Password for Basic authentication.").Expert()
 	s.Secret(&c.Client.BearerToken, "bearer_token", "Bearer token.").Expert()
 	s.Int(&c.Series.Count, "write_read_series_test.num_series", 10000, "Series of each protocol and kind.").Expert()
-	s.Duration(&c.Series.MaxQueryAge, "write_read_series_test.max_query_age", 7*24*time.Hour, "How far back is asked.").Expert()
+	s.Duration(&c.Series.MaxQueryAge, "write_read_series_test.max_query_age", 7*24*time.Hour, "How far back the test queries.").Expert()
 	s.Bool(&c.Series.WithFloats, "write_read_series_test.with_floats", true, "Whether the test has series of floats.").Expert()
 	s.Bool(&c.Series.WithHistograms, "write_read_series_test.with_histograms", true, "Whether the test has series of native histograms.").Expert()
 }

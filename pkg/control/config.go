@@ -20,13 +20,13 @@ type Config struct {
 
 // Declare names the settings.
 func (c *Config) Declare(s *config.Set) {
-	s.String(&c.PublicURL, "public_url", "", "Address under which clients reach the workspaces, as https://metrics.example.com. Empty: that of the request.")
+	s.String(&c.PublicURL, "public_url", "", "Address at which clients reach the workspaces, such as https://metrics.example.com. Empty: that of the request.")
 	s.Int(&c.MaxWorkspaces, "max_workspaces_per_account", 0, "Workspaces an account may have. 0: no limit. Amazon's guide has 10.").Expert()
-	s.Int(&c.MaxNamespaces, "max_rule_groups_namespaces_per_workspace", 0, "Rule groups namespaces a workspace may have that are made by this API. 0: no limit. Amazon's guide has 10.").Expert()
+	s.Int(&c.MaxNamespaces, "max_rule_groups_namespaces_per_workspace", 0, "Rule groups namespaces that may be created in a workspace by this API. 0: no limit. Amazon's guide has 10.").Expert()
 	s.Int(&c.MaxScrapers, "max_scrapers_per_account", 100, "Scrapers an account may have. 0: no limit.").Expert()
 	s.Duration(&c.PurgeAfter, "purge_after", 7*24*time.Hour, "How long the data of a deleted workspace is kept, so that an operator can restore it.").Expert()
-	s.Duration(&c.JanitorPeriod, "janitor_period", time.Minute, "How often deletions that were begun are continued.").Expert()
-	s.Bool(&c.ApplyKeys, "apply_kms_keys", false, "Whether S3 encrypts the objects of a workspace that was made with a kmsKeyArn with that key, as s3_sse_kms_key_id would say. All processes need it. If not the key is only kept and told.").Expert()
+	s.Duration(&c.JanitorPeriod, "janitor_period", time.Minute, "How often unfinished deletions are continued.").Expert()
+	s.Bool(&c.ApplyKeys, "apply_kms_keys", false, "Whether S3 encrypts the objects of a workspace with its kmsKeyArn, as s3_sse_kms_key_id does. Set it in all processes. If not, the key is only stored and returned.").Expert()
 }
 
 // Validate refuses what cannot work.

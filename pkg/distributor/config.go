@@ -38,15 +38,15 @@ type InstanceLimits struct {
 
 // Declare declares the settings.
 func (c *Config) Declare(s *config.Set) {
-	s.Duration(&c.RemoteTimeout, "remote_timeout", 2*time.Second, "How long a push waits for the ingesters.")
+	s.Duration(&c.RemoteTimeout, "remote_timeout", 2*time.Second, "How long a push waits for ingesters.")
 	s.Int(&c.MaxRecvMsgBytes, "max_recv_msg_size", 100<<20, "Largest body of a push in bytes, compressed and decompressed.")
-	s.Bool(&c.KnownTenantsOnly, "known_tenants_only", false, "Take samples of clients only for tenants that are known, and answer 403 for others: known are those that the overrides of runtime_config.file name, however little they say of them, and workspaces that are active.")
+	s.Bool(&c.KnownTenantsOnly, "known_tenants_only", false, "Accept samples only for known tenants and answer 403 for others. Known are the tenants in the overrides of runtime_config.file, even without any limits there, and active workspaces.")
 	s.Int(&c.InstanceLimits.MaxInflightPushRequests, "instance_limits.max_inflight_push_requests", 2000,
-		"Pushes one distributor works on at once; more are answered 503. 0: no limit.").Expert()
+		"Pushes one distributor handles at once; more are answered 503. 0: no limit.").Expert()
 	s.Int(&c.InstanceLimits.MaxInflightPushRequestsBytes, "instance_limits.max_inflight_push_requests_bytes", 0,
-		"Decompressed bytes of the pushes one distributor works on at once; more are answered 503. 0: a quarter of the memory limit.").Expert()
+		"Decompressed bytes of the pushes one distributor handles at once; more are answered 503. 0: a quarter of the memory limit.").Expert()
 	s.Float(&c.InstanceLimits.MaxIngestionRate, "instance_limits.max_ingestion_rate", 0,
-		"Samples per second one distributor takes, as a moving average; above it pushes are answered 503. 0: no limit.").Expert()
+		"Samples per second one distributor accepts, as a moving average; above it pushes are answered 503. 0: no limit.").Expert()
 	s.Int(&c.SeriesCacheBytes, "series_cache_bytes", 0,
 		"Memory for what is remembered about series between pushes, about 85 bytes each. 0: an eighth of the memory limit.").Expert()
 	s.Mount("reactive_limiter", &c.Reactive)

@@ -23,9 +23,9 @@ const (
 
 // Declare names each setting once.
 func (c *Config) Declare(s *config.Set) {
-	s.Duration(&c.Timeout, "timeout", 2*time.Minute, "Longest time of one query, waiting included.")
+	s.Duration(&c.Timeout, "timeout", 2*time.Minute, "Timeout of a query, including its time in queues.")
 	s.Int(&c.MaxSamples, "max-samples", 50_000_000, "Samples one query may hold in memory at the same time. The bounds on the cost of an expression follow from it.")
 	s.Duration(&c.LookbackDelta, "lookback-delta", 5*time.Minute, "How long after its last sample a series has a value.").Expert()
 	s.Int(&c.MaxConcurrent, "max-concurrent", 20, "Queries that are evaluated at the same time; the others wait.")
-	s.String(&c.QueryEngine, "query-engine", engineAmphora, "What evaluates queries: amphora, whose streaming operators hand what they do not cover to the Prometheus engine, or prometheus, the Prometheus engine alone. The answers are the same.").Expert()
+	s.String(&c.QueryEngine, "query-engine", engineAmphora, "Engine that evaluates queries: amphora, whose streaming operators leave what they do not cover to the Prometheus engine, or prometheus, the Prometheus engine alone. The answers are the same.").Expert()
 }

@@ -34,7 +34,7 @@ type UpstreamConfig struct{ Addresses []string }
 
 // Declare implements config.Declarer.
 func (c *UpstreamConfig) Declare(s *config.Set) {
-	s.Strings(&c.Addresses, "upstreams", nil, "Where the services are that this process does not run: service=http://host:port, again for each instance, as distributor=http://d1:8080,querier=dns+http://queriers:8080,ruler=ring+http://ruler:8080. With dns+ all addresses of the name are instances, with ring+ all healthy members of the ring of that name, at that port. Those that are not ready are left out.")
+	s.Strings(&c.Addresses, "upstreams", nil, "Addresses of the services that this process does not run: service=http://host:port, repeated for each instance, for example distributor=http://d1:8080,querier=dns+http://queriers:8080,ruler=ring+http://ruler:8080. dns+ stands for all addresses of the name, ring+ for all healthy members of the service's ring at that port. Instances that are not ready are skipped.")
 }
 
 // Validate implements config.Validator.

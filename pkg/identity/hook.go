@@ -145,7 +145,7 @@ type HookConfig struct {
 }
 
 func (c *HookConfig) declare(s *config.Set) {
-	s.Strings(&c.Command, "key-hook-command", nil, "Program, and its arguments, that wraps and unwraps the operator's key with a key management service. It gets and prints JSON. The file of the key then holds wrapped keys only.").Expert()
+	s.Strings(&c.Command, "key-hook-command", nil, "Program and arguments that wrap and unwrap the operator's key with a key management service, reading and printing JSON. The key file then holds wrapped keys only.").Expert()
 	s.String(&c.URL, "key-hook-url", "", "The same by HTTP POST: an https address, or http on this machine.").Expert()
 	s.Secret(&c.Token, "key-hook-token", "Bearer token for it.").Expert()
 }

@@ -33,24 +33,24 @@ type Config struct {
 func (c *Config) Declare(s *config.Set) {
 	s.String(&c.DataDir, "data-dir", "./data/ingester", "Directory of the write-ahead log and of blocks that are not shipped yet. It must survive restarts.")
 	s.Duration(&c.BlockRetention, "block-retention", 13*time.Hour,
-		"How long a block stays on local disk after it was shipped. Queriers must ask the bucket before it is over.").
+		"How long a block stays on local disk after it was shipped. Queriers must read it from the bucket before that ends.").
 		Named("blocks-storage.tsdb.retention-period")
 	s.Bool(&c.FlushBlocksOnShutdown, "flush-blocks-on-shutdown", false,
-		"Cut everything in memory into blocks and ship them before a planned stop. Off: the next start goes on with what was in memory.").
+		"Cut everything in memory into blocks and ship them at a planned stop. Off: the next start recovers what was in memory.").
 		Named("blocks-storage.tsdb.flush-blocks-on-shutdown")
 	s.Bool(&c.SnapshotOnShutdown, "snapshot-on-shutdown", true,
-		"Write what is in memory to disk at a planned stop, which the next start reads in a fraction of the time that the write-ahead log takes.").
+		"Write a snapshot of memory to disk at a planned stop; the next start reads it in a fraction of the time that replaying the write-ahead log takes.").
 		Named("blocks-storage.tsdb.memory-snapshot-on-shutdown").Expert()
 	s.Bool(&c.LargeLateBlocks, "large-late-blocks", false,
-		"Put out-of-order samples of days before today (UTC) in blocks of a day rather than of two hours. Fewer blocks for who loads much of the past.").
+		"Put out-of-order samples of days before today (UTC) into blocks of a day instead of two hours: fewer blocks when much old data is loaded.").
 		Named("blocks-storage.tsdb.bigger-out-of-order-blocks-for-old-samples").Expert()
 	s.Int(&c.ReadConcurrency, "read-concurrency", 0, "Queries answered at the same time; others wait. 0: 8 for each CPU.").Expert()
 	s.Int(&c.ErrorSampleRate, "error-sample-rate", 10,
-		"Of the errors that refuse single samples, one in this many is logged; all are counted. 0: all are logged.").Expert()
+		"Log one in this many of the errors about single samples; all are counted. 0: log all.").Expert()
 	s.Duration(&c.CompactionInterval, "head-compaction-interval", time.Minute,
-		"How often it is looked which tenants have samples to be cut into blocks, and blocks to be shipped or dropped.").
+		"How often tenants are checked for samples to cut into blocks, and for blocks to ship or drop.").
 		Named("blocks-storage.tsdb.head-compaction-interval").Expert()
-	s.Duration(&c.MetadataRetention, "metadata-retain-period", 10*time.Minute, "How long metadata is kept after a sender last said it.").Expert()
+	s.Duration(&c.MetadataRetention, "metadata-retain-period", 10*time.Minute, "How long metadata is kept after it was last received.").Expert()
 	s.Mount("", &c.ActiveSeries)
 	s.Mount("", &c.EarlyCompaction)
 	s.Mount("", &c.Idle)
@@ -78,7 +78,7 @@ type ActiveSeriesConfig struct {
 
 // Declare names each setting once.
 func (c *ActiveSeriesConfig) Declare(s *config.Set) {
-	s.Bool(&c.Metrics, "active-series-metrics-enabled", true, "Expose how many series of each tenant are active.").Expert()
+	s.Bool(&c.Metrics, "active-series-metrics-enabled", true, "Expose the number of active series of each tenant.").Expert()
 	s.Duration(&c.IdleTimeout, "active-series-metrics-idle-timeout", 20*time.Minute,
 		"How long after its last sample a series counts as active, in metrics and for limits of active series.").Expert()
 }
@@ -100,10 +100,10 @@ type IdleConfig struct {
 // Declare names each setting once.
 func (c *IdleConfig) Declare(s *config.Set) {
 	s.Duration(&c.HeadTimeout, "head-compaction-idle-timeout", time.Hour,
-		"After how long without a push all that a tenant has in memory is cut into a block, due or not. When its blocks have left the disk, the tenant is closed.").
+		"Time without a push after which everything a tenant has in memory is cut into a block, due or not. The tenant is closed once its blocks have left the disk.").
 		Named("blocks-storage.tsdb.head-compaction-idle-timeout").Expert()
 	s.Duration(&c.TruncateInterval, "wal-truncation-interval", 5*time.Minute,
-		"How often at most the write-ahead log is shortened by what is in blocks. Each time, the definitions of all series that it still needs are written anew.").Expert()
+		"Shortest time between truncations of the write-ahead log. Each one rewrites the definitions of all series that are still needed.").Expert()
 }
 
 // Validate refuses what cannot work.
@@ -126,10 +126,10 @@ type EarlyCompactionConfig struct {
 // Declare names each setting once.
 func (c *EarlyCompactionConfig) Declare(s *config.Set) {
 	s.Int(&c.MinSeries, "early-head-compaction-min-in-memory-series", 0,
-		"Series in memory, of all tenants, from which on those that are not active any more are cut into blocks early, to free their memory. 0: never.").
+		"Series in memory, over all tenants, above which inactive series are cut into blocks early to free their memory. 0: never.").
 		Named("blocks-storage.tsdb.early-head-compaction-min-in-memory-series").Expert()
 	s.Int(&c.MinReductionPercent, "early-head-compaction-min-estimated-series-reduction-percentage", 15,
-		"Part of its series in memory that a tenant must save by an early cut, in percent.").
+		"Percentage of its series in memory that an early cut of a tenant must free.").
 		Named("blocks-storage.tsdb.early-head-compaction-min-estimated-series-reduction-percentage").Expert()
 }
 

@@ -24,9 +24,9 @@ type LoadConfig struct {
 // Declare names each setting once.
 func (c *LoadConfig) Declare(s *config.Set) {
 	s.Float(&c.ReadCPU, "read-path-cpu-utilization-limit", 0,
-		"CPU cores that the process may use, on average over the last minute, before it refuses queries so that other replicas answer them; pushes go on. 0: no limit.").Expert()
+		"CPU cores in use, averaged over the last minute, above which the process refuses queries so that other replicas answer them; pushes continue. 0: no limit.").Expert()
 	s.Int(&c.ReadBytes, "read-path-memory-utilization-limit", 0,
-		"Bytes of memory in use by the process above which it refuses queries so that other replicas answer them; pushes go on. 0: no limit.").Expert()
+		"Bytes of memory in use above which the process refuses queries so that other replicas answer them; pushes continue. 0: no limit.").Expert()
 }
 
 // errTooLoaded refuses queries of a process that needs its strength for pushes.

@@ -20,9 +20,9 @@ type SelectionsConfig struct {
 // Declare names each setting once.
 func (c *SelectionsConfig) Declare(s *config.Set) {
 	s.Duration(&c.Keep, "head-postings-for-matchers-cache-ttl", 10*time.Second,
-		"How long it is remembered which series in memory the matchers of a query select. A series that is made is never missed by that. 0: not at all.").
+		"How long the series in memory that a query's matchers select are cached. New series are never missed. 0: not at all.").
 		Named("blocks-storage.tsdb.head-postings-for-matchers-cache-ttl").Expert()
-	s.Int(&c.MaxBytes, "head-postings-for-matchers-cache-max-bytes", 100<<20, "Memory for that, over all tenants.").
+	s.Int(&c.MaxBytes, "head-postings-for-matchers-cache-max-bytes", 100<<20, "Memory for that cache, over all tenants.").
 		Named("blocks-storage.tsdb.head-postings-for-matchers-cache-max-bytes").Expert()
 }
 

@@ -31,9 +31,9 @@ type DiskConfig struct {
 // Declare names each setting once.
 func (c *DiskConfig) Declare(s *config.Set) {
 	s.Float(&c.MinFreeRatio, "min-free-disk-space-ratio", 0.05,
-		"Part of the disk of data-dir, at most 2 GiB of it, below which no new series are taken, so that the known ones last longer. 0: off.").Expert()
+		"Free part of the disk of data_dir, at most 2 GiB, below which no new series are accepted, so that the space lasts longer for known ones. 0: off.").Expert()
 	s.Int(&c.MinFreeBytes, "min-free-disk-space-bytes", 100<<20,
-		"Free bytes on the disk of data-dir below which no samples are taken until there is room again; queries are answered. 0: off.").Expert()
+		"Free bytes on the disk of data_dir below which no samples are accepted until there is room again; queries are answered. 0: off.").Expert()
 }
 
 // Validate refuses what makes no sense.

@@ -24,7 +24,7 @@ func exported() []string {
 
 // Declare names the setting.
 func (c *ExportConfig) Declare(s *config.Set) {
-	s.Strings(&c.Names, "enabled_metrics", exported(), "Limits that the overrides exporter exposes. Each must be a number, a duration or a switch.").Expert()
+	s.Strings(&c.Names, "enabled_metrics", exported(), "Limits that the overrides exporter exposes. Each must be a number, a duration or a boolean.").Expert()
 }
 
 // Validate refuses names of no limit, and of those that are no numbers.

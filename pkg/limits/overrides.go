@@ -29,8 +29,8 @@ type RuntimeConfig struct {
 
 // Declare is part of config.Declarer; mount it as "runtime_config".
 func (c *RuntimeConfig) Declare(s *config.Set) {
-	s.Strings(&c.Files, "file", nil, "YAML files with the limits of single tenants, read again while running; what a later file says wins. Names that end in .gz are unpacked.")
-	s.Duration(&c.Period, "period", 10*time.Second, "How often the files are looked at.").Named("runtime-config.reload-period").Expert()
+	s.Strings(&c.Files, "file", nil, "YAML files with per-tenant limits, reloaded while running; later files win. Files whose names end in .gz are decompressed.")
+	s.Duration(&c.Period, "period", 10*time.Second, "How often the files are checked for changes.").Named("runtime-config.reload-period").Expert()
 }
 
 // Validate is part of config.Validator.

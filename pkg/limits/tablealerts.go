@@ -15,7 +15,7 @@ import (
 // Alertmanagers.
 var (
 	AlertmanagerBlockCIDRs = define("alertmanager_receivers_firewall_block_cidr_networks", "alertmanager.receivers-firewall-block-cidr-networks", []string(nil), "",
-		"Networks, as 10.0.0.0/8, in which a tenant's receivers may not be.", "alertmanager").
+		"Networks, such as 10.0.0.0/8, that a tenant's receivers may not be in.", "alertmanager").
 		must(func(networks []string) error {
 			for _, text := range networks {
 				if _, err := netip.ParsePrefix(text); err != nil {
@@ -27,7 +27,7 @@ var (
 	AlertmanagerBlockPrivate = define("alertmanager_receivers_firewall_block_private_addresses", "alertmanager.receivers-firewall-block-private-addresses", false, "",
 		"Whether a tenant's receivers may not be at private, loopback, link-local or multicast addresses.", "alertmanager")
 	AlertmanagerUnconfirmed = define("alertmanager_unconfirmed_notifications", "alertmanager.unconfirmed-notifications", "send", "",
-		"What becomes of a notification whose sender died before it said whether it arrived: send sends it again, to webhooks and FIFO topics of SNS under the same name, drop does not.", "alertmanager").
+		"What to do with a notification whose sender died before it knew whether it arrived: send repeats it, to webhooks and SNS FIFO topics with the same id, drop does not.", "alertmanager").
 		oneOf("send", "drop")
 	AlertmanagerNotificationRate = define("alertmanager_notification_rate_limit", "alertmanager.notification-rate-limit", 0.0, "notifications per second",
 		"Notifications that a tenant may send through each kind of receiver. 0: no limit; below zero: none.", "alertmanager").signed()
@@ -45,21 +45,21 @@ var (
 	AlertmanagerMaxInhibitRules = define("alertmanager_max_inhibit_rules_count", "alertmanager.max-inhibit-rules-count", 0, "rules",
 		"Most inhibition rules of a configuration. 0: no limit.", "alertmanager")
 	AlertmanagerMaxRepeatInterval = define("alertmanager_max_repeat_interval", "alertmanager.max-repeat-interval", time.Duration(0), "",
-		"Longest time after which a notification is repeated; a route that asks for more gets this. 0: no limit.", "alertmanager")
+		"Longest repeat_interval; a route that asks for more gets this. 0: no limit.", "alertmanager")
 	AlertmanagerMaxSilences = define("alertmanager_max_silences_count", "alertmanager.max-silences-count", 0, "silences",
 		"Most silences, expired ones included. 0: no limit.", "alertmanager")
 	AlertmanagerMaxSilenceSize = define("alertmanager_max_silence_size_bytes", "alertmanager.max-silence-size-bytes", 0, "bytes",
 		"Largest silence. 0: no limit.", "alertmanager")
 	AlertmanagerMaxGroups = define("alertmanager_max_dispatcher_aggregation_groups", "alertmanager.max-dispatcher-aggregation-groups", 0, "groups",
-		"Most groups of alerts; nobody is notified of alerts that would need another one. 0: no limit.", "alertmanager")
+		"Most alert groups; there are no notifications for alerts that would need another one. 0: no limit.", "alertmanager")
 	AlertmanagerMaxAlerts = define("alertmanager_max_alerts_count", "alertmanager.max-alerts-count", 0, "alerts",
 		"Most alerts that are kept; further ones are dropped. 0: no limit.", "alertmanager")
 	AlertmanagerMaxAlertsSize = define("alertmanager_max_alerts_size_bytes", "alertmanager.max-alerts-size-bytes", 0, "bytes",
 		"Most bytes of labels, annotations and URLs of all alerts that are kept; further ones are dropped. 0: no limit.", "alertmanager")
 	AlertmanagerMaxGrafanaConfigSize = define("alertmanager_max_grafana_config_size_bytes", "alertmanager.max-grafana-config-size-bytes", 0, "bytes",
-		"Largest configuration that a Grafana may keep here. 0: no limit.", "alertmanager")
+		"Largest Grafana configuration stored here. 0: no limit.", "alertmanager")
 	AlertmanagerMaxGrafanaStateSize = define("alertmanager_max_grafana_state_size_bytes", "alertmanager.max-grafana-state-size-bytes", 0, "bytes",
-		"Largest state that a Grafana may keep here. 0: no limit.", "alertmanager")
+		"Largest Grafana state stored here. 0: no limit.", "alertmanager")
 )
 
 // Rates are notifications per second by kind of receiver.

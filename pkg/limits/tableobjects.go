@@ -8,12 +8,12 @@ import (
 // How objects of a tenant are encrypted by S3.
 var (
 	S3SSEType = define("s3_sse_type", "storage.s3-sse-type", "", "",
-		"How S3 encrypts the objects that are written for the tenant: SSE-S3 or SSE-KMS. Empty: as blocks_storage.s3.sse says. Objects that are there stay as they are.", "bucket").
+		"How S3 encrypts new objects of the tenant: SSE-S3 or SSE-KMS. Empty: as blocks_storage.s3.sse says. Existing objects do not change.", "bucket").
 		oneOf("", "SSE-S3", "SSE-KMS")
 	S3SSEKMSKeyID = define("s3_sse_kms_key_id", "storage.s3-sse-kms-key-id", "", "",
-		"Key of SSE-KMS that the objects of the tenant are encrypted with, if s3_sse_type is set. Empty: the default key of the account.", "bucket")
+		"KMS key for the objects of the tenant, if s3_sse_type is set. Empty: the account's default key.", "bucket")
 	S3SSEKMSEncryptionContext = define("s3_sse_kms_encryption_context", "storage.s3-sse-kms-encryption-context", "", "",
-		"Encryption context of SSE-KMS, a JSON object of texts, if s3_sse_type is set. Empty: none.", "bucket").
+		"Encryption context of SSE-KMS, a JSON object of strings, if s3_sse_type is set. Empty: none.", "bucket").
 		must(jsonTexts)
 )
 

@@ -42,7 +42,7 @@ const defaultForgetPeriods = 10
 
 // Declare names the settings.
 func (c *Heartbeats) Declare(s *config.Set) {
-	s.Duration(&c.Period, "heartbeat_period", 15*time.Second, "How often an instance says that it is alive.").Expert()
+	s.Duration(&c.Period, "heartbeat_period", 15*time.Second, "How often an instance sends a heartbeat.").Expert()
 	s.Duration(&c.Timeout, "heartbeat_timeout", time.Minute, "Silence after which an instance counts as dead.").Expert()
 }
 
@@ -97,23 +97,23 @@ type TokenConfig struct {
 
 // Declare names the settings.
 func (c *Config) Declare(s *config.Set) {
-	s.Int(&c.ReplicationFactor, "replication_factor", 3, "Ingesters that hold each series. A write needs half of them plus one. A process that runs alone (target all, nothing to join) uses 1.")
-	s.Bool(&c.ZoneAwareness, "zone_awareness_enabled", false, "Place each replica of a series in another zone. Every ingester then needs a zone.")
-	s.Strings(&c.ExcludedZones, "excluded_zones", nil, "Zones whose ingesters are neither written to nor read from. The samples they hold are then missing from one replica: exclude one zone at most.").Expert()
+	s.Int(&c.ReplicationFactor, "replication_factor", 3, "Ingesters that hold each series; a write needs a majority of them. A process that runs alone (target all, nothing to join) uses 1.")
+	s.Bool(&c.ZoneAwareness, "zone_awareness_enabled", false, "Place the replicas of a series in different zones. Every ingester then needs a zone.")
+	s.Strings(&c.ExcludedZones, "excluded_zones", nil, "Zones whose ingesters are neither written to nor read from. Their samples then lack one replica: exclude at most one zone.").Expert()
 	s.String(&c.InstanceID, "instance_id", "", "Name of this process in the rings. Empty: the host name.")
-	s.String(&c.InstanceAddr, "instance_addr", "", "Address that peers reach this process's gRPC at. Empty: the address it listens on, or that of the first network interface.")
+	s.String(&c.InstanceAddr, "instance_addr", "", "Address at which peers reach this process by gRPC. Empty: the address it listens on, or that of the first network interface.")
 	s.String(&c.Zone, "instance_availability_zone", "", "Availability zone this process runs in.")
 	s.Mount("", &c.Heartbeats)
 	s.Int(&c.Heartbeats.ForgetPeriods, "auto_forget_unhealthy_periods", defaultForgetPeriods,
-		"Heartbeat timeouts after which the series of a silent ingester go to others. Reads go on to count it as missing until what it held is in object storage. 0: never.").Expert()
+		"Heartbeat timeouts after which the series of a silent ingester move to others. Reads still count it as missing until what it held is in object storage. 0: never.").Expert()
 	s.Duration(&c.ObservePeriod, "observe_period", 0,
-		"How long an ingester that has chosen tokens looks for clashes before it is active. Its share of the series has a replica less meanwhile.").Expert()
-	s.Duration(&c.MinReadyDuration, "min_ready_duration", 15*time.Second, "How long an ingester waits after joining before it says that it is ready, so that a rolling restart is not too quick for the others.").Expert()
-	s.Duration(&c.FinalSleep, "final_sleep", 0, "How long an ingester that stops waits before it ends, so that its last metrics are scraped.").Expert()
+		"How long a new ingester watches for token conflicts before it becomes active. Its share of the series has one replica less meanwhile.").Expert()
+	s.Duration(&c.MinReadyDuration, "min_ready_duration", 15*time.Second, "How long an ingester waits after joining before it reports ready, to slow down rolling restarts.").Expert()
+	s.Duration(&c.FinalSleep, "final_sleep", 0, "How long a stopping ingester waits before it exits, so that its last metrics are scraped.").Expert()
 	s.Bool(&c.UnregisterOnShutdown, "unregister_on_shutdown", false,
-		"Whether the series of an ingester that stops go to others at once. Off: it keeps its place for the restart, and only one that does not come back is forgotten. One that has shipped everything always leaves.")
-	s.Int(&c.Tokens.Number, "num_tokens", defaultTokens, "Places of an ingester in the ring; with spread-minimizing it has 512.").Expert()
-	s.String(&c.Tokens.File, "tokens_file_path", "", "File that keeps the tokens over restarts. Empty: tokens in ingester.data_dir, and none with spread-minimizing.").Expert()
+		"Whether the series of a stopping ingester move to others at once. Off: it keeps its place for the restart, and is forgotten only if it does not return. An ingester that has shipped everything always leaves.")
+	s.Int(&c.Tokens.Number, "num_tokens", defaultTokens, "Tokens of an ingester; spread-minimizing always uses 512.").Expert()
+	s.String(&c.Tokens.File, "tokens_file_path", "", "File that keeps the tokens across restarts. Empty: the file tokens in ingester.data_dir, or none with spread-minimizing.").Expert()
 	s.String(&c.Tokens.Strategy, "token_generation_strategy", strategyBalanced,
 		"How tokens are chosen: balanced takes an even share from each ingester of the ring, spread-minimizing computes them from the number at the end of instance_id, random draws them.").
 		OneOf(strategyBalanced, strategyRandom, strategySpread).Expert()

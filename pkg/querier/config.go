@@ -32,7 +32,7 @@ func (c *Config) Declare(s *config.Set) {
 	s.Strings(&c.PreferAvailabilityZones, "prefer-availability-zones", nil,
 		"Zones whose ingesters and store-gateways are asked first, where not all have to be asked. Empty: the zone of this process.").Expert()
 	s.Bool(&c.FilterQueryables, "filter-queryables-enabled", false,
-		"Let requests say in the header X-Filter-Queryables that only ingesters (ingester) or store-gateways (store-gateway) are asked, to find out what each of them has. Such answers are not whole.").Expert()
+		"Let requests restrict themselves, by the header X-Filter-Queryables, to ingesters (ingester) or store-gateways (store-gateway), to find out what each holds. Such answers are incomplete.").Expert()
 	s.Bool(&c.MinimizeIngesterRequests, "minimize-ingester-requests", true,
-		"Ask only as many replicas as a quorum needs, and the others when one is slow or fails.").Expert()
+		"Query only as many replicas as a quorum needs, and the others when one is slow or fails.").Expert()
 }

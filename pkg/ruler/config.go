@@ -33,7 +33,7 @@ const (
 
 // Declare names the settings.
 func (c *StorageConfig) Declare(s *config.Set) {
-	s.String(&c.Backend, "backend", BackendBucket, "Where rules are kept: bucket is that of the blocks, local a directory with one directory for each tenant, in it a rule file for each namespace, which the API cannot change.").
+	s.String(&c.Backend, "backend", BackendBucket, "Where rules are kept: bucket (that of the blocks) or local, a directory with one directory per tenant and in it one rule file per namespace, which the API cannot change.").
 		OneOf(BackendBucket, BackendLocal).Expert()
 	s.Mount("local", directory{&c.Directory})
 }
@@ -63,7 +63,7 @@ type RemoteConfig struct {
 // Declare names the settings.
 func (c *RemoteConfig) Declare(s *config.Set) {
 	s.String(&c.Address, "address", "", "Query-frontend, or any other Prometheus, that evaluates the rules: host:port, or a URL up to /api/v1. Empty: this process does it.").Expert()
-	s.Duration(&c.Timeout, "timeout", 2*time.Minute, "Longest time of one such query.").Expert()
+	s.Duration(&c.Timeout, "timeout", 2*time.Minute, "Timeout of one such query.").Expert()
 }
 
 // Federation is whether rules may read several tenants, mounted as ruler.tenant_federation.
@@ -79,7 +79,7 @@ type ExternalURL struct{ Text string }
 
 // Declare names the setting.
 func (u *ExternalURL) Declare(s *config.Set) {
-	s.String(&u.Text, "url", "", "Where users find expressions: the links of alerts begin with it, and templates have it as .ExternalURL.").Expert()
+	s.String(&u.Text, "url", "", "Base URL of the links of alerts, and .ExternalURL in templates.").Expert()
 }
 
 // Validate refuses what is no URL.
@@ -92,11 +92,11 @@ func (u *ExternalURL) Validate() error {
 
 // Declare names each setting once.
 func (c *Config) Declare(s *config.Set) {
-	s.Duration(&c.EvaluationInterval, "evaluation-interval", time.Minute, "How often groups are evaluated that do not say it themselves.").Expert()
-	s.Duration(&c.PollInterval, "poll-interval", 15*time.Second, "How often rules are looked at for changes that nobody told of.").Expert()
-	s.Duration(&c.OutageTolerance, "for-outage-tolerance", time.Hour, "How long rules may not have been evaluated for alerts to still count the time they were pending before.").Expert()
-	s.Duration(&c.GracePeriod, "for-grace-period", 2*time.Minute, "How long an alert at least stays pending after that. Alerts with a shorter `for` begin anew.").Expert()
-	s.Duration(&c.CatchUp, "catch-up-window", 10*time.Minute, "How old a missed evaluation of recording rules may be to be made up for, after a ruler failed or a group took too long. 0: none is.").Expert()
+	s.Duration(&c.EvaluationInterval, "evaluation-interval", time.Minute, "Evaluation interval of groups without one of their own.").Expert()
+	s.Duration(&c.PollInterval, "poll-interval", 15*time.Second, "How often rules are checked for changes of which the ruler was not notified.").Expert()
+	s.Duration(&c.OutageTolerance, "for-outage-tolerance", time.Hour, "Longest outage of a ruler after which alerts still count the time they were pending before it.").Expert()
+	s.Duration(&c.GracePeriod, "for-grace-period", 2*time.Minute, "How long at least an alert stays pending after such an outage. Alerts with a shorter `for` restart.").Expert()
+	s.Duration(&c.CatchUp, "catch-up-window", 10*time.Minute, "How far back missed evaluations of recording rules are caught up, after a ruler failed or a group took too long. 0: never.").Expert()
 	s.Bool(&c.EnableAPI, "enable-api", true, "Serve the API by which tenants change their rules.").Expert()
 	s.Mount("tenant_federation", &c.Federation)
 	s.Mount("external", &c.ExternalURL)
@@ -131,8 +131,8 @@ func (c *NotifierConfig) Declare(s *config.Set) {
 		"then alerts go to every address that the name of the host resolves to. Empty: the alertmanager of this process, if it has one.")
 	s.Duration(&c.Refresh, "alertmanager-refresh-interval", time.Minute, "How often names of Alertmanagers are resolved again.").Expert()
 	s.Int(&c.QueueCapacity, "notification-queue-capacity", 10_000, "Alerts of one tenant that may wait to be sent.").Expert()
-	s.Duration(&c.Timeout, "notification-timeout", 10*time.Second, "How long an Alertmanager has to take alerts.").Expert()
-	s.Duration(&c.ResendDelay, "resend-delay", time.Minute, "How long an alert that still fires waits before it is sent again.").Expert()
+	s.Duration(&c.Timeout, "notification-timeout", 10*time.Second, "Timeout of sending alerts to an Alertmanager.").Expert()
+	s.Duration(&c.ResendDelay, "resend-delay", time.Minute, "How long to wait before a firing alert is sent again.").Expert()
 }
 
 // Validate refuses what cannot work.

@@ -41,8 +41,8 @@ type Config struct {
 
 // Declare names each setting once.
 func (c *Config) Declare(s *config.Set) {
-	s.Int(&c.MaxOutstanding, "max-outstanding-requests-per-tenant", 100, "Work of one tenant that may wait at once, per scheduler; more is refused with 429.")
-	s.Float(&c.MaxShare, "max-tenant-worker-share", 0.75, "Largest part of the workers that one tenant's work may hold, so that others find some free. 1: all.").Expert()
+	s.Int(&c.MaxOutstanding, "max-outstanding-requests-per-tenant", 100, "Queued requests of one tenant per scheduler; more are refused with 429.")
+	s.Float(&c.MaxShare, "max-tenant-worker-share", 0.75, "Largest share of the workers that one tenant may occupy, so that some stay free for others. 1: all.").Expert()
 }
 
 // Validate refuses what cannot work.

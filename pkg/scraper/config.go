@@ -21,12 +21,12 @@ type Config struct {
 
 // Declare names the settings.
 func (c *Config) Declare(s *config.Set) {
-	s.Duration(&c.PollInterval, "poll_interval", 10*time.Second, "How often a process looks for scrapers that were made or changed elsewhere.").Expert()
-	s.Strings(&c.AllowedNetworks, "allowed_networks", nil, "Networks, as 127.0.0.0/8, that scrapers may reach though they hold loopback, link-local or metadata addresses, or are blocked.").Expert()
-	s.Strings(&c.BlockedNetworks, "blocked_networks", nil, "Networks, as 10.0.0.0/8, that scrapers may not reach. Loopback, link-local, multicast and metadata addresses are never reached unless they are allowed.").Expert()
-	s.Strings(&c.KubernetesServers, "kubernetes_api_servers", nil, "API servers that scrapers may discover targets from, as https://10.0.0.1:6443, with credentials of their own. in-cluster: that of the pod this process runs in, with the pod's service account.").Expert()
-	s.Int(&c.MaxTargets, "max_targets", 5000, "Targets one job of a scraper may have. Discovery is cut at ten times as many.").Expert()
-	s.Int(&c.MaxSamples, "max_samples_per_scrape", 100_000, "Samples of one scrape; one that has more fails.").Expert()
+	s.Duration(&c.PollInterval, "poll_interval", 10*time.Second, "How often a process checks for scrapers that were created or changed elsewhere.").Expert()
+	s.Strings(&c.AllowedNetworks, "allowed_networks", nil, "Networks, such as 127.0.0.0/8, that scrapers may reach although they contain loopback, link-local or metadata addresses, or are blocked.").Expert()
+	s.Strings(&c.BlockedNetworks, "blocked_networks", nil, "Networks, such as 10.0.0.0/8, that scrapers may not reach. Loopback, link-local, multicast and metadata addresses are blocked unless allowed.").Expert()
+	s.Strings(&c.KubernetesServers, "kubernetes_api_servers", nil, "API servers that scrapers may discover targets from, such as https://10.0.0.1:6443, with credentials in the scraper's configuration. in-cluster: that of the pod this process runs in, with the pod's service account.").Expert()
+	s.Int(&c.MaxTargets, "max_targets", 5000, "Targets that one job of a scraper may have. Discovery stops at ten times as many.").Expert()
+	s.Int(&c.MaxSamples, "max_samples_per_scrape", 100_000, "Samples of one scrape; a scrape with more fails.").Expert()
 	s.Int(&c.MaxBodyBytes, "max_body_bytes", 64<<20, "Largest answer of a target or of HTTP discovery, in bytes.").Expert()
 	s.Duration(&c.MinInterval, "min_interval", 5*time.Second, "Shortest interval of scrapes and of discovery.").Expert()
 }

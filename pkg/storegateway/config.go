@@ -29,10 +29,10 @@ type Caches struct {
 
 // Declare names each setting once.
 func (c *Config) Declare(s *config.Set) {
-	s.String(&c.SyncDir, "sync-dir", "./data/blocks-cache", "Directory of the local copies of what queries read of blocks. Its content is disposable.")
+	s.String(&c.SyncDir, "sync-dir", "./data/blocks-cache", "Directory of the local copies of block pages that queries read. Its content is disposable.")
 	s.Int(&c.MaxCacheBytes, "max-cache-bytes", 10<<30, "Bytes of local copies. A query that needs more at once is refused.")
-	s.Duration(&c.SyncInterval, "sync-interval", 15*time.Minute, "How often copies of deleted blocks are looked for.").Expert()
-	s.Duration(&c.IdleTimeout, "index-header.lazy-loading-idle-timeout", time.Hour, "The index of a block that no query needed for this long is closed.").Expert()
+	s.Duration(&c.SyncInterval, "sync-interval", 15*time.Minute, "How often local copies of deleted blocks are removed.").Expert()
+	s.Duration(&c.IdleTimeout, "index-header.lazy-loading-idle-timeout", time.Hour, "How long after its last query the index of a block is closed.").Expert()
 	s.Int(&c.MaxConcurrent, "max-concurrent", 200, "Calls that a store-gateway answers at the same time.").Expert()
 	s.Duration(&c.QueueTimeout, "max-concurrent-queue-timeout", 5*time.Second, "How long a call waits for its turn; then the querier asks another store-gateway.").Expert()
 	s.Int(&c.MaxQueryBytes, "max-query-memory-bytes", 0, "Memory that one call may take in a store-gateway. 0: a quarter of what the process may use.").Expert()

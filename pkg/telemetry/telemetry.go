@@ -19,10 +19,10 @@ type Config struct {
 
 // Declare is part of config.Declarer; mount it at the top level.
 func (c *Config) Declare(s *config.Set) {
-	s.String(&c.LogLevel, "log.level", "info", "Least important lines that are logged.").OneOf("debug", "info", "warn", "error")
-	s.String(&c.LogFormat, "log.format", FormatLogfmt, "Form of log lines.").OneOf(FormatLogfmt, FormatJSON)
+	s.String(&c.LogLevel, "log.level", "info", "Lowest level that is logged.").OneOf("debug", "info", "warn", "error")
+	s.String(&c.LogFormat, "log.format", FormatLogfmt, "Format of log lines.").OneOf(FormatLogfmt, FormatJSON)
 	s.String(&c.Namespace, "metrics.namespace", ownNamespace,
-		"First word of the names of our metrics. With cortex, dashboards and alerts made for Cortex and Mimir work unchanged.")
+		"Prefix of the names of Amphora's metrics. With cortex, dashboards and alerts made for Cortex and Mimir work unchanged.")
 }
 
 // Validate is part of config.Validator.

@@ -37,8 +37,8 @@ type ClientConfig struct {
 
 // Declare implements config.Declarer.
 func (c *ClientConfig) Declare(s *config.Set) {
-	s.Bool(&c.TLSEnabled, "tls-enabled", false, "Call ingesters by TLS.").Named("ingester.client.tls-enabled")
-	s.String(&c.TLSCert, "tls-cert-path", "", "Client certificate shown to ingesters. The file is read again when it changes.").Named("ingester.client.tls-cert-path")
+	s.Bool(&c.TLSEnabled, "tls-enabled", false, "Call other processes with TLS.").Named("ingester.client.tls-enabled")
+	s.String(&c.TLSCert, "tls-cert-path", "", "Client certificate. The file is reloaded when it changes.").Named("ingester.client.tls-cert-path")
 	s.String(&c.TLSKey, "tls-key-path", "", "Key of the client certificate.").Named("ingester.client.tls-key-path")
 	s.String(&c.TLSCA, "tls-ca-path", "", "CA certificates that ingesters' certificates are checked against. Empty: those of the system.").Named("ingester.client.tls-ca-path")
 	s.String(&c.TLSName, "tls-server-name", "", "Name expected in ingesters' certificates. Empty: their address.").Named("ingester.client.tls-server-name").Expert()

@@ -12,7 +12,7 @@ type ClusterClient struct{ Label string }
 
 // Declare implements config.Declarer.
 func (c *ClusterClient) Declare(s *config.Set) {
-	s.String(&c.Label, "label", "", "Name of the cluster, which calls to other processes carry, over gRPC and HTTP. Processes that check it refuse those of other clusters. Empty: none.").Expert()
+	s.String(&c.Label, "label", "", "Name of the cluster that calls to other processes carry, over gRPC and HTTP. Processes that check it refuse calls from other clusters. Empty: none.").Expert()
 }
 
 // ClusterServer says which calls a process takes by the cluster that they name; Config mounts it as
@@ -39,8 +39,8 @@ type ClusterHTTP struct {
 
 // Declare implements config.Declarer.
 func (c *ClusterServer) Declare(s *config.Set) {
-	s.String(&c.Label, "label", "", "Name of the cluster, which calls that are checked must carry.").Expert()
-	s.Strings(&c.Additional, "additional_labels", nil, "Further names that are taken, as while a cluster is renamed.").Expert()
+	s.String(&c.Label, "label", "", "Name of the cluster that checked calls must carry.").Expert()
+	s.Strings(&c.Additional, "additional_labels", nil, "Further names that are accepted, for example while a cluster is renamed.").Expert()
 	s.Mount("grpc", &c.GRPC)
 	s.Mount("http", &c.HTTP)
 }
@@ -48,14 +48,14 @@ func (c *ClusterServer) Declare(s *config.Set) {
 // Declare implements config.Declarer.
 func (c *ClusterCheck) Declare(s *config.Set) {
 	s.Bool(&c.Enabled, "enabled", false, "Whether calls without the name of the cluster are refused.").Expert()
-	s.Bool(&c.Soft, "soft_validation", false, "Whether they are only counted and logged.").Expert()
+	s.Bool(&c.Soft, "soft_validation", false, "Whether such calls are only counted and logged.").Expert()
 }
 
 // Declare implements config.Declarer.
 func (c *ClusterHTTP) Declare(s *config.Set) {
 	c.ClusterCheck.Declare(s)
 	s.Strings(&c.Paths, "excluded_paths", nil, "Paths that are served without the name, each with all below it. /metrics, /ready and /debug/pprof always are.").Expert()
-	s.Strings(&c.UserAgents, "excluded_user_agents", nil, "Regular expressions of what clients call themselves that need no name.").Expert()
+	s.Strings(&c.UserAgents, "excluded_user_agents", nil, "Regular expressions of User-Agent headers whose clients need no name.").Expert()
 }
 
 // Validate refuses what could not check anything.

@@ -25,8 +25,8 @@ type SourceConfig struct {
 
 // Declare implements config.Declarer.
 func (c *SourceConfig) Declare(s *config.Set) {
-	s.Bool(&c.Enabled, "log-source-ips-enabled", false, "Log the addresses that requests come from: that of who is connected, and, if it is one of auth.trusted_proxies, what the headers Forwarded, X-Real-IP or X-Forwarded-For say, the first that there is.").Expert()
-	s.Bool(&c.Full, "log-source-ips-full", false, "Log all addresses that such a header names, not the first alone.").Expert()
+	s.Bool(&c.Enabled, "log-source-ips-enabled", false, "Log the source addresses of requests: the peer's, and, if that is one of auth.trusted_proxies, the one in Forwarded, X-Real-IP or X-Forwarded-For, the first header present.").Expert()
+	s.Bool(&c.Full, "log-source-ips-full", false, "Log all addresses in such a header, not only the first.").Expert()
 	s.String(&c.Header, "log-source-ips-header", "", "Header to read instead of these; needs server.log_source_ips_regex.").Expert()
 	s.String(&c.Regex, "log-source-ips-regex", "", "Regular expression whose first group is the address in server.log_source_ips_header.").Expert()
 }

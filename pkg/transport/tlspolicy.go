@@ -23,8 +23,8 @@ const (
 
 // Declare implements config.Declarer.
 func (p *TLSPolicy) Declare(s *config.Set) {
-	s.String(&p.MinVersion, "tls-min-version", "", "Oldest version of TLS that is spoken: VersionTLS12, the default, or VersionTLS13. Older ones are never spoken.").Expert()
-	s.Strings(&p.CipherSuites, "tls-cipher-suites", nil, "Cipher suites of TLS 1.2 that are taken, by their names in the registry of IANA; those of TLS 1.3 cannot be chosen. Empty: those that are considered secure.").Expert()
+	s.String(&p.MinVersion, "tls-min-version", "", "Minimum TLS version: VersionTLS12, the default, or VersionTLS13. Older versions are never accepted.").Expert()
+	s.Strings(&p.CipherSuites, "tls-cipher-suites", nil, "TLS 1.2 cipher suites to accept, by their IANA names; those of TLS 1.3 cannot be chosen. Empty: the secure ones.").Expert()
 }
 
 // Validate implements config.Validator.
@@ -83,8 +83,8 @@ type clientRows struct {
 
 // Declare implements config.Declarer.
 func (r *clientRows) Declare(s *config.Set) {
-	s.String(&r.p.MinVersion, "tls-min-version", "", "Oldest version of TLS that is spoken: VersionTLS12, the default, or VersionTLS13.").Named(r.flags + "tls-min-version").Expert()
-	s.Strings(&r.p.CipherSuites, "tls-cipher-suites", nil, "Cipher suites of TLS 1.2 that are offered, by their names in the registry of IANA. Empty: those that are considered secure.").Named(r.flags + "tls-cipher-suites").Expert()
+	s.String(&r.p.MinVersion, "tls-min-version", "", "Minimum TLS version: VersionTLS12, the default, or VersionTLS13.").Named(r.flags + "tls-min-version").Expert()
+	s.Strings(&r.p.CipherSuites, "tls-cipher-suites", nil, "TLS 1.2 cipher suites to offer, by their IANA names. Empty: the secure ones.").Named(r.flags + "tls-cipher-suites").Expert()
 }
 
 // Validate implements config.Validator.

@@ -45,11 +45,11 @@ type Config struct {
 // Declare adds the settings to s.
 func (c *Config) Declare(s *config.Set) {
 	s.Bool(&c.SkipLabelNames, "skip_label_name_validation_header_enabled", false,
-		"Whether a push with the header X-Mimir-SkipLabelNameValidation: true may have label names of any characters.").Expert()
+		"Whether a push with the header X-Mimir-SkipLabelNameValidation: true may use any characters in label names.").Expert()
 	s.Bool(&c.SkipLabelCount, "skip_label_count_validation_header_enabled", false,
 		"Whether a push with the header X-Mimir-SkipLabelCountValidation: true may have series of any number of labels.").Expert()
 	s.Duration(&c.ReadTimeout, "push_read_timeout", 30*time.Second, "How long a client may take to send a push request. 0: no limit.").Expert()
-	s.Int(&c.InflightBytes, "max_inflight_push_body_bytes", 0, "Bytes of push requests in memory, packed and unpacked; more is answered 503. 0: a quarter of the memory limit.").Expert()
+	s.Int(&c.InflightBytes, "max_inflight_push_body_bytes", 0, "Bytes of push requests in memory, compressed and decompressed; more are answered 503. 0: a quarter of the memory limit.").Expert()
 }
 
 // Protocols are the settings of protocols other than remote write. They stand in the section of the
@@ -69,9 +69,9 @@ type Protocols struct {
 // Declare adds the settings to s.
 func (p *Protocols) Declare(s *config.Set) {
 	s.Int(&p.MaxOTLPBytes, "max_otlp_request_size", defaultBodyBytes, "Largest OTLP request in bytes, compressed and decompressed.").Expert()
-	s.Int(&p.MaxDeltaBytes, "max_otlp_delta_bytes", defaultDeltaBytes, "Memory for series of delta temporality that are being added up, about 256 bytes each and 16 for each bucket; further ones are refused.").Expert()
-	s.Duration(&p.DeltaIdle, "otlp_delta_idle_timeout", defaultDeltaIdle, "How long such a series may be silent before its sum begins anew.").Expert()
-	s.Bool(&p.Influx, "influx_endpoint_enabled", true, "Whether the Influx line protocol is taken.").Expert()
+	s.Int(&p.MaxDeltaBytes, "max_otlp_delta_bytes", defaultDeltaBytes, "Memory for the sums of series with delta temporality, about 256 bytes each and 16 for each bucket; further series are refused.").Expert()
+	s.Duration(&p.DeltaIdle, "otlp_delta_idle_timeout", defaultDeltaIdle, "How long such a series may be silent before its sum restarts at zero.").Expert()
+	s.Bool(&p.Influx, "influx_endpoint_enabled", true, "Whether the Influx line protocol is accepted.").Expert()
 	s.Int(&p.MaxInfluxBytes, "max_influx_request_size", defaultBodyBytes, "Largest request of the Influx line protocol in bytes, compressed and decompressed.").Expert()
 }
 

@@ -23,8 +23,8 @@ func usualRetry() RetryConfig { return RetryConfig{true, 6 * time.Second, 96 * t
 
 // Declare adds the settings to s.
 func (c *RetryConfig) Declare(s *config.Set) {
-	s.Bool(&c.Enabled, "enabled", usualRetry().Enabled, "Whether answers to pushes that may be sent again carry a Retry-After.").Expert()
-	s.Duration(&c.MinBackoff, "min_backoff", usualRetry().MinBackoff, "What the first Retry-After is spread around; each further attempt doubles it.").Expert()
+	s.Bool(&c.Enabled, "enabled", usualRetry().Enabled, "Whether answers to pushes that can be retried carry a Retry-After header.").Expert()
+	s.Duration(&c.MinBackoff, "min_backoff", usualRetry().MinBackoff, "Mean of the first Retry-After, which is jittered; each further attempt doubles it.").Expert()
 	s.Duration(&c.MaxBackoff, "max_backoff", usualRetry().MaxBackoff, "Longest Retry-After.").Expert()
 }
 

@@ -64,20 +64,20 @@ type Config struct {
 
 // Declare names each setting once.
 func (c *Config) Declare(s *config.Set) {
-	s.String(&c.Backend, "backend", "", "A cache that all store-gateways share, beside the one on the disk of each: cluster, in their own memory, or memcached; empty: none.").OneOf("", "inmemory", Memcached, Cluster).Expert()
+	s.String(&c.Backend, "backend", "", "Cache that all store-gateways share, beside the one on each one's disk: cluster (in their own memory) or memcached. Empty: none.").OneOf("", "inmemory", Memcached, Cluster).Expert()
 	c.DeclareServers(s)
 }
 
 // DeclareServers names the settings beside the backend.
 func (c *Config) DeclareServers(s *config.Set) {
-	s.Strings(&c.Addresses, "memcached.addresses", nil, "Addresses host:port, or dns+host:port and dnssrv+name to be looked up, separated by commas.").Expert()
+	s.Strings(&c.Addresses, "memcached.addresses", nil, "Addresses as host:port, dns+host:port or dnssrv+name, separated by commas.").Expert()
 	s.Duration(&c.Timeout, "memcached.timeout", 200*time.Millisecond, "How long one read or write may take.").Expert()
 	s.Duration(&c.ConnectTimeout, "memcached.connect-timeout", 200*time.Millisecond, "How long connecting may take.").Expert()
 	s.Int(&c.MaxIdle, "memcached.max-idle-connections", 100, "Idle connections kept open to each server.").Expert()
 	s.Bool(&c.TLS, "memcached.tls-enabled", false, "Whether to connect with TLS.").Expert()
-	s.String(&c.TLSCAPath, "memcached.tls-ca-path", "", "File with the certificates that sign those of the servers; empty: the system's.").Expert()
-	s.String(&c.TLSMinVersion, "memcached.tls-min-version", "", "Oldest version of TLS that is spoken: VersionTLS12, the default, or VersionTLS13.").OneOf("", "VersionTLS12", "VersionTLS13").Expert()
-	s.Strings(&c.TLSSuites, "memcached.tls-cipher-suites", nil, "Cipher suites of TLS 1.2 that are offered, by their names in the registry of IANA. Empty: those that are considered secure.").Expert()
+	s.String(&c.TLSCAPath, "memcached.tls-ca-path", "", "File with CA certificates to verify those of the servers. Empty: those of the system.").Expert()
+	s.String(&c.TLSMinVersion, "memcached.tls-min-version", "", "Minimum TLS version: VersionTLS12, the default, or VersionTLS13.").OneOf("", "VersionTLS12", "VersionTLS13").Expert()
+	s.Strings(&c.TLSSuites, "memcached.tls-cipher-suites", nil, "TLS 1.2 cipher suites to offer, by their IANA names. Empty: the secure ones.").Expert()
 }
 
 // Validate refuses what cannot work.

@@ -61,20 +61,20 @@ type Config struct {
 // Declare implements config.Declarer.
 func (c *Config) Declare(s *config.Set) {
 	s.Bool(&c.Enabled, "enabled", false, "Read secrets from Vault: a setting that is a secret may be vault:path#key, the value of key (usually value) in the secret at path, of version 2 of Vault's key-value engine. They are read once, when the process starts.").Expert()
-	s.String(&c.URL, "url", "", "Where Vault is. Without https it must be on this machine.").Expert()
+	s.String(&c.URL, "url", "", "Address of Vault. Without https it must be on this machine.").Expert()
 	s.String(&c.MountPath, "mount-path", "", "Path at which the key-value engine is mounted.").Expert()
-	s.String(&c.CAFile, "ca-path", "", "File with the certificates that Vault's own must be signed by. Empty: those of the machine.").Expert()
-	s.String(&c.Type, "auth.type", "", "How the process proves who it is: token, approle, kubernetes or userpass.").OneOf("", byToken, byAppRole, byKubernetes, byPassword).Expert()
+	s.String(&c.CAFile, "ca-path", "", "File with CA certificates to verify Vault's certificate. Empty: those of the system.").Expert()
+	s.String(&c.Type, "auth.type", "", "How the process authenticates to Vault.").OneOf("", byToken, byAppRole, byKubernetes, byPassword).Expert()
 	s.Secret(&c.Token, "auth.token.token", "Token for auth.type token.").Expert()
 	s.String(&c.RoleID, "auth.approle.role-id", "", "Id of the role for auth.type approle.").Expert()
 	s.Secret(&c.SecretID, "auth.approle.secret-id", "Secret id of the role.").Expert()
-	s.String(&c.AppRoleMount, "auth.approle.mount-path", "approle", "Where this method is mounted.").Expert()
+	s.String(&c.AppRoleMount, "auth.approle.mount-path", "approle", "Path at which the auth method is mounted.").Expert()
 	s.String(&c.Role, "auth.kubernetes.role-name", "", "Role in Vault for auth.type kubernetes.").Expert()
 	s.String(&c.ServiceAccountToken, "auth.kubernetes.service-account-token-path", "/var/run/secrets/kubernetes.io/serviceaccount/token", "File with the token of the service account.").Expert()
-	s.String(&c.Kubernetes, "auth.kubernetes.mount-path", "kubernetes", "Where this method is mounted.").Expert()
+	s.String(&c.Kubernetes, "auth.kubernetes.mount-path", "kubernetes", "Path at which the auth method is mounted.").Expert()
 	s.String(&c.Username, "auth.userpass.username", "", "User for auth.type userpass.").Expert()
 	s.Secret(&c.Password, "auth.userpass.password", "Password of the user.").Expert()
-	s.String(&c.UserMount, "auth.userpass.mount-path", "userpass", "Where this method is mounted.").Expert()
+	s.String(&c.UserMount, "auth.userpass.mount-path", "userpass", "Path at which the auth method is mounted.").Expert()
 }
 
 // Validate implements config.Validator.

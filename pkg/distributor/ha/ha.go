@@ -29,9 +29,9 @@ const (
 // Declare declares the settings.
 func (c *Config) Declare(s *config.Set) {
 	s.Bool(&c.Enabled, "enable_ha_tracker", false,
-		"Deduplicate what the replicas of a cluster send, for tenants with the limit accept_ha_samples.").Named("distributor.ha-tracker.enable")
+		"Deduplicate samples from replicas of a cluster, for tenants with the limit accept_ha_samples.").Named("distributor.ha-tracker.enable")
 	s.String(&c.Store, "kvstore.store", Memberlist,
-		"Where distributors share which replica is elected. A process that runs alone keeps it to itself.").Named("distributor.ha-tracker.store").
+		"Store in which distributors share the elected replicas. A process that runs alone keeps them in memory.").Named("distributor.ha-tracker.store").
 		OneOf(Memberlist, Etcd, Consul, Multi, InMemory).Expert()
 }
 

@@ -60,7 +60,7 @@ type Config struct {
 // Declare names each setting once.
 func (c *Config) Declare(s *config.Set) {
 	s.Int(&c.MaxBytes, "max-size-bytes", 0, "Memory for this store-gateway's part of the caches with the backend cluster. 0: a tenth of what the process may use.").Expert()
-	s.Duration(&c.Timeout, "timeout", 200*time.Millisecond, "How long another store-gateway may take to answer for its part. It is then not asked for 5 seconds.").Expert()
+	s.Duration(&c.Timeout, "timeout", 200*time.Millisecond, "How long another store-gateway may take to answer from its part; after that it is avoided for 5 seconds.").Expert()
 }
 
 // Validate refuses what cannot work.

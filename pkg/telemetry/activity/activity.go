@@ -41,9 +41,9 @@ type Config struct {
 
 // Declare implements config.Declarer; app mounts it as activity_tracker.
 func (c *Config) Declare(s *config.Set) {
-	s.String(&c.Path, "filepath", "./data/activity", "File that names the queries and other heavy requests under way. What a killed process left in it is logged at the next start. Empty: none.").Expert()
-	s.Int(&c.Entries, "max_entries", 1024, "Requests that the file names at the same time, each in 1 KiB. More than that are served and not named.").Expert()
-	s.Bool(&c.Labels, "profile_tenants", true, "Whether Go profiles say for which tenant queries and pushes work, in the label tenant.").Expert()
+	s.String(&c.Path, "filepath", "./data/activity", "File that lists the queries and other heavy requests under way. What a killed process left in it is logged at the next start. Empty: none.").Expert()
+	s.Int(&c.Entries, "max_entries", 1024, "Most requests in the file, 1 KiB each. Requests beyond that are served but not listed.").Expert()
+	s.Bool(&c.Labels, "profile_tenants", true, "Whether Go profiles of queries and pushes carry the label tenant.").Expert()
 }
 
 // Validate implements config.Validator.
