@@ -12,7 +12,7 @@ import (
 	"gopkg.in/yaml.v2"
 )
 
-// PrometheusOptions says how a real Prometheus scrapes and where it sends.
+// PrometheusOptions says what a real Prometheus scrapes and where it writes.
 type PrometheusOptions struct {
 	Name     string // unique among the processes of a test; "": prometheus
 	Dir      string // its data, configuration and log
@@ -24,6 +24,7 @@ type PrometheusOptions struct {
 	Version2 bool     // remote write 2.0 instead of 1.0
 	Sign     Keys     // what it signs with, as for Amazon's service; none: it does not
 	Labels   map[string]string
+	Receiver bool // accepts remote write at /api/v1/write, with the defaults of Prometheus, and scrapes nothing
 }
 
 // Keys are an access key of the region us-east-1.
@@ -67,7 +68,7 @@ func StartPrometheus(ctx context.Context, log *slog.Logger, o PrometheusOptions)
 	p := &Prometheus{Address: address(o.Port)}
 	p.Process = NewProcess(log, Command{
 		Name: o.Name, Path: path, LogFile: filepath.Join(o.Dir, "log"),
-		Args: []string{"--config.file=" + file, "--storage.tsdb.path=" + filepath.Join(o.Dir, "data"), "--web.listen-address=" + p.Address},
+		Args: append(o.flags(), "--config.file="+file, "--storage.tsdb.path="+filepath.Join(o.Dir, "data"), "--web.listen-address="+p.Address),
 	})
 	if err := p.Start(); err != nil {
 		return nil, err
@@ -80,12 +81,22 @@ func StartPrometheus(ctx context.Context, log *slog.Logger, o PrometheusOptions)
 	})
 }
 
+func (o PrometheusOptions) flags() []string {
+	if o.Receiver {
+		return []string{"--web.enable-remote-write-receiver"}
+	}
+	return nil
+}
+
 // object is one mapping of a YAML file.
 type object map[string]any
 
 // config writes prometheus.yml. Sending starts within a second, as a test should not wait for a
 // batch to fill.
 func (o PrometheusOptions) config() ([]byte, error) {
+	if o.Receiver {
+		return []byte("global: {}\n"), nil
+	}
 	every := max(o.Every, 100*time.Millisecond).String()
 	external := map[string]string{"prometheus": o.Name}
 	for k, v := range o.Labels {

@@ -165,45 +165,20 @@ func (b *bench) startOther(ctx context.Context) (*server, error) {
 	return other.startOurs(ctx, "baseline", harness.OneProcess(), 1)
 }
 
-// startPrometheus starts a Prometheus that receives, as it comes.
+// startPrometheus starts a Prometheus that receives remote write, with its own defaults.
 func (b *bench) startPrometheus(ctx context.Context) (*server, error) {
-	path, err := harness.Tool("prometheus")
-	if err != nil {
-		return nil, err
-	}
-	port, err := new(harness.Ports).Free(1)
-	if err != nil {
-		return nil, err
-	}
 	dir := filepath.Join(b.dir, "prometheus")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the directory of Prometheus: %w", err)
-	}
-	config := filepath.Join(dir, "prometheus.yml")
-	if err := os.WriteFile(config, []byte("global: {}\n"), 0o600); err != nil {
-		return nil, fmt.Errorf("write the configuration of Prometheus: %w", err)
-	}
-	address := "127.0.0.1:" + strconv.Itoa(port[0])
-	p := harness.NewProcess(silent(), harness.Command{
-		Name: "prometheus", Path: path, LogFile: filepath.Join(dir, "log"),
-		Args: []string{"--config.file=" + config, "--storage.tsdb.path=" + filepath.Join(dir, "data"),
-			"--web.listen-address=" + address, "--web.enable-remote-write-receiver"},
-	})
-	s := &server{name: "prometheus", procs: []*harness.Process{p}, data: dir, logs: []string{filepath.Join(dir, "data", "wal")},
-		push: "http://" + address + "/api/v1/write", query: "http://" + address, stop: p.Stop}
-	if err := p.Start(); err != nil {
+	p, err := harness.StartPrometheus(ctx, silent(), harness.PrometheusOptions{Dir: dir, Receiver: true})
+	if p == nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, startWait)
-	defer cancel()
-	err = harness.Poll(ctx, func(ctx context.Context) error {
-		_, err := harness.Get(ctx, "http://"+address+"/-/ready")
-		return err
-	})
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("wait for Prometheus: %w\n%s", err, p.Tail()), s.close())
+	url := "http://" + p.Address
+	s := &server{name: "prometheus", procs: []*harness.Process{p.Process}, data: dir, logs: []string{filepath.Join(dir, "data", "wal")},
+		push: url + "/api/v1/write", query: url, stop: p.Stop}
+	if err == nil {
+		err = s.watch()
 	}
-	if err := s.watch(); err != nil {
+	if err != nil {
 		return nil, errors.Join(err, s.close())
 	}
 	return s, nil
