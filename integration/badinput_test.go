@@ -116,7 +116,7 @@ func badBodies(ctx context.Context, t *testing.T, base string) {
 		{"too large packed", typeV1, "snappy", noise, 400, "distributor-max-write-message-size"},
 		{"no protobuf", typeV1, "snappy", snappy.Encode(nil, []byte("\xff\xff\xff\xffthis is no protobuf")), 400, ""},
 		{"protobuf cut short", typeV1, "snappy", snappy.Encode(nil, good[:len(good)-3]), 400, ""},
-		{"unknown message", "application/x-protobuf;proto=io.prometheus.write.v3.Request", "snappy", packed, 400, ""},
+		{"unknown message", "application/x-protobuf;proto=io.prometheus.write.v3.Request", "snappy", packed, 415, ""},
 		{"malformed content type", "application/x-protobuf;proto", "snappy", packed, 400, ""},
 		{"unknown encoding", typeV1, "br", packed, 415, ""},
 		{"not the encoding it says", typeV1, "gzip", packed, 400, ""},

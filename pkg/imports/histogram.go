@@ -118,22 +118,20 @@ func AppendFloat(b []byte, v float64) []byte {
 }
 
 // natives writes the histograms of a JSON array, one for each time.
-func (w *writer) natives(array []byte, times []int64) error {
+func (w *writer) natives(array []byte, times []moment) error {
 	d := json.NewDecoder(bytes.NewReader(array))
 	if _, err := d.Token(); err != nil {
 		return errs.New(errs.Invalid, "%.300s", err)
 	}
-	var n native
 	for i := 0; d.More(); i++ {
-		n = native{NegativeSpans: n.NegativeSpans[:0], NegativeInts: n.NegativeInts[:0], Negative: n.Negative[:0],
-			PositiveSpans: n.PositiveSpans[:0], PositiveInts: n.PositiveInts[:0], Positive: n.Positive[:0], CustomValues: n.CustomValues[:0]}
+		var n native // not that of the histogram before: what a span leaves out would be taken from there
 		if err := d.Decode(&n); err != nil {
 			return errs.New(errs.Invalid, "histogram %d: %.300s", i+1, err) // it may quote a number of any length
 		}
 		if i >= len(times) {
 			return errs.New(errs.Invalid, "more histograms than the %d timestamps", len(times))
 		}
-		if err := w.native(&n, times[i]); err != nil {
+		if err := w.native(&n, int64(times[i])); err != nil {
 			return errs.New(errs.Invalid, "histogram %d: %w", i+1, err)
 		}
 		if !d.More() && i+1 < len(times) {

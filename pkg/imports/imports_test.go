@@ -140,7 +140,8 @@ func TestWhatIsMalformedIsNotTakenAtAll(t *testing.T) {
 	}
 	const good = `{"metric":{"__name__":"a"},"values":[1],"timestamps":[1]}` + "\n"
 	for _, line := range []string{"{", `{"metric":{"a":"b"},"values":[1],"timestamps":[1]}`, `{"metric":{"__name__":"a"},"values":[1],"timestamps":[]}`,
-		`{"metric":{"__name__":"a"},"values":["one"],"timestamps":[1]}`, `{"metric":{"__name__":"a"},"values":[1],"timestamps":["` + long + `"]}`, "[]"} {
+		`{"metric":{"__name__":"a"},"values":["one"],"timestamps":[1]}`, `{"metric":{"__name__":"a"},"values":[1],"timestamps":["` + long + `"]}`, "[]",
+		`{"metric":{"__name__":"a"},"values":[1],"timestamps":[null]}`} {
 		if _, err := Lines([]byte(good+line), at, nil, &room{1 << 20}); errs.KindOf(err) != errs.Invalid || !strings.Contains(err.Error(), "line 2") || len(err.Error()) > 500 {
 			t.Errorf("%.50q: %v", line, err)
 		}
@@ -248,6 +249,18 @@ func TestLinesOfHistogramsAreImportedAsTheyWere(t *testing.T) {
 	same(t, got, want)
 	if floats != 0 || res.Samples != len(want) {
 		t.Errorf("%d floats, %d samples told", floats, res.Samples)
+	}
+}
+
+// TestAHistogramHasNothingOfTheOneBefore: what one leaves out is zero, whatever the one before had.
+func TestAHistogramHasNothingOfTheOneBefore(t *testing.T) {
+	res, err := Lines([]byte(`{"metric":{"__name__":"h"},"histograms":[`+
+		`{"count_int":3,"sum":1,"positive_spans":[{"offset":5,"length":1},{"offset":7,"length":1}],"positive_deltas":[1,1]},`+
+		`{"count_int":2,"sum":1,"positive_spans":[{"length":1},{"length":1}],"positive_deltas":[1,0]}],"timestamps":[1,2]}`), at, nil, &room{1 << 20})
+	got, _ := samplesOf(t, res, err)
+	want := &histogram.Histogram{Count: 2, Sum: 1, PositiveSpans: []histogram.Span{{Length: 1}, {Length: 1}}, PositiveBuckets: []int64{1, 0}}
+	if len(got) != 2 || !got[1].h.Equals(want) {
+		t.Errorf("got %v, want the second to be %v", got, want)
 	}
 }
 

@@ -21,7 +21,20 @@ type line struct {
 	Metric     map[string]string `json:"metric"`
 	Values     []value           `json:"values"`
 	Histograms json.RawMessage   `json:"histograms"` // instead of values: an array
-	Timestamps []int64           `json:"timestamps"` // milliseconds
+	Timestamps []moment          `json:"timestamps"`
+}
+
+// moment is a time in milliseconds.
+type moment int64
+
+// UnmarshalJSON implements json.Unmarshaler. The library would leave a null as the time of an earlier line.
+func (m *moment) UnmarshalJSON(b []byte) error {
+	n, err := strconv.ParseInt(string(b), 10, 64)
+	if err != nil {
+		return errs.New(errs.Invalid, "timestamp %.40s is not a whole number of milliseconds", b)
+	}
+	*m = moment(n)
+	return nil
 }
 
 // value is a number, or the text of one that JSON cannot write.
@@ -112,7 +125,7 @@ func (w *writer) line(l *line) error {
 		}
 	}
 	for i, v := range l.Values {
-		w.enc.Sample(float64(v), l.Timestamps[i], 0)
+		w.enc.Sample(float64(v), int64(l.Timestamps[i]), 0)
 	}
 	_ = w.enc.EndSeries() // see above
 	return nil

@@ -154,7 +154,7 @@ func (a *API) tooLarge(err error) error {
 }
 
 // negotiate returns the version that a Content-Type names. Everything without a proto parameter
-// is version 1.0, because early senders name no type or a wrong one. Errors: Invalid.
+// is version 1.0, because early senders name no type or a wrong one. Errors: Invalid, Unsupported.
 func negotiate(contentType string) (remotewrite.Version, error) {
 	if contentType == "" || contentType == "application/x-protobuf" {
 		return remotewrite.V1, nil
@@ -169,6 +169,6 @@ func negotiate(contentType string) (remotewrite.Version, error) {
 	case "io.prometheus.write.v2.Request":
 		return remotewrite.V2, nil
 	default:
-		return 0, errs.New(errs.Invalid, "content type names the unknown message %q; prometheus.WriteRequest and io.prometheus.write.v2.Request are supported", proto)
+		return 0, errs.New(errs.Unsupported, "content type names the unknown message %q; prometheus.WriteRequest and io.prometheus.write.v2.Request are supported", proto)
 	}
 }

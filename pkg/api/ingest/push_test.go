@@ -81,7 +81,7 @@ func TestTheProtocolIsChosenByContentType(t *testing.T) {
 		"text/plain": {1, 200},
 		typeV2:       {2, 200},
 		"application/x-protobuf; proto=io.prometheus.write.v2.Request": {2, 200},
-		"application/x-protobuf;proto=io.prometheus.write.v3.Request":  {0, 400},
+		"application/x-protobuf;proto=io.prometheus.write.v3.Request":  {0, 415},
 		"application/x-protobuf;;;=":                                   {0, 400},
 	} {
 		s := &sink{}
