@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/metadata"
+	staleness "github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/chunks"
@@ -108,8 +109,32 @@ func (m *memory) add(ls labels.Labels, x sample) error {
 			return nil
 		}
 	}
+	if x.h != nil {
+		x.h = x.h.Copy() // repeated values of a test are one histogram
+		x.h.CounterResetHint = s.hint(x.h)
+	}
 	s.samples = append(s.samples, x)
 	return nil
+}
+
+// hint is what upstream's storage says with h, which comes next, of resets of its counter. What is unlike the
+// sample before begins a new chunk there, and the first of a chunk does not know.
+func (s *series) hint(h *histogram.FloatHistogram) histogram.CounterResetHint {
+	if h.CounterResetHint == histogram.GaugeType || h.CounterResetHint == histogram.CounterReset {
+		return h.CounterResetHint
+	}
+	n := len(s.samples)
+	if n == 0 {
+		return histogram.UnknownCounterReset
+	}
+	last := s.samples[n-1].FH()
+	switch {
+	case last == nil, last.CounterResetHint == histogram.GaugeType, staleness.IsStaleNaN(last.Sum), staleness.IsStaleNaN(h.Sum):
+		return histogram.UnknownCounterReset
+	case h.Schema != last.Schema, h.ZeroThreshold != last.ZeroThreshold, h.DetectReset(last):
+		return histogram.CounterReset
+	}
+	return histogram.NotCounterReset
 }
 
 // Querier implements storage.Queryable.

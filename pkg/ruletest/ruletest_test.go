@@ -85,6 +85,34 @@ func TestRulesAreTestedAsUpstreamTestsThem(t *testing.T) {
 	}
 }
 
+// TestHistogramsSayWhatUpstreamSaysOfResets, and times go as far as a duration does.
+func TestHistogramsSayWhatUpstreamSaysOfResets(t *testing.T) {
+	report, err := run(t, `
+evaluation_interval: 100d
+rule_files: [rules.yaml]
+tests:
+- interval: 100d
+  input_series:
+  - {series: h, values: '{{count:1 sum:1 buckets:[1]}} {{count:2 sum:2 buckets:[2]}} {{count:1 sum:1 buckets:[1]}} {{count:1 sum:1 buckets:[1] counter_reset_hint:gauge}} {{count:1 sum:1 buckets:[1]}} 1 {{count:1 sum:1 buckets:[1]}}'}
+  - {series: same, values: '{{count:1 sum:1 buckets:[1]}}x1'}
+  - {series: up, values: '0+1x1067'}
+  promql_expr_test:
+  - {expr: h, eval_time: 0d, exp_samples: [{labels: h, histogram: '{{count:1 sum:1 buckets:[1]}}'}]}
+  - {expr: h, eval_time: 100d, exp_samples: [{labels: h, histogram: '{{count:2 sum:2 buckets:[2] counter_reset_hint:not_reset}}'}]}
+  - {expr: h, eval_time: 200d, exp_samples: [{labels: h, histogram: '{{count:1 sum:1 buckets:[1] counter_reset_hint:reset}}'}]}
+  - {expr: h, eval_time: 300d, exp_samples: [{labels: h, histogram: '{{count:1 sum:1 buckets:[1] counter_reset_hint:gauge}}'}]}
+  - {expr: h, eval_time: 400d, exp_samples: [{labels: h, histogram: '{{count:1 sum:1 buckets:[1]}}'}]}
+  - {expr: h, eval_time: 600d, exp_samples: [{labels: h, histogram: '{{count:1 sum:1 buckets:[1]}}'}]}
+  - {expr: same, eval_time: 0d, exp_samples: [{labels: same, histogram: '{{count:1 sum:1 buckets:[1]}}'}]}
+  - {expr: same, eval_time: 100d, exp_samples: [{labels: same, histogram: '{{count:1 sum:1 buckets:[1] counter_reset_hint:not_reset}}'}]}
+  - {expr: timestamp(up), eval_time: 106700d, exp_samples: [{value: 9218880000}]}
+  - {expr: 'sum:up', eval_time: 106700d, exp_samples: [{labels: 'sum:up', value: 1067}]}
+`, map[string][]byte{"rules.yaml": []byte("groups: [{name: g, rules: [{record: 'sum:up', expr: sum(up)}]}]")})
+	if err != nil || !report.Passed {
+		t.Fatalf("%+v, %v", report, err)
+	}
+}
+
 func TestDifferencesAreToldWithWhatWasExpectedAndFound(t *testing.T) {
 	text := strings.NewReplacer("eval_time: 8m, alertname", "eval_time: 12m, alertname", "value: 1}]\n  - expr: ALERTS", "value: 7}]\n  - expr: ALERTS").Replace(testText)
 	got, err := run(t, text, map[string][]byte{"rules.yaml": []byte(rulesText)})
