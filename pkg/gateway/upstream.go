@@ -116,6 +116,7 @@ func NewUpstreams(cfg UpstreamConfig, deps UpstreamDeps) (*Upstreams, error) {
 	if deps.Wrap != nil {
 		plain, streams = deps.Wrap(plain), deps.Wrap(streams)
 	}
+	buffers := &copyBuffers{sync.Pool{New: func() any { return new([copyBytes]byte) }}}
 	for service, addresses := range by {
 		p := &pool{service: service, configured: addresses, members: deps.Members, transport: plain, streams: streams, log: deps.Log}
 		p.proxy = &httputil.ReverseProxy{
@@ -124,6 +125,7 @@ func NewUpstreams(cfg UpstreamConfig, deps UpstreamDeps) (*Upstreams, error) {
 			},
 			Transport:     p,
 			FlushInterval: -1, // streams must not wait
+			BufferPool:    buffers,
 			ErrorLog:      slog.NewLogLogger(deps.Log.Handler(), slog.LevelDebug),
 			ErrorHandler:  u.failed(service),
 		}
@@ -132,6 +134,20 @@ func NewUpstreams(cfg UpstreamConfig, deps UpstreamDeps) (*Upstreams, error) {
 	u.Service = services.NewTimerService(lookEvery, u.look, u.look, nil)
 	return u, nil
 }
+
+// copyBytes is how much of an answer is passed on at once, as much as services write at once.
+const copyBytes = 64 << 10
+
+// copyBuffers are what answers are copied through. It implements httputil.BufferPool.
+type copyBuffers struct{ arrays sync.Pool }
+
+// Get implements httputil.BufferPool.
+func (b *copyBuffers) Get() []byte {
+	return b.arrays.Get().(*[copyBytes]byte)[:] //nolint:forcetypeassert // It holds nothing else.
+}
+
+// Put implements httputil.BufferPool.
+func (b *copyBuffers) Put(p []byte) { b.arrays.Put((*[copyBytes]byte)(p)) }
 
 // newTransport returns one that keeps connections; with h2c, for gRPC, it speaks HTTP/2 only.
 func newTransport(h2c bool) *http.Transport {

@@ -16,6 +16,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/turns"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
+	"github.com/amphora-metrics/amphora/pkg/wire/packed"
 )
 
 const (
@@ -137,7 +138,7 @@ func (i *Ingester) Query(req *ingesterpb.QueryRequest, to grpc.ServerStreamingSe
 	}
 	ctx, turn, end := i.turns.Begin(ctx)
 	defer end()
-	w := seriesStream{to: to, msg: first, turn: turn}
+	w := seriesStream{to: to, msg: first, turn: turn, packs: req.Packed}
 	hints := &storage.SelectHints{Start: req.MinTime, End: req.MaxTime, DisableTrimming: true}
 	set := q.Select(ctx, !req.AnyOrder, hints, ms...)
 	err = w.sendAll(ctx, set, uint64(req.ShardIndex), uint64(req.ShardCount))
@@ -167,6 +168,10 @@ type seriesStream struct {
 	freeChunks []ingesterpb.Chunk
 	chunkRefs  []*ingesterpb.Chunk
 	texts      []string
+
+	packs    bool
+	pack     []byte // of msg
+	lastPack int    // the size of the one before
 }
 
 // slabChunks is how many chunks are allocated at once, slabTexts how many strings of labels.
@@ -207,6 +212,12 @@ func (w *seriesStream) sendAll(ctx context.Context, set storage.ChunkSeriesSet, 
 			continue
 		}
 		w.chunks = at.Iterator(w.chunks)
+		if w.packs {
+			if err := w.addPacked(ls, w.chunks); err != nil {
+				return err
+			}
+			continue
+		}
 		out, err := w.collect(ls, w.chunks)
 		if err != nil {
 			return err
@@ -224,11 +235,22 @@ func (w *seriesStream) sendAll(ctx context.Context, set storage.ChunkSeriesSet, 
 	return w.flush()
 }
 
-// collect copies the chunks of one series: their memory belongs to the head and goes away with
-// the querier.
+// collect copies the chunks of one series.
 func (w *seriesStream) collect(ls labels.Labels, it chunks.Iterator) (*ingesterpb.Series, error) {
 	out := w.newSeries()
 	w.chunkRefs = w.chunkRefs[:0]
+	if err := w.copyChunks(ls, it); err != nil {
+		return nil, err
+	}
+	if len(w.chunkRefs) > 0 {
+		out.Chunks, out.Labels = slices.Clone(w.chunkRefs), w.pairs(ls)
+	}
+	return out, nil
+}
+
+// copyChunks copies the chunks of one series: their memory belongs to the head and goes away with the
+// querier.
+func (w *seriesStream) copyChunks(ls labels.Labels, it chunks.Iterator) error {
 	for it.Next() {
 		m := it.At()
 		visible, whole := w.visible(m.Chunk)
@@ -244,16 +266,13 @@ func (w *seriesStream) collect(ls labels.Labels, it chunks.Iterator) (*ingesterp
 			w.addChunk(again.At())
 		}
 		if err := again.Err(); err != nil {
-			return nil, fmt.Errorf("encode series %s: %w", ls, err)
+			return fmt.Errorf("encode series %s: %w", ls, err)
 		}
 	}
 	if err := it.Err(); err != nil {
-		return nil, fmt.Errorf("read series %s: %w", ls, err)
+		return fmt.Errorf("read series %s: %w", ls, err)
 	}
-	if len(w.chunkRefs) > 0 {
-		out.Chunks, out.Labels = slices.Clone(w.chunkRefs), w.pairs(ls)
-	}
-	return out, nil
+	return nil
 }
 
 // visible returns an iterator over the samples of c that the query may see, and whether these are
@@ -279,6 +298,12 @@ func (w *seriesStream) visible(c chunkenc.Chunk) (chunkenc.Iterator, bool) {
 
 func (w *seriesStream) addChunk(m chunks.Meta) {
 	b := m.Chunk.Bytes()
+	w.samples += m.Chunk.NumSamples()
+	if w.packs {
+		w.msg.PackedChunks++
+		w.pack = packed.AppendChunk(w.pack, packed.Chunk{MinTime: m.MinTime, MaxTime: m.MaxTime, Encoding: m.Chunk.Encoding(), Data: b})
+		return
+	}
 	if len(b) > cap(w.arena)-len(w.arena) {
 		w.arena = make([]byte, 0, max(len(b), min(messageBytes, max(4096, 2*cap(w.arena)))))
 	}
@@ -292,8 +317,38 @@ func (w *seriesStream) addChunk(m chunks.Meta) {
 	c.MinTime, c.MaxTime, c.Encoding = m.MinTime, m.MaxTime, uint32(m.Chunk.Encoding())
 	c.Data = w.arena[from:len(w.arena):len(w.arena)]
 	w.chunkRefs = append(w.chunkRefs, c)
-	w.samples += m.Chunk.NumSamples()
 	w.bytes += len(b) + 32
+}
+
+// packedBytes is the aim for one message of packed series, all of which stay in memory while one of them
+// is in use.
+const packedBytes = 256 << 10
+
+// addPacked copies a series into the message. One without chunks leaves it as it was.
+func (w *seriesStream) addPacked(ls labels.Labels, it chunks.Iterator) error {
+	if w.msg == nil {
+		w.msg = &ingesterpb.QueryResponse{}
+	}
+	if w.pack == nil {
+		// A stream that goes on fills whole messages; a short one should not take the memory of one.
+		w.pack = make([]byte, 0, min(packedBytes+packedBytes/16, max(4<<10, 4*w.lastPack)))
+	}
+	before, had := len(w.pack), w.msg.PackedChunks
+	w.pack = packed.AppendLabels(w.pack, ls)
+	if err := w.copyChunks(ls, it); err != nil {
+		return err
+	}
+	if w.msg.PackedChunks == had {
+		w.pack = w.pack[:before]
+		return nil
+	}
+	w.pack = packed.EndChunks(w.pack)
+	w.msg.PackedSeries++
+	w.series++
+	if len(w.pack) >= packedBytes {
+		return w.flush()
+	}
+	return nil
 }
 
 func (w *seriesStream) add(s *ingesterpb.Series) error {
@@ -318,6 +373,7 @@ func (w *seriesStream) flush() error {
 	}
 	msg := w.msg
 	w.msg, w.bytes = nil, 0
+	msg.Packed, w.pack, w.lastPack = w.pack, nil, len(w.pack)
 	w.arena = w.arena[len(w.arena):]
 	w.turn.Rest() // the reader may be slow
 	defer w.turn.Resume()

@@ -9,11 +9,13 @@ import (
 	"testing"
 
 	"github.com/prometheus/prometheus/model/labels"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/wire/frame"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
+	"github.com/amphora-metrics/amphora/pkg/wire/packed"
 )
 
 func filled(t testing.TB) (*site, *sender) {
@@ -55,6 +57,77 @@ func TestQueryStreamsSortedSeriesInBoundedMessages(t *testing.T) {
 	cancel()
 	if err := s.Query(everything(), &queryStream{ctx: ctx}); !errors.Is(err, context.Canceled) {
 		t.Errorf("canceled query: %v", err)
+	}
+}
+
+func TestPackedSeriesAreThoseThatAreNot(t *testing.T) {
+	s, a := filled(t)
+	a.mustPush(t, "t1", point{metric("m", "i", "000"), base + 1, 7}, point{metric("long", "l", strings.Repeat("x", 300)), base, 1})
+	for _, change := range []func(*ingesterpb.QueryRequest){
+		func(*ingesterpb.QueryRequest) {},
+		func(r *ingesterpb.QueryRequest) { r.ShardIndex, r.ShardCount = 1, 3 },
+		func(r *ingesterpb.QueryRequest) { r.Matchers = []*ingesterpb.Matcher{{Name: "i", Value: "nobody"}} },
+		func(r *ingesterpb.QueryRequest) { r.MinTime, r.MaxTime = 0, base-1 },
+	} {
+		req := everything()
+		change(req)
+		want := s.query(t, "t1", req)
+		req.Packed = true
+		var got []*ingesterpb.Series
+		n, chunks := 0, 0
+		q := &queryStream{ctx: tenant.Inject(t.Context(), "t1"), each: func(m *ingesterpb.QueryResponse) error {
+			if len(m.Series) > 0 {
+				t.Errorf("%d series are not packed", len(m.Series))
+			}
+			n, chunks = n+int(m.PackedSeries), chunks+int(m.PackedChunks)
+			r := packed.Read(m.Packed)
+			for ls, ok := r.Next(); ok; ls, ok = r.Next() {
+				one := &ingesterpb.Series{Labels: pairs(ls)}
+				for c, ok := r.Chunk(); ok; c, ok = r.Chunk() {
+					one.Chunks = append(one.Chunks, &ingesterpb.Chunk{MinTime: c.MinTime, MaxTime: c.MaxTime, Encoding: uint32(c.Encoding), Data: c.Data})
+					chunks--
+				}
+				got = append(got, one)
+			}
+			return r.Err()
+		}}
+		if err := s.Query(req, q); err != nil {
+			t.Fatal(err)
+		}
+		if len(got) != len(want) || n != len(want) || chunks != 0 {
+			t.Fatalf("%d series, counted as %d with %d chunks too many, want %d", len(got), n, chunks, len(want))
+		}
+		for i := range got {
+			if !proto.Equal(got[i], want[i]) {
+				t.Fatalf("packed %v, want %v", got[i], want[i])
+			}
+		}
+	}
+}
+
+func TestPackedMessagesAreBounded(t *testing.T) {
+	s, a := filled(t)
+	var ps []point
+	for k := range 2000 {
+		ps = append(ps, point{metric("long", "i", fmt.Sprintf("%04d", k), "text", strings.Repeat("x", 250)), base, float64(k)})
+	}
+	a.mustPush(t, "t1", ps...)
+	req, n, messages := everything(), 0, 0
+	req.Packed = true
+	q := &queryStream{ctx: tenant.Inject(t.Context(), "t1"), each: func(m *ingesterpb.QueryResponse) error {
+		if len(m.Packed) > packedBytes+1024 {
+			t.Errorf("a message of %d bytes", len(m.Packed))
+		}
+		n, messages = n+int(m.PackedSeries), messages+1
+		return nil
+	}}
+	if err := s.Query(req, q); err != nil || n != 2700 || messages < 2 {
+		t.Errorf("%d series in %d messages, %v", n, messages, err)
+	}
+	gone := errors.New("peer is gone")
+	q.each = func(*ingesterpb.QueryResponse) error { return gone }
+	if err := s.Query(req, q); !errors.Is(err, gone) {
+		t.Errorf("send error: %v", err)
 	}
 }
 

@@ -16,12 +16,14 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"google.golang.org/grpc"
 
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/memory"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
+	"github.com/amphora-metrics/amphora/pkg/wire/packed"
 )
 
 var quiet = slog.New(slog.DiscardHandler)
@@ -35,6 +37,7 @@ type node struct {
 	mu    sync.Mutex
 	err   error // instead of any answer
 	hang  bool  // answers end with their context
+	old   bool  // it does not know of packed answers
 	calls int
 	since int64 // answers say that they are complete since then
 	holds []string
@@ -128,13 +131,29 @@ func (n *node) Query(ctx context.Context, in *ingesterpb.QueryRequest, _ ...grpc
 		if it.Err() != nil {
 			return nil, it.Err()
 		}
-		if msg.Series = append(msg.Series, s); len(msg.Series) == 100 {
+		if in.Packed && !n.old {
+			pack(msg, set.At().Labels(), s.Chunks)
+		} else {
+			msg.Series = append(msg.Series, s)
+		}
+		if len(msg.Series) == 100 || msg.PackedSeries == 100 {
 			out.messages = append(out.messages, msg)
 			msg = &ingesterpb.QueryResponse{}
 		}
 	}
 	out.messages = append(out.messages, msg)
 	return out, set.Err()
+}
+
+// pack adds a series to a message.
+func pack(m *ingesterpb.QueryResponse, ls labels.Labels, cs []*ingesterpb.Chunk) {
+	m.Packed = packed.AppendLabels(m.Packed, ls)
+	for _, c := range cs {
+		m.Packed = packed.AppendChunk(m.Packed, packed.Chunk{MinTime: c.MinTime, MaxTime: c.MaxTime, Encoding: chunkenc.Encoding(c.Encoding), Data: c.Data})
+		m.PackedChunks++
+	}
+	m.Packed = packed.EndChunks(m.Packed)
+	m.PackedSeries++
 }
 
 func (n *node) Series(ctx context.Context, in *ingesterpb.SeriesRequest, _ ...grpc.CallOption) (grpc.ServerStreamingClient[ingesterpb.SeriesResponse], error) {

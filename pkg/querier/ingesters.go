@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/turns"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
+	"github.com/amphora-metrics/amphora/pkg/wire/packed"
 )
 
 const (
@@ -246,7 +248,7 @@ func (q *Querier) selectOne(ctx context.Context, c ingesterpb.IngesterQueryClien
 
 func (q *Querier) selectSamples(ctx context.Context, c ingesterpb.IngesterQueryClient, h storage.SelectHints, matchers []*labels.Matcher, b *budget, anyOrder bool) (*fetched, error) {
 	stream, err := c.Query(ctx, &ingesterpb.QueryRequest{
-		MinTime: h.Start, MaxTime: h.End, Matchers: toWire(matchers), AnyOrder: anyOrder,
+		MinTime: h.Start, MaxTime: h.End, Matchers: toWire(matchers), AnyOrder: anyOrder, Packed: true,
 		ShardIndex: uint32(h.ShardIndex), ShardCount: uint32(h.ShardCount),
 	})
 	if err != nil {
@@ -256,26 +258,77 @@ func (q *Querier) selectSamples(ctx context.Context, c ingesterpb.IngesterQueryC
 	var builder labels.ScratchBuilder
 	err = receive(ctx, q.deps.Turns, stream.Recv, func(m *ingesterpb.QueryResponse) error {
 		out.since = max(out.since, m.CompleteSince)
-		return q.takeSeries(out, m.Series, &builder, fromIngesters, b)
+		if len(m.Packed) > 0 {
+			return q.takePacked(out, m, b)
+		}
+		return q.takeSeries(out, m.Series, &builder, fromIngesters, b) // of an ingester that does not pack
 	})
 	return out, err
 }
 
+// takePacked appends packed series of one ingester to out and charges them. They share the memory of
+// the message.
+func (q *Querier) takePacked(out *fetched, m *ingesterpb.QueryResponse, b *budget) error {
+	// What the message says of itself is no more than a hint.
+	most := uint32(min(len(m.Packed)/leastPacked, math.MaxInt32)) //nolint:gosec // Not over that.
+	slab, xors := make([]chunks.Meta, 0, min(m.PackedChunks, most)), make([]chunkenc.XORChunk, min(m.PackedChunks, most))
+	out.series = slices.Grow(out.series, int(min(m.PackedSeries, most)))
+	size := 0
+	r := packed.Read(m.Packed)
+	for {
+		lset, ok := r.Next()
+		if !ok {
+			break
+		}
+		if !out.anyOrder && len(out.series) > 0 && labels.Compare(out.series[len(out.series)-1].lset, lset) >= 0 {
+			return errs.New(errs.Internal, "series %s arrived out of order", lset)
+		}
+		start := len(slab)
+		for c, ok := r.Chunk(); ok; c, ok = r.Chunk() {
+			meta := chunks.Meta{MinTime: c.MinTime, MaxTime: c.MaxTime}
+			if c.Encoding == chunkenc.EncXOR && len(c.Data) >= leastChunk && len(xors) > 0 {
+				xors[0].Reset(c.Data)
+				meta.Chunk, xors = &xors[0], xors[1:]
+			} else if err := readChunk(&meta, uint32(c.Encoding), c.Data); err != nil {
+				return fmt.Errorf("series %s: %w", lset, err)
+			}
+			slab = append(slab, meta)
+			size += len(c.Data)
+		}
+		if err := b.chargeSeries(lset); err != nil {
+			return err
+		}
+		out.series = append(out.series, fetchedSeries{lset, slab[start:len(slab):len(slab)]})
+	}
+	if err := r.Err(); err != nil {
+		return err
+	}
+	return q.chargeFetched(len(slab), size, fromIngesters, b)
+}
+
+// leastPacked is what a packed series or chunk takes at least, leastChunk the header of the shortest chunk.
+const leastPacked, leastChunk = 2, 2
+
 // takeChunks appends chunks of one series to slab.
 func takeChunks(slab []chunks.Meta, cs []*ingesterpb.Chunk) (_ []chunks.Meta, size int, err error) {
 	for _, c := range cs {
-		// An encoding is one byte, and the shortest chunk has a header of two.
-		if c.Encoding > 255 || len(c.Data) < 2 {
-			return nil, 0, errs.New(errs.Internal, "a chunk of encoding %d and %d bytes makes no sense", c.Encoding, len(c.Data))
+		m := chunks.Meta{MinTime: c.MinTime, MaxTime: c.MaxTime}
+		if err := readChunk(&m, c.Encoding, c.Data); err != nil {
+			return nil, 0, err
 		}
-		chunk, err := chunkenc.FromData(chunkenc.Encoding(c.Encoding), c.Data)
-		if err != nil {
-			return nil, 0, errs.Wrap(errs.Internal, err)
-		}
-		slab = append(slab, chunks.Meta{MinTime: c.MinTime, MaxTime: c.MaxTime, Chunk: chunk})
+		slab = append(slab, m)
 		size += len(c.Data)
 	}
 	return slab, size, nil
+}
+
+// readChunk sets the chunk of m. Errors: Internal.
+func readChunk(m *chunks.Meta, encoding uint32, data []byte) (err error) {
+	if encoding > 255 || len(data) < leastChunk { // an encoding is one byte
+		return errs.New(errs.Internal, "a chunk of encoding %d and %d bytes makes no sense", encoding, len(data))
+	}
+	m.Chunk, err = chunkenc.FromData(chunkenc.Encoding(encoding), data)
+	return errs.Wrap(errs.Internal, err)
 }
 
 // chargeFetched charges what one message brought.

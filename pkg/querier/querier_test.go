@@ -189,6 +189,7 @@ func TestReplicasMergeToTheWholeOnceEach(t *testing.T) {
 	for i, n := range nodes {
 		add(t, n, parts[i])
 	}
+	nodes[1].old = true // in the midst of an upgrade
 	c := newCluster(t, nodes, nil)
 	for range 5 { // whichever two are asked
 		for _, rg := range [][2]int64{{0, 1 << 40}, {1_000_000, 2_000_000}, {1_000_001, 1_000_001}, {15_000, 15_000}} {

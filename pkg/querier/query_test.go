@@ -20,6 +20,7 @@ func TestQueriesAnswerAsOnePrometheusWould(t *testing.T) {
 	var nodes, old []*node
 	for i := range 3 {
 		n, o := newNode(t, ""), newNode(t, "")
+		n.old = i == 2
 		add(t, n, slices.DeleteFunc(slices.Clone(dots), func(d dot) bool { return d.t < 3_000_000 || int(d.t/15_000)%3 == i && r.IntN(2) == 0 }))
 		add(t, o, slices.DeleteFunc(slices.Clone(dots), func(d dot) bool { return d.t > 5_000_000 || int(d.t/15_000)%3 == i && r.IntN(2) == 0 }))
 		nodes, old = append(nodes, n), append(old, o)

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/grafana/dskit/user"
@@ -15,11 +16,17 @@ import (
 // Server is the Scheduler for other processes. It implements querypb.SchedulerServer.
 type Server struct {
 	querypb.UnimplementedSchedulerServer
-	s *Scheduler
+	s        *Scheduler
+	messages sync.Pool // of *work.Relayed
 }
 
+// keptBytes is the memory up to which a message is used again: somewhat more than parts of answers have.
+const keptBytes = 1 << 20
+
 // NewServer returns the gRPC service of s.
-func NewServer(s *Scheduler) *Server { return &Server{s: s} }
+func NewServer(s *Scheduler) *Server {
+	return &Server{s: s, messages: sync.Pool{New: func() any { return new(work.Relayed) }}}
+}
 
 // Run implements querypb.SchedulerServer for frontends.
 func (v *Server) Run(in *querypb.Work, stream grpc.ServerStreamingServer[querypb.Part]) error {
@@ -29,12 +36,14 @@ func (v *Server) Run(in *querypb.Work, stream grpc.ServerStreamingServer[querypb
 	if err != nil {
 		return err
 	}
+	// Nothing in an answer is for schedulers to know.
+	w.Encoded = func(b []byte) error { return stream.SendMsg(work.EncodedPart(b)) }
 	return v.s.Run(stream.Context(), w)
 }
 
 // received is one message of a worker, or why there are no more.
 type received struct {
-	msg *querypb.FromWorker
+	msg *work.Relayed
 	err error
 }
 
@@ -50,7 +59,8 @@ func (v *Server) Pull(stream grpc.BidiStreamingServer[querypb.FromWorker, queryp
 	messages := make(chan received)
 	go func() {
 		for {
-			m, err := stream.Recv()
+			m := v.messages.Get().(*work.Relayed) //nolint:forcetypeassert // It holds nothing else.
+			err := stream.RecvMsg(m)
 			if err != nil {
 				// A worker that left while it waited must not be given work.
 				cancel(errs.New(errs.Canceled, "the querier has gone"))
@@ -103,13 +113,17 @@ func (v *Server) serve(ctx context.Context, t *Task, stream grpc.BidiStreamingSe
 			return r.err
 		}
 		if r.msg.Part != nil {
-			if err := t.Work.Deliver(r.msg.Part); err != nil {
+			if err := t.Work.DeliverEncoded(r.msg.Part); err != nil {
 				t.Finish(err)
 				return errs.New(errs.Canceled, "the answer is not wanted any more")
 			}
 		}
-		if r.msg.Done {
-			t.Finish(outcome(t, r.msg.Error))
+		done, failure := r.msg.Done, r.msg.Error
+		if r.msg.Room() <= keptBytes {
+			v.messages.Put(r.msg)
+		}
+		if done {
+			t.Finish(outcome(t, failure))
 			return nil
 		}
 	}

@@ -77,6 +77,8 @@ func dialer(cfg ClientConfig, p peers, pool mem.BufferPool, extra ...grpc.DialOp
 		experimental.WithBufferPool(pool),
 		grpc.WithInitialWindowSize(streamWindowBytes),
 		grpc.WithInitialConnWindowSize(connectionWindowBytes),
+		grpc.WithReadBufferSize(grpcBufferBytes),
+		grpc.WithWriteBufferSize(grpcBufferBytes),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: connectTimeout,
 			Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second}}),

@@ -38,20 +38,24 @@ type incoming struct {
 	data []byte
 }
 
-// vtMessage is what the generator of ingesterpb adds to a message.
-type vtMessage interface {
-	Reset()
-	SizeVT() int
-	MarshalToSizedBufferVT([]byte) (int, error)
-	UnmarshalVT([]byte) error
-}
+// vtOutgoing and vtIncoming are what the generator of ingesterpb adds to a message.
+type (
+	vtOutgoing interface {
+		SizeVT() int
+		MarshalToSizedBufferVT([]byte) (int, error)
+	}
+	vtIncoming interface {
+		Reset()
+		UnmarshalVT([]byte) error
+	}
+)
 
 // Marshal implements encoding.CodecV2.
 func (c *codec) Marshal(v any) (mem.BufferSlice, error) {
 	switch m := v.(type) {
 	case *outgoing:
 		return mem.BufferSlice{m.buf}, nil
-	case vtMessage:
+	case vtOutgoing:
 		size := m.SizeVT()
 		buf := c.pool.Get(size)
 		n, err := m.MarshalToSizedBufferVT((*buf)[:size])
@@ -79,7 +83,7 @@ func (c *codec) Unmarshal(data mem.BufferSlice, v any) error {
 		}
 		m.buf, m.data = buf, payload
 		return nil
-	case vtMessage:
+	case vtIncoming:
 		buf := data.MaterializeToBuffer(c.pool)
 		defer buf.Free()
 		m.Reset()

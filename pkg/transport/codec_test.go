@@ -15,6 +15,8 @@ import (
 
 	"github.com/amphora-metrics/amphora/pkg/wire/frame"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
+	"github.com/amphora-metrics/amphora/pkg/wire/querypb"
+	"github.com/amphora-metrics/amphora/pkg/wire/work"
 )
 
 func marshal(t testing.TB, c encoding.CodecV2, v any) []byte {
@@ -50,6 +52,20 @@ func TestMessagesOfOthersAreCodedAsByGRPC(t *testing.T) {
 	}
 	if _, err := ours.Marshal("no message"); err == nil {
 		t.Error("a string was marshalled")
+	}
+}
+
+func TestAMessageIsRelayedAsItCame(t *testing.T) {
+	c := newCodec(newBufferPool())
+	part := &querypb.Part{Head: &querypb.Head{Type: querypb.Head_VECTOR}, Packed: bytes.Repeat([]byte("x"), 5000), Samples: 7}
+	var m work.Relayed
+	for range 2 { // its memory is used again
+		if err := c.Unmarshal(slice(marshal(t, c, &querypb.FromWorker{Part: part, Done: true})), &m); err != nil || !m.Done {
+			t.Fatalf("%v, %v", m, err)
+		}
+		if got, want := marshal(t, c, work.EncodedPart(m.Part)), marshal(t, c, part); !bytes.Equal(got, want) {
+			t.Errorf("%d bytes arrived, want %d", len(got), len(want))
+		}
 	}
 }
 

@@ -280,7 +280,9 @@ type QueryRequest struct {
 	ShardIndex uint32 `protobuf:"varint,4,opt,name=shard_index,json=shardIndex,proto3" json:"shard_index,omitempty"`
 	ShardCount uint32 `protobuf:"varint,5,opt,name=shard_count,json=shardCount,proto3" json:"shard_count,omitempty"`
 	// The series need not be sorted.
-	AnyOrder      bool `protobuf:"varint,6,opt,name=any_order,json=anyOrder,proto3" json:"any_order,omitempty"`
+	AnyOrder bool `protobuf:"varint,6,opt,name=any_order,json=anyOrder,proto3" json:"any_order,omitempty"`
+	// The series may come in one piece (QueryResponse.packed).
+	Packed        bool `protobuf:"varint,7,opt,name=packed,proto3" json:"packed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -357,10 +359,22 @@ func (x *QueryRequest) GetAnyOrder() bool {
 	return false
 }
 
+func (x *QueryRequest) GetPacked() bool {
+	if x != nil {
+		return x.Packed
+	}
+	return false
+}
+
 type QueryResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Series        []*Series              `protobuf:"bytes,1,rep,name=series,proto3" json:"series,omitempty"`
 	CompleteSince int64                  `protobuf:"varint,2,opt,name=complete_since,json=completeSince,proto3" json:"complete_since,omitempty"`
+	// Series as package packed lays them out, if the request allows it, and how many series and chunks
+	// these are.
+	Packed        []byte `protobuf:"bytes,3,opt,name=packed,proto3" json:"packed,omitempty"`
+	PackedSeries  uint32 `protobuf:"varint,4,opt,name=packed_series,json=packedSeries,proto3" json:"packed_series,omitempty"`
+	PackedChunks  uint32 `protobuf:"varint,5,opt,name=packed_chunks,json=packedChunks,proto3" json:"packed_chunks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -405,6 +419,27 @@ func (x *QueryResponse) GetSeries() []*Series {
 func (x *QueryResponse) GetCompleteSince() int64 {
 	if x != nil {
 		return x.CompleteSince
+	}
+	return 0
+}
+
+func (x *QueryResponse) GetPacked() []byte {
+	if x != nil {
+		return x.Packed
+	}
+	return nil
+}
+
+func (x *QueryResponse) GetPackedSeries() uint32 {
+	if x != nil {
+		return x.PackedSeries
+	}
+	return 0
+}
+
+func (x *QueryResponse) GetPackedChunks() uint32 {
+	if x != nil {
+		return x.PackedChunks
 	}
 	return 0
 }
@@ -1819,7 +1854,7 @@ const file_ingester_proto_rawDesc = "" +
 	"\x05REGEX\x10\x02\x12\r\n" +
 	"\tNOT_REGEX\x10\x03\"D\n" +
 	"\bMatchers\x128\n" +
-	"\bmatchers\x18\x01 \x03(\v2\x1c.amphora.ingester.v1.MatcherR\bmatchers\"\xdd\x01\n" +
+	"\bmatchers\x18\x01 \x03(\v2\x1c.amphora.ingester.v1.MatcherR\bmatchers\"\xf5\x01\n" +
 	"\fQueryRequest\x12\x19\n" +
 	"\bmin_time\x18\x01 \x01(\x03R\aminTime\x12\x19\n" +
 	"\bmax_time\x18\x02 \x01(\x03R\amaxTime\x128\n" +
@@ -1828,10 +1863,14 @@ const file_ingester_proto_rawDesc = "" +
 	"shardIndex\x12\x1f\n" +
 	"\vshard_count\x18\x05 \x01(\rR\n" +
 	"shardCount\x12\x1b\n" +
-	"\tany_order\x18\x06 \x01(\bR\banyOrder\"k\n" +
+	"\tany_order\x18\x06 \x01(\bR\banyOrder\x12\x16\n" +
+	"\x06packed\x18\a \x01(\bR\x06packed\"\xcd\x01\n" +
 	"\rQueryResponse\x123\n" +
 	"\x06series\x18\x01 \x03(\v2\x1b.amphora.ingester.v1.SeriesR\x06series\x12%\n" +
-	"\x0ecomplete_since\x18\x02 \x01(\x03R\rcompleteSince\"T\n" +
+	"\x0ecomplete_since\x18\x02 \x01(\x03R\rcompleteSince\x12\x16\n" +
+	"\x06packed\x18\x03 \x01(\fR\x06packed\x12#\n" +
+	"\rpacked_series\x18\x04 \x01(\rR\fpackedSeries\x12#\n" +
+	"\rpacked_chunks\x18\x05 \x01(\rR\fpackedChunks\"T\n" +
 	"\x06Series\x12\x16\n" +
 	"\x06labels\x18\x01 \x03(\tR\x06labels\x122\n" +
 	"\x06chunks\x18\x02 \x03(\v2\x1a.amphora.ingester.v1.ChunkR\x06chunks\"m\n" +

@@ -227,6 +227,16 @@ func (m *QueryRequest) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.Packed {
+		i--
+		if m.Packed {
+			dAtA[i] = 1
+		} else {
+			dAtA[i] = 0
+		}
+		i--
+		dAtA[i] = 0x38
+	}
 	if m.AnyOrder {
 		i--
 		if m.AnyOrder {
@@ -301,6 +311,23 @@ func (m *QueryResponse) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	if m.unknownFields != nil {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
+	}
+	if m.PackedChunks != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.PackedChunks))
+		i--
+		dAtA[i] = 0x28
+	}
+	if m.PackedSeries != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.PackedSeries))
+		i--
+		dAtA[i] = 0x20
+	}
+	if len(m.Packed) > 0 {
+		i -= len(m.Packed)
+		copy(dAtA[i:], m.Packed)
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(len(m.Packed)))
+		i--
+		dAtA[i] = 0x1a
 	}
 	if m.CompleteSince != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.CompleteSince))
@@ -1683,6 +1710,9 @@ func (m *QueryRequest) SizeVT() (n int) {
 	if m.AnyOrder {
 		n += 2
 	}
+	if m.Packed {
+		n += 2
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -1701,6 +1731,16 @@ func (m *QueryResponse) SizeVT() (n int) {
 	}
 	if m.CompleteSince != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.CompleteSince))
+	}
+	l = len(m.Packed)
+	if l > 0 {
+		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
+	}
+	if m.PackedSeries != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.PackedSeries))
+	}
+	if m.PackedChunks != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.PackedChunks))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -2761,6 +2801,26 @@ func (m *QueryRequest) UnmarshalVT(dAtA []byte) error {
 				}
 			}
 			m.AnyOrder = bool(v != 0)
+		case 7:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Packed", wireType)
+			}
+			var v int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				v |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			m.Packed = bool(v != 0)
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -2861,6 +2921,78 @@ func (m *QueryResponse) UnmarshalVT(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.CompleteSince |= int64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 3:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Packed", wireType)
+			}
+			var byteLen int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				byteLen |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			if byteLen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + byteLen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			m.Packed = append(m.Packed[:0], dAtA[iNdEx:postIndex]...)
+			if m.Packed == nil {
+				m.Packed = []byte{}
+			}
+			iNdEx = postIndex
+		case 4:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field PackedSeries", wireType)
+			}
+			m.PackedSeries = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.PackedSeries |= uint32(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 5:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field PackedChunks", wireType)
+			}
+			m.PackedChunks = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.PackedChunks |= uint32(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}

@@ -32,6 +32,31 @@ func Next(text string, at int) (name, value string, next int) {
 	return name, value, at
 }
 
+// View returns the labels of a text, which share its memory: it must not change any more. Without ok it
+// is none: it ends within a name or value or with a name alone, or a name is empty.
+func View(text []byte) (ls labels.Labels, ok bool) {
+	parts := 0
+	for at := 0; at < len(text); parts++ {
+		n := int(text[at])
+		if at++; n == long {
+			if len(text)-at < 3 {
+				return ls, false
+			}
+			n = int(text[at]) | int(text[at+1])<<8 | int(text[at+2])<<16
+			at += 3
+		}
+		if n > len(text)-at || n == 0 && parts%2 == 0 {
+			return ls, false
+		}
+		at += n
+	}
+	if parts%2 != 0 {
+		return ls, false
+	}
+	s := unsafe.String(unsafe.SliceData(text), len(text))
+	return *(*labels.Labels)(unsafe.Pointer(&s)), true
+}
+
 func part(text string, at int) (string, int) {
 	n := int(text[at])
 	if at++; n == long {

@@ -86,3 +86,23 @@ func TestSeparatedLabelsAreNamesAndValuesWithoutOne(t *testing.T) {
 		}
 	}
 }
+
+func TestOnlyWholeTextsAreViewed(t *testing.T) {
+	for _, want := range lists() {
+		text := []byte(Of(want))
+		if got, ok := View(text); !ok || !labels.Equal(got, want) {
+			t.Fatalf("%d labels of %d bytes are viewed in another way", want.Len(), len(text))
+		}
+		for _, n := range []int{1, 2, 3, len(text) / 2, len(text) - 1} {
+			if n <= 0 || n >= len(text) {
+				continue
+			}
+			if ls, ok := View(text[:n:n]); ok && ls.Len() >= want.Len() {
+				t.Errorf("%d of %d bytes are taken for labels", n, len(text))
+			}
+		}
+	}
+	if _, ok := View([]byte{1, 'a'}); ok {
+		t.Error("a name without a value is taken for a label")
+	}
+}

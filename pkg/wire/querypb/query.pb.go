@@ -155,6 +155,7 @@ type Query struct {
 	Only          string `protobuf:"bytes,9,opt,name=only,proto3" json:"only,omitempty"`         // places that are asked, separated by commas; empty: all
 	Latest        bool   `protobuf:"varint,10,opt,name=latest,proto3" json:"latest,omitempty"`   // blocks count that are in the bucket index by now
 	Partial       bool   `protobuf:"varint,11,opt,name=partial,proto3" json:"partial,omitempty"` // tenants that cannot be read are left out with a warning
+	Packed        bool   `protobuf:"varint,12,opt,name=packed,proto3" json:"packed,omitempty"`   // the series of the answer may come in one piece (Part.packed)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -262,6 +263,13 @@ func (x *Query) GetLatest() bool {
 func (x *Query) GetPartial() bool {
 	if x != nil {
 		return x.Partial
+	}
+	return false
+}
+
+func (x *Query) GetPacked() bool {
+	if x != nil {
+		return x.Packed
 	}
 	return false
 }
@@ -531,8 +539,13 @@ type Part struct {
 	Status         uint32                 `protobuf:"varint,11,opt,name=status,proto3" json:"status,omitempty"`                                    // of the HTTP answer, in its first part
 	Header         []string               `protobuf:"bytes,12,rep,name=header,proto3" json:"header,omitempty"`
 	Body           []byte                 `protobuf:"bytes,13,opt,name=body,proto3" json:"body,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Series without histograms as package packed lays them out, if the query allows it, and how many
+	// series and points these are. They come before those of series.
+	Packed        []byte `protobuf:"bytes,14,opt,name=packed,proto3" json:"packed,omitempty"`
+	PackedSeries  uint32 `protobuf:"varint,15,opt,name=packed_series,json=packedSeries,proto3" json:"packed_series,omitempty"`
+	PackedPoints  uint32 `protobuf:"varint,16,opt,name=packed_points,json=packedPoints,proto3" json:"packed_points,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Part) Reset() {
@@ -647,6 +660,27 @@ func (x *Part) GetBody() []byte {
 		return x.Body
 	}
 	return nil
+}
+
+func (x *Part) GetPacked() []byte {
+	if x != nil {
+		return x.Packed
+	}
+	return nil
+}
+
+func (x *Part) GetPackedSeries() uint32 {
+	if x != nil {
+		return x.PackedSeries
+	}
+	return 0
+}
+
+func (x *Part) GetPackedPoints() uint32 {
+	if x != nil {
+		return x.PackedPoints
+	}
+	return 0
 }
 
 // Note is a warning, or an information, without and with its position in the query.
@@ -1042,7 +1076,7 @@ const file_query_proto_rawDesc = "" +
 	"\x04Work\x12\x14\n" +
 	"\x05class\x18\x01 \x01(\rR\x05class\x12-\n" +
 	"\x05query\x18\x02 \x01(\v2\x17.amphora.query.v1.QueryR\x05query\x121\n" +
-	"\x04http\x18\x03 \x01(\v2\x1d.amphora.query.v1.HTTPRequestR\x04http\"\xa1\x02\n" +
+	"\x04http\x18\x03 \x01(\v2\x1d.amphora.query.v1.HTTPRequestR\x04http\"\xb9\x02\n" +
 	"\x05Query\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\x12\x14\n" +
 	"\x05start\x18\x02 \x01(\x03R\x05start\x12\x10\n" +
@@ -1057,7 +1091,8 @@ const file_query_proto_rawDesc = "" +
 	"\x04only\x18\t \x01(\tR\x04only\x12\x16\n" +
 	"\x06latest\x18\n" +
 	" \x01(\bR\x06latest\x12\x18\n" +
-	"\apartial\x18\v \x01(\bR\apartial\"c\n" +
+	"\apartial\x18\v \x01(\bR\apartial\x12\x16\n" +
+	"\x06packed\x18\f \x01(\bR\x06packed\"c\n" +
 	"\vHTTPRequest\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x16\n" +
@@ -1076,7 +1111,7 @@ const file_query_proto_rawDesc = "" +
 	"\x05error\x18\x04 \x01(\v2\x19.amphora.query.v1.FailureR\x05error\"1\n" +
 	"\aFailure\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\rR\x04kind\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\"\xab\x03\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\x8d\x04\n" +
 	"\x04Part\x12*\n" +
 	"\x04head\x18\x01 \x01(\v2\x16.amphora.query.v1.HeadR\x04head\x120\n" +
 	"\x06series\x18\x02 \x03(\v2\x18.amphora.query.v1.SeriesR\x06series\x12,\n" +
@@ -1090,7 +1125,10 @@ const file_query_proto_rawDesc = "" +
 	" \x01(\x03R\rfetchedSeries\x12\x16\n" +
 	"\x06status\x18\v \x01(\rR\x06status\x12\x16\n" +
 	"\x06header\x18\f \x03(\tR\x06header\x12\x12\n" +
-	"\x04body\x18\r \x01(\fR\x04body\"N\n" +
+	"\x04body\x18\r \x01(\fR\x04body\x12\x16\n" +
+	"\x06packed\x18\x0e \x01(\fR\x06packed\x12#\n" +
+	"\rpacked_series\x18\x0f \x01(\rR\fpackedSeries\x12#\n" +
+	"\rpacked_points\x18\x10 \x01(\rR\fpackedPoints\"N\n" +
 	"\x04Note\x12\x12\n" +
 	"\x04info\x18\x01 \x01(\bR\x04info\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12\x1e\n" +

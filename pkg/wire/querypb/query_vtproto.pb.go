@@ -108,6 +108,16 @@ func (m *Query) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.Packed {
+		i--
+		if m.Packed {
+			dAtA[i] = 1
+		} else {
+			dAtA[i] = 0
+		}
+		i--
+		dAtA[i] = 0x60
+	}
 	if m.Partial {
 		i--
 		if m.Partial {
@@ -447,6 +457,25 @@ func (m *Part) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	if m.unknownFields != nil {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
+	}
+	if m.PackedPoints != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.PackedPoints))
+		i--
+		dAtA[i] = 0x1
+		i--
+		dAtA[i] = 0x80
+	}
+	if m.PackedSeries != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.PackedSeries))
+		i--
+		dAtA[i] = 0x78
+	}
+	if len(m.Packed) > 0 {
+		i -= len(m.Packed)
+		copy(dAtA[i:], m.Packed)
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(len(m.Packed)))
+		i--
+		dAtA[i] = 0x72
 	}
 	if len(m.Body) > 0 {
 		i -= len(m.Body)
@@ -1013,6 +1042,9 @@ func (m *Query) SizeVT() (n int) {
 	if m.Partial {
 		n += 2
 	}
+	if m.Packed {
+		n += 2
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -1168,6 +1200,16 @@ func (m *Part) SizeVT() (n int) {
 	l = len(m.Body)
 	if l > 0 {
 		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
+	}
+	l = len(m.Packed)
+	if l > 0 {
+		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
+	}
+	if m.PackedSeries != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.PackedSeries))
+	}
+	if m.PackedPoints != 0 {
+		n += 2 + protohelpers.SizeOfVarint(uint64(m.PackedPoints))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -1730,6 +1772,26 @@ func (m *Query) UnmarshalVT(dAtA []byte) error {
 				}
 			}
 			m.Partial = bool(v != 0)
+		case 12:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Packed", wireType)
+			}
+			var v int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				v |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			m.Packed = bool(v != 0)
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -2794,6 +2856,78 @@ func (m *Part) UnmarshalVT(dAtA []byte) error {
 				m.Body = []byte{}
 			}
 			iNdEx = postIndex
+		case 14:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Packed", wireType)
+			}
+			var byteLen int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				byteLen |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			if byteLen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + byteLen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			m.Packed = append(m.Packed[:0], dAtA[iNdEx:postIndex]...)
+			if m.Packed == nil {
+				m.Packed = []byte{}
+			}
+			iNdEx = postIndex
+		case 15:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field PackedSeries", wireType)
+			}
+			m.PackedSeries = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.PackedSeries |= uint32(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 16:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field PackedPoints", wireType)
+			}
+			m.PackedPoints = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.PackedPoints |= uint32(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

@@ -17,6 +17,7 @@ import (
 type receiver struct {
 	head    *querypb.Head
 	matrix  promql.Matrix
+	vector  promql.Vector // the packed ones of it
 	res     Result
 	builder labels.ScratchBuilder
 }
@@ -63,6 +64,11 @@ func (r *receiver) add(p *querypb.Part) error {
 			SamplesRead: p.SamplesRead, SamplesReadPerStep: p.ReadPerStep, PeakSamples: int(p.PeakSamples)}
 	}
 	AddNotes(&r.res.Warnings, p.Notes)
+	if len(p.Packed) > 0 {
+		if err := r.unpack(p); err != nil {
+			return err
+		}
+	}
 	for _, s := range p.Series {
 		one, err := r.series(s)
 		if err != nil {
@@ -168,7 +174,10 @@ func (r *receiver) result() (*Result, error) {
 		}
 		out.Value = r.matrix
 	case querypb.Head_VECTOR:
-		v := make(promql.Vector, 0, len(r.matrix))
+		v := r.vector
+		if v == nil {
+			v = make(promql.Vector, 0, len(r.matrix))
+		}
 		for _, s := range r.matrix {
 			switch {
 			case len(s.Histograms) == 1:

@@ -14,10 +14,19 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/wire/querypb"
 )
 
-// encode sends r in parts. text is what positions in warnings refer to.
-func encode(r *Result, text string, send func(*querypb.Part) error) error {
+// asker is who reads an answer.
+type asker struct {
+	text   string // what positions in warnings refer to
+	packed bool   // packed answers are understood
+}
+
+// encode sends r in parts.
+func encode(r *Result, to asker, send func(*querypb.Part) error) error {
 	e := encoder{send: send, part: &querypb.Part{Head: &querypb.Head{}}}
-	e.notes(r, text)
+	e.notes(r, to.text)
+	if to.packed && packable(r.Value) {
+		return e.pack(r.Value)
+	}
 	h := e.part.Head
 	switch v := r.Value.(type) {
 	case nil:

@@ -9,7 +9,7 @@ import (
 )
 
 func TestAQueryArrivesAsItWasAsked(t *testing.T) {
-	asked := Query{Text: "up", Start: 1, End: 3, Step: 2, Lookback: time.Minute, PerStepStats: true, ShardIndex: 1, ShardCount: 2, Reading: Reading{Only: Ingesters, Latest: true, Partial: true}}
+	asked := Query{Text: "up", Start: 1, End: 3, Step: 2, Lookback: time.Minute, PerStepStats: true, Packed: true, ShardIndex: 1, ShardCount: 2, Reading: Reading{Only: Ingesters, Latest: true, Partial: true}}
 	msg, err := (&Work{Class: Rule, Query: &asked}).ToWire()
 	if err != nil {
 		t.Fatal(err)

@@ -68,6 +68,9 @@ type Work struct {
 
 	// Parts takes the answer as messages; then Result and Writer are not used.
 	Parts func(*querypb.Part) error
+	// Encoded takes messages that arrive encoded as they are; nil: Parts takes them. They are the
+	// caller's again afterwards.
+	Encoded func([]byte) error
 
 	receiver receiver
 	begun    bool
@@ -82,6 +85,8 @@ type Query struct {
 	PerStepStats     bool
 	// Only series whose labels hash (labels.StableHash) modulo ShardCount is ShardIndex; 0: all.
 	ShardIndex, ShardCount uint32
+	// Packed says that who asked understands packed answers.
+	Packed bool
 	Reading
 }
 
@@ -116,7 +121,7 @@ func (w *Work) Answer(r *Result) error {
 		return nil
 	}
 	defer r.Release()
-	return encode(r, w.Query.Text, w.Parts)
+	return encode(r, asker{w.Query.Text, w.Query.Packed}, w.Parts)
 }
 
 // Begun says whether some of the answer is out, so that nobody else can begin it anew.
@@ -143,6 +148,20 @@ func (w *Work) Deliver(p *querypb.Part) error {
 		return w.receiver.add(p)
 	}
 	return writePart(w.Writer, p)
+}
+
+// DeliverEncoded is Deliver for a part that is still encoded. The memory of it is the caller's again
+// afterwards.
+func (w *Work) DeliverEncoded(b []byte) error {
+	if w.Encoded != nil {
+		w.begun = true
+		return w.Encoded(b)
+	}
+	p := new(querypb.Part)
+	if err := p.UnmarshalVT(b); err != nil {
+		return errs.New(errs.Internal, "read a part of an answer: %w", err)
+	}
+	return w.Deliver(p)
 }
 
 // Delivered says that all parts were. Errors: Internal if some are missing.
@@ -176,7 +195,8 @@ func (w *Work) ToWire() (*querypb.Work, error) {
 	out := &querypb.Work{Class: uint32(w.Class)}
 	if q := w.Query; q != nil {
 		out.Query = &querypb.Query{Text: q.Text, Start: q.Start, End: q.End, Step: q.Step, Lookback: q.Lookback.Milliseconds(),
-			PerStepStats: q.PerStepStats, ShardIndex: q.ShardIndex, ShardCount: q.ShardCount, Only: q.Only, Latest: q.Latest, Partial: q.Partial}
+			PerStepStats: q.PerStepStats, ShardIndex: q.ShardIndex, ShardCount: q.ShardCount, Only: q.Only, Latest: q.Latest, Partial: q.Partial,
+			Packed: q.Packed || w.Parts == nil} // what is read here is understood here
 		return out, nil
 	}
 	var err error
@@ -191,7 +211,7 @@ func FromWire(ctx context.Context, p *querypb.Work, parts func(*querypb.Part) er
 	case p.Query != nil:
 		q := p.Query
 		w.Query = &Query{Text: q.Text, Start: q.Start, End: q.End, Step: q.Step, Lookback: time.Duration(q.Lookback) * time.Millisecond,
-			PerStepStats: q.PerStepStats, ShardIndex: q.ShardIndex, ShardCount: q.ShardCount, Reading: Reading{Only: q.Only, Latest: q.Latest, Partial: q.Partial}}
+			PerStepStats: q.PerStepStats, ShardIndex: q.ShardIndex, ShardCount: q.ShardCount, Packed: q.Packed, Reading: Reading{Only: q.Only, Latest: q.Latest, Partial: q.Partial}}
 		return w, nil
 	case p.Http != nil:
 		var err error

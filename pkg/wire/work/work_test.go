@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"strconv"
 	"testing"
 
 	"github.com/prometheus/prometheus/model/histogram"
@@ -17,6 +18,7 @@ import (
 	"github.com/prometheus/prometheus/util/annotations"
 	"github.com/prometheus/prometheus/util/stats"
 
+	"github.com/amphora-metrics/amphora/pkg/wire/packed"
 	"github.com/amphora-metrics/amphora/pkg/wire/querypb"
 )
 
@@ -38,38 +40,108 @@ func TestAnswersSurviveTheWire(t *testing.T) {
 		"vector": promql.Vector{{Metric: foo, T: 7, F: 1.5}, {T: 7, H: nativeHistogram()}},
 		"matrix": promql.Matrix{long, {Metric: labels.FromStrings("x", "y"), Histograms: []promql.HPoint{{T: 1, H: nativeHistogram()}, {T: 9, H: nativeHistogram()}}}, long},
 		"empty":  promql.Matrix{},
+		"none":   promql.Vector{},
+		"floats": promql.Matrix{long, {Metric: foo, Floats: []promql.FPoint{{T: 3, F: 1}, {T: 4, F: 2}, {T: 9, F: 3}}}, {}},
+		"many":   manySamples(),
 	} {
-		var ws annotations.Annotations
-		ws.Add(annotations.NewPossibleNonCounterInfo("foo", posrange.PositionRange{Start: 5, End: 8}))
-		sent := NewResult(v, ws, nil)
-		sent.Samples = stats.QuerySamples{TotalSamples: 12, PeakSamples: 3, SamplesRead: 4}
-		got := &Work{Query: &Query{Step: 1}}
-		w := &Work{Query: &Query{Text: "rate(foo[1m])"}, Parts: func(p *querypb.Part) error {
-			b, err := p.MarshalVT()
-			if err != nil {
-				return err
+		surviveTheWire(t, name, v, false)
+		surviveTheWire(t, name, v, true)
+	}
+}
+
+// manySamples are more than one message has.
+func manySamples() promql.Vector {
+	out := make(promql.Vector, 20_000)
+	for i := range out {
+		out[i] = promql.Sample{Metric: labels.FromStrings("__name__", "many", "i", strconv.Itoa(i)), T: 1_700_000_000_000, F: float64(i)}
+	}
+	return out
+}
+
+// surviveTheWire sends v through a scheduler, to somebody who understands packed answers or to one who does not.
+func surviveTheWire(t *testing.T, name string, v parser.Value, understood bool) {
+	t.Helper()
+	var ws annotations.Annotations
+	ws.Add(annotations.NewPossibleNonCounterInfo("foo", posrange.PositionRange{Start: 5, End: 8}))
+	sent := NewResult(v, ws, nil)
+	sent.Samples = stats.QuerySamples{TotalSamples: 12, PeakSamples: 3, SamplesRead: 4}
+	got := &Work{Query: &Query{Step: 1}}
+	var relayed Relayed
+	relay := &Work{Encoded: func(b []byte) error {
+		sent := make([]byte, EncodedPart(b).SizeVT())
+		if _, err := EncodedPart(b).MarshalToSizedBufferVT(sent); err != nil {
+			return err
+		}
+		defer clear(sent)
+		return got.DeliverEncoded(sent)
+	}}
+	pieces := 0
+	w := &Work{Query: &Query{Text: "rate(foo[1m])", Packed: understood}, Parts: func(p *querypb.Part) error {
+		pieces += len(p.Packed)
+		b, err := (&querypb.FromWorker{Querier: "q", Part: p}).MarshalVT()
+		if err != nil {
+			return err
+		}
+		relayed.Reset()
+		if err := relayed.UnmarshalVT(b); err != nil || relayed.Done || relayed.Error != nil {
+			t.Fatalf("%s: relayed as %+v, %v", name, relayed, err)
+		}
+		return relay.DeliverEncoded(relayed.Part)
+	}}
+	if err := w.Answer(sent); err != nil {
+		t.Fatal(err)
+	}
+	if err := got.Delivered(); err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	if !reflect.DeepEqual(got.Result.Value, v) {
+		t.Errorf("%s: arrived as %v, want %v", name, got.Result.Value, v)
+	}
+	if !understood && pieces > 0 {
+		t.Errorf("%s: it is packed for one who does not understand it", name)
+	}
+	if got.Result.Samples.TotalSamples != 12 || got.Result.Samples.PeakSamples != 3 {
+		t.Errorf("%s: samples %+v", name, got.Result.Samples)
+	}
+	_, infos := got.Result.Warnings.AsStrings("rate(foo[1m])", 0, 0)
+	if _, want := ws.AsStrings("rate(foo[1m])", 0, 0); !reflect.DeepEqual(infos, want) {
+		t.Errorf("%s: infos %q, want %q", name, infos, want)
+	}
+}
+
+func TestWhoReadsAnAnswerSaysWhetherItMayBePacked(t *testing.T) {
+	for _, relays := range []bool{false, true} {
+		for _, asked := range []bool{false, true} {
+			w := &Work{Query: &Query{Text: "up", Packed: asked}}
+			if relays {
+				w.Parts = func(*querypb.Part) error { return nil }
 			}
-			back := new(querypb.Part)
-			if err := back.UnmarshalVT(b); err != nil {
-				return err
+			msg, err := w.ToWire()
+			if err != nil || msg.Query.Packed != (asked || !relays) {
+				t.Errorf("relays %t, asked %t: %v, %v", relays, asked, msg, err)
 			}
-			return got.Deliver(back)
-		}}
-		if err := w.Answer(sent); err != nil {
-			t.Fatal(err)
+			back, err := FromWire(t.Context(), msg, func(*querypb.Part) error { return nil })
+			if err != nil || back.Query.Packed != msg.Query.Packed {
+				t.Errorf("arrived as %+v, %v", back.Query, err)
+			}
 		}
-		if err := got.Delivered(); err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		if !reflect.DeepEqual(got.Result.Value, v) {
-			t.Errorf("%s: arrived as %v, want %v", name, got.Result.Value, v)
-		}
-		if got.Result.Samples.TotalSamples != 12 || got.Result.Samples.PeakSamples != 3 {
-			t.Errorf("%s: samples %+v", name, got.Result.Samples)
-		}
-		_, infos := got.Result.Warnings.AsStrings("rate(foo[1m])", 0, 0)
-		if _, want := ws.AsStrings("rate(foo[1m])", 0, 0); !reflect.DeepEqual(infos, want) {
-			t.Errorf("%s: infos %q, want %q", name, infos, want)
+	}
+}
+
+func TestWhatAQuerierSaysIsRelayed(t *testing.T) {
+	b, err := (&querypb.FromWorker{Querier: "q", Done: true, Error: &querypb.Failure{Kind: 3, Text: "no"}}).MarshalVT()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b = append(b, 0x7a, 1, 'x', 0x80, 1, 7) // fields 15 and 16, of a later version
+	var m Relayed
+	if err := m.UnmarshalVT(b); err != nil || m.Part != nil || !m.Done || m.Error.GetKind() != 3 || m.Error.GetText() != "no" {
+		t.Errorf("relayed as %+v, %v", m, err)
+	}
+	for _, n := range []int{1, 2, 4, 6, 7, 9, len(b) - 1, len(b) - 4} { // within fields
+		m.Reset()
+		if err := m.UnmarshalVT(b[:n]); err == nil {
+			t.Errorf("%d of %d bytes are taken for a message", n, len(b))
 		}
 	}
 }
@@ -115,6 +187,7 @@ func FuzzParts(f *testing.F) {
 		{Head: &querypb.Head{Type: querypb.Head_VECTOR}, Series: []*querypb.Series{{Labels: []string{"a", "b"}, Times: []int64{1}, Values: []float64{2}}}},
 		{Head: &querypb.Head{Type: querypb.Head_MATRIX}, Series: []*querypb.Series{{HistogramTimes: []int64{1}, Histograms: []*querypb.Histogram{{Positive: []float64{1}, PositiveSpans: []*querypb.Span{{Length: 1}}}}}}},
 		{Status: 200, Header: []string{"a", "b"}, Body: []byte("x")},
+		{Head: &querypb.Head{Type: querypb.Head_VECTOR}, Packed: packed.AppendPoint(packed.AppendLabels(nil, labels.FromStrings("a", "b")), 1, 2)},
 	} {
 		b, err := p.MarshalVT()
 		if err != nil {
@@ -129,7 +202,7 @@ func FuzzParts(f *testing.F) {
 		}
 		w := &Work{Query: &Query{}}
 		if w.Deliver(p) == nil && w.Delivered() == nil {
-			_ = encode(w.Result, "", func(*querypb.Part) error { return nil })
+			_ = encode(w.Result, asker{}, func(*querypb.Part) error { return nil })
 		}
 		_ = writePart(httptest.NewRecorder(), p)
 	})
