@@ -37,6 +37,9 @@ func (f *Frontend) prepare(ctx context.Context, opts promql.QueryOpts, asked wor
 	if err != nil {
 		return nil, err
 	}
+	if t := expr.Type(); asked.Step > 0 && t != parser.ValueTypeVector && t != parser.ValueTypeScalar {
+		return nil, errs.New(errs.Invalid, "invalid expression type %q for range query, must be Scalar or instant Vector", parser.DocumentedType(t))
+	}
 	ids, err := tenant.Many(ctx)
 	if err != nil {
 		return nil, err

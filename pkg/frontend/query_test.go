@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -74,6 +75,20 @@ func TestBlockedQueriesAreRefusedHoweverTheyAreLaidOut(t *testing.T) {
 		err := instant(ctx, t, f, qs).Err
 		if blocked != (errs.KindOf(err) == errs.Invalid && strings.Contains(err.Error(), "err-amphora-query-blocked")) {
 			t.Errorf("%s: %v", qs, err)
+		}
+	}
+}
+
+func TestWhatIsNoVectorHasNoRange(t *testing.T) {
+	f := started(t, Config{}, &queriers{engine: stock(t), db: embedded{}}, limits.View{})
+	ctx := tenant.Inject(t.Context(), "a")
+	for qs, kind := range map[string]string{"up[5m]": "range vector", `"text"`: "string"} {
+		_, err := f.NewRangeQuery(ctx, nil, nil, qs, time.UnixMilli(0), time.UnixMilli(1000), time.Second)
+		if errs.KindOf(err) != errs.Invalid || !strings.Contains(err.Error(), fmt.Sprintf("invalid expression type %q for range query", kind)) {
+			t.Errorf("%s: %v", qs, err)
+		}
+		if _, err := f.NewInstantQuery(ctx, nil, nil, qs, time.UnixMilli(0)); err != nil {
+			t.Errorf("instant %s: %v", qs, err)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/wire/rulerpb"
 )
 
@@ -208,6 +209,9 @@ func TestEveryRulerTellsOfTheGroupsOfAll(t *testing.T) {
 				if got, err := r.List(t.Context(), "t", req); err != nil || len(got) != want {
 					t.Errorf("%v: %d groups, %v; want %d", req, len(got), err, want)
 				}
+			}
+			if got, err := r.List(t.Context(), "t", &rulerpb.GroupsRequest{Match: []string{`{n="1"}`, `{a=~".*"}`}}); errs.KindOf(err) != errs.Invalid {
+				t.Errorf("a selector of everything: %d groups, %v", len(got), err)
 			}
 			if none, err := r.List(t.Context(), "u", &rulerpb.GroupsRequest{}); err != nil || len(none) != 0 {
 				t.Errorf("another tenant has %v, %v", none, err)

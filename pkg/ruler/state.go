@@ -76,8 +76,15 @@ func (r *Ruler) selection(ctx context.Context, req *rulerpb.GroupsRequest) (sele
 		return sel, nil
 	}
 	var err error
-	sel.match, err = r.deps.Engine.ParseSelectors(ctx, req.Match)
-	return sel, err
+	if sel.match, err = r.deps.Engine.ParseSelectors(ctx, req.Match); err != nil {
+		return sel, err
+	}
+	for _, set := range sel.match {
+		if !slices.ContainsFunc(set, func(m *labels.Matcher) bool { return !m.Matches("") }) {
+			return sel, errs.New(errs.Invalid, "match[] must contain at least one non-empty matcher")
+		}
+	}
+	return sel, nil
 }
 
 func among(list []string, s string) bool { return len(list) == 0 || slices.Contains(list, s) }

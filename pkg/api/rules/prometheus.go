@@ -49,7 +49,7 @@ type (
 	recordingRule struct {
 		Name           string            `json:"name"`
 		Query          string            `json:"query"`
-		Labels         map[string]string `json:"labels,omitempty"`
+		Labels         map[string]string `json:"labels"`
 		Health         string            `json:"health"`
 		LastError      string            `json:"lastError,omitempty"`
 		EvaluationTime float64           `json:"evaluationTime"`

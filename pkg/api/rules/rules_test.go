@@ -185,6 +185,7 @@ func TestGroupsLookAsPrometheusShowsThem(t *testing.T) {
 				Annotations: []*rulerpb.Label{{Name: "s", Value: "t"}}, EvaluatedNs: 1700000000e9,
 				Alerts: []*rulerpb.Alert{{State: "firing", Labels: []*rulerpb.Label{{Name: "alertname", Value: "A"}}, Value: 0.5, ActiveNs: 1699999000e9, KeepFiringSinceNs: 1699999900e9}}},
 			{Alerting: true, Name: "B", Query: "x", State: "unknown", Health: "unknown"},
+			{Name: "bare", Query: "x", Health: "unknown"},
 		},
 	}}}
 	a := New(Backends{Store: b, Namespaces: b, Evaluator: b})
@@ -194,7 +195,8 @@ func TestGroupsLookAsPrometheusShowsThem(t *testing.T) {
 		`{"state":"firing","name":"A","query":"up == 0","duration":120,"keepFiringFor":60,"labels":{},"annotations":{"s":"t"},"alerts":[` +
 		`{"labels":{"alertname":"A"},"annotations":{},"state":"firing","activeAt":"2023-11-14T21:56:40Z","keepFiringSince":"2023-11-14T22:11:40Z","value":"5e-01"}],` +
 		`"health":"ok","evaluationTime":0,"lastEvaluation":"2023-11-14T22:13:20Z","type":"alerting"},` +
-		`{"state":"unknown","name":"B","query":"x","duration":0,"keepFiringFor":0,"labels":{},"annotations":{},"alerts":[],"health":"unknown","evaluationTime":0,"lastEvaluation":"0001-01-01T00:00:00Z","type":"alerting"}],` +
+		`{"state":"unknown","name":"B","query":"x","duration":0,"keepFiringFor":0,"labels":{},"annotations":{},"alerts":[],"health":"unknown","evaluationTime":0,"lastEvaluation":"0001-01-01T00:00:00Z","type":"alerting"},` +
+		`{"name":"bare","query":"x","labels":{},"health":"unknown","evaluationTime":0,"lastEvaluation":"0001-01-01T00:00:00Z","type":"recording"}],` +
 		`"interval":60,"limit":5,"evaluationTime":0.0025,"lastEvaluation":"2023-11-14T22:13:20Z","sourceTenants":["x"],"lastError":"r: broken"}]}}`
 	if body != want {
 		t.Errorf("got  %s\nwant %s", body, want)
