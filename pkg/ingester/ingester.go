@@ -121,6 +121,7 @@ type Ingester struct {
 // reading is who may read.
 type reading struct {
 	reads chan struct{} // a token for each query being answered
+	packs sync.Pool     // of *[]byte, memory for what queries send
 	turns *turns.Gate   // nil: who computes when is left to the machine
 }
 

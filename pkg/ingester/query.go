@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
@@ -139,6 +140,12 @@ func (i *Ingester) Query(req *ingesterpb.QueryRequest, to grpc.ServerStreamingSe
 	ctx, turn, end := i.turns.Begin(ctx)
 	defer end()
 	w := seriesStream{to: to, msg: first, turn: turn, packs: req.Packed}
+	// gRPC has encoded a message when Send returns; in one process the reader keeps it.
+	_, w.sends = to.(*grpc.GenericServerStream[ingesterpb.QueryRequest, ingesterpb.QueryResponse])
+	if w.sends && w.packs {
+		w.takeBuffer(&i.packs)
+		defer w.giveBuffer(&i.packs)
+	}
 	hints := &storage.SelectHints{Start: req.MinTime, End: req.MaxTime, DisableTrimming: true}
 	set := q.Select(ctx, !req.AnyOrder, hints, ms...)
 	err = w.sendAll(ctx, set, uint64(req.ShardIndex), uint64(req.ShardCount))
@@ -170,8 +177,23 @@ type seriesStream struct {
 	texts      []string
 
 	packs    bool
+	sends    bool   // who receives messages does not keep their memory
 	pack     []byte // of msg
 	lastPack int    // the size of the one before
+}
+
+// takeBuffer takes memory for packed series that was used before, if there is any.
+func (w *seriesStream) takeBuffer(from *sync.Pool) {
+	if b, ok := from.Get().(*[]byte); ok {
+		w.pack = (*b)[:0]
+	}
+}
+
+// giveBuffer gives it back.
+func (w *seriesStream) giveBuffer(to *sync.Pool) {
+	if b := w.pack; cap(b) > 0 && cap(b) <= 2*packedBytes {
+		to.Put(&b)
+	}
 }
 
 // slabChunks is how many chunks are allocated at once, slabTexts how many strings of labels.
@@ -373,7 +395,10 @@ func (w *seriesStream) flush() error {
 	}
 	msg := w.msg
 	w.msg, w.bytes = nil, 0
-	msg.Packed, w.pack, w.lastPack = w.pack, nil, len(w.pack)
+	msg.Packed, w.lastPack = w.pack, len(w.pack)
+	if w.pack = w.pack[:0]; !w.sends {
+		w.pack = nil
+	}
 	w.arena = w.arena[len(w.arena):]
 	w.turn.Rest() // the reader may be slow
 	defer w.turn.Resume()

@@ -41,7 +41,8 @@ type Ledger struct {
 	shrinkersMu sync.Mutex // guards shrinkers
 	shrinkers   []func()
 
-	watch watch
+	watch  watch
+	pacing pacing
 
 	workings Workings
 }
@@ -65,7 +66,7 @@ type Deps struct {
 
 // New returns a ledger over limits, not started.
 func New(limits Limits, deps Deps) *Ledger {
-	l := &Ledger{limits: limits, log: deps.Logger, look: lookAtRuntime(), collect: collectGarbage, now: time.Now, wake: make(chan struct{}, 1)}
+	l := &Ledger{pacing: newPacing(), limits: limits, log: deps.Logger, look: lookAtRuntime(), collect: collectGarbage, now: time.Now, wake: make(chan struct{}, 1)}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}

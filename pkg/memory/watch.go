@@ -58,6 +58,7 @@ func (l *Ledger) round(now time.Time) {
 	if u := l.look(); u.cycles != w.cycles {
 		w.cycles, w.collected = u.cycles, now
 		l.observe(u)
+		l.pacing.follow(u.live, l.limits.Go)
 	}
 	refused := int64(0)
 	for u := range l.accounts {
