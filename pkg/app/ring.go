@@ -38,6 +38,8 @@ type MemberlistConfig struct {
 	NodeName, ClusterLabel  string
 	Join                    []string
 	RejoinInterval          time.Duration
+	Zones                   GossipZonesConfig
+	Propagation             PropagationConfig
 }
 
 // Declare names the settings.
@@ -50,6 +52,8 @@ func (c *MemberlistConfig) Declare(s *config.Set) {
 	s.String(&c.NodeName, "node_name", "", "Name of this member, which no other may have. Empty: the instance ID and something random.").Named("memberlist.nodename").Expert()
 	s.Duration(&c.RejoinInterval, "rejoin_interval", 10*time.Second, "How often state is exchanged with a random one of the members to join, so that the halves of a split cluster merge again. 0: never.").Expert()
 	s.String(&c.ClusterLabel, "cluster_label", "", "Members with another label are refused, so that two clusters cannot merge by accident.")
+	s.Mount("zone_aware_routing", &c.Zones)
+	s.Mount("propagation_delay_tracker", &c.Propagation)
 }
 
 // alone says whether this process is a whole cluster by itself.
@@ -129,6 +133,10 @@ func (a *App) memberlistKV() (*memberlist.KVInitService, error) {
 			m.AdvertisePort = c.BindPort
 		}
 		m.ClusterLabel = c.ClusterLabel
+		if m.ZoneAwareRouting, err = a.cfg.gossipZones(); err != nil {
+			return nil, err
+		}
+		m.PropagationDelayTracker = c.propagation()
 		m.JoinMembers = flagext.StringSliceCSVMulti(c.Join)
 		// At shutdown there may be nobody left to hear it.
 		m.LeaveTimeout, m.BroadcastTimeoutForLocalUpdatesOnShutdown = goodbye, goodbye

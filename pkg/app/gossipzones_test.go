@@ -1,0 +1,42 @@
+package app
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/amphora-metrics/amphora/pkg/config"
+)
+
+func TestGossipNeedsToKnowItsZoneIfItStaysThere(t *testing.T) {
+	for _, c := range []struct {
+		args       []string
+		zone, role string
+		want       string // in the error
+	}{
+		{nil, "", "member", ""},
+		{[]string{"-memberlist.zone-aware-routing.enabled"}, "", "", "must say the zone"},
+		{[]string{"-memberlist.zone-aware-routing.enabled", "-ingester.ring.instance-availability-zone=a"}, "a", "member", ""},
+		{[]string{"-memberlist.zone-aware-routing.enabled", "-ingester.ring.instance-availability-zone=a", "-memberlist.zone-aware-routing.instance-availability-zone=b", "-memberlist.zone-aware-routing.role=bridge"}, "b", "bridge", ""},
+		{[]string{"-memberlist.zone-aware-routing.role=boss"}, "", "", "boss"},
+		{[]string{"-memberlist.zone-aware-routing.enabled", "-ingester.ring.instance-availability-zone=" + strings.Repeat("z", 300)}, "", "", "300 bytes"},
+		{[]string{"-memberlist.propagation-delay-tracker.enabled", "-memberlist.propagation-delay-tracker.beacon-interval=0s"}, "", "", "must be above 0"},
+	} {
+		var cfg Config
+		set := config.NewSet()
+		set.Mount("", &cfg)
+		_, err := config.Load(set, c.args, func(string) string { return "" })
+		if c.want != "" {
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%q: %v, want %q", c.args, err, c.want)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%q: %v", c.args, err)
+			continue
+		}
+		if z, err := cfg.gossipZones(); err != nil || z.Zone != c.zone || z.Role != c.role || z.Enabled != (len(c.args) > 0) {
+			t.Errorf("%q: %+v, %v", c.args, z, err)
+		}
+	}
+}
