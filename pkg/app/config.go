@@ -147,14 +147,7 @@ func (c *Config) Validate() error {
 	if err := c.checkElections(); err != nil {
 		return err
 	}
-	if _, err := c.gossipZones(); err != nil {
-		return err
-	}
-	if c.usesGossip() && !c.Exposure.Unsafe && !transport.Loopback(c.Memberlist.BindAddr) {
-		return config.Wrong("memberlist.bind_addr", "is %q, which other machines can reach, but nothing authenticates the members of gossip, and whoever joins can make itself an ingester: "+
-			"set it to 127.0.0.1, or accept that with auth.unsafe_listen_without_authentication (-auth.unsafe-listen-without-authentication) on a network that only the cluster uses", c.Memberlist.BindAddr)
-	}
-	return nil
+	return c.checkGossip()
 }
 
 // derive shows what follows from the settings and the machine.

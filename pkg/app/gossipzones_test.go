@@ -24,7 +24,7 @@ func TestGossipNeedsToKnowItsZoneIfItStaysThere(t *testing.T) {
 		var cfg Config
 		set := config.NewSet()
 		set.Mount("", &cfg)
-		_, err := config.Load(set, c.args, func(string) string { return "" })
+		_, err := config.Load(set, append(c.args, "-memberlist.join=127.0.0.1:1"), func(string) string { return "" })
 		if c.want != "" {
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%q: %v, want %q", c.args, err, c.want)

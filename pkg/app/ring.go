@@ -18,6 +18,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/distributor/ha"
 	"github.com/amphora-metrics/amphora/pkg/ingester"
 	"github.com/amphora-metrics/amphora/pkg/members"
+	"github.com/amphora-metrics/amphora/pkg/transport"
 )
 
 const (
@@ -38,6 +39,7 @@ type MemberlistConfig struct {
 	NodeName, ClusterLabel  string
 	Join                    []string
 	RejoinInterval          time.Duration
+	TLS                     transport.GossipTLS
 	Zones                   GossipZonesConfig
 	Propagation             PropagationConfig
 }
@@ -46,12 +48,13 @@ type MemberlistConfig struct {
 func (c *MemberlistConfig) Declare(s *config.Set) {
 	s.String(&c.BindAddr, "bind_addr", "127.0.0.1", "Address that gossip listens on.")
 	s.Int(&c.BindPort, "bind_port", 7946, "Port that gossip listens on.")
-	s.String(&c.AdvertiseAddr, "advertise_addr", "", "Address that members reach this one at. Empty: the address it listens on.")
+	s.String(&c.AdvertiseAddr, "advertise_addr", "", "Address that members reach this one at. Empty: the address it listens on, or the first of the machine if it listens on all.")
 	s.Int(&c.AdvertisePort, "advertise_port", 0, "Port that members reach this one at. 0: the port it listens on.")
 	s.Strings(&c.Join, "join_members", nil, "Members to join: host:port, or a DNS name with the prefix dns+, dnssrv+ or dnssrvnoa+. List all of them, or a name that resolves to all.").Named("memberlist.join")
 	s.String(&c.NodeName, "node_name", "", "Name of this member, which no other may have. Empty: the instance ID and something random.").Named("memberlist.nodename").Expert()
 	s.Duration(&c.RejoinInterval, "rejoin_interval", 10*time.Second, "How often state is exchanged with a random one of the members to join, so that the halves of a split cluster merge again. 0: never.").Expert()
 	s.String(&c.ClusterLabel, "cluster_label", "", "Members with another label are refused, so that two clusters cannot merge by accident.")
+	s.Mount("", &c.TLS)
 	s.Mount("zone_aware_routing", &c.Zones)
 	s.Mount("propagation_delay_tracker", &c.Propagation)
 }
@@ -125,12 +128,11 @@ func (a *App) memberlistKV() (*memberlist.KVInitService, error) {
 		// Members that are cut off swallow a message for as long as a connection is waited for, and must
 		// not keep the others from being told.
 		m.TCPTransport.MaxConcurrentWrites, m.TCPTransport.PacketDialTimeout = gossipWrites, gossipDial
-		m.AdvertiseAddr, m.AdvertisePort = c.AdvertiseAddr, c.AdvertisePort
-		if m.AdvertiseAddr == "" {
-			m.AdvertiseAddr = c.BindAddr
+		if m.AdvertiseAddr, m.AdvertisePort, err = c.advertised(); err != nil {
+			return nil, err
 		}
-		if m.AdvertisePort == 0 {
-			m.AdvertisePort = c.BindPort
+		if err := a.gossipDoor(&m); err != nil {
+			return nil, err
 		}
 		m.ClusterLabel = c.ClusterLabel
 		if m.ZoneAwareRouting, err = a.cfg.gossipZones(); err != nil {

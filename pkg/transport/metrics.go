@@ -96,7 +96,7 @@ type serverMetrics struct {
 // watchExpiry shows until when the certificate of a listener's files is valid.
 func (m *serverMetrics) watchExpiry(listener string, until func() time.Time) {
 	promauto.With(m.reg).NewGaugeFunc(prometheus.GaugeOpts{Name: "amphora_server_tls_certificate_expiry_timestamp_seconds",
-		Help:        "When the certificate expires that the files of a listener hold: http, grpc, or also, for those beside them. Close to now: nobody renewed it.",
+		Help:        "When the certificate expires that the files of a listener hold: http, grpc, gossip, or also, for those beside them. Close to now: nobody renewed it.",
 		ConstLabels: prometheus.Labels{"listener": listener}},
 		func() float64 { return float64(until().Unix()) })
 }

@@ -74,6 +74,12 @@ spec:
         - -ingester.client.tls-key-path=/etc/amphora/tls/tls.key
         - -ingester.client.tls-ca-path=/etc/amphora/tls/ca.crt
         - -ingester.client.tls-server-name={{ $v.tls.serverName }}
+        {{- if $v.tls.gossip }}
+        - -memberlist.tls-enabled=true
+        {{- end }}
+        {{- if $v.tls.gossipTransition }}
+        - -memberlist.tls-transition=true
+        {{- end }}
         {{- end }}
         {{- end }}
         {{- if and (ne .name "gateway") (ne .name "all") }}
