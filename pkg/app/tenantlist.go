@@ -84,13 +84,13 @@ func (a *App) liveTenants(u *gateway.Upstreams) (func(context.Context) ([]tenant
 		if err != nil {
 			return nil, err
 		}
-		return idsOf(&stats, r.ReplicationFactor())
+		return idsOf(&stats)
 	}, nil
 }
 
 // idsOf refuses an answer that lacks so many ingesters that it may lack tenants.
-func idsOf(stats *admin.AllUsage, replicas int) ([]tenant.ID, error) {
-	if len(stats.Missing) > 0 && len(stats.Missing) >= replicas {
+func idsOf(stats *admin.AllUsage) ([]tenant.ID, error) {
+	if !stats.Whole && len(stats.Missing) > 0 { // distributors of the version before do not say the one
 		return nil, errs.New(errs.Unavailable, "%d ingesters did not say which tenants they have", len(stats.Missing))
 	}
 	out := make([]tenant.ID, len(stats.Tenants))
@@ -100,7 +100,7 @@ func idsOf(stats *admin.AllUsage, replicas int) ([]tenant.ID, error) {
 	return out, nil
 }
 
-// statsFrom asks a distributor. How many replicas there are is its setting, so none may be missing.
+// statsFrom asks a distributor, which knows the ring.
 func statsFrom(ctx context.Context, h http.Handler) ([]tenant.ID, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://distributor/distributor/all_user_stats", nil)
 	if err != nil {
@@ -117,15 +117,16 @@ func statsFrom(ctx context.Context, h http.Handler) ([]tenant.ID, error) {
 			ID tenant.ID `json:"userID"`
 		} `json:"tenants"`
 		Missing []string `json:"missing"`
+		Whole   bool     `json:"whole"`
 	}
 	if err := json.Unmarshal(w.body.Bytes(), &stats); err != nil {
 		return nil, errs.New(errs.Unavailable, "what a distributor says of tenants cannot be read: %w", err)
 	}
-	all := admin.AllUsage{Missing: stats.Missing}
+	all := admin.AllUsage{Missing: stats.Missing, Whole: stats.Whole}
 	for _, t := range stats.Tenants {
 		all.Tenants = append(all.Tenants, admin.TenantUsage{Tenant: t.ID})
 	}
-	return idsOf(&all, 1)
+	return idsOf(&all)
 }
 
 // kept is an answer in memory.

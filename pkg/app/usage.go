@@ -11,6 +11,7 @@ import (
 
 	"github.com/amphora-metrics/amphora/pkg/api/admin"
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/members"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/transport"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
@@ -126,10 +127,32 @@ func (u *usage) AllUsage(ctx context.Context) (admin.AllUsage, error) {
 			sums[id].add(t.Stats)
 		}
 	}
+	out.Whole = whole(u.ring, out.Missing)
 	for _, id := range slices.Sorted(maps.Keys(sums)) {
 		out.Tenants = append(out.Tenants, admin.TenantUsage{Tenant: id, Usage: sums[id].usage(1 / float64(u.copies(len(answers))))})
 	}
 	return out, nil
+}
+
+// whole says whether each acknowledged sample is on an ingester of r that answered, without the missing ones: by the
+// rule of reads.
+func whole(r ring.ReadRing, missing []string) bool {
+	set, err := members.ReadSet(r)
+	if err != nil {
+		return false
+	}
+	failed := 0
+	zones := map[string]bool{}
+	for i := range set.Instances {
+		if slices.Contains(missing, set.Instances[i].Id) {
+			failed++
+			zones[set.Instances[i].Zone] = true
+		}
+	}
+	if set.ZoneAwarenessEnabled {
+		return len(zones) <= set.MaxUnavailableZones
+	}
+	return failed <= set.MaxErrors
 }
 
 // usageSum adds up what ingesters say of one tenant.
