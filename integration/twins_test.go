@@ -1,11 +1,14 @@
 package integration
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/grafana/dskit/ring"
 
 	"github.com/amphora-metrics/amphora/integration/harness"
 )
@@ -34,8 +37,77 @@ func TestIngestersWithTheSameTokensComeToDiffer(t *testing.T) {
 	must(t, c.WaitReady(ctx))
 	everybody := []string{"ingester-a", "ingester-b", "ingester-c", "ingester-0", "ingester-y", "ingester-z"}
 	settled(ctx, t, c.Nodes(), everybody...)
-	eventually(ctx, t, "each token to be of one ingester", func() error {
-		members, err := ringOf(ctx, c.Nodes()[0].URL("/ingester/ring"))
+	tokensDiffer(ctx, t, c.Nodes()[0])
+	pause(ctx, t, 3*time.Second)
+	gap := j.gap()
+	end().good(t)
+	acked, given := j.count()
+	t.Logf("%d samples acknowledged, %d given up, longest gap %s", acked, given, gap)
+	if given > 0 {
+		t.Errorf("%d samples were given up", given)
+	}
+	for _, q := range c.Of("querier") {
+		j.verify(ctx, t, q.URL(""))
+	}
+}
+
+// TestTwinsThatStartTogetherComeToDiffer starts ingesters with one file of tokens, which nobody has yet, at once: none
+// sees another in the ring when it looks. All but one choose others, and neither writers nor readers notice.
+func TestTwinsThatStartTogetherComeToDiffer(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t, 4*time.Minute)
+	c, j, end := scaled(ctx, t)
+	pause(ctx, t, 2*time.Second)
+	tokens, err := ring.LoadTokensFromFile(filepath.Join(c.Node("ingester-a").DataDir, "tokens"))
+	must(t, err)
+	for i := range tokens {
+		tokens[i]++
+	}
+	twins := map[string]string{"ingester-0": "a", "ingester-1": "a", "ingester-2": "a", "ingester-y": "c", "ingester-z": "c"}
+	everybody := []string{"ingester-a", "ingester-b", "ingester-c"}
+	for name := range twins {
+		dir := filepath.Join(filepath.Dir(filepath.Dir(c.Node("ingester-a").DataDir)), name, "data")
+		must(t, os.MkdirAll(dir, 0o750))
+		must(t, tokens.StoreToFile(filepath.Join(dir, "tokens")))
+		everybody = append(everybody, name)
+	}
+	for name, zone := range twins {
+		_, err = c.Add(harness.Spec{Name: name, Target: "ingester", Zone: zone})
+		must(t, err)
+	}
+	must(t, c.WaitReady(ctx))
+	settled(ctx, t, c.Nodes(), everybody...)
+	for _, n := range c.Nodes() {
+		tokensDiffer(ctx, t, n)
+	}
+	pause(ctx, t, 3*time.Second)
+	replaced := 0.0
+	for name := range twins {
+		n := c.Node(name)
+		replaced += scrape(ctx, t, n.URL("/metrics"), "amphora_ring_tokens_replaced_total")
+		kept, err := ring.LoadTokensFromFile(filepath.Join(n.DataDir, "tokens"))
+		must(t, err)
+		if len(kept) != len(tokens) {
+			t.Errorf("%s keeps %d tokens, want %d", name, len(kept), len(tokens))
+		}
+	}
+	gap := j.gap()
+	end().good(t)
+	acked, given := j.count()
+	t.Logf("%g tokens were replaced; %d samples acknowledged, %d given up, longest gap %s", replaced, acked, given, gap)
+	if given > 0 {
+		t.Errorf("%d samples were given up", given)
+	}
+	for _, q := range c.Of("querier") {
+		j.verify(ctx, t, q.URL(""))
+	}
+}
+
+// tokensDiffer waits until n sees each member with tokens that are its own alone.
+func tokensDiffer(ctx context.Context, t *testing.T, n *harness.Node) {
+	t.Helper()
+	within(ctx, t, "each token to be of one ingester", func() error {
+		members, err := ringOf(ctx, n.URL("/ingester/ring"))
 		if err != nil {
 			return err
 		}
@@ -53,15 +125,4 @@ func TestIngestersWithTheSameTokensComeToDiffer(t *testing.T) {
 		}
 		return nil
 	})
-	pause(ctx, t, 3*time.Second)
-	gap := j.gap()
-	end().good(t)
-	acked, given := j.count()
-	t.Logf("%d samples acknowledged, %d given up, longest gap %s", acked, given, gap)
-	if given > 0 {
-		t.Errorf("%d samples were given up", given)
-	}
-	for _, q := range c.Of("querier") {
-		j.verify(ctx, t, q.URL(""))
-	}
 }

@@ -74,6 +74,7 @@ func (a *App) caretaker(ing *ingester.Ingester, lc ring.LifecyclerConfig, memory
 	return a.serve("ingester-caretaker", members.NewCaretaker(members.CaretakerDeps{
 		Log: a.log, Reg: a.reg, KV: store, Key: ingester.RingKey, ID: lc.ID, Addr: net.JoinHostPort(lc.Addr, strconv.Itoa(lc.Port)),
 		Every: a.cfg.Ring.Heartbeats.Period, Rules: a.forgetRules(), CutOff: ing.SetCutOff, Memory: memory,
+		Share: members.Share{Number: lc.NumTokens, File: lc.TokensFilePath, Generator: lc.RingTokenGenerator},
 	}))
 }
 

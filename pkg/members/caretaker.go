@@ -31,6 +31,8 @@ type CaretakerDeps struct {
 	// CutOff is told when this process comes to see so few of the others that they may have given
 	// its work away, and when it sees them again. It returns when the ring says so.
 	CutOff func(ctx context.Context, cutOff bool) error
+	// Share is what this process has of the ring. Without a file its tokens follow from its name.
+	Share Share
 	// Memory is brought up to date with what the ring shows. nil: none.
 	Memory *Memory
 	Now    func() time.Time // nil: time.Now
@@ -52,6 +54,7 @@ type Caretaker struct {
 type caretakerMetrics struct {
 	relieved, removed prometheus.Counter
 	conflicts         prometheus.Counter
+	tokens            prometheus.Counter
 	skew              prometheus.Gauge
 }
 
@@ -68,6 +71,8 @@ func NewCaretaker(deps CaretakerDeps) *Caretaker {
 			Help: "Relieved ingesters that this process removed from the ring because what they held is in object storage."}),
 		conflicts: reg.NewCounter(prometheus.CounterOpts{Name: "amphora_ring_instance_id_conflicts_total",
 			Help: "Times the ring showed this ingester's ID with another address. A rise means that two processes have the same instance_id."}),
+		tokens: reg.NewCounter(prometheus.CounterOpts{Name: "amphora_ring_tokens_replaced_total",
+			Help: "Tokens that this ingester chose anew because another one had them, too. A rise means that a disk was copied."}),
 		skew: reg.NewGauge(prometheus.GaugeOpts{Name: "amphora_ring_clock_skew_seconds",
 			Help: "How far the clock of some ingester is ahead of this one's, as seen in heartbeats. Near the heartbeat timeout one of the two counts as dead."}),
 	}}
@@ -84,6 +89,7 @@ func (c *Caretaker) round(ctx context.Context) error {
 	}
 	now := c.deps.Now()
 	c.checkIdentity(d)
+	c.checkShare(ctx, d)
 	c.checkClocks(d, now)
 	c.checkContact(ctx, d, now)
 	if !c.deps.Rules.judge(d, now).empty() {
