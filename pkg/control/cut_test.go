@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/amphora-metrics/amphora/pkg/bucket"
 )
@@ -22,6 +23,8 @@ type fuse struct {
 	after  bool
 	burnt  bool
 	cancel context.CancelFunc
+	// meanwhile is called before the operation at which the call ends; nil: nothing happens then.
+	meanwhile func()
 }
 
 // lit returns a context for the calls that f ends.
@@ -37,6 +40,9 @@ func burn(ctx context.Context, do func() error) error {
 	}
 	if f.left--; f.left > 0 {
 		return do()
+	}
+	if f.left == 0 && f.meanwhile != nil {
+		f.meanwhile()
 	}
 	if f.left == 0 && f.after {
 		_ = do() // nobody hears how it went
@@ -213,4 +219,94 @@ func TestCallsThatWereCutOffAreEndedByTheSameCall(t *testing.T) {
 			}
 		}
 	}
+}
+
+// left are the documents of a workspace that other services read.
+func (p *plane) left(id string) (out []string) {
+	p.t.Helper()
+	for _, from := range []string{"rules/" + id + "/", "alerts/" + id} {
+		entries, err := p.docs.List(p.t.Context(), from)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		for _, e := range entries {
+			out = append(out, e.Key)
+		}
+	}
+	return out
+}
+
+// TestNothingIsLeftInAWorkspaceThatWasDeletedMeanwhile deletes a workspace before each operation of calls that make
+// something in it, and kills their process after it: what they left is put away, does not come back as long as the
+// workspace is deleted, and is gone with it. What was there comes back when it is restored.
+func TestNothingIsLeftInAWorkspaceThatWasDeletedMeanwhile(t *testing.T) {
+	strays := 0
+	for _, k := range []struct{ operation, path string }{{"CreateRuleGroupsNamespace", "rulegroupsnamespaces"}, {"CreateAlertManagerDefinition", "alertmanager/definition"}} {
+		for at, ended := 1, false; !ended; at++ {
+			p := newPlane(t, Config{PurgeAfter: 24 * time.Hour}, 2)
+			id := p.create(m{"alias": "a"})
+			p.want(p.call(0, "CreateRuleGroupsNamespace", "POST", "/workspaces/"+id+"/rulegroupsnamespaces", m{"name": "old", "data": []byte("a")}), 202, "")
+			f := &fuse{left: at, after: true}
+			f.meanwhile = func() {
+				p.cut = nil
+				p.want(p.call(1, "DeleteWorkspace", "DELETE", "/workspaces/"+id, nil), 202, "")
+			}
+			p.cut = f
+			_ = p.call(0, k.operation, "POST", "/workspaces/"+id+"/"+k.path, m{"name": "new", "data": []byte("a")})
+			if ended = !f.burnt; ended {
+				break
+			}
+			name := fmt.Sprintf("%s, cut off at %d", k.operation, at)
+			if len(p.left(id)) > 0 {
+				strays++
+			}
+			if err := p.replicas[1].cleanAll(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if left := p.left(id); len(left) > 0 {
+				t.Errorf("%s: there are %v", name, left)
+			}
+			if err := p.replicas[0].Restore(t.Context(), id); err != nil {
+				t.Fatal(err)
+			}
+			if err := p.replicas[1].cleanAll(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			p.want(p.call(0, "DescribeRuleGroupsNamespace", "GET", "/workspaces/"+id+"/rulegroupsnamespaces/old", nil), 200, "")
+			p.want(p.call(1, "DeleteWorkspace", "DELETE", "/workspaces/"+id, nil), 202, "")
+			if _, err := p.docs.Overwrite(t.Context(), "rules/"+id+"/late", []byte("a")); err != nil {
+				t.Fatal(err)
+			}
+			p.now = p.now.Add(25 * time.Hour)
+			if err := p.replicas[1].cleanAll(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			kept, err := p.docs.List(t.Context(), withdrawnPrefix+id+"/")
+			if left := p.left(id); err != nil || len(left)+len(kept) > 0 || len(p.purged) != 1 {
+				t.Errorf("%s: purged %v, there are %v and %v, %v", name, p.purged, left, kept, err)
+			}
+			if at > 50 {
+				t.Fatal("it does not end")
+			}
+		}
+	}
+	if strays < 2 {
+		t.Errorf("%d calls left something behind, want one of each kind: nothing is tested", strays)
+	}
+}
+
+// TestARestoredWorkspaceKeepsWhatASweepTook: a replica that still takes a workspace for deleted sweeps it while an
+// operator restores it.
+func TestARestoredWorkspaceKeepsWhatASweepTook(t *testing.T) {
+	p := newPlane(t, Config{PurgeAfter: 24 * time.Hour}, 2)
+	id := p.create(m{"alias": "a"})
+	p.want(p.call(0, "CreateRuleGroupsNamespace", "POST", "/workspaces/"+id+"/rulegroupsnamespaces", m{"name": "n", "data": []byte("a")}), 202, "")
+	p.want(p.call(0, "DeleteWorkspace", "DELETE", "/workspaces/"+id, nil), 202, "")
+	if err := p.replicas[0].Restore(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.replicas[1].sweep(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	p.want(p.call(0, "DescribeRuleGroupsNamespace", "GET", "/workspaces/"+id+"/rulegroupsnamespaces/n", nil), 200, "")
 }

@@ -22,14 +22,8 @@ func (c *Control) withdraw(ctx context.Context, id string) error {
 	if err != nil || v == "" || w.State != deleting {
 		return err
 	}
-	folder, err := c.rulesFolder(id)
-	if err != nil {
+	if _, err := c.putAway(ctx, id); err != nil {
 		return err
-	}
-	for _, from := range []string{folder, c.deps.DefinitionKey(tenant.ID(id))} {
-		if err := c.move(ctx, from, withdrawnPrefix+id+"/"); err != nil {
-			return err
-		}
 	}
 	c.rulesChanged(ctx, id, nil)
 	_, err = update(ctx, c, accountKey(w.Account), func(a *account, exists bool) (bool, error) {
@@ -48,17 +42,76 @@ func (c *Control) withdraw(ctx context.Context, id string) error {
 	return err
 }
 
-// move puts the document from, or all documents in the folder from, below to.
-func (c *Control) move(ctx context.Context, from, to string) error {
-	entries, err := c.deps.Documents.List(ctx, from)
+// strayAge is for how long after the deletion of a workspace something may still be made in it: by a call that found it
+// there, whose process then stood still, and ended before it looked again.
+const strayAge = time.Hour
+
+// sweep puts away what was made in a workspace after it was withdrawn. Nobody was told that it was made.
+func (c *Control) sweep(ctx context.Context, id string) error {
+	n, err := c.putAway(ctx, id)
+	if err != nil || n == 0 {
+		return err
+	}
+	c.log.Warn("what was made in a workspace while it was deleted is put away", "workspace", id, "documents", n)
+	var w workspace
+	if _, err := c.read(ctx, workspaceKey(id), &w); err != nil {
+		return err
+	}
+	if w.State == active { // an operator has restored it meanwhile
+		err = c.bringBack(ctx, id, func(ctx context.Context, key string, data []byte) error {
+			_, err := c.deps.Documents.Put(ctx, key, data, "")
+			if errs.KindOf(err) == errs.Conflict {
+				return nil // it was made anew
+			}
+			return err
+		})
+	}
+	c.rulesChanged(ctx, id, err)
+	return err
+}
+
+// putAway moves rules and definition of a workspace to where no other service looks, and says how many documents.
+func (c *Control) putAway(ctx context.Context, id string) (n int, err error) {
+	folder, err := c.rulesFolder(id)
+	if err != nil {
+		return 0, err
+	}
+	for _, from := range []string{folder, c.deps.DefinitionKey(tenant.ID(id))} {
+		entries, err := c.deps.Documents.List(ctx, from)
+		if err != nil {
+			return n, err
+		}
+		for _, e := range entries {
+			if e.Key != from && !strings.HasSuffix(from, "/") {
+				continue // a name that only begins so
+			}
+			if err := c.moveOne(ctx, e.Key, withdrawnPrefix+id+"/"); err != nil {
+				return n, err
+			}
+			n++
+		}
+	}
+	return n, nil
+}
+
+// bringBack gives what was put away of a workspace to write, and then drops it.
+func (c *Control) bringBack(ctx context.Context, id string, write func(ctx context.Context, key string, data []byte) error) error {
+	entries, err := c.deps.Documents.List(ctx, withdrawnPrefix+id+"/")
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if e.Key != from && !strings.HasSuffix(from, "/") {
-			continue // a name that only begins so
+		d, err := c.deps.Documents.Get(ctx, e.Key)
+		if errs.KindOf(err) == errs.NotFound {
+			continue // another replica does the same
 		}
-		if err := c.moveOne(ctx, e.Key, to); err != nil {
+		if err != nil {
+			return err
+		}
+		if err := write(ctx, strings.TrimPrefix(e.Key, withdrawnPrefix+id+"/"), d.Data); err != nil {
+			return err
+		}
+		if err := c.drop(ctx, e.Key); err != nil {
 			return err
 		}
 	}
@@ -159,7 +212,9 @@ func (c *Control) cleanOne(ctx context.Context, id string, e docstore.Entry) err
 		return c.withdraw(ctx, id)
 	case w.State == deleted && c.now().Sub(w.Deleted) >= c.cfg.PurgeAfter:
 		return c.purge(ctx, id)
-	case w.State == active:
+	case w.State == deleted && c.now().Sub(w.Deleted) < strayAge:
+		return c.sweep(ctx, id)
+	case w.State == active, w.State == purged:
 		c.seen.settle(e)
 	}
 	return nil
@@ -169,6 +224,9 @@ func (c *Control) cleanOne(ctx context.Context, id string, e docstore.Entry) err
 // there stays, so that its name is never given to data of another.
 func (c *Control) purge(ctx context.Context, id string) error {
 	if err := c.deps.Purge(ctx, tenant.ID(id)); err != nil {
+		return err
+	}
+	if _, err := c.putAway(ctx, id); err != nil {
 		return err
 	}
 	entries, err := c.deps.Documents.List(ctx, withdrawnPrefix+id+"/")
@@ -204,21 +262,12 @@ func (c *Control) Restore(ctx context.Context, id string) error {
 	if v == "" || w.State != deleted {
 		return errs.New(errs.NotFound, "there is no deleted workspace %s whose data is still there", id)
 	}
-	entries, err := c.deps.Documents.List(ctx, withdrawnPrefix+id+"/")
+	err = c.bringBack(ctx, id, func(ctx context.Context, key string, data []byte) error {
+		_, err := c.deps.Documents.Overwrite(ctx, key, data)
+		return err
+	})
 	if err != nil {
 		return err
-	}
-	for _, e := range entries {
-		d, err := c.deps.Documents.Get(ctx, e.Key)
-		if err != nil {
-			return err
-		}
-		if _, err := c.deps.Documents.Overwrite(ctx, strings.TrimPrefix(e.Key, withdrawnPrefix+id+"/"), d.Data); err != nil {
-			return err
-		}
-		if err := c.drop(ctx, e.Key); err != nil {
-			return err
-		}
 	}
 	_, err = update(ctx, c, accountKey(w.Account), func(a *account, _ bool) (bool, error) {
 		if slices.ContainsFunc(a.Workspaces, func(e entry) bool { return e.ID == id }) {
