@@ -105,7 +105,7 @@ func TestOnlyMembersWithACertificateGossip(t *testing.T) {
 	roots := x509.NewCertPool()
 	roots.AddCert(ca.cert)
 	with := func(cert, key string) *tls.Config {
-		c := &tls.Config{RootCAs: roots}
+		c := &tls.Config{RootCAs: roots, ServerName: "127.0.0.1"}
 		if cert != "" {
 			pair, err := tls.LoadX509KeyPair(cert, key)
 			if err != nil {

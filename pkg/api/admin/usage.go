@@ -53,7 +53,7 @@ type TenantUsage struct {
 type AllUsage struct {
 	Tenants []TenantUsage `json:"tenants"`
 	Missing []string      `json:"missing,omitempty"` // ingesters that did not answer; then the figures are too low
-	Whole   bool          `json:"whole"`             // no tenant that has recent samples is left out, whoever is missing
+	Whole   bool          `json:"whole,omitempty"`   // no tenant that has recent samples is left out, whoever is missing
 }
 
 // UsageSource knows what tenants do.
