@@ -10,6 +10,8 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
+	"github.com/amphora-metrics/amphora/pkg/wire/querypb"
 )
 
 // codec is the message codec of our clients and servers. Frames and results travel as encoded
@@ -83,6 +85,10 @@ func (c *codec) Unmarshal(data mem.BufferSlice, v any) error {
 		}
 		m.buf, m.data = buf, payload
 		return nil
+	case *ingesterpb.QueryResponse:
+		return c.keep(data, packedChunksField, &m.Packed, m)
+	case *querypb.Part:
+		return c.keep(data, packedPointsField, &m.Packed, m)
 	case vtIncoming:
 		buf := data.MaterializeToBuffer(c.pool)
 		defer buf.Free()
@@ -94,6 +100,46 @@ func (c *codec) Unmarshal(data mem.BufferSlice, v any) error {
 		return c.stock.Unmarshal(data, v)
 	}
 	return c.stock.Unmarshal(data, v)
+}
+
+// The numbers of QueryResponse.packed and Part.packed, which nearly all of these messages is.
+const (
+	packedChunksField = 3
+	packedPointsField = 14
+)
+
+// keep reads a message whose field of that number becomes a view of the memory it came in, which the message
+// keeps. Only what else it has is copied.
+func (c *codec) keep(data mem.BufferSlice, number protowire.Number, field *[]byte, m vtIncoming) error {
+	m.Reset()
+	b := data.Materialize()
+	from := 0 // of what is not read
+	var view []byte
+	for at := 0; at < len(b); {
+		num, kind, n := protowire.ConsumeTag(b[at:])
+		if n < 0 {
+			return c.stock.Unmarshal(data, m) // which words the error
+		}
+		size := protowire.ConsumeFieldValue(num, kind, b[at+n:])
+		if size < 0 {
+			return c.stock.Unmarshal(data, m)
+		}
+		if num == number && kind == protowire.BytesType {
+			if m.UnmarshalVT(b[from:at]) != nil {
+				return c.stock.Unmarshal(data, m)
+			}
+			view, _ = protowire.ConsumeBytes(b[at+n:]) // it was just measured; the last one counts
+			from = at + n + size
+		}
+		at += n + size
+	}
+	if m.UnmarshalVT(b[from:]) != nil {
+		return c.stock.Unmarshal(data, m)
+	}
+	if view != nil {
+		*field = view[:len(view):len(view)]
+	}
+	return nil
 }
 
 // envelopeField is the number of Frames.data and Results.data.

@@ -55,6 +55,33 @@ func TestMessagesOfOthersAreCodedAsByGRPC(t *testing.T) {
 	}
 }
 
+func TestPackedMessagesAreReadAsByGRPC(t *testing.T) {
+	ours, theirs := newCodec(newBufferPool()), encoding.GetCodecV2(stock.Name)
+	chunks := &ingesterpb.QueryResponse{CompleteSince: 5, Packed: []byte("abc"), PackedSeries: 2, PackedChunks: 3,
+		Series: []*ingesterpb.Series{{Labels: []string{"a", "b"}}}}
+	points := &querypb.Part{Head: &querypb.Head{Type: querypb.Head_MATRIX}, Packed: []byte("abc"), PackedSeries: 1, PackedPoints: 9, Samples: 7, Header: []string{"x"}}
+	for _, m := range []proto.Message{chunks, points, &ingesterpb.QueryResponse{CompleteSince: 1}, &querypb.Part{Body: []byte("b")}, &querypb.Part{}} {
+		b := marshal(t, theirs, m)
+		twice := append(append([]byte(nil), b...), b...) // as protobuf has it, the last counts and lists grow
+		unknown := append(append([]byte(nil), b...), 0xfa, 0x3e, 1, 'x')
+		otherKind := append(append([]byte(nil), b...), packedChunksField<<3, 7)
+		for what, sent := range map[string][]byte{"once": b, "twice": twice, "unknown": unknown, "other kind": otherKind} {
+			got, want := m.ProtoReflect().New().Interface(), m.ProtoReflect().New().Interface()
+			ourErr, theirErr := ours.Unmarshal(slice(bytes.Clone(sent)), got), theirs.Unmarshal(slice(sent), want)
+			if (ourErr == nil) != (theirErr == nil) || ourErr == nil && !proto.Equal(got, want) {
+				t.Errorf("%T %s: %v, %v, want %v, %v", m, what, got, ourErr, want, theirErr)
+			}
+		}
+		for n := range b {
+			got, want := m.ProtoReflect().New().Interface(), m.ProtoReflect().New().Interface()
+			ourErr, theirErr := ours.Unmarshal(slice(bytes.Clone(b[:n])), got), theirs.Unmarshal(slice(b[:n]), want)
+			if (ourErr == nil) != (theirErr == nil) || ourErr == nil && !proto.Equal(got, want) {
+				t.Errorf("%T, %d of %d bytes: %v, %v, want %v, %v", m, n, len(b), got, ourErr, want, theirErr)
+			}
+		}
+	}
+}
+
 func TestAMessageIsRelayedAsItCame(t *testing.T) {
 	c := newCodec(newBufferPool())
 	part := &querypb.Part{Head: &querypb.Head{Type: querypb.Head_VECTOR}, Packed: bytes.Repeat([]byte("x"), 5000), Samples: 7}
