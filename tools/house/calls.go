@@ -90,12 +90,8 @@ func checkPanics(t *Tree) []Finding {
 				continue
 			}
 			ast.Inspect(fn, func(n ast.Node) bool {
-				call, ok := n.(*ast.CallExpr)
-				if !ok {
-					return true
-				}
-				if id, ok := call.Fun.(*ast.Ident); ok && id.Name == "panic" && len(call.Args) == 1 && !saysBug(call.Args[0]) {
-					found = append(found, Finding{Key: f.Path + ":" + symbol(fn), Line: t.line(call), What: "a panic that does not say BUG",
+				if barePanic(n) {
+					found = append(found, Finding{Key: f.Path + ":" + symbol(fn), Line: t.line(n), What: "a panic that does not say BUG",
 						Remedy: "return an error if the input can cause it, else panic(\"BUG: ...\")"})
 				}
 				return true
@@ -103,6 +99,15 @@ func checkPanics(t *Tree) []Finding {
 		}
 	}
 	return found
+}
+
+func barePanic(n ast.Node) bool {
+	call, ok := n.(*ast.CallExpr)
+	if !ok || len(call.Args) != 1 {
+		return false
+	}
+	id, ok := call.Fun.(*ast.Ident)
+	return ok && id.Name == "panic" && !saysBug(call.Args[0])
 }
 
 func recovers(fn *ast.FuncDecl) bool {
@@ -211,23 +216,7 @@ func enclosing(f *File, n ast.Node) *ast.FuncDecl {
 // checkPackageVars finds package variables that a function assigns to, appends to or counts up.
 // What is reached through a pointer, a mutex or an atomic is not seen; review sees that.
 func checkPackageVars(t *Tree) []Finding {
-	vars := map[*Package]map[string]bool{}
-	for f := range t.production {
-		for _, d := range f.AST.Decls {
-			g, ok := d.(*ast.GenDecl)
-			if !ok || g.Tok != token.VAR {
-				continue
-			}
-			if vars[f.Pkg] == nil {
-				vars[f.Pkg] = map[string]bool{}
-			}
-			for _, s := range g.Specs {
-				for _, name := range s.(*ast.ValueSpec).Names {
-					vars[f.Pkg][name.Name] = true
-				}
-			}
-		}
-	}
+	vars := packageVars(t)
 	var found []Finding
 	for f := range t.production {
 		top := f.AST.Scope
@@ -246,6 +235,28 @@ func checkPackageVars(t *Tree) []Finding {
 		}
 	}
 	return found
+}
+
+// packageVars are the names of the variables that each package declares.
+func packageVars(t *Tree) map[*Package]map[string]bool {
+	vars := map[*Package]map[string]bool{}
+	for f := range t.production {
+		for _, d := range f.AST.Decls {
+			g, ok := d.(*ast.GenDecl)
+			if !ok || g.Tok != token.VAR {
+				continue
+			}
+			if vars[f.Pkg] == nil {
+				vars[f.Pkg] = map[string]bool{}
+			}
+			for _, s := range g.Specs {
+				for _, name := range s.(*ast.ValueSpec).Names {
+					vars[f.Pkg][name.Name] = true
+				}
+			}
+		}
+	}
+	return vars
 }
 
 func assigned(n ast.Node) []ast.Expr {

@@ -42,25 +42,32 @@ func checkDoors(t *Tree) []Finding {
 			continue
 		}
 		for _, imp := range f.AST.Imports {
-			path := strings.Trim(imp.Path.Value, `"`)
 			for _, d := range doors() {
-				if !d.leads(path) || slices.Contains(d.rooms, f.Pkg.Room()) {
+				at, used := d.use(f, imp)
+				if at == nil || slices.Contains(d.rooms, f.Pkg.Room()) {
 					continue
 				}
-				line, used := t.line(imp), path
-				if d.symbols != nil {
-					sel := firstUse(f, path, d.symbols)
-					if sel == nil {
-						continue
-					}
-					line, used = t.line(sel), path+"."+sel.Sel.Name
-				}
-				found = append(found, Finding{Key: f.Path + ":" + used, Line: line, What: "uses " + used + ": " + d.why,
+				found = append(found, Finding{Key: f.Path + ":" + used, Line: t.line(at), What: "uses " + used + ": " + d.why,
 					Remedy: "only pkg/" + strings.Join(d.rooms, " and pkg/") + " may; take what you need through that room"})
 			}
 		}
 	}
 	return found
+}
+
+// use returns where f, by an import of it, uses what the door leads to, nil if it does not, and what that is.
+func (d door) use(f *File, imp *ast.ImportSpec) (at ast.Node, used string) {
+	path := strings.Trim(imp.Path.Value, `"`)
+	if !d.leads(path) {
+		return nil, ""
+	}
+	if d.symbols == nil {
+		return imp, path
+	}
+	if sel := firstUse(f, path, d.symbols); sel != nil {
+		return sel, path + "." + sel.Sel.Name
+	}
+	return nil, ""
 }
 
 // firstUse returns the first selector of one of symbols on the package imported from path.

@@ -10,48 +10,60 @@ import (
 	"unicode"
 )
 
-// checkLinks looks where the relative links of Markdown files lead: to a file that exists, and in a Markdown file
-// to a section that exists.
+// checkLinks finds relative links of Markdown files that lead to no file, or to no section of a Markdown file.
 func checkLinks(t *Tree) []Finding {
 	link := regexp.MustCompile(`\]\(([^)\s:#]*)(?:#([^)\s]*))?\)`)
-	pages := map[string]string{}
+	l := links{root: t.Root, pages: map[string]string{}, sections: map[string]map[string]bool{}}
 	for name, data := range t.texts {
 		if path.Ext(name) == ".md" {
-			pages[name] = string(data)
+			l.pages[name] = string(data)
 		}
 	}
-	sections := map[string]map[string]bool{}
 	var found []Finding
-	for name, text := range pages {
+	for name, text := range l.pages {
 		n := 0
 		for line := range strings.Lines(text) {
 			n++
 			for _, m := range link.FindAllStringSubmatch(line, -1) {
-				to, section := m[1], m[2]
-				at := name
-				if to != "" {
-					at = path.Join(path.Dir(name), to)
-					if _, err := os.Stat(filepath.Join(t.Root, filepath.FromSlash(at))); err != nil {
-						found = append(found, Finding{Key: name + ":" + to, Line: n, What: "links to " + to + ", which does not exist",
-							Remedy: "correct the link, or remove it with what it spoke of"})
-						continue
-					}
-				}
-				target, isPage := pages[at]
-				if section == "" || !isPage {
-					continue
-				}
-				if sections[at] == nil {
-					sections[at] = sectionsOf(target)
-				}
-				if !sections[at][section] {
-					found = append(found, Finding{Key: name + ":" + to + "#" + section, Line: n, What: "links to the section " + section + " of " + at + ", which has none of that name",
-						Remedy: "name a section as its heading is: lower case, a dash for each space, letters, digits, _ and - of the rest"})
+				if f, broken := l.check(name, m[1], m[2]); broken {
+					f.Line = n
+					found = append(found, f)
 				}
 			}
 		}
 	}
 	return found
+}
+
+// links are the targets that links of the tree may have.
+type links struct {
+	root     string
+	pages    map[string]string          // texts of Markdown files
+	sections map[string]map[string]bool // of the pages that were linked to by section
+}
+
+// check follows a link of a page to a file, "" for the page itself, and to a section of it, "" for none.
+func (l *links) check(page, to, section string) (f Finding, broken bool) {
+	at := page
+	if to != "" {
+		at = path.Join(path.Dir(page), to)
+		if _, err := os.Stat(filepath.Join(l.root, filepath.FromSlash(at))); err != nil {
+			return Finding{Key: page + ":" + to, What: "links to " + to + ", which does not exist",
+				Remedy: "correct the link, or remove it with what it spoke of"}, true
+		}
+	}
+	target, isPage := l.pages[at]
+	if section == "" || !isPage {
+		return Finding{}, false
+	}
+	if l.sections[at] == nil {
+		l.sections[at] = sectionsOf(target)
+	}
+	if l.sections[at][section] {
+		return Finding{}, false
+	}
+	return Finding{Key: page + ":" + to + "#" + section, What: "links to the section " + section + " of " + at + ", which has none of that name",
+		Remedy: "name a section as its heading is: lower case, a dash for each space, letters, digits, _ and - of the rest"}, true
 }
 
 // sectionsOf are the names by which links reach the headings of a page, as they are made where the repository is read:
