@@ -219,16 +219,9 @@ func (n *notify) resolve() {
 		out := map[string][]*targetgroup.Group{}
 		for i, rc := range n.current() {
 			name := setName(i)
-			ctx, cancel := context.WithTimeout(n.w.ctx, n.w.r.cfg.Notifier.Timeout)
-			found, err := rc.addresses(ctx)
-			cancel()
-			if err != nil {
+			if g, err := n.targetsOf(name, rc); err != nil {
 				n.w.log.Warn("alertmanagers not found, alerts go to those known", "url", rc.url.Redacted(), "err", err)
 			} else {
-				g := &targetgroup.Group{Source: name}
-				for _, a := range found {
-					g.Targets = append(g.Targets, model.LabelSet{model.AddressLabel: model.LabelValue(a)})
-				}
 				known[name] = place{rc.url.String(), []*targetgroup.Group{g}}
 			}
 			if p := known[name]; p.at == rc.url.String() {
@@ -247,6 +240,21 @@ func (n *notify) resolve() {
 			return
 		}
 	}
+}
+
+// targetsOf resolves the address of a receiver.
+func (n *notify) targetsOf(name string, rc receiver) (*targetgroup.Group, error) {
+	ctx, cancel := context.WithTimeout(n.w.ctx, n.w.r.cfg.Notifier.Timeout)
+	defer cancel()
+	found, err := rc.addresses(ctx)
+	if err != nil {
+		return nil, err
+	}
+	g := &targetgroup.Group{Source: name}
+	for _, a := range found {
+		g.Targets = append(g.Targets, model.LabelSet{model.AddressLabel: model.LabelValue(a)})
+	}
+	return g, nil
 }
 
 // send hands over the alerts of one evaluation. It implements rules.NotifyFunc.
