@@ -212,18 +212,8 @@ func (x *trial) step(ctx context.Context, at time.Duration) (broken bool, err er
 
 // alert compares the alerts of a name that fire now with those that are expected.
 func (x *trial) alert(a *AlertTest) {
-	var got, want []string
-	for _, g := range x.groups {
-		for _, rule := range g.Rules() {
-			if r, ok := rule.(*rules.AlertingRule); ok && r.Name() == a.Name {
-				for _, one := range r.ActiveAlerts() {
-					if one.State == rules.StateFiring {
-						got = append(got, one.Labels.String()+" "+one.Annotations.String())
-					}
-				}
-			}
-		}
-	}
+	got := x.firing(a.Name)
+	var want []string
 	for _, e := range a.Expect {
 		ls := maps.Clone(e.Labels)
 		if ls == nil {
@@ -232,11 +222,29 @@ func (x *trial) alert(a *AlertTest) {
 		ls[labels.AlertName] = a.Name
 		want = append(want, labels.FromMap(ls).String()+" "+labels.FromMap(e.Annotations).String())
 	}
-	slices.Sort(got)
 	slices.Sort(want)
 	if !slices.Equal(got, want) {
 		x.fail(Failure{Kind: FailedAlert, Name: a.Name, At: a.At.String()}, want, got)
 	}
+}
+
+// firing returns labels and annotations of the alerts of a name that fire now, in order.
+func (x *trial) firing(name string) (all []string) {
+	for _, g := range x.groups {
+		for _, rule := range g.Rules() {
+			r, ok := rule.(*rules.AlertingRule)
+			if !ok || r.Name() != name {
+				continue
+			}
+			for _, one := range r.ActiveAlerts() {
+				if one.State == rules.StateFiring {
+					all = append(all, one.Labels.String()+" "+one.Annotations.String())
+				}
+			}
+		}
+	}
+	slices.Sort(all)
+	return all
 }
 
 func (x *trial) fail(f Failure, want, got []string) {
