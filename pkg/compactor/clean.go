@@ -41,27 +41,8 @@ func (c *Compactor) CleanUp(ctx context.Context) error {
 	c.metrics.cleanStarted.Inc()
 	tenants, err := c.tenants(ctx, cleaning)
 	if err == nil {
-		var mu sync.Mutex // guards problems
-		var problems []error
-		g := errgroup.Group{}
-		g.SetLimit(c.cfg.CleanupConcurrency)
-		for _, id := range tenants {
-			g.Go(func() error {
-				if ctx.Err() != nil {
-					return nil
-				}
-				if err := c.cleanTenant(ctx, id); err != nil && ctx.Err() == nil {
-					c.deps.Logger.Error("tenant's blocks not cleaned up, it is tried again in the next round", "tenant", id, "err", err)
-					mu.Lock()
-					defer mu.Unlock()
-					problems = append(problems, fmt.Errorf("tenant %s: %w", id, err))
-				}
-				return nil
-			})
-		}
-		_ = g.Wait() // what failed is among the problems
+		err = c.cleanTenants(ctx, tenants)
 		c.metrics.keepTenants(tenants)
-		err = errors.Join(problems...)
 	} else if ctx.Err() == nil {
 		c.deps.Logger.Error("tenants not found, cleaning up is tried again in the next round", "err", err)
 	}
@@ -75,6 +56,30 @@ func (c *Compactor) CleanUp(ctx context.Context) error {
 	c.metrics.cleanCompleted.Inc()
 	c.metrics.lastClean.Set(float64(c.deps.Now().Unix()))
 	return nil
+}
+
+// cleanTenants cleans up all tenants, some at a time, until ctx ends. The failure of one does not stop the others.
+func (c *Compactor) cleanTenants(ctx context.Context, tenants []tenant.ID) error {
+	var mu sync.Mutex // guards problems
+	var problems []error
+	g := errgroup.Group{}
+	g.SetLimit(c.cfg.CleanupConcurrency)
+	for _, id := range tenants {
+		g.Go(func() error {
+			if ctx.Err() != nil {
+				return nil
+			}
+			if err := c.cleanTenant(ctx, id); err != nil && ctx.Err() == nil {
+				c.deps.Logger.Error("tenant's blocks not cleaned up, it is tried again in the next round", "tenant", id, "err", err)
+				mu.Lock()
+				defer mu.Unlock()
+				problems = append(problems, fmt.Errorf("tenant %s: %w", id, err))
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // what failed is among the problems
+	return errors.Join(problems...)
 }
 
 func (c *Compactor) cleanTenant(ctx context.Context, id tenant.ID) error {
