@@ -70,21 +70,23 @@ func newTable(routes []Route) *table {
 			t.byLength[len(segments)] = append(t.byLength[len(segments)], p)
 		}
 	}
-	// Literal segments win over names, the first difference decides.
 	for _, ps := range t.byLength {
-		slices.SortStableFunc(ps, func(a, b pattern) int {
-			for i := range a.segments {
-				if x, y := isName(a.segments[i]), isName(b.segments[i]); x != y {
-					if x {
-						return 1
-					}
-					return -1
-				}
-			}
-			return 0
-		})
+		slices.SortStableFunc(ps, bySpecificity)
 	}
 	return t
+}
+
+// bySpecificity orders patterns of one length: literal segments come before names, the first difference decides.
+func bySpecificity(a, b pattern) int {
+	for i := range a.segments {
+		switch x, y := isName(a.segments[i]), isName(b.segments[i]); {
+		case y && !x:
+			return -1
+		case x && !y:
+			return 1
+		}
+	}
+	return 0
 }
 
 func isName(segment string) bool { return strings.HasPrefix(segment, "{") }
