@@ -42,38 +42,56 @@ func checkShape(texts ...string) (string, error) {
 	case size <= maxOperators && opens <= maxNesting:
 		return "", nil // too short for anything else to be too much
 	}
-	operators, tokens := 0, 0
+	var n lexed
 	for _, s := range texts {
-		lexer, depth := parser.Lex(s), 0
+		lexer := parser.Lex(s)
+		n.depth = 0
 		for {
 			var item parser.Item
 			lexer.NextItem(&item)
 			if item.Typ == parser.EOF || item.Typ == parser.ERROR {
 				break // the parser words what is wrong
 			}
-			switch item.Typ {
-			case parser.LEFT_PAREN, parser.LEFT_BRACE, parser.LEFT_BRACKET:
-				depth++
-				tokens++
-			case parser.RIGHT_PAREN, parser.RIGHT_BRACE, parser.RIGHT_BRACKET:
-				depth--
-			case parser.COMMA:
-				tokens++
-			default:
-				if item.Typ.IsOperator() {
-					operators++
-					tokens++
-				}
-			}
-			switch {
-			case depth > maxNesting:
-				return "nesting", errs.New(errs.Invalid, "expression is nested more than %d levels deep", maxNesting)
-			case operators > maxOperators:
-				return "operators", errs.New(errs.Invalid, "expression has more than %d operators", maxOperators)
-			case tokens > maxTokens:
-				return "tokens", errs.New(errs.Invalid, "expression has more than %d operators, brackets and commas", maxTokens)
+			n.count(item.Typ)
+			if reason, err := n.check(); err != nil {
+				return reason, err
 			}
 		}
+	}
+	return "", nil
+}
+
+// lexed counts what of an expression was read.
+type lexed struct {
+	depth, operators int
+	tokens           int // operators, opening brackets and commas
+}
+
+func (n *lexed) count(typ parser.ItemType) {
+	switch typ {
+	case parser.LEFT_PAREN, parser.LEFT_BRACE, parser.LEFT_BRACKET:
+		n.depth++
+		n.tokens++
+	case parser.RIGHT_PAREN, parser.RIGHT_BRACE, parser.RIGHT_BRACKET:
+		n.depth--
+	case parser.COMMA:
+		n.tokens++
+	default:
+		if typ.IsOperator() {
+			n.operators++
+			n.tokens++
+		}
+	}
+}
+
+func (n *lexed) check() (string, error) {
+	switch {
+	case n.depth > maxNesting:
+		return "nesting", errs.New(errs.Invalid, "expression is nested more than %d levels deep", maxNesting)
+	case n.operators > maxOperators:
+		return "operators", errs.New(errs.Invalid, "expression has more than %d operators", maxOperators)
+	case n.tokens > maxTokens:
+		return "tokens", errs.New(errs.Invalid, "expression has more than %d operators, brackets and commas", maxTokens)
 	}
 	return "", nil
 }
