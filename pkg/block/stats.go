@@ -91,25 +91,10 @@ func (b *Block) Stats(ctx context.Context, limit int, gone Gone) (Stats, error) 
 // gone returns the series of which nothing is left, in order. Of a chunk the first and the last sample
 // are known: one that is gone but for a stretch between two deletions counts as left.
 func (b *Block) gone(ctx context.Context, g Gone) (out []storage.SeriesRef, err error) {
-	var touched []storage.SeriesRef
-	for _, ms := range g.Selectors {
-		if len(ms) == 0 {
-			name, value := index.AllPostingsKey()
-			ms = []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, name, value)}
-		}
-		refs, err := b.expand(ctx, ms)
-		if err != nil {
-			return nil, fmt.Errorf("find what is gone of block %s: %w", b.opened.key.block, err)
-		}
-		if g.Memory != nil {
-			if err := g.Memory(int64(len(refs)) * 2 * refBytes); err != nil {
-				return nil, err
-			}
-		}
-		touched = append(touched, refs...)
+	touched, err := b.touched(ctx, g)
+	if err != nil {
+		return nil, err
 	}
-	slices.Sort(touched)
-	touched = slices.Compact(touched)
 	s := &SeriesSet{ctx: ctx, block: b, builder: labels.NewScratchBuilder(16)}
 	for batch := range slices.Chunk(touched, batchSeries) {
 		if err := ctx.Err(); err != nil {
@@ -135,6 +120,28 @@ func (b *Block) gone(ctx context.Context, g Gone) (out []storage.SeriesRef, err 
 		}
 	}
 	return out, nil
+}
+
+// touched returns the series that the selectors of g select, in order.
+func (b *Block) touched(ctx context.Context, g Gone) (out []storage.SeriesRef, err error) {
+	for _, ms := range g.Selectors {
+		if len(ms) == 0 {
+			name, value := index.AllPostingsKey()
+			ms = []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, name, value)}
+		}
+		refs, err := b.expand(ctx, ms)
+		if err != nil {
+			return nil, fmt.Errorf("find what is gone of block %s: %w", b.opened.key.block, err)
+		}
+		if g.Memory != nil {
+			if err := g.Memory(int64(len(refs)) * 2 * refBytes); err != nil {
+				return nil, err
+			}
+		}
+		out = append(out, refs...)
+	}
+	slices.Sort(out)
+	return slices.Compact(out), nil
 }
 
 // covered says whether nothing of the chunks is left.
