@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -179,16 +180,7 @@ func (j *journal) rewrite(ctx context.Context, mine func(tenant.ID) bool, runnin
 	if err != nil {
 		return err
 	}
-	j.mu.Lock()
-	kept := make(map[tenant.ID][]*pb.State, len(j.kept))
-	for id, all := range j.kept {
-		if mine(id) {
-			kept[id] = all
-		} else {
-			delete(j.kept, id)
-		}
-	}
-	j.mu.Unlock()
+	kept := j.keepOnly(mine)
 	err = j.wal.Checkpoint(ctx, before, func(emit func([]byte) error) error {
 		for id, all := range kept {
 			for _, s := range all {
@@ -215,6 +207,14 @@ func (j *journal) rewrite(ctx context.Context, mine func(tenant.ID) bool, runnin
 	defer j.mu.Unlock()
 	j.left, j.rewritten = j.wal.Bytes(), time.Now()
 	return nil
+}
+
+// keepOnly drops what is kept of other tenants than mine, and returns the rest.
+func (j *journal) keepOnly(mine func(tenant.ID) bool) map[tenant.ID][]*pb.State {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	maps.DeleteFunc(j.kept, func(id tenant.ID, _ []*pb.State) bool { return !mine(id) })
+	return maps.Clone(j.kept)
 }
 
 // emitState emits s as records that are not too large.
