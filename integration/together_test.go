@@ -1,0 +1,187 @@
+package integration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/snappy"
+	"github.com/prometheus/prometheus/prompb"
+
+	"github.com/amphora-metrics/amphora/integration/harness"
+)
+
+// togetherFile limits one tenant by samples and another by requests; the third has no limit.
+const togetherFile = `
+overrides:
+  samples: {ingestion_rate: 30, ingestion_burst_size: 200}
+  requests: {request_rate: 30, request_burst_size: 200, ingestion_rate: 0}
+  loud: {ingestion_rate: 0, max_global_series_per_user: 0}
+`
+
+// TestDistributorsShareRatesAndEachHoldsBack has three distributors before one store.
+func TestDistributorsShareRatesAndEachHoldsBack(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("starts real processes; not in -short")
+	}
+	ctx := bounded(t, 4*time.Minute)
+	file := filepath.Join(t.TempDir(), "overrides.yaml")
+	must(t, os.WriteFile(file, []byte(togetherFile), 0o600))
+	c := harness.Start(ctx, t, harness.Options{Binary: binary(ctx, t), Files: true, Replicas: 1,
+		Flags: []string{"-runtime-config.file=" + file, "-distributor.ring.heartbeat-period=1s", "-distributor.ring.heartbeat-timeout=6s"},
+		Nodes: []harness.Spec{
+			{Name: "store", Target: "ingester,querier"},
+			{Name: "distributor-0", Target: "distributor", Flags: []string{"-api.skip-label-count-validation-header-enabled=true"}},
+			{Name: "distributor-1", Target: "distributor", Flags: []string{"-distributor.reactive-limiter.enabled=true"}},
+			{Name: "distributor-2", Target: "distributor"},
+		}})
+	all := c.Of("distributor")
+
+	t.Run("checks left out", func(t *testing.T) { countLeftOut(ctx, t, all[0].URL(""), all[1].URL("")) })
+	t.Run("rates of three", func(t *testing.T) { shares(ctx, t, 10, all) })
+	must(t, all[2].Kill())
+	t.Run("rates of two", func(t *testing.T) { shares(ctx, t, 15, all[:2]) })
+	t.Run("a slow store", func(t *testing.T) { holdsBack(ctx, t, all[1]) })
+}
+
+// countLeftOut asks two distributors to leave out checks, of which the first may leave out one and the
+// second none.
+func countLeftOut(ctx context.Context, t *testing.T, allows, forbids string) {
+	push := func(base, header string, kv ...string) reply {
+		raw, err := (&prompb.WriteRequest{Timeseries: []prompb.TimeSeries{floats(time.Now(), 1, kv...)}}).Marshal()
+		must(t, err)
+		return call(ctx, t, http.MethodPost, base+"/api/v1/push", snappy.Encode(nil, raw), "X-Scope-OrgID", "odd", header, "true")
+	}
+	const names, count = "X-Mimir-SkipLabelNameValidation", "X-Mimir-SkipLabelCountValidation"
+	many := []string{"__name__", "many"}
+	for i := range 40 {
+		many = append(many, fmt.Sprintf("l%02d", i), "v")
+	}
+	odd := []string{"__name__", "odd", "a-b", "c"}
+	stored(t, push(allows, count, many...))
+	refused(t, push(allows, names, many...), 400, "max-label-names-per-series") // the other header
+	refused(t, push(allows, names, odd...), 400, "label-invalid")               // not allowed here
+	refused(t, push(forbids, count, many...), 400, "max-label-names-per-series")
+	refused(t, push(forbids, names, odd...), 400, "label-invalid")
+}
+
+// shares waits until each of the distributors lets through want samples a second of one tenant, and as many
+// requests of another. A limiter whose burst is not used up counts by itself: what is let through between
+// two moments at which nothing was left is the rate, however slow the client is.
+func shares(ctx context.Context, t *testing.T, want float64, nodes []*harness.Node) {
+	at := time.Now()
+	drain := func(n *harness.Node, tenant string) (taken int, err error) {
+		for ctx.Err() == nil {
+			at = at.Add(time.Millisecond)
+			r := pushV1(ctx, t, n.URL(""), tenant, floats(at, 1, "__name__", "up", "by", n.Spec.Name))
+			if r.status == http.StatusTooManyRequests {
+				return taken, nil
+			}
+			if r.status != http.StatusOK {
+				return taken, hopeless(r)
+			}
+			taken++
+		}
+		return taken, ctx.Err()
+	}
+	for _, tenant := range []string{"samples", "requests"} {
+		for _, n := range nodes {
+			ctx, cancel := context.WithTimeout(ctx, 40*time.Second)
+			err := harness.Poll(ctx, func(context.Context) error {
+				if _, err := drain(n, tenant); err != nil {
+					return err
+				}
+				began := time.Now()
+				pause(ctx, t, 1500*time.Millisecond)
+				taken, err := drain(n, tenant)
+				took := time.Since(began).Seconds()
+				if rate := float64(taken) / took; err == nil && math.Abs(float64(taken)-want*took) > 0.2*want*took {
+					err = fmt.Errorf("%s lets through %.1f a second of %s, want %g", n.Spec.Name, rate, tenant, want)
+				}
+				return err
+			})
+			cancel()
+			must(t, err)
+		}
+	}
+}
+
+// hopeless is an answer that ends a poll.
+func hopeless(r reply) error { return harness.Giveup(errors.New(r.String())) }
+
+// holdsBack makes pushes slow by many large ones, and asserts that a distributor takes fewer at once until
+// they are quick again.
+func holdsBack(ctx context.Context, t *testing.T, n *harness.Node) {
+	limit := func() float64 {
+		return scrape(ctx, t, n.URL("/metrics"), "amphora_distributor_reactive_limiter_inflight_limit")
+	}
+	var tick atomic.Int64
+	tick.Store(time.Now().Add(-30 * time.Minute).UnixMilli())
+	push := func(worker, series int) reply {
+		at := time.UnixMilli(tick.Add(1))
+		list := make([]prompb.TimeSeries, series)
+		for i := range list {
+			list[i] = floats(at, 1, "__name__", "load", "series", fmt.Sprint(i), "worker", fmt.Sprint(worker))
+		}
+		return pushV1(ctx, t, n.URL(""), "loud", list...)
+	}
+	// load pushes from several clients until enough says so, and counts what was refused.
+	load := func(workers, series int, enough func() bool) (held int64) {
+		var stop atomic.Bool
+		var refusals atomic.Int64
+		var all sync.WaitGroup
+		for w := range workers {
+			all.Go(func() {
+				for !stop.Load() && ctx.Err() == nil {
+					switch r := push(w, series); {
+					case r.status == http.StatusServiceUnavailable && strings.Contains(r.body, "(err-amphora-distributor-reactive-limiter)") && r.header.Get("Retry-After") != "":
+						refusals.Add(1)
+						select {
+						case <-time.After(20 * time.Millisecond):
+						case <-ctx.Done():
+						}
+					case r.status != http.StatusOK:
+						t.Errorf("a push is answered %s", r)
+						return
+					}
+				}
+			})
+		}
+		eventually(ctx, t, fmt.Sprintf("the limiter under %d clients of %d series", workers, series), func() error {
+			if !enough() && !t.Failed() {
+				return fmt.Errorf("the limit is %g, and %d pushes were refused", limit(), refusals.Load())
+			}
+			return nil
+		})
+		stop.Store(true)
+		all.Wait()
+		return refusals.Load()
+	}
+	began := time.Now()
+	if held := load(1, 1, func() bool { return time.Since(began) > 3*time.Second }); held != 0 || limit() < 10 {
+		t.Fatalf("one quiet client had %d pushes refused, and the limit is %g", held, limit())
+	}
+	counted := func() float64 {
+		return scrape(ctx, t, n.URL("/metrics"), "amphora_distributor_instance_rejected_requests_total", "reason", "distributor_reactive_limiter")
+	}
+	held := load(32, 2000, func() bool { return counted() > 10 && limit() < 10 })
+	low := limit()
+	if got := counted(); float64(held) != got || held == 0 {
+		t.Errorf("%d pushes were refused, and %g counted", held, got)
+	}
+	load(4, 1, func() bool { return limit() > low+1 })
+	for range 20 {
+		stored(t, push(0, 1))
+	}
+	t.Logf("of many large pushes %d were refused, the limit fell to %g, and rose to %g", held, low, limit())
+}
