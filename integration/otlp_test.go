@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -283,4 +284,124 @@ func TestDeltasAreAddedUp(t *testing.T) {
 	if n := scrape(ctx, t, n.URL("/metrics"), "amphora_distributor_otlp_delta_streams"); n != 3 {
 		t.Errorf("%g streams, want 3", n)
 	}
+}
+
+// TestDeltasAreAddedUpBySeveralDistributors, whichever of them a sender goes to, and when one of them dies.
+func TestDeltasAreAddedUpBySeveralDistributors(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("starts real processes; not in -short")
+	}
+	ctx := bounded(t, 3*time.Minute)
+	c := harness.Start(ctx, t, harness.Options{Binary: binary(ctx, t), Files: true, Replicas: 1,
+		Flags: []string{"-distributor.otel-delta-to-cumulative-enabled=true", "-distributor.otel-created-timestamp-zero-ingestion-enabled=true",
+			"-distributor.ring.heartbeat-period=1s", "-distributor.ring.heartbeat-timeout=6s"},
+		Nodes: []harness.Spec{{Name: "store", Target: "ingester,querier"},
+			{Name: "distributor-0", Target: "distributor"}, {Name: "distributor-1", Target: "distributor"}, {Name: "distributor-2", Target: "distributor"}}})
+	nodes, store := c.Of("distributor"), c.Node("store")
+	begin := time.Now().Add(-30 * time.Minute).Truncate(time.Second)
+	const series = 60
+	sent, round := 0.0, 0
+	// send tells of ten seconds, of which it hears that they are stored, from one distributor or the next.
+	send := func(rounds int) {
+		for range rounds {
+			round++
+			at := begin.Add(time.Duration(round) * 10 * time.Second)
+			body := changes(t, at.Add(-10*time.Second), at, series, int64(round))
+			sent += float64(round)
+			turn, refusal := round, reply{}
+			ctx, cancel := context.WithTimeout(ctx, time.Minute)
+			err := harness.Poll(ctx, func(ctx context.Context) error {
+				n := nodes[turn%len(nodes)]
+				turn++
+				r, err := try(ctx, http.MethodPost, n.URL("/otlp/v1/metrics"), body, "X-Scope-OrgID", "a", "Content-Type", "application/x-protobuf")
+				if err == nil && r.status != http.StatusOK {
+					refusal = r
+					err = fmt.Errorf("%s answers %s", n.Spec.Name, r)
+				}
+				return err
+			})
+			cancel()
+			if err != nil {
+				t.Fatalf("round %d: %v; the last refusal is %s", round, err, refusal)
+			}
+			if refusal.status != 0 && refusal.status != http.StatusServiceUnavailable {
+				t.Errorf("round %d was refused with %s", round, refusal)
+			}
+		}
+	}
+	// counted asserts that each series rose by what was sent.
+	counted := func() {
+		t.Helper()
+		end := begin.Add(time.Duration(round+1) * 10 * time.Second).UnixMilli()
+		got, err := raw(ctx, store.URL(""), "a", "requests_total", begin.UnixMilli()-1000, end)
+		must(t, err)
+		if len(got) != series {
+			t.Fatalf("%d series, want %d", len(got), series)
+		}
+		for name, list := range got {
+			rose, last := 0.0, 0.0
+			for _, s := range list {
+				if s.v < last {
+					last = 0
+				}
+				rose, last = rose+s.v-last, s.v
+			}
+			if rose != sent {
+				t.Errorf("%s rose by %g, want %g: %v", name, rose, sent, list)
+			}
+		}
+	}
+	send(20)
+	counted()
+	streams := func(nodes []*harness.Node) (all float64, each []float64) {
+		for _, n := range nodes {
+			each = append(each, scrape(ctx, t, n.URL("/metrics"), "amphora_distributor_otlp_delta_streams"))
+			all += each[len(each)-1]
+		}
+		return all, each
+	}
+	if all, each := streams(nodes); all != series || slices.Contains(each, 0) {
+		t.Errorf("the distributors add up %v series, want %d altogether and each some", each, series)
+	}
+	dead := nodes[2]
+	must(t, dead.Kill())
+	killed := time.Now()
+	nodes = nodes[:2]
+	send(1)
+	took := time.Since(killed)
+	send(20)
+	counted()
+	must(t, dead.Start())
+	must(t, dead.WaitReady(ctx))
+	nodes = append(nodes, dead)
+	send(20)
+	counted()
+	handed := 0.0
+	for _, n := range nodes {
+		handed += scrape(ctx, t, n.URL("/metrics"), "amphora_distributor_otlp_delta_handovers_total", "outcome", "success")
+	}
+	if handed < 60 {
+		t.Errorf("%g parts were handed on", handed)
+	}
+	t.Logf("after a distributor died, senders were answered 503 for %s", took)
+}
+
+// changes is a request that tells of n counters which rose by v.
+func changes(t *testing.T, from, to time.Time, n int, v int64) []byte {
+	t.Helper()
+	md := pmetric.NewMetrics()
+	m := md.ResourceMetrics().AppendEmpty().ScopeMetrics().AppendEmpty().Metrics().AppendEmpty()
+	m.SetName("requests_total")
+	sum := m.SetEmptySum()
+	sum.SetIsMonotonic(true)
+	sum.SetAggregationTemporality(pmetric.AggregationTemporalityDelta)
+	for i := range n {
+		p := sum.DataPoints().AppendEmpty()
+		p.Attributes().PutInt("i", int64(i))
+		p.SetStartTimestamp(pcommon.NewTimestampFromTime(from))
+		p.SetTimestamp(pcommon.NewTimestampFromTime(to))
+		p.SetIntValue(v)
+	}
+	return otlpBody(t, md)
 }

@@ -47,8 +47,8 @@ type Deps struct {
 	Memory *memory.Ledger
 
 	Pusher ingest.Pusher
-	// Distributors is how many processes take pushes, 0 while that is not known. nil: this one.
-	Distributors func() int
+	// Peers are all processes that take pushes, this one among them. nil: there is no other.
+	Peers ingest.Peers
 	// MaxPushBytes bounds a push, packed and unpacked. 0: 100 MiB.
 	MaxPushBytes int
 
@@ -149,7 +149,7 @@ func New(cfg Config, deps Deps) (*API, error) {
 	if deps.Pusher != nil {
 		cfg.Ingest.MaxRecvBytes = cmp.Or(deps.MaxPushBytes, defaultMaxPushBytes)
 		cfg.Ingest.Memory = deps.Memory.Account(memory.Bodies)
-		a.ingest = ingest.New(cfg.Ingest, ingest.Deps{Pusher: deps.Pusher, Registerer: deps.Registerer, Limits: deps.Limits, Distributors: deps.Distributors, Random: rand.Float64})
+		a.ingest = ingest.New(cfg.Ingest, ingest.Deps{Pusher: deps.Pusher, Registerer: deps.Registerer, Limits: deps.Limits, Peers: deps.Peers, Random: rand.Float64})
 	}
 	if deps.Read != nil {
 		b := *deps.Read
@@ -179,3 +179,6 @@ func (a *API) has(service Service) bool {
 func (a *API) Mounted() []Route { return a.mounted }
 
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.mux.ServeHTTP(w, r) }
+
+// Deltas serves the other distributors, in processes that have Peers.
+func (a *API) Deltas() *ingest.DeltaServer { return a.ingest.Deltas() }

@@ -23,6 +23,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/telemetry"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/transport"
+	"github.com/amphora-metrics/amphora/pkg/wire/deltapb"
 )
 
 // mount puts the API of what was built on the server.
@@ -59,6 +60,9 @@ func (a *App) mount() error {
 	}
 	if a.api, err = api.New(a.cfg.API, d); err != nil {
 		return err
+	}
+	if d.Peers != nil {
+		deltapb.RegisterDeltasServer(s.GRPC(), a.api.Deltas())
 	}
 	door, err := a.door()
 	if err != nil {

@@ -31,7 +31,9 @@ func (a *App) mountPages(d *api.Deps) error {
 		}
 		d.DistributorRing = roster{&members.Roster{KV: peers.store, Key: distributorRingKey, Timeout: a.cfg.DistributorRing.Heartbeats.Timeout}}
 		if !a.cfg.alone() {
-			d.Distributors = peers.known
+			if d.Peers, err = a.deltaPeers(); err != nil {
+				return err
+			}
 		}
 	}
 	if a.cfg.runs("store-gateway") || a.cfg.runs("querier") {

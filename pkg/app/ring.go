@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"strconv"
@@ -248,24 +249,47 @@ type peers struct {
 	store   kv.Client
 	timeout time.Duration
 	count   atomic.Int64
+	owners  *members.Owners                 // who adds up which series
+	listed  atomic.Pointer[map[string]bool] // addresses of the ring, of the healthy and the others
 }
 
-// OnRingInstanceHeartbeat counts who is alive.
+// OnRingInstanceHeartbeat looks who is alive.
 func (p *peers) OnRingInstanceHeartbeat(l *ring.BasicLifecycler, all *ring.Desc, me *ring.InstanceDesc) {
-	n, now := int64(0), time.Now()
-	for _, i := range all.Ingesters {
-		if i.State == ring.ACTIVE && i.IsHeartbeatHealthy(p.timeout, now) {
-			n++
-		}
-	}
-	p.count.Store(n)
+	p.look(all)
 	p.BasicLifecyclerDelegate.OnRingInstanceHeartbeat(l, all, me)
 }
 
-// healthy is how many distributors there are, this one included.
-// known is how many distributors there are, 0 before the first look.
-func (p *peers) known() int { return int(p.count.Load()) }
+// watch looks who is alive whenever the ring changes.
+func (p *peers) watch(ctx context.Context) error {
+	p.store.WatchKey(ctx, distributorRingKey, func(v any) bool {
+		if all, ok := v.(*ring.Desc); ok && all != nil {
+			p.look(all)
+		}
+		return true
+	})
+	return nil
+}
 
+func (p *peers) look(all *ring.Desc) {
+	alive, listed, now := map[string]string{}, map[string]bool{}, time.Now()
+	for id, i := range all.Ingesters {
+		listed[i.Addr] = true
+		if i.State == ring.ACTIVE && i.IsHeartbeatHealthy(p.timeout, now) {
+			alive[id] = i.Addr
+		}
+	}
+	p.count.Store(int64(len(alive)))
+	p.owners.Look(alive, now)
+	p.listed.Store(&listed)
+}
+
+// has says whether a distributor at addr is in the ring.
+func (p *peers) has(addr string) bool {
+	listed := p.listed.Load()
+	return listed == nil || (*listed)[addr]
+}
+
+// healthy is how many distributors there are, this one included.
 func (p *peers) healthy() int { return max(1, int(p.count.Load())) }
 
 func (a *App) distributorRing() (*peers, error) {
@@ -293,7 +317,7 @@ func (a *App) distributorRing() (*peers, error) {
 		if after := c.ForgetAfter(); after > 0 {
 			d = members.ForgetSilent(after, c.Period, d, logger)
 		}
-		p := &peers{BasicLifecyclerDelegate: d, timeout: c.Timeout, store: client}
+		p := &peers{BasicLifecyclerDelegate: d, timeout: c.Timeout, store: client, owners: members.NewOwners(id, c.Timeout)}
 		p.entry, err = ring.NewBasicLifecycler(ring.BasicLifecyclerConfig{
 			ID: id, Addr: addr, NumTokens: 1, HeartbeatPeriod: c.Period, HeartbeatTimeout: c.Timeout,
 		}, distributorRingName, distributorRingKey, client, p, logger, a.prefixed())

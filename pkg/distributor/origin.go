@@ -7,12 +7,13 @@ const notTranslated = "otlp_parse_error"
 
 // countRequest counts the push by how it came, and what was lost on the way here.
 func (p *push) countRequest() {
-	switch p.req.Origin {
-	case remotewrite.OTLP:
+	switch {
+	case p.req.Handed: // another counted it
+	case p.req.Origin == remotewrite.OTLP:
 		p.t.metrics.requestsIn[byOTLP].Inc()
-	case remotewrite.Influx:
+	case p.req.Origin == remotewrite.Influx:
 		p.t.metrics.requestsIn[byInflux].Inc()
-	case remotewrite.Import:
+	case p.req.Origin == remotewrite.Import:
 		p.t.metrics.requestsIn[byImport].Inc()
 	default:
 		p.t.metrics.requestsIn[p.req.Version].Inc()

@@ -55,7 +55,7 @@ func (p *push) checkRequestRate(context.Context) error {
 		return nil
 	}
 	p.countRequest()
-	if p.source == frame.Rule || p.t.rates.requests.AllowN(p.now, 1) {
+	if p.source == frame.Rule || p.req.Handed || p.t.rates.requests.AllowN(p.now, 1) {
 		return nil
 	}
 	p.d.metrics.discardedRequests.WithLabelValues(rateLimited.row().reason, string(p.t.id)).Inc()

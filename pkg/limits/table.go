@@ -120,7 +120,7 @@ var (
 	OTelCreatedTimestampZeroIngestion = define("otel_created_timestamp_zero_ingestion_enabled", "distributor.otel-created-timestamp-zero-ingestion-enabled", false, "",
 		"Write a zero sample at the start time of an OTLP series when that lies before its first sample.", "otlp", "ingester")
 	OTelDeltaToCumulative = define("otel_delta_to_cumulative_enabled", "distributor.otel-delta-to-cumulative-enabled", false, "",
-		"Add up OTLP points of delta temporality to cumulative ones, where one distributor takes all pushes.", "otlp")
+		"Add up OTLP points of delta temporality to cumulative ones, each series in one distributor.", "otlp")
 	OTelNativeDeltaIngestion = define("otel_native_delta_ingestion", "distributor.otel-native-delta-ingestion", false, "",
 		"Store OTLP points of delta temporality as they are; if not, and if they are not added up either, they are refused.", "otlp")
 )

@@ -27,7 +27,8 @@ func (t *Translator) arrival(m *metric, start, at uint64) arrival {
 		write(t.merged[i].name)
 		write(t.merged[i].value)
 	}
-	return arrival{key: streamKey{hi.Sum64(), lo.Sum64()}, start: start, at: at}
+	return arrival{key: streamKey{hi.Sum64(), lo.Sum64()}, start: start, at: at, epoch: t.parts.epoch,
+		alone: t.parts.epoch > 0 && t.set.StartTimes}
 }
 
 // fingerprint tells a point that is sent again from another one.

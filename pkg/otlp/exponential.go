@@ -98,6 +98,9 @@ func (t *Translator) exponential(m *metric, b []byte) error {
 		t.refusePoint(m, err)
 		return nil
 	}
+	if m.addUp && !t.owned(m, b) {
+		return nil
+	}
 	if m.addUp && x.flags&noRecordedValue == 0 {
 		p := exponentialPoint{h, scale, pos, neg}
 		start, show, err := t.set.Streams.exponential(t.arrival(m, x.start, x.at), &p)

@@ -98,6 +98,9 @@ func (t *Translator) histogram(m *metric, b []byte) error {
 		t.refusePoint(m, err)
 		return nil
 	}
+	if m.addUp && !t.owned(m, b) {
+		return nil
+	}
 	if m.addUp && p.flags&noRecordedValue == 0 {
 		show, err := t.set.Streams.explicit(t.arrival(m, p.start, p.at), p)
 		if err != nil {

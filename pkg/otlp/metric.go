@@ -81,6 +81,7 @@ func (t *Translator) metric(b []byte) error {
 			return err
 		}
 	}
+	t.endMetric(&m)
 	return nil
 }
 
@@ -168,9 +169,6 @@ func (t *Translator) checkTemporality(m *metric) error {
 		return errs.New(errs.Invalid, "metric %q has neither cumulative nor delta temporality", clip(m.name))
 	case t.set.Deltas:
 		return nil
-	case t.set.Several:
-		return errs.New(errs.Invalid, "metric %q has delta temporality, which is added up only where one distributor takes all pushes, and here are several: "+
-			"put a deltatocumulative processor into the collector", clip(m.name))
 	case t.set.Streams == nil:
 		return errs.New(errs.Invalid, "metric %q has delta temporality, which is not stored: let the sender export cumulative values, "+
 			"or put a deltatocumulative processor into its collector, or see the limits otel_delta_to_cumulative_enabled and otel_native_delta_ingestion", clip(m.name))

@@ -31,8 +31,11 @@ type Settings struct {
 	// Streams adds up points of delta temporality, unless Deltas is set. nil: they are refused.
 	Streams *Streams
 	Tenant  string // whose the streams are
-	// Several says that Streams would be used if this process were the only distributor.
-	Several bool
+	// Place says where which of them are added up. nil: here.
+	Place Place
+	// Handed says that another process made the request out of the points that belong here, and writes what
+	// it says of its targets.
+	Handed bool
 }
 
 // SettingsOf reads the settings off a tenant's limits.
@@ -73,6 +76,12 @@ type Result struct {
 	Samples int
 	// First says why the first of these was refused.
 	First error
+	// Parts are requests of the points that peers add up, by peer; nil for those who get none. PartPoints is
+	// how many points they have together.
+	Parts      [][]byte
+	PartPoints int
+	// Unplaced is how many points nobody may add up for now. They are neither refused nor in Body.
+	Unplaced int
 }
 
 // Translator translates one request after another, and then allocates little.
@@ -97,6 +106,7 @@ type Translator struct {
 
 	exemplars []rawExemplar // of the point being read
 	hist      histogramMemory
+	parts     parts
 }
 
 // NewTranslator returns a Translator.
@@ -108,10 +118,14 @@ func NewTranslator() *Translator {
 // remote write 2.0, in buf or what room gives instead. body must not change meanwhile. Points that
 // cannot be stored are refused one by one. Errors: Invalid (malformed), BodyTooLarge, those of room.
 func (t *Translator) Translate(body []byte, s *Settings, buf []byte, room remotewrite.Room) (Result, error) {
-	t.set = s
+	t.set, t.parts.room = s, room
 	t.enc.Begin(buf, room)
 	err := t.request(body)
+	if err == nil {
+		err = t.parts.failed
+	}
 	res := t.res
+	res.Parts = t.parts.take()
 	res.Samples = t.enc.Samples()
 	var encErr error
 	res.Body, encErr = t.enc.End()

@@ -19,7 +19,7 @@ func (t *Translator) number(m *metric, b []byte) error {
 	var f field
 	var start, at, flags uint64
 	var v numberValue
-	has := false
+	has, whole := false, b
 	for len(b) > 0 {
 		var ok bool
 		if b, ok = f.next(b); !ok {
@@ -54,6 +54,9 @@ func (t *Translator) number(m *metric, b []byte) error {
 	}
 	if err := t.pointLabels(); err != nil {
 		t.refusePoint(m, err)
+		return nil
+	}
+	if m.addUp && !t.owned(m, whole) {
 		return nil
 	}
 	value, show := v.float(), true

@@ -17,6 +17,7 @@ const (
 
 // resource is who sends the metrics being read.
 type resource struct {
+	raw              []byte  // the message
 	attrs            []label // as sent: key and value
 	job, instance    string
 	bad              error  // why nothing of it can be stored
@@ -55,6 +56,11 @@ func (t *Translator) resourceMetrics(b []byte) error {
 			return malformed("field of resource metrics")
 		}
 		if f.is(1, wireBytes) {
+			if t.resource.raw == nil {
+				t.resource.raw = f.data
+			} else {
+				t.resource.raw = slices.Concat(t.resource.raw, f.data) // two messages are one
+			}
 			if err := t.readResource(f.data); err != nil {
 				return err
 			}
@@ -69,7 +75,10 @@ func (t *Translator) resourceMetrics(b []byte) error {
 			}
 		}
 	}
-	t.describeTarget()
+	t.endResource()
+	if !t.set.Handed {
+		t.describeTarget()
+	}
 	return t.enc.Err()
 }
 
@@ -146,6 +155,7 @@ func (t *Translator) scopeMetrics(b []byte) error {
 			}
 		}
 	}
+	t.endScope(scope, schema)
 	return nil
 }
 

@@ -17,8 +17,7 @@ const (
 )
 
 // Streams adds up points of delta temporality, so that series are cumulative as Prometheus knows them. It
-// is right only where all points of a series pass: whoever offers several processes to the same senders
-// must not use it.
+// is right only where all points of a series pass: of several processes, Place must name one.
 //
 // A sender that got no answer sends a point again, so a point that was counted is not counted twice. What
 // is in memory alone is lost with the process, and what is idle is forgotten: then a series begins at
@@ -48,6 +47,8 @@ type stream struct {
 	gapFrom, gapTo uint64
 	print          uint64 // of the last point
 	used           int64  // unix nanoseconds
+	epoch          int64  // of its points; with a higher one it begins anew
+	first          bool   // it has one point, which somebody else may have counted
 	size           int64
 
 	number numberSum
@@ -114,7 +115,12 @@ var (
 type arrival struct {
 	key       streamKey
 	start, at uint64
-	print     uint64
+	epoch     int64
+	// alone says that the first point is not part of the sums after it. When series move, it may be one that
+	// its former process stored but could not answer for. Then the storage refuses it, as there is another
+	// sample of that time, and nothing is counted twice.
+	alone bool
+	print uint64
 }
 
 // enter finds the stream of a and locks it; leave must follow if there is no error. add says whether the
@@ -131,22 +137,40 @@ func (s *Streams) enter(a arrival) (st *stream, leave func(), add, show bool, er
 			sh.mu.Unlock()
 			return nil, nil, false, false, errStreamsFull
 		}
-		st = &stream{start: a.start, size: streamBytes}
-		if a.start == 0 || a.start > a.at {
-			st.start = a.at
-		}
+		st = &stream{start: a.begin(), size: streamBytes, epoch: a.epoch, first: a.alone}
 		sh.byKey[a.key] = st
 		s.take(st.size)
 		s.count.Add(1)
 	}
 	st.used = s.o.Now().UnixNano()
+	switch {
+	case a.at <= st.last:
+	case a.epoch > st.epoch:
+		s.resize(st, 0)
+		*st = stream{start: a.begin(), size: st.size, epoch: a.epoch, first: a.alone, used: st.used}
+	case st.first && st.last > 0:
+		s.resize(st, 0)
+		st.first, st.start, st.number, st.hist, st.exp = false, a.begin(), numberSum{}, nil, nil
+	}
 	add, show = st.judge(a)
 	return st, sh.mu.Unlock, add, show, nil
+}
+
+// begin is when a sum starts that a is the first of. The interval before ended when this one began, perhaps
+// with a sample of another sum, and the zero that marks the start is to come after it.
+func (a *arrival) begin() uint64 {
+	const tick = uint64(time.Millisecond)
+	if a.start == 0 || a.start+tick >= a.at {
+		return a.at
+	}
+	return a.start + tick
 }
 
 // judge places a among the intervals counted so far.
 func (st *stream) judge(a arrival) (add, show bool) {
 	switch {
+	case a.epoch > st.epoch: // it did not begin anew with an older one, which somebody else may have counted
+		return false, a.at == st.last && a.print == st.print
 	case a.at > st.last:
 		if st.last > 0 && a.start > st.last {
 			st.gapFrom, st.gapTo = st.last, a.start
@@ -179,10 +203,7 @@ func (s *Streams) take(n int64) {
 
 // restart makes a stream whose points changed their shape begin anew with the interval of a.
 func (st *stream) restart(a arrival) {
-	st.start, st.gapFrom, st.gapTo = a.start, 0, 0
-	if a.start == 0 || a.start > a.at {
-		st.start = a.at
-	}
+	st.start, st.gapFrom, st.gapTo = a.begin(), 0, 0
 }
 
 // numberSum is the sum of numbers, exact for whole ones.

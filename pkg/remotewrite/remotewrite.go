@@ -25,6 +25,8 @@ type Request struct {
 	SkipLabelNames, SkipLabelCount bool
 	// Refused is how many data points could not be translated from that protocol.
 	Refused int
+	// Handed says that this is the part of a request that another distributor got, where it was counted.
+	Handed bool
 }
 
 // Origin is the protocol that a push came by.

@@ -9,6 +9,7 @@ import (
 type metrics struct {
 	inflightBytes            prometheus.Gauge
 	compressed, uncompressed prometheus.Histogram
+	handedOn                 *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -29,10 +30,23 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Buckets: sizes, NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100,
 		}),
 	}
+	m.handedOn = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "amphora_distributor_otlp_delta_handovers_total",
+		Help: "Parts of OTLP requests handed to the distributors that add their series up, by outcome. Failures mean that one of them cannot be reached; senders send again.",
+	}, []string{"outcome"})
 	if reg != nil {
-		reg.MustRegister(m.inflightBytes, m.compressed, m.uncompressed)
+		reg.MustRegister(m.inflightBytes, m.compressed, m.uncompressed, m.handedOn)
 	}
 	return m
+}
+
+// handed counts a part of a request that a peer was to store.
+func (m *metrics) handed(err error) {
+	outcome := "success"
+	if err != nil {
+		outcome = "failure"
+	}
+	m.handedOn.WithLabelValues(outcome).Inc()
 }
 
 // deltas shows what is kept to add up points of delta temporality.

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
-	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/otlp"
 	"github.com/amphora-metrics/amphora/pkg/remotewrite"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
@@ -81,62 +80,31 @@ func (a *API) export(ctx context.Context, e export, share *share) (none outcome,
 			return none, err
 		}
 	}
-	settings, err := a.translation(id)
+	out, _, err := a.store(ctx, id, plain, share, false)
 	if err != nil {
 		return none, err
 	}
-	t := a.translators.Get().(*otlp.Translator)
-	room := &room{a: a, share: share, most: translatedRatio * a.cfg.Protocols.MaxOTLPBytes}
-	first, err := room.Grow(nil, len(plain))
-	if err != nil {
-		return none, err
-	}
-	res, err := t.Translate(plain, &settings, first, room)
-	a.translators.Put(t)
-	defer a.buffers.give(res.Body)
-	if err != nil {
-		return none, a.otlpTooLarge(err)
-	}
-	written, err := a.pusher.Push(ctx, id, &remotewrite.Request{Version: remotewrite.V2, Body: res.Body, Origin: remotewrite.OTLP, Refused: res.Refused})
-	return a.judge(res, written, err)
+	return out, nil
 }
 
-// translation is how the metrics of a tenant are translated. Errors: Unavailable.
-func (a *API) translation(id tenant.ID) (otlp.Settings, error) {
-	v := a.limits(id)
-	s := otlp.SettingsOf(v)
-	s.Tenant = string(id)
-	a.streams.Sweep()
-	if !limits.OTelDeltaToCumulative.Of(v) {
-		return s, nil
-	}
-	switch n := a.distributors(); {
-	case n == 0:
-		return s, errs.New(errs.Unavailable, "this distributor does not know yet whether there are others")
-	case n == 1:
-		s.Streams = a.streams
-	default:
-		s.Several = true
-	}
-	return s, nil
-}
-
-// judge decides what the client of an export is told.
+// judge decides what the client of an export is told of the points that belong here.
 func (a *API) judge(res otlp.Result, written remotewrite.Written, err error) (outcome, error) {
 	if err != nil && errs.KindOf(err) != errs.Invalid {
 		return outcome{}, a.otlpTooLarge(err)
 	}
+	points := res.Points - res.PartPoints - res.Unplaced
+	elsewhere := points < res.Points
 	out := outcome{refused: res.Refused, delay: written.Delay}
 	if res.First != nil {
 		out.message = res.First.Error()
 	}
 	if err != nil {
 		stored := written.Samples + written.Histograms
-		if stored == 0 {
+		if stored == 0 && !elsewhere {
 			return outcome{}, err
 		}
 		// The ingesters count samples, of which a histogram may be many.
-		out.refused += max(min(res.Samples-stored, res.Points-res.Refused), 1)
+		out.refused += max(min(res.Samples-stored, points-res.Refused), min(1, points))
 		if out.message == "" {
 			out.message = err.Error()
 		}

@@ -285,27 +285,3 @@ func FuzzAnyCallIsAnsweredAndLeavesNothing(f *testing.F) {
 		}
 	})
 }
-
-// TestDeltasAreAddedUpByTheOnlyDistributor: with others, a series would have several sums.
-func TestDeltasAreAddedUpByTheOnlyDistributor(t *testing.T) {
-	md := gauges(1, true).Metrics()
-	sum := md.ResourceMetrics().At(0).ScopeMetrics().At(0).Metrics().At(1).Sum()
-	sum.SetIsMonotonic(true)
-	for i := range sum.DataPoints().Len() {
-		sum.DataPoints().At(i).SetTimestamp(pcommon.NewTimestampFromTime(time.UnixMilli(int64(1000 * (i + 1)))))
-	}
-	body := protobuf(t, pmetricotlp.NewExportRequestFromMetrics(md))
-	for _, c := range []struct {
-		distributors, status int
-		want                 string
-	}{{1, 200, ""}, {2, 200, "several"}, {0, 503, "does not know yet"}} {
-		s := &sink{}
-		a := newAPI(s)
-		a.distributors = func() int { return c.distributors }
-		a.limits = func(tenant.ID) limits.View { return limits.OTelDeltaToCumulative.With(limits.View{}, true) }
-		rec := doOTLP(a, request(body, "Content-Type", typeProtobuf))
-		if rec.Code != c.status || !strings.Contains(rec.Body.String(), c.want) || c.want == "" && rec.Body.Len() != 0 {
-			t.Errorf("%d distributors: %d %q", c.distributors, rec.Code, rec.Body)
-		}
-	}
-}

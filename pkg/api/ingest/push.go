@@ -35,25 +35,25 @@ type Deps struct {
 	Registerer prometheus.Registerer
 	// Limits gives the limits of a tenant. nil: the defaults for all.
 	Limits func(tenant.ID) limits.View
-	// Distributors is how many processes take pushes, 0 while that is not known. nil: this one.
-	Distributors func() int
+	// Peers are all processes that take pushes, this one among them. nil: there is no other.
+	Peers Peers
 	// Random gives numbers in [0, 1), which spread the retries of many clients.
 	Random func() float64
 }
 
 // API serves the write path.
 type API struct {
-	cfg          Config
-	pusher       Pusher
-	bodies       *inflight
-	buffers      *buffers
-	metrics      *metrics
-	limits       func(tenant.ID) limits.View
-	random       func() float64
-	translators  sync.Pool // *otlp.Translator
-	streams      *otlp.Streams
-	distributors func() int
-	lines        sync.Pool // *influx.Translator
+	cfg         Config
+	pusher      Pusher
+	bodies      *inflight
+	buffers     *buffers
+	metrics     *metrics
+	limits      func(tenant.ID) limits.View
+	random      func() float64
+	translators sync.Pool // *otlp.Translator
+	streams     *otlp.Streams
+	peers       Peers
+	lines       sync.Pool // *influx.Translator
 }
 
 // New returns the write path.
@@ -67,25 +67,22 @@ func New(cfg Config, deps Deps) *API {
 	if deps.Limits == nil {
 		deps.Limits = func(tenant.ID) limits.View { return limits.View{} }
 	}
-	if deps.Distributors == nil {
-		deps.Distributors = func() int { return 1 }
-	}
 	cfg.Protocols.MaxDeltaBytes = cmp.Or(cfg.Protocols.MaxDeltaBytes, defaultDeltaBytes)
 	cfg.Protocols.DeltaIdle = cmp.Or(cfg.Protocols.DeltaIdle, defaultDeltaIdle)
 	streams := otlp.NewStreams(otlp.StreamsOptions{MaxBytes: int64(cfg.Protocols.MaxDeltaBytes), Idle: cfg.Protocols.DeltaIdle, Now: time.Now, Take: cfg.Memory.Take})
 	m.deltas(deps.Registerer, streams)
 	return &API{
-		cfg:          cfg,
-		pusher:       deps.Pusher,
-		bodies:       &inflight{most: cfg.inflightBytes(), used: m.inflightBytes, process: cfg.Memory},
-		buffers:      newBuffers(),
-		metrics:      m,
-		limits:       deps.Limits,
-		random:       deps.Random,
-		streams:      streams,
-		distributors: deps.Distributors,
-		translators:  sync.Pool{New: func() any { return otlp.NewTranslator() }},
-		lines:        sync.Pool{New: func() any { return influx.NewTranslator() }},
+		cfg:         cfg,
+		pusher:      deps.Pusher,
+		bodies:      &inflight{most: cfg.inflightBytes(), used: m.inflightBytes, process: cfg.Memory},
+		buffers:     newBuffers(),
+		metrics:     m,
+		limits:      deps.Limits,
+		random:      deps.Random,
+		streams:     streams,
+		peers:       deps.Peers,
+		translators: sync.Pool{New: func() any { return otlp.NewTranslator() }},
+		lines:       sync.Pool{New: func() any { return influx.NewTranslator() }},
 	}
 }
 
