@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
@@ -407,11 +408,28 @@ func (c *Compactor) DeleteTenant(ctx context.Context, id tenant.ID) error {
 	if d, err := block.ReadTenantDeletion(ctx, bkt); err != nil || d != nil {
 		return err
 	}
+	if err := c.hideAll(ctx, id); err != nil {
+		return err
+	}
 	if err := block.WriteTenantDeletion(ctx, bkt, block.TenantDeletion{DeletionTime: c.deps.Now().Unix()}); err != nil {
 		return err
 	}
 	c.deps.Logger.Info("tenant marked for deletion", "tenant", id)
 	return nil
+}
+
+// hideAll hides what there is of a tenant from queries: ingesters have its samples for hours after its blocks are
+// gone.
+func (c *Compactor) hideAll(ctx context.Context, id tenant.ID) error {
+	if c.deps.Deletions == nil {
+		return nil
+	}
+	_, err := c.deps.Deletions.Add(ctx, id, []string{`{__name__!=""}`}, math.MinInt64, math.MaxInt64)
+	if errs.KindOf(err) == errs.Conflict { // which must not keep the tenant from being deleted
+		c.deps.Logger.Warn("what ingesters have of a deleted tenant is shown until they forget it, it has too many requests to delete series", "tenant", id, "err", err)
+		return nil
+	}
+	return err
 }
 
 // TenantDeleted says whether all blocks of a tenant are gone. Errors: Unavailable.

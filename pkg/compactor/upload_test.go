@@ -9,10 +9,12 @@ import (
 	"time"
 
 	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/amphora-metrics/amphora/pkg/block"
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/tombstone"
 )
 
 // uploader is a client with a block on its disk.
@@ -224,12 +226,24 @@ func TestOneBlockIsCheckedAtATime(t *testing.T) {
 func TestATenantIsDeletedWhenItsLastBlockIs(t *testing.T) {
 	w := newWorld(t)
 	w.replica(0, 2, nil)
+	requests, _ := w.deleter()
 	c := w.compactor()
+	c.deps.Deletions = requests
 	if done, err := c.TenantDeleted(t.Context(), "t1"); done || err != nil {
 		t.Errorf("before: %v, %v", done, err)
 	}
-	if err := c.DeleteTenant(t.Context(), "t1"); err != nil {
-		t.Fatal(err)
+	for range 2 { // the second has nothing to do
+		if err := c.DeleteTenant(t.Context(), "t1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hidden, err := requests.InForce(t.Context(), "t1")
+	if err != nil || len(hidden.List()) != 1 {
+		t.Fatalf("hidden: %v, %v", hidden.List(), err)
+	}
+	times := hidden.Of(labels.FromStrings("__name__", "m", "i", "0003"))
+	if now := w.now.UnixMilli(); !tombstone.Covers(times, 0, now) || tombstone.Covers(times, now+1, now+2) {
+		t.Errorf("what ingesters have is hidden at %v, want all until %d", times, now)
 	}
 	if err := c.CleanUp(t.Context()); err != nil {
 		t.Fatal(err)

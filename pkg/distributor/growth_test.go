@@ -115,3 +115,31 @@ func TestSeriesOfASilentIngesterMoveWhenItIsRelieved(t *testing.T) {
 		t.Errorf("it was relieved: %d copies of 300 samples, want 900", n)
 	}
 }
+
+// TestARaisedLimitAllowsAtOnceWhatItAllows: what was taken before counts, and a push that the new limit allows is
+// not refused because the old one had little left.
+func TestARaisedLimitAllowsAtOnceWhatItAllows(t *testing.T) {
+	now := time.Unix(1000, 0)
+	tenant := &tenantState{}
+	tenant.setRates(&tenantLimits{ingestionRate: 1, ingestionBurst: 2}, 1, now)
+	if !tenant.rates.ingestion.AllowN(now, 2) {
+		t.Fatal("the first burst is refused")
+	}
+	raised := &tenantLimits{ingestionRate: 100, ingestionBurst: 1000}
+	tenant.setRates(raised, 1, now)
+	if tenant.rates.ingestion.AllowN(now, 999) {
+		t.Error("what was taken before the limit was raised is forgotten")
+	}
+	if !tenant.rates.ingestion.AllowN(now, 998) {
+		t.Error("a push within the raised burst is refused")
+	}
+	tenant.setRates(raised, 2, now) // a distributor more: nothing is given again
+	if tenant.rates.ingestion.AllowN(now, 1) || !tenant.rates.ingestion.AllowN(now.Add(time.Second), 50) || tenant.rates.ingestion.AllowN(now.Add(time.Second), 1) {
+		t.Error("the rate is not half of the limit")
+	}
+	tenant.setRates(&tenantLimits{ingestionRate: 0}, 1, now)
+	tenant.setRates(&tenantLimits{ingestionRate: 10, ingestionBurst: 500}, 1, now)
+	if !tenant.rates.ingestion.AllowN(now, 500) || tenant.rates.ingestion.AllowN(now, 1) {
+		t.Error("what a limit allows is not there after there was none")
+	}
+}

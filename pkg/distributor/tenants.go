@@ -202,6 +202,9 @@ type rateKey struct {
 	share  int // distributors that share the limits
 }
 
+// mostFilling bounds the time in which a raised limit is taken to have filled, which may be no more than a duration holds.
+const mostFilling = 365 * 24 * time.Hour
+
 // setRates makes the limiters follow l, of which this process grants one share.
 func (t *tenantState) setRates(l *tenantLimits, share int, now time.Time) {
 	share = max(share, 1)
@@ -220,8 +223,15 @@ func (t *tenantState) setRates(l *tenantLimits, share int, now time.Time) {
 			r.SetLimitAt(now, rate.Inf)
 			return
 		}
+		perSecond := limit / float64(share)
+		more := burst(limit, most)
+		if r.Limit() != rate.Inf {
+			more -= r.Burst()
+		}
 		r.SetBurstAt(now, burst(limit, most))
-		r.SetLimitAt(now, rate.Limit(limit/float64(share)))
+		// A larger burst is there at once, as if the limiter had been filled with the new rate for as long as that takes:
+		// the push that comes first is not refused by a limit that allows it.
+		r.SetLimitAt(now.Add(-time.Duration(min(float64(max(more, 0))/perSecond, mostFilling.Seconds())*float64(time.Second))), rate.Limit(perSecond))
 	}
 	set(t.rates.requests, l.requestRate, l.requestBurst)
 	set(t.rates.ingestion, l.ingestionRate, l.ingestionBurst)
