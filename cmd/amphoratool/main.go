@@ -63,8 +63,11 @@ func run(ctx context.Context, e *cli.Env, args []string) error {
 		}
 	}
 	app, ended := application(e)
-	if len(args) == 0 {
+	switch {
+	case len(args) == 0:
 		args = []string{"help"}
+	case args[0] == "--version": // behind which the library would print the help, too
+		args = []string{"version"}
 	}
 	_, err := app.Parse(twoDashes(args))
 	switch {

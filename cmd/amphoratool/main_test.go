@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -82,5 +83,31 @@ func TestVariablesOfMimirtoolAreRead(t *testing.T) {
 		if got := rules.GetFlag(flag).Model().Default; len(got) != 1 || got[0] != want {
 			t.Errorf("--%s is %q by default, want %q", flag, got, want)
 		}
+	}
+}
+
+// TestWhatIsThereIsSaidPlainly: a version without the help behind it, an empty list as a list, and a directory that
+// does not exist instead of an empty bucket in its place.
+func TestWhatIsThereIsSaidPlainly(t *testing.T) {
+	empty, missing := t.TempDir(), filepath.Join(t.TempDir(), "mistyped")
+	tool := func(args ...string) (string, error) {
+		var out bytes.Buffer
+		e := &cli.Env{In: &out, Out: &out, Err: &out, Getenv: func(string) string { return "" }}
+		err := run(t.Context(), e, args)
+		return out.String(), err
+	}
+	if out, err := tool("--version"); err != nil || !strings.HasPrefix(out, "amphoratool ") || strings.Count(out, "\n") != 1 {
+		t.Errorf("--version: %q, %v", out, err)
+	}
+	if out, err := tool("bucket", "ls", "--output=json", "--backend=filesystem", "--filesystem.dir="+empty); err != nil || out != "[]\n" {
+		t.Errorf("an empty bucket: %q, %v", out, err)
+	}
+	for _, verb := range []string{"ls", "verify", "tenants"} {
+		if out, err := tool("bucket", verb, "--backend=filesystem", "--filesystem.dir="+missing); err == nil || !strings.Contains(err.Error(), "--filesystem.dir") {
+			t.Errorf("%s of a directory that does not exist: %q, %v", verb, out, err)
+		}
+	}
+	if _, err := os.Stat(missing); err == nil {
+		t.Error("a command that looks made the directory that it was to look into")
 	}
 }

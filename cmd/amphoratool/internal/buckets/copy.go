@@ -16,6 +16,7 @@ import (
 
 // copy copies blocks with their marks; the meta file goes last, as whoever publishes a block has it.
 func (c *command) copy(ctx context.Context) (err error) {
+	c.to.made = true
 	to, err := c.to.open(ctx, c.Env)
 	if err != nil {
 		return err

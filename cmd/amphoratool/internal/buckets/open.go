@@ -33,6 +33,7 @@ type location struct {
 	file   string
 	conf   bucket.Config
 	given  map[string]*string
+	made   bool // a directory that does not exist is made
 }
 
 // declare adds the flags. A second bucket has a prefix.
@@ -90,6 +91,11 @@ func (l *location) open(ctx context.Context, e *cli.Env) (objstore.InstrumentedB
 			if err := f.Set(v); err != nil {
 				return nil, fmt.Errorf("--%s%s: %w", l.prefix, f.Flag, err)
 			}
+		}
+	}
+	if l.conf.Backend == bucket.Filesystem && !l.made {
+		if _, err := os.Stat(l.conf.Filesystem.Dir); err != nil {
+			return nil, fmt.Errorf("--%sfilesystem.dir: %w", l.prefix, err)
 		}
 	}
 	b, err := bucket.New(ctx, l.conf, "amphoratool", e.Log, prometheus.NewRegistry())

@@ -28,6 +28,7 @@ func (c *command) registerValidation(app *kingpin.Application) {
 			return err
 		}
 		c.at = at
+		c.at.made = true
 		return c.open(c.validate)(ctx)
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"reflect"
 	"strings"
 	"text/tabwriter"
 
@@ -73,6 +74,9 @@ func Format(f Flagger, into *string) {
 
 // Print writes a list: v as JSON or YAML, or the rows below their heads as a table.
 func (e *Env) Print(format string, v any, heads []string, rows [][]string) error {
+	if x := reflect.ValueOf(v); x.Kind() == reflect.Slice && x.IsNil() {
+		v = []any{} // an empty list, and not null
+	}
 	switch format {
 	case JSON:
 		enc := json.NewEncoder(e.Out)
