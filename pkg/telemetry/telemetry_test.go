@@ -2,7 +2,6 @@ package telemetry
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -89,17 +88,6 @@ func TestGoKitLinesKeepLevelMessageAndKeys(t *testing.T) {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in %s", want, b.String())
 		}
-	}
-}
-
-func TestASamplerLogsOneInNAndCountsAll(t *testing.T) {
-	l, b := logger(t, FormatLogfmt)
-	s := NewSampler(l, 10)
-	for range 25 {
-		s.Log(context.Background(), slog.LevelWarn, "sample refused", slog.String("tenant", "a"))
-	}
-	if n := strings.Count(b.String(), "\n"); n != 3 || s.Count() != 25 || !strings.Contains(b.String(), "tenant=a seen=21 logged_one_in=10\n") {
-		t.Errorf("%d lines, count %d: %s", n, s.Count(), b.String())
 	}
 }
 
@@ -236,13 +224,5 @@ func BenchmarkGather(b *testing.B) {
 				}
 			}
 		})
-	}
-}
-
-func BenchmarkSamplerLeavesOut(b *testing.B) {
-	s := NewSampler(slog.New(slog.DiscardHandler), 1<<30)
-	b.ReportAllocs()
-	for b.Loop() {
-		s.Log(context.Background(), slog.LevelWarn, "x", slog.Int("n", 5))
 	}
 }

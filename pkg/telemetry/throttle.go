@@ -7,29 +7,6 @@ import (
 	"time"
 )
 
-// Sampler logs one in so many lines of a kind that may come once a request: the first, and then
-// every n-th, each with how many there were so far.
-type Sampler struct {
-	log   *slog.Logger
-	n     uint64
-	count atomic.Uint64
-}
-
-// NewSampler returns a Sampler that logs one in n lines; n below 2 logs all.
-func NewSampler(log *slog.Logger, n int) *Sampler { return &Sampler{log: log, n: uint64(max(n, 1))} }
-
-// Log writes the line if it is one that is chosen. It costs an atomic add otherwise.
-func (s *Sampler) Log(ctx context.Context, level slog.Level, msg string, attrs ...slog.Attr) {
-	count := s.count.Add(1)
-	if (count-1)%s.n != 0 || !s.log.Enabled(ctx, level) {
-		return
-	}
-	s.log.LogAttrs(ctx, level, msg, append(attrs[:len(attrs):len(attrs)], slog.Uint64("seen", count), slog.Uint64("logged_one_in", s.n))...)
-}
-
-// Count returns how many lines there were, logged or not.
-func (s *Sampler) Count() uint64 { return s.count.Load() }
-
 // Throttle logs at most one line in a period, with how many were left out since the last.
 type Throttle struct {
 	log     *slog.Logger
