@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/grafana/dskit/ring"
 	"github.com/grafana/dskit/services"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
@@ -100,9 +99,6 @@ func (i *Ingester) SetUnregisterOnShutdown(on bool) error {
 	i.lifecycler.SetUnregisterOnShutdown(on)
 	return nil
 }
-
-// RingState is the state of the ring entry.
-func (i *Ingester) RingState() ring.InstanceState { return i.lifecycler.GetState() }
 
 // TenantInfo is what the pages about tenants show.
 type TenantInfo struct {

@@ -27,8 +27,8 @@ func (s *site) ready(t testing.TB) {
 func TestReadyOnlyWhileServing(t *testing.T) {
 	s := newSite(t, siteOptions{})
 	s.ready(t)
-	if s.RingState() != ring.ACTIVE {
-		t.Errorf("ring state %s", s.RingState())
+	if s.lifecycler.GetState() != ring.ACTIVE {
+		t.Errorf("ring state %s", s.lifecycler.GetState())
 	}
 	newSender(s.Ingester).mustPush(t, "t1", point{metric("m"), base, 1})
 	if err := s.Shutdown(t.Context()); err != nil {
