@@ -9,14 +9,15 @@ import (
 // WriteDoc writes the reference page of all routes, grouped by service.
 func WriteDoc(w io.Writer) error {
 	var b strings.Builder
-	b.WriteString("# HTTP API\n\nRoutes marked with a tenant need the header `X-Scope-OrgID`. " +
-		"The prefix `" + defaultPrefix + "` is the setting `api.prometheus_http_prefix`.\n")
-	for _, service := range append(everyService(), Ruler) {
-		title := "Served by the " + string(service)
+	b.WriteString("# HTTP API\n\nA process serves the routes of the services it runs. Routes with a tenant take it from `X-Scope-OrgID`; those for several accept\n" +
+		"`a|b` with `tenant_federation.enabled`. Callers need the right to the action, see [identity](../identity.md#policies). The prefix\n" +
+		"`" + defaultPrefix + "` is the setting `api.prometheus_http_prefix`.\n")
+	for _, service := range everyService() {
+		title := strings.ToUpper(string(service[:1])) + string(service[1:])
 		if service == Any {
-			title = "Served by every process"
+			title = "Every process"
 		}
-		fmt.Fprintf(&b, "\n## %s\n\n| Methods | Path | Action | Tenant | |\n|---|---|---|---|---|\n", title)
+		fmt.Fprintf(&b, "\n## %s\n\n| method | path | action | tenant | meaning |\n|---|---|---|---|---|\n", title)
 		for _, rt := range Routes {
 			if rt.Service != service {
 				continue

@@ -57,13 +57,14 @@ const (
 	Querier      Service = "querier"
 	StoreGateway Service = "store-gateway"
 	Compactor    Service = "compactor"
+	Ruler        Service = "ruler"
 	Alertmanager Service = "alertmanager"
 	Control      Service = "control"
 )
 
 // everyService is in the order in which pages list them.
 func everyService() []Service {
-	return []Service{Any, Distributor, Querier, Ingester, StoreGateway, Compactor, Alertmanager, Control}
+	return []Service{Any, Distributor, Querier, Ingester, StoreGateway, Compactor, Ruler, Alertmanager, Control}
 }
 
 // Tenancy says for whom a route acts.
@@ -526,7 +527,7 @@ func (a *API) electedReplicas() Handler {
 // index groups the links of the mounted routes by service.
 func (a *API) index() []admin.Group {
 	var groups []admin.Group
-	for _, service := range append(everyService(), Ruler) {
+	for _, service := range everyService() {
 		g := admin.Group{Name: strings.ToUpper(string(service[:1])) + string(service[1:])}
 		if service == Any {
 			g.Name = "This process"

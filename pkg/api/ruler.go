@@ -7,14 +7,13 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/api/rules"
 )
 
-// The actions on rules, and the service that has them.
+// The actions on rules.
 const (
-	ListRules   Action  = "aps:ListRules"
-	ReadAlerts  Action  = "aps:ListAlerts"
-	ReadRules   Action  = "aps:DescribeRuleGroupsNamespace"
-	WriteRules  Action  = "aps:PutRuleGroupsNamespace"
-	DeleteRules Action  = "aps:DeleteRuleGroupsNamespace"
-	Ruler       Service = "ruler"
+	ListRules   Action = "aps:ListRules"
+	ReadAlerts  Action = "aps:ListAlerts"
+	ReadRules   Action = "aps:DescribeRuleGroupsNamespace"
+	WriteRules  Action = "aps:PutRuleGroupsNamespace"
+	DeleteRules Action = "aps:DeleteRuleGroupsNamespace"
 )
 
 // RulerDeps is what the routes of rules stand on.

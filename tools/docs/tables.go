@@ -131,26 +131,7 @@ func writeMetrics(w io.Writer, tree *house.Tree) error {
 	return table(w, []string{"name", "type", "labels", "meaning", "from"}, rows)
 }
 
-const httpHead = `# HTTP API
-
-A process serves the routes of the services it runs. Routes of the data plane take the tenant from ` + "`X-Scope-OrgID`" + `; those
-marked "some" accept several, ` + "`a|b`" + `, with ` + "`tenant_federation.enabled`" + `. ` + "`/prometheus`" + ` stands for the configured prefix.
-
-`
-
-func writeHTTP(w io.Writer, _ *house.Tree) error {
-	if _, err := io.WriteString(w, httpHead); err != nil {
-		return err
-	}
-	tenants := map[api.Tenancy]string{api.OneTenant: "one", api.Tenants: "some"}
-	var rows [][]string
-	for i := range api.Routes {
-		r := &api.Routes[i]
-		path := strings.TrimSuffix(r.Path, "{$}")
-		rows = append(rows, []string{strings.ReplaceAll(r.Methods, ",", ", "), code(path), string(r.Service), tenants[r.Tenancy], code(string(r.Action)), r.Doc})
-	}
-	return table(w, []string{"method", "path", "service", "tenant", "action", "meaning"}, rows)
-}
+func writeHTTP(w io.Writer, _ *house.Tree) error { return api.WriteDoc(w) }
 
 func writeConfig(w io.Writer, _ *house.Tree) error {
 	set := config.NewSet()
