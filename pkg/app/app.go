@@ -46,11 +46,8 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/transport"
 )
 
-const (
-	metricsPrefix = "amphora_"
-	// stopWait bounds how long one part may take to stop; a flush of everything may take long.
-	stopWait = 10 * time.Minute
-)
+// stopWait bounds how long one part may take to stop; a flush of everything may take long.
+const stopWait = 10 * time.Minute
 
 // App is one process.
 type App struct {

@@ -19,9 +19,9 @@ type GossipZonesConfig struct {
 
 // Declare names the settings.
 func (c *GossipZonesConfig) Declare(s *config.Set) {
-	s.Bool(&c.Enabled, "enabled", false, "Whether members gossip within their zone, and leave what goes between zones to bridges. All members must have it, and each zone two bridges at least.").Expert()
-	s.String(&c.Zone, "instance_availability_zone", "", "Zone of this member. Empty: ingester.ring.instance_availability_zone.").Expert()
-	s.String(&c.Role, "role", memberlist.NodeRoleMember.String(), "What this member is to others: member, or bridge between zones.").OneOf(memberlist.NodeRoleMember.String(), memberlist.NodeRoleBridge.String()).Expert()
+	s.Bool(&c.Enabled, "enabled", false, "Members gossip within their zone only; bridge members also gossip with those of other zones. Enable it on all members, with at least two bridges in each zone.").Expert()
+	s.String(&c.Zone, "instance_availability_zone", "", "Zone of this member, at most 16 bytes. Empty: ingester.ring.instance_availability_zone.").Expert()
+	s.String(&c.Role, "role", memberlist.NodeRoleMember.String(), "Role of this member: member, or bridge between zones.").OneOf(memberlist.NodeRoleMember.String(), memberlist.NodeRoleBridge.String()).Expert()
 }
 
 // PropagationConfig measures how long gossip takes, mounted as memberlist.propagation_delay_tracker.
@@ -33,10 +33,10 @@ type PropagationConfig struct {
 
 // Declare names the settings.
 func (c *PropagationConfig) Declare(s *config.Set) {
-	s.Bool(&c.Enabled, "enabled", false, "Whether members tell each other the time now and then, to measure how long what they say takes: memberlist_propagation_tracker_delay_seconds.").Expert()
-	s.Duration(&c.Interval, "beacon_interval", time.Minute, "How often one of them does.").Expert()
-	s.Duration(&c.Lifetime, "beacon_lifetime", 10*time.Minute, "How long that is kept.").Expert()
-	s.Duration(&c.Slow, "log_beacons_latency_longer_than", 0, "What takes longer is logged. 0: nothing.").Expert()
+	s.Bool(&c.Enabled, "enabled", false, "Measure the propagation delay of gossip with periodic beacons: memberlist_propagation_tracker_delay_seconds. Enable it on all members.").Expert()
+	s.Duration(&c.Interval, "beacon_interval", time.Minute, "How often a beacon is sent.").Expert()
+	s.Duration(&c.Lifetime, "beacon_lifetime", 10*time.Minute, "How long a beacon is kept.").Expert()
+	s.Duration(&c.Slow, "log_beacons_latency_longer_than", 0, "Beacons that take longer are logged. 0: none.").Expert()
 }
 
 // Validate refuses what cannot work.

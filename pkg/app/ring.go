@@ -145,7 +145,6 @@ func (a *App) memberlistKV() (*memberlist.KVInitService, error) {
 		m.LeaveTimeout, m.BroadcastTimeoutForLocalUpdatesOnShutdown = goodbye, goodbye
 		// A member that comes back before it was seen to leave may have another address.
 		m.DeadNodeReclaimTime = 10 * time.Second
-		m.MetricsNamespace = metricsPrefix
 		m.Codecs = []codec.Codec{ring.GetCodec(), ha.Codec{}}
 		names := dns.NewProvider(dns.GolangResolverType, 0, a.kitLog("dns"), a.prefixed())
 		svc := memberlist.NewKVInitService(&m, a.kitLog("memberlist"), names, a.reg)

@@ -45,9 +45,9 @@ type GossipTLS struct {
 
 // Declare implements config.Declarer.
 func (c *GossipTLS) Declare(s *config.Set) {
-	s.Bool(&c.Enabled, "tls_enabled", false, "Gossip by TLS only. Each member shows a certificate, to those who call it and to those whom it calls.")
-	s.Bool(&c.Transition, "tls_transition", false, "Take connections of members with TLS and without, whatever tls_enabled says of those that this one makes: for moving a cluster to TLS while it runs.").Expert()
-	s.String(&c.Cert, "tls_cert_path", "", "Certificate of this member, good for a server and a client. Read again when it changes. Empty: those of server.grpc_tls_config and ingester_client.")
+	s.Bool(&c.Enabled, "tls_enabled", false, "Gossip by mutual TLS: members authenticate each other with certificates.")
+	s.Bool(&c.Transition, "tls_transition", false, "Accept both plain and TLS connections of members, for enabling TLS in a running cluster. tls_enabled decides only how this member connects to others.").Expert()
+	s.String(&c.Cert, "tls_cert_path", "", "Certificate of this member for server and client use, read again when it changes. Empty: those of server.grpc_tls_config and ingester_client.")
 	s.String(&c.Key, "tls_key_path", "", "Key of the certificate of this member.")
 	s.String(&c.CA, "tls_ca_path", "", "CA certificates that members' certificates are checked against.")
 	s.String(&c.Name, "tls_server_name", "", "Name expected in members' certificates. Empty: ingester_client.tls_server_name, else their address.").Expert()

@@ -89,6 +89,7 @@ func facts(t *testing.T, all []runtime.Object) map[string]any {
 func TestTheJsonnetLibraryMakesWhatTheChartMakes(t *testing.T) {
 	compareLibrary(t, `{}`, s3)
 	compareLibrary(t, `{ _config+:: { components+: { 'overrides-exporter'+: { enabled: true }, 'continuous-test'+: { enabled: true } } } }`, append(watched(), s3...))
+	compareLibrary(t, `{ _config+:: { tls+: { secret: 'certs', gossip_transition: true } } }`, append([]string{"--set", "tls.internalSecret=certs,tls.gossipTransition=true"}, s3...))
 }
 
 // watched are the arguments that turn on what is off by default.

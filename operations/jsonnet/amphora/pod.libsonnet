@@ -31,7 +31,21 @@
       '-memberlist.bind-addr=0.0.0.0',
       '-memberlist.advertise-addr=$(POD_IP)',
       '-ingester.ring.instance-addr=$(POD_IP)',
-    ] else []
+    ] + (
+      if c.tls.secret != '' then [
+        '-server.grpc-tls-cert-path=/etc/amphora/tls/tls.crt',
+        '-server.grpc-tls-key-path=/etc/amphora/tls/tls.key',
+        '-server.grpc-tls-ca-path=/etc/amphora/tls/ca.crt',
+        '-server.grpc-tls-client-auth=RequireAndVerifyClientCert',
+        '-ingester.client.tls-enabled=true',
+        '-ingester.client.tls-cert-path=/etc/amphora/tls/tls.crt',
+        '-ingester.client.tls-key-path=/etc/amphora/tls/tls.key',
+        '-ingester.client.tls-ca-path=/etc/amphora/tls/ca.crt',
+        '-ingester.client.tls-server-name=' + c.tls.server_name,
+      ] + (if c.tls.gossip then ['-memberlist.tls-enabled=true'] else [])
+      + (if c.tls.gossip_transition then ['-memberlist.tls-transition=true'] else [])
+      else []
+    ) else []
     // The inner HTTP port is held by the network policy.
   ) + (
     if component != 'gateway' then ['-auth.unsafe-listen-without-authentication=true'] else []
@@ -76,14 +90,16 @@
           { name: 'runtime', mountPath: '/etc/amphora/runtime', readOnly: true },
           { name: 'data', mountPath: '/data' },
           { name: 'tmp', mountPath: '/tmp' },
-        ] + (if gateway then [{ name: 'auth', mountPath: '/etc/amphora/auth', readOnly: true }] else []),
+        ] + (if gateway then [{ name: 'auth', mountPath: '/etc/amphora/auth', readOnly: true }] else [])
+        + (if c.tls.secret != '' then [{ name: 'tls', mountPath: '/etc/amphora/tls', readOnly: true }] else []),
       }],
       volumes: [
         { name: 'config', configMap: { name: c.name + '-config' } },
         { name: 'runtime', configMap: { name: c.name + '-runtime' } },
         { name: 'tmp', emptyDir: {} },
       ] + (if std.objectHas(x, 'storage') then [] else [{ name: 'data', emptyDir: {} }])
-      + (if gateway then [{ name: 'auth', secret: { secretName: c.auth_secret, defaultMode: 288 } }] else []),
+      + (if gateway then [{ name: 'auth', secret: { secretName: c.auth_secret, defaultMode: 288 } }] else [])
+      + (if c.tls.secret != '' then [{ name: 'tls', secret: { secretName: c.tls.secret, defaultMode: 288 } }] else []),
     },
   },
 }
