@@ -131,3 +131,46 @@ func TestPartialDataNamesWhatItLacks(t *testing.T) {
 		t.Errorf("sum: %s, want 2, of team-a", r)
 	}
 }
+
+// TestAPatternIsReadWhileAnIngesterIsDown: a gateway in a process of its own finds the tenants of a pattern with as many
+// ingesters as a read needs, and refuses rather than leave tenants out.
+func TestAPatternIsReadWhileAnIngesterIsDown(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("starts real processes; not in -short")
+	}
+	ctx := bounded(t, 4*time.Minute)
+	federation := []string{"-tenant-federation.enabled", "-tenant-federation.regex-matcher-enabled"}
+	c := harness.Start(ctx, t, harness.Options{Binary: binary(ctx, t), Files: true, Flags: append(busyFlags(), federation...), Nodes: []harness.Spec{
+		{Name: "ingester-1", Target: "ingester"}, {Name: "ingester-2", Target: "ingester"}, {Name: "ingester-3", Target: "ingester"},
+		{Name: "services", Target: "distributor,query-frontend,query-scheduler,querier,store-gateway"},
+	}})
+	settled(ctx, t, c.Nodes(), "ingester-1", "ingester-2", "ingester-3")
+	file := filepath.Join(t.TempDir(), "identities.yaml")
+	must(t, os.WriteFile(file, []byte(patternIdentities), 0o600))
+	services := c.Node("services").URL("")
+	g, err := c.Add(harness.Spec{Name: "gateway", Target: "gateway", Flags: []string{"-auth.enabled", "-auth.identity-file=" + file, "-auth.workspace-api-rate=0",
+		"-gateway.upstreams=distributor=" + services + ",querier=" + services}})
+	must(t, err)
+	must(t, g.WaitReady(ctx))
+	now := time.Now()
+	for _, id := range []string{"team-a", "team-b"} {
+		stored(t, pushV1(ctx, t, services, id, floats(now, 1, "__name__", "m")))
+	}
+	read := func() reply {
+		return signedCall(ctx, t, keyOf("FREE"), "GET", g.URL("/prometheus/api/v1/query?query=sum(m)"), "", "X-Scope-OrgID", "~team-.*")
+	}
+	two := func(when string) {
+		t.Helper()
+		if r := read(); r.status != 200 || !strings.Contains(r.body, `"2"]`) {
+			t.Errorf("%s: %s, want 2, of both tenants", when, r)
+		}
+	}
+	two("all are there")
+	must(t, c.Node("ingester-3").Kill())
+	two("one is down")
+	must(t, c.Node("ingester-2").Kill())
+	if r := read(); r.status != 503 {
+		t.Errorf("two are down: %s, want 503", r)
+	}
+}

@@ -40,3 +40,25 @@ func TestGossipNeedsToKnowItsZoneIfItStaysThere(t *testing.T) {
 		}
 	}
 }
+
+// TestAMemberTellsAnAddressThatOthersReach: one that listens on all addresses tells one of them, unless it is told which.
+func TestAMemberTellsAnAddressThatOthersReach(t *testing.T) {
+	first, err := firstAddr()
+	if err != nil {
+		t.Skip("this machine has no address that others reach: ", err)
+	}
+	for _, c := range []struct {
+		cfg  MemberlistConfig
+		addr string
+		port int
+	}{
+		{MemberlistConfig{BindAddr: "127.0.0.1", BindPort: 1}, "127.0.0.1", 1},
+		{MemberlistConfig{BindAddr: "0.0.0.0", BindPort: 1}, first, 1},
+		{MemberlistConfig{BindAddr: "::", BindPort: 1}, first, 1},
+		{MemberlistConfig{BindAddr: "0.0.0.0", BindPort: 1, AdvertiseAddr: "192.0.2.1", AdvertisePort: 2}, "192.0.2.1", 2},
+	} {
+		if addr, port, err := c.cfg.advertised(); addr != c.addr || port != c.port || err != nil {
+			t.Errorf("%+v: %s, %d, %v; want %s, %d", c.cfg, addr, port, err, c.addr, c.port)
+		}
+	}
+}
