@@ -52,6 +52,20 @@ func (c *Config) Declare(s *config.Set) {
 	s.Mount("", &c.Sources)
 }
 
+// Validate is part of config.Validator.
+func (c *Config) Validate() error {
+	const most = 1<<16 - 1
+	for _, p := range []struct {
+		key  string
+		port int
+	}{{"http_listen_port", c.HTTPPort}, {"grpc_listen_port", c.GRPCPort}, {"otlp_grpc_listen_port", c.OTLPPort}} {
+		if p.port < 0 || p.port > most {
+			return config.Wrong(p.key, "is %d; a port is a number from 0 to %d", p.port, most)
+		}
+	}
+	return nil
+}
+
 // TLSConfig names the files of one listener's TLS. They are read again when they change.
 type TLSConfig struct {
 	CertFile     string // empty: no TLS
