@@ -1,6 +1,7 @@
 package frontend
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/prometheus/common/model"
@@ -33,12 +34,15 @@ type leaf struct {
 
 // planner takes a query apart.
 type planner struct {
-	text      string
-	parse     func(string) (parser.Expr, error)
-	maxRegexp int // bytes; 0: no limit
-	leaves    []leaf
-	cuts      []posrange.PositionRange
-	broken    bool // a part is not where the parser says it is
+	text  string
+	parse func(string) (parser.Expr, error)
+	// pick returns what makes a part that is looked for a leaf; nil: it is none.
+	pick func(parser.Expr) func()
+	// rest makes a leaf of a vector that has no such part and stands beside one.
+	rest   func(parser.Expr)
+	leaves []leaf
+	cuts   []posrange.PositionRange
+	broken bool // a part is not where the parser says it is
 }
 
 // whole is the plan of a query that is not taken apart.
@@ -46,8 +50,16 @@ func whole(text string) plan { return plan{leaves: []leaf{{text: text}}} }
 
 // takeApart returns the plan of expr, which is the syntax tree of text.
 func takeApart(expr parser.Expr, text string, maxRegexp int, parse func(string) (parser.Expr, error)) plan {
-	p := &planner{text: text, parse: parse, maxRegexp: maxRegexp}
-	if !p.hasShardable(expr) || unsafe(expr) {
+	p := &planner{text: text, parse: parse}
+	look := sharder{maxRegexp}
+	p.pick = func(e parser.Expr) func() {
+		if n, ok := e.(*parser.AggregateExpr); ok && look.shardable(n) {
+			return func() { p.sharded(n) }
+		}
+		return nil
+	}
+	p.rest = func(e parser.Expr) { p.add(e, leaf{text: p.cut(e.PositionRange())}) }
+	if !p.has(expr) || unsafe(expr) {
 		return whole(text)
 	}
 	p.visit(expr)
@@ -93,14 +105,40 @@ func blank(s string) string {
 	return string(b)
 }
 
-// visit makes leaves of the parts of e, of which one at least can be sharded.
-func (p *planner) visit(e parser.Expr) {
+// has says whether a part of e, evaluated at the times of e, is looked for.
+func (p *planner) has(e parser.Expr) bool {
+	if p.pick(e) != nil {
+		return true
+	}
 	switch n := e.(type) {
 	case *parser.AggregateExpr:
-		if p.shardable(n) {
-			p.sharded(n)
-			return
+		return p.has(n.Expr) || n.Param != nil && p.has(n.Param)
+	case *parser.ParenExpr:
+		return p.has(n.Expr)
+	case *parser.UnaryExpr:
+		return p.has(n.Expr)
+	case *parser.BinaryExpr:
+		return p.has(n.LHS) || p.has(n.RHS)
+	case *parser.Call:
+		switch n.Func.Name {
+		case "info", "absent", "timestamp":
+			return false // they look at the selector in their argument
+		case "histogram_count", "histogram_sum", "histogram_avg":
+			return false // the engine then reads of histograms no more than that, and tells of resets otherwise
 		}
+		return slices.ContainsFunc(n.Args, p.has)
+	}
+	return false
+}
+
+// visit makes leaves of the parts of e, of which one at least is looked for.
+func (p *planner) visit(e parser.Expr) {
+	if take := p.pick(e); take != nil {
+		take()
+		return
+	}
+	switch n := e.(type) {
+	case *parser.AggregateExpr:
 		if n.Param != nil {
 			p.enter(n.Param)
 		}
@@ -124,18 +162,15 @@ func (p *planner) visit(e parser.Expr) {
 // enter takes a child apart, makes it a leaf, or leaves it if it needs no data.
 func (p *planner) enter(e parser.Expr) {
 	switch {
-	case p.hasShardable(e):
+	case p.has(e):
 		p.visit(e)
 	case len(parser.ExtractSelectors(e)) == 0:
 	case e.Type() == parser.ValueTypeVector:
-		p.add(e, leaf{text: p.cut(e.PositionRange())})
+		p.rest(e)
+	case e.Type() == parser.ValueTypeScalar:
+		p.visit(e) // a scalar of data stands in a function of it, which goes on
 	default:
-		// A scalar of data stands in a function of it, which goes on.
-		if _, ok := e.(*parser.MatrixSelector); ok {
-			p.broken = true
-			return
-		}
-		p.visit(e)
+		p.broken = true
 	}
 }
 
@@ -178,35 +213,11 @@ func (p *planner) sharded(n *parser.AggregateExpr) {
 	last.count = blank(p.text[:r.Start]) + "count" + rest
 }
 
-// hasShardable says whether part of e, evaluated at the times of e, can be sharded.
-func (p *planner) hasShardable(e parser.Expr) bool {
-	switch n := e.(type) {
-	case *parser.AggregateExpr:
-		return p.shardable(n) || p.hasShardable(n.Expr) || n.Param != nil && p.hasShardable(n.Param)
-	case *parser.ParenExpr:
-		return p.hasShardable(n.Expr)
-	case *parser.UnaryExpr:
-		return p.hasShardable(n.Expr)
-	case *parser.BinaryExpr:
-		return p.hasShardable(n.LHS) || p.hasShardable(n.RHS)
-	case *parser.Call:
-		switch n.Func.Name {
-		case "info", "absent", "timestamp":
-			return false // they look at the selector in their argument
-		case "histogram_count", "histogram_sum", "histogram_avg":
-			return false // the engine then reads of histograms no more than that, and tells of resets otherwise
-		}
-		found := false
-		for _, a := range n.Args {
-			found = found || p.hasShardable(a)
-		}
-		return found
-	}
-	return false
-}
+// sharder finds what can be sharded.
+type sharder struct{ maxRegexp int } // bytes of a matcher; 0: no limit
 
 // shardable says whether the shards of an aggregation can be merged to the whole.
-func (p *planner) shardable(n *parser.AggregateExpr) bool {
+func (p sharder) shardable(n *parser.AggregateExpr) bool {
 	switch n.Op {
 	case parser.SUM, parser.COUNT, parser.MIN, parser.MAX, parser.GROUP, parser.AVG:
 	default:
@@ -224,7 +235,7 @@ func (p *planner) shardable(n *parser.AggregateExpr) bool {
 
 // perSeries returns the selector of an expression in which each series of the result comes from one
 // series of the selector; nil: there is none. drops is set if the results have no names.
-func (p *planner) perSeries(e parser.Expr, drops *bool) *parser.VectorSelector {
+func (p sharder) perSeries(e parser.Expr, drops *bool) *parser.VectorSelector {
 	switch n := e.(type) {
 	case *parser.VectorSelector:
 		if n.Timestamp != nil || n.StartOrEnd != 0 {
@@ -262,7 +273,7 @@ func (p *planner) perSeries(e parser.Expr, drops *bool) *parser.VectorSelector {
 	return nil
 }
 
-func (p *planner) perSeriesCall(n *parser.Call, drops *bool) *parser.VectorSelector {
+func (p sharder) perSeriesCall(n *parser.Call, drops *bool) *parser.VectorSelector {
 	if !seriesFunction(n.Func.Name) {
 		return nil
 	}

@@ -213,3 +213,22 @@ func TestQueriesThatATenantWantsToBeLoggedAre(t *testing.T) {
 		t.Errorf("logged %q", got)
 	}
 }
+
+func TestAQueryIsShardedByThePartWithTheMostSeries(t *testing.T) {
+	s, now := newSeen(), time.Now()
+	if got := s.shards("q", 16, 100, now); got != 16 {
+		t.Errorf("%d shards of what was never seen", got)
+	}
+	s.note("q", 450, now)
+	s.note("q", 0, now) // another day of the same query
+	if got := s.shards("q", 16, 100, now); got != 5 {
+		t.Errorf("%d shards for 450 series, 100 in each", got)
+	}
+	s.note("q", 99, now.Add(seenFor+1))
+	if got := s.shards("q", 16, 100, now.Add(seenFor+1)); got != 1 {
+		t.Errorf("%d shards for 99 series, after there were more", got)
+	}
+	if got := s.shards("q", 16, 0, now); got != 16 {
+		t.Errorf("%d shards where their size does not matter", got)
+	}
+}

@@ -25,9 +25,13 @@ type sight struct {
 
 func newSeen() *seen { return &seen{m: map[string]sight{}} }
 
+// note remembers the most that a part of the query had: of its days one may have no series at all.
 func (s *seen) note(key string, series int64, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if x, ok := s.m[key]; ok && x.series > series && now.Sub(x.at) <= seenFor {
+		return
+	}
 	if len(s.m) >= mostSeen {
 		clear(s.m)
 	}

@@ -59,6 +59,8 @@ func (q *query) spin(ctx context.Context) (p plan, ok bool) {
 	parse := func(text string) (parser.Expr, error) { return q.f.deps.Engine.ParseExpr(ctx, text) }
 	s := &spinner{planner: planner{text: q.asked.Text, parse: parse}, at: q.asked.Start,
 		subqueries: every(q, limits.SubquerySpinOffEnabled), interval: leastDuration(q, limits.SplitInstantQueriesByInterval).Milliseconds()}
+	s.pick = s.apart
+	s.rest = func(e parser.Expr) { s.leaf(e, &spun{at: grid{start: s.at, end: s.at}}) }
 	if !s.has(q.expr) {
 		return p, false
 	}
@@ -85,82 +87,20 @@ func leastDuration(q *query, key limits.Key[time.Duration]) time.Duration {
 	return least
 }
 
-// has says whether a part of e, evaluated at the time of the query, is asked for by itself.
-func (s *spinner) has(e parser.Expr) bool {
-	if s.ranged(e) != nil {
-		return true
-	}
-	switch n := e.(type) {
-	case *parser.AggregateExpr:
-		return s.has(n.Expr) || n.Param != nil && s.has(n.Param)
-	case *parser.ParenExpr:
-		return s.has(n.Expr)
-	case *parser.UnaryExpr:
-		return s.has(n.Expr)
-	case *parser.BinaryExpr:
-		return s.has(n.LHS) || s.has(n.RHS)
-	case *parser.SubqueryExpr:
-		_, ok := s.window(n)
-		return ok
-	case *parser.Call:
-		switch n.Func.Name {
-		case "info", "absent", "timestamp":
-			return false // they look at the selector in their argument
-		case "histogram_count", "histogram_sum", "histogram_avg":
-			return false // the engine then reads of histograms no more than that, and tells of resets otherwise
-		}
-		return slices.ContainsFunc(n.Args, s.has)
-	}
-	return false
-}
-
-// visit makes leaves of the parts of e, of which one at least is asked for by itself.
-func (s *spinner) visit(e parser.Expr) {
+// apart returns what has a part be asked for by itself; nil: it is not.
+func (s *spinner) apart(e parser.Expr) func() {
 	if x := s.ranged(e); x != nil {
-		s.leaf(e, x)
-		return
+		return func() { s.leaf(e, x) }
 	}
-	switch n := e.(type) {
-	case *parser.AggregateExpr:
-		if n.Param != nil {
-			s.enter(n.Param)
-		}
-		s.enter(n.Expr)
-	case *parser.ParenExpr:
-		s.visit(n.Expr)
-	case *parser.UnaryExpr:
-		s.visit(n.Expr)
-	case *parser.BinaryExpr:
-		s.enter(n.LHS)
-		s.enter(n.RHS)
-	case *parser.SubqueryExpr:
-		if w, ok := s.window(n); ok {
-			s.leaf(n.Expr, &spun{at: w})
-			return
-		}
-		s.broken = true
-	case *parser.Call:
-		for _, a := range n.Args {
-			s.enter(a)
-		}
-	default:
-		s.broken = true
+	n, ok := e.(*parser.SubqueryExpr)
+	if !ok {
+		return nil
 	}
-}
-
-// enter goes into a child, makes it a leaf, or leaves it if it needs no data.
-func (s *spinner) enter(e parser.Expr) {
-	switch {
-	case s.has(e):
-		s.visit(e)
-	case len(parser.ExtractSelectors(e)) == 0:
-	case e.Type() == parser.ValueTypeVector:
-		s.leaf(e, &spun{at: grid{start: s.at, end: s.at}})
-	case e.Type() == parser.ValueTypeScalar:
-		s.visit(e)
-	default:
-		s.broken = true
+	w, ok := s.window(n)
+	if !ok {
+		return nil
 	}
+	return func() { s.leaf(n.Expr, &spun{at: w}) }
 }
 
 func (s *spinner) leaf(e parser.Expr, x *spun) {
