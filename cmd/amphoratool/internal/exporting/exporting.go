@@ -23,9 +23,10 @@ import (
 
 // The forms of an export.
 const (
-	lines  = "lines"
-	table  = "csv"
-	native = "native"
+	lines    = "lines"
+	tabular  = "csv"
+	chunked  = "native"
+	columnar = "parquet"
 )
 
 // tries is how often a part is asked for that broke off, and firstPause how long the first wait between
@@ -52,17 +53,17 @@ func Register(app *kingpin.Application, e *cli.Env) { register(app, e, firstPaus
 
 func register(app *kingpin.Application, e *cli.Env, pause time.Duration) {
 	c := &command{Env: e, pause: pause}
-	cmd := app.Command("export", "Write samples into a file: as lines of JSON, which /api/v1/import and VictoriaMetrics take, as CSV, or as chunks. If the file is there with its .state, it goes on where it ended.")
+	cmd := app.Command("export", "Write samples into a file: as lines of JSON, which /api/v1/import and VictoriaMetrics take, as CSV, as chunks, or into a directory of Parquet files. If the file is there with its .state, it goes on where it ended.")
 	c.server.Declare(cmd, e)
 	cmd.Flag("prometheus-http-prefix", "Prefix of the Prometheus API.").Default("/prometheus").StringVar(&c.prefix)
 	cmd.Flag("selector", "Which series.").Required().StringVar(&c.selector)
 	cmd.Flag("from", "Begin: RFC 3339, or how long ago.").Default("1h").StringVar(&c.from)
 	cmd.Flag("to", "End: RFC 3339, or how long ago; now if not given.").StringVar(&c.to)
-	cmd.Flag("form", "lines, csv or native.").Default(lines).EnumVar(&c.form, lines, table, native)
+	cmd.Flag("form", "lines, csv, native or parquet.").Default(lines).EnumVar(&c.form, lines, tabular, chunked, columnar)
 	cmd.Flag("columns", "Columns of CSV: labels, __value__ and __timestamp__ with :unix_s, :unix_ms, :unix_ns or :rfc3339.").Default("__name__,__value__,__timestamp__:rfc3339").StringVar(&c.columns)
-	cmd.Flag("omit-histograms", "Leave native histograms out, for which lines and CSV have no place.").BoolVar(&c.omit)
+	cmd.Flag("omit-histograms", "Leave native histograms out, for which CSV has no place.").BoolVar(&c.omit)
 	cmd.Flag("window", "How much time is asked for at once: what the server holds in memory for it grows with that.").Default("6h").DurationVar(&c.window)
-	cmd.Flag("output", "File to write.").Short('o').Required().StringVar(&c.file)
+	cmd.Flag("output", "File to write; of Parquet the directory, which gets a file for each window.").Short('o').Required().StringVar(&c.file)
 	e.Do(cmd, c.run)
 }
 
@@ -88,12 +89,12 @@ func (c *command) run(ctx context.Context) error {
 	if err := c.server.Open(); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(c.file, os.O_RDWR|os.O_CREATE, 0o600)
+	to, err := c.open()
 	if err != nil {
 		return err
 	}
-	defer func() { _ = f.Close() }() // what counts was synced before
-	s, err := c.begin(f)
+	defer func() { _ = to.Close() }() // what counts was made safe before
+	s, err := c.begin(to)
 	if err != nil {
 		return err
 	}
@@ -106,12 +107,12 @@ func (c *command) run(ctx context.Context) error {
 			end = s.Until
 		}
 		s.Until = end
-		if err := c.insist(ctx, f, &s, end); err != nil {
+		if err := c.insist(ctx, to, &s, end); err != nil {
 			return fmt.Errorf("%w; what is written counts, the same command goes on", err)
 		}
 		p.Add(end - s.Next + 1)
 		s.Next, s.After = end+1, ""
-		if err := c.save(f, &s); err != nil {
+		if err := c.save(to, &s); err != nil {
 			return err
 		}
 	}
@@ -119,18 +120,18 @@ func (c *command) run(ctx context.Context) error {
 	return nil
 }
 
-// begin returns where the file ends.
-func (c *command) begin(f *os.File) (state, error) {
+// begin returns where the export ends that is there.
+func (c *command) begin(to place) (state, error) {
 	var s state
 	raw, err := os.ReadFile(c.stateFile())
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		info, err := f.Stat()
+		empty, err := to.empty()
 		if err != nil {
 			return s, err
 		}
-		if info.Size() > 0 {
-			return s, fmt.Errorf("%s is there, and nothing says what it has: delete it, or choose another file", c.file)
+		if !empty {
+			return s, fmt.Errorf("%s is there, and nothing says what it has: delete it, or choose another name", c.file)
 		}
 		return c.fresh()
 	case err != nil:
@@ -142,12 +143,12 @@ func (c *command) begin(f *os.File) (state, error) {
 	if s.Selector != c.selector || s.Form != c.form || s.Columns != c.written() {
 		return s, fmt.Errorf("%s has %s of %s: choose another file for others", c.file, s.Form, s.Selector)
 	}
-	return s, f.Truncate(s.Bytes)
+	return s, to.settle(&s)
 }
 
 // written is the columns, if there are columns.
 func (c *command) written() string {
-	if c.form == table {
+	if c.form == tabular {
 		return c.columns
 	}
 	return ""
@@ -171,9 +172,9 @@ func (c *command) fresh() (state, error) {
 
 func (c *command) stateFile() string { return c.file + ".state" }
 
-// save makes what is in the file safe, and then says so.
-func (c *command) save(f *os.File, s *state) error {
-	if err := f.Sync(); err != nil {
+// save makes what counts safe, and then says so.
+func (c *command) save(to place, s *state) error {
+	if err := to.settle(s); err != nil {
 		return err
 	}
 	raw, err := json.Marshal(s)
@@ -188,14 +189,14 @@ func (c *command) save(f *os.File, s *state) error {
 }
 
 // insist asks for a window again if it breaks off, from the last series on that is whole.
-func (c *command) insist(ctx context.Context, f *os.File, s *state, end int64) error {
+func (c *command) insist(ctx context.Context, to place, s *state, end int64) error {
 	pause := c.pause
 	for try := 1; ; try++ {
-		err := c.part(ctx, f, s, end)
+		err := c.part(ctx, to, s, end)
 		if err == nil {
 			return nil
 		}
-		if err := errors.Join(f.Truncate(s.Bytes), c.save(f, s)); err != nil {
+		if err := c.save(to, s); err != nil {
 			return err
 		}
 		var status *client.StatusError
@@ -213,14 +214,14 @@ func (c *command) insist(ctx context.Context, f *os.File, s *state, end int64) e
 }
 
 // part appends a window.
-func (c *command) part(ctx context.Context, f *os.File, s *state, end int64) error {
+func (c *command) part(ctx context.Context, to place, s *state, end int64) error {
 	form := url.Values{"match[]": {c.selector}, "start": {moment(s.Next)}, "end": {moment(end)}}
 	path := c.prefix + "/api/v1/export"
 	switch c.form {
-	case table:
+	case tabular:
 		path += "/csv"
 		form.Set("format", c.columns)
-	case native:
+	case chunked, columnar:
 		path += "/native"
 	}
 	if c.omit {
@@ -234,19 +235,7 @@ func (c *command) part(ctx context.Context, f *os.File, s *state, end int64) err
 		return err
 	}
 	defer func() { _ = body.Close() }()
-	if _, err := f.Seek(s.Bytes, io.SeekStart); err != nil {
-		return err
-	}
-	if c.form == lines {
-		return copyLines(f, body, s)
-	}
-	w := &tail{w: f}
-	n, err := io.Copy(w, body)
-	if err != nil {
-		return w.told(err)
-	}
-	s.Bytes += n
-	return nil
+	return to.take(body, s, end)
 }
 
 // moment is how the API takes a time in milliseconds.

@@ -65,6 +65,11 @@ func (s *wells) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // export runs the command and returns what the file has.
 func export(t *testing.T, s *wells, file string, more ...string) (string, error) {
 	t.Helper()
+	return exportFrom(t, s, file, more...)
+}
+
+func exportFrom(t *testing.T, s http.Handler, file string, more ...string) (string, error) {
+	t.Helper()
 	server := httptest.NewServer(s)
 	defer server.Close()
 	var out bytes.Buffer
@@ -163,7 +168,7 @@ func TestWaitingForAServerEndsWithTheCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = f.Close() }()
-	if err := c.insist(ctx, f, &state{To: 1000}, 1000); err == nil {
+	if err := c.insist(ctx, single{f, true}, &state{To: 1000}, 1000); err == nil {
 		t.Error("it ended well")
 	}
 }

@@ -14,13 +14,14 @@ import (
 // maxFrameBytes bounds one frame of a streamed answer. Servers keep to a megabyte.
 const maxFrameBytes = 64 << 20
 
-// frames reads a streamed answer: length, CRC-32C and bytes of one message after the other.
-type frames struct{ r *bufio.Reader }
+// Frames reads a streamed answer: length, CRC-32C and bytes of one message after the other.
+type Frames struct{ r *bufio.Reader }
 
-func newFrames(r io.Reader) *frames { return &frames{bufio.NewReaderSize(r, 64<<10)} }
+// NewFrames returns the frames of r.
+func NewFrames(r io.Reader) *Frames { return &Frames{bufio.NewReaderSize(r, 64<<10)} }
 
-// next reads a message; io.EOF after the last.
-func (f *frames) next() (*prompb.ChunkedReadResponse, error) {
+// Next reads a message; io.EOF after the last.
+func (f *Frames) Next() (*prompb.ChunkedReadResponse, error) {
 	size, err := binary.ReadUvarint(f.r)
 	if errors.Is(err, io.EOF) {
 		return nil, io.EOF

@@ -44,7 +44,7 @@ func someFrames() []byte {
 
 func TestEverySampleOfAStreamComesInOrder(t *testing.T) {
 	var got bytes.Buffer
-	err := streamed(newFrames(bytes.NewReader(someFrames())), func(ls labels.Labels, s sample) error {
+	err := streamed(NewFrames(bytes.NewReader(someFrames())), func(ls labels.Labels, s sample) error {
 		s.line(&got, ls)
 		return nil
 	})
@@ -57,14 +57,14 @@ func TestEverySampleOfAStreamComesInOrder(t *testing.T) {
 func TestACutOrChangedStreamIsAnError(t *testing.T) {
 	whole := someFrames()
 	for n := 1; n < len(whole); n++ {
-		err := streamed(newFrames(bytes.NewReader(whole[:n])), func(labels.Labels, sample) error { return nil })
+		err := streamed(NewFrames(bytes.NewReader(whole[:n])), func(labels.Labels, sample) error { return nil })
 		if err == nil && n != len(whole)/2 {
 			t.Errorf("cut after %d of %d bytes: no error", n, len(whole))
 		}
 	}
 	changed := bytes.Clone(whole)
 	changed[len(changed)-1] ^= 1
-	if err := streamed(newFrames(bytes.NewReader(changed)), func(labels.Labels, sample) error { return nil }); err == nil {
+	if err := streamed(NewFrames(bytes.NewReader(changed)), func(labels.Labels, sample) error { return nil }); err == nil {
 		t.Error("a changed byte is no error")
 	}
 }
@@ -72,9 +72,9 @@ func TestACutOrChangedStreamIsAnError(t *testing.T) {
 func FuzzFrames(f *testing.F) {
 	f.Add(someFrames())
 	f.Fuzz(func(_ *testing.T, data []byte) {
-		r := newFrames(bytes.NewReader(data))
+		r := NewFrames(bytes.NewReader(data))
 		for {
-			if _, err := r.next(); err != nil {
+			if _, err := r.Next(); err != nil {
 				if errors.Is(err, io.EOF) {
 					return
 				}

@@ -57,7 +57,7 @@ func (c *command) read(ctx context.Context, from, to int64, do take) error {
 	defer func() { _ = answer.Close() }()
 	bounded := &bound{r: answer, left: c.sizeLimit()}
 	if c.chunks {
-		return streamed(newFrames(bounded), do)
+		return streamed(NewFrames(bounded), do)
 	}
 	return whole(bounded, do)
 }
@@ -95,10 +95,10 @@ func (b *bound) Read(p []byte) (int, error) {
 }
 
 // streamed reads chunks.
-func streamed(f *frames, do take) error {
+func streamed(f *Frames, do take) error {
 	var b labels.ScratchBuilder
 	for {
-		m, err := f.next()
+		m, err := f.Next()
 		if errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
