@@ -96,7 +96,7 @@ func everything(t testing.TB, f *fakes) Deps {
 		Blocks: BlockDeps{Uploads: noBlocks{}, Deletions: noBlocks{}, SeriesDeletions: noBlocks{}, Planner: noBlocks{}, Stored: noBlocks{},
 			Marks: noBlocks{}, StoreShutdown: f, History: noBlocks{}},
 		Memberlist: f,
-		Rings:      Rings{IngesterRing: oneMember{}, DistributorRing: oneMember{}, StoreGatewayRing: oneMember{}, CompactorRing: oneMember{}},
+		Rings:      Rings{IngesterRing: oneMember{}, DistributorRing: oneMember{}, StoreGatewayRing: oneMember{}, CompactorRing: oneMember{}, SchedulerRing: oneMember{}},
 		Alertmanager: &AlertmanagerDeps{
 			Serve: func(w http.ResponseWriter, _ *http.Request, path string) error {
 				_, err := io.WriteString(w, path)

@@ -155,6 +155,9 @@ func (a *API) serve(rt Route, label string, h Handler) http.Handler {
 		}()
 		r, err := a.admit(r, &rt)
 		if err == nil {
+			err = a.permit(r, &rt)
+		}
+		if err == nil {
 			err = a.hold(w, r, &rt)
 		}
 		if err == nil {

@@ -175,6 +175,12 @@ var Routes = append([]Route{
 		bind: func(a *API) Handler {
 			return admin.Ring("distributor_ring", "Ring of distributors", a.deps.DistributorRing)
 		}},
+	{Methods: "GET,POST", Path: "/query-scheduler/ring", Action: Admin, Service: Any, Link: "Query-scheduler ring", Doc: "Query-schedulers of the ring, where they are found by one. JSON with `Accept: application/json`. POST of `forget` removes one.",
+		bind: func(a *API) Handler {
+			return admin.Ring("query_scheduler_ring", "Ring of query-schedulers", a.deps.SchedulerRing)
+		}},
+	{Methods: "GET", Path: "/querier/ring", Action: Admin, Service: Querier, Doc: "There is no ring of queriers, who come to query-schedulers for work: an empty one as JSON with `Accept: application/json`, else a page that says so.",
+		bind: func(*API) Handler { return admin.QuerierRing() }},
 	{Methods: "GET", Path: "/debug/fgprof", Action: Admin, Service: Any, Doc: "Profile of all goroutines by wall time, waiting included: `seconds`, `format=pprof` or `folded`.",
 		bind: func(*API) Handler { return admin.Page(fgprof.Handler()) }},
 	{Methods: "GET", Path: "/debug/pprof/{$}", Action: Admin, Service: Any, Link: "Profiles", Doc: "List of Go profiles.",
@@ -264,6 +270,8 @@ var Routes = append([]Route{
 		bind: func(a *API) Handler { return a.counted((*prom.API).LabelValuesCardinality) }},
 	{Methods: "GET,POST", Path: "/prometheus/api/v1/cardinality/active_series", Action: GetSeries, Service: Querier, Tenancy: OneTenant, Style: JSON, Doc: "Labels of the active series that match `selector`.",
 		bind: func(a *API) Handler { return a.counted((*prom.API).ActiveSeries) }},
+	{Methods: "GET,POST", Path: "/prometheus/api/v1/cardinality/active_native_histogram_metrics", Action: GetSeries, Service: Querier, Tenancy: OneTenant, Style: JSON, Doc: "Metrics of the active native histograms that match `selector`, with their series and buckets.",
+		bind: func(a *API) Handler { return a.counted((*prom.API).ActiveHistograms) }},
 	{Methods: "GET", Path: "/prometheus/api/v1/status/active_queries", Action: QueryMetrics, Service: Querier, Tenancy: Tenants, Style: JSON, Doc: "Queries of the calling tenants that are under way in this process.",
 		bind: func(a *API) Handler { return a.overseen(a.prom.Running) }},
 	{Methods: "DELETE", Path: "/prometheus/api/v1/status/active_queries/{id}", Action: QueryMetrics, Service: Querier, Tenancy: Tenants, Style: JSON, Doc: "Stop a query of the calling tenants.",

@@ -9,6 +9,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/compactor"
 	"github.com/amphora-metrics/amphora/pkg/ingester"
 	"github.com/amphora-metrics/amphora/pkg/members"
+	"github.com/amphora-metrics/amphora/pkg/scheduler"
 	"github.com/amphora-metrics/amphora/pkg/storegateway"
 )
 
@@ -42,6 +43,12 @@ func (a *App) mountPages(d *api.Deps) error {
 		}
 		d.StoreGatewayRing = roster{&members.Roster{KV: r.KVClient, Key: storegateway.RingKey, Timeout: a.cfg.StoreRing.Heartbeats.Timeout,
 			Zones: a.cfg.StoreRing.ZoneAwareness}}
+	}
+	if (a.cfg.runs("query-scheduler") || a.cfg.runs("querier") || a.cfg.runs("query-frontend")) && !a.cfg.alone() && a.cfg.Reads.Schedulers.Mode == "ring" {
+		if r, err = a.schedulerRing(); err != nil {
+			return err
+		}
+		d.SchedulerRing = roster{&members.Roster{KV: r.KVClient, Key: scheduler.RingKey, Timeout: a.cfg.Reads.Schedulers.Heartbeats.Timeout}}
 	}
 	if a.cfg.runs("compactor") && !a.cfg.alone() {
 		if r, err = a.compactorRing(); err != nil {

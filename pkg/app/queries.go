@@ -120,15 +120,20 @@ func (a *App) buildScheduler() error {
 	return a.workersEntry(scheduler.RingName, scheduler.RingKey, worker{beats: a.cfg.Reads.Schedulers.Heartbeats, tokens: tokensPerScheduler, leave: true})
 }
 
+// schedulerRing is where query-schedulers are found unless that goes by DNS.
+func (a *App) schedulerRing() (*ring.Ring, error) {
+	return a.reads.schedulerRing.get(func() (*ring.Ring, error) {
+		return a.workersRing(scheduler.RingName, scheduler.RingKey, ring.Config{HeartbeatTimeout: a.cfg.Reads.Schedulers.Heartbeats.Timeout, ReplicationFactor: 1})
+	})
+}
+
 // schedulersAt returns the addresses of the query-schedulers of other processes; name is where DNS
 // finds them.
 func (a *App) schedulersAt(name string) (func() []string, error) {
 	if a.cfg.Reads.Schedulers.Mode == "dns" {
 		return a.resolved(name)
 	}
-	r, err := a.reads.schedulerRing.get(func() (*ring.Ring, error) {
-		return a.workersRing(scheduler.RingName, scheduler.RingKey, ring.Config{HeartbeatTimeout: a.cfg.Reads.Schedulers.Heartbeats.Timeout, ReplicationFactor: 1})
-	})
+	r, err := a.schedulerRing()
 	if err != nil {
 		return nil, err
 	}

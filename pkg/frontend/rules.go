@@ -47,7 +47,7 @@ func (r *rules) check(ctx context.Context, text string, expr parser.Expr) error 
 		texts := []string{strings.TrimSpace(text), expr.String()}
 		for i := range blocked {
 			if blocked[i].Matches(texts...) {
-				return refusal(blocked[i].Reason)
+				return blocked[i].Refusal()
 			}
 		}
 		for i := range limited {
@@ -57,13 +57,6 @@ func (r *rules) check(ctx context.Context, text string, expr parser.Expr) error 
 		}
 	}
 	return nil
-}
-
-func refusal(reason string) error {
-	if reason != "" {
-		reason = "Reason: " + reason
-	}
-	return errs.WithID(errs.Invalid, "query-blocked", reason, "the request has been blocked by the cluster administrator")
 }
 
 // due says whether a limited query may be asked now, and if so notes that it was.

@@ -45,8 +45,11 @@ var (
 	ActiveSeriesResultsMaxSize = define("active_series_results_max_size_bytes", "querier.active-series-results-max-size-bytes", 400<<20, "bytes",
 		"Largest answer of /api/v1/cardinality/active_series. 0: no limit.", "api")
 	BlockedQueries = structured(Row{Name: "blocked_queries", Flag: "query-frontend.blocked-queries", Default: new(QueryRules),
-		Doc: "List of {pattern, regex, reason}: queries refused with 400 because their text, as sent or as formatted by format_query, equals the pattern or, with regex, matches it.",
-		By:  []string{"frontend"}}, readBlockedQueries)
+		Doc: "List of {pattern, regex, reason}: queries refused with 400 because their text, as sent or as formatted by format_query, equals the pattern or, with regex, matches it. For remote read and exports the text is the selector.",
+		By:  []string{"frontend", "api"}}, readBlockedQueries)
+	BlockedRequests = structured(Row{Name: "blocked_requests", Flag: "query-frontend.blocked-requests", Default: new(RequestRules),
+		Doc: "List of {path, method, query_params: {name: {value, is_regexp}}}: requests of the read API refused with 400 because they match everything that the entry names.",
+		By:  []string{"api"}}, readBlockedRequests)
 	LimitedQueries = structured(Row{Name: "limited_queries", Flag: "query-frontend.limited-queries", Default: new(QueryRules),
 		Doc: "List of {query, allowed_frequency}: queries refused with 429 if they were last run less than allowed_frequency ago.",
 		By:  []string{"frontend"}}, readLimitedQueries)

@@ -9,6 +9,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/amphora-metrics/amphora/pkg/config/strict"
+	"github.com/amphora-metrics/amphora/pkg/errs"
 )
 
 // QueryRule is one query, or all whose text a regular expression matches, and what an administrator
@@ -29,6 +30,15 @@ func (r *QueryRule) Matches(texts ...string) bool {
 		}
 	}
 	return false
+}
+
+// Refusal is the error of a query that the rule blocks.
+func (r *QueryRule) Refusal() error {
+	reason := r.Reason
+	if reason != "" {
+		reason = "Reason: " + reason
+	}
+	return errs.WithID(errs.Invalid, "query-blocked", reason, "the request has been blocked by the cluster administrator")
 }
 
 // QueryRules are rules in the order they were written in.

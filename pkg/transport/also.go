@@ -41,7 +41,7 @@ func (s *Server) Also(address string, port int, handler http.Handler) (net.Addr,
 	if config != nil {
 		l = tls.NewListener(l, config)
 	}
-	handler = s.sources.note(handler)
+	handler = s.sources.note(timely(s.cfg.WriteTimeout, handler))
 	if s.issuer != nil {
 		handler = noChallenges(handler)
 	}

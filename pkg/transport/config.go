@@ -37,7 +37,7 @@ func (c *Config) Declare(s *config.Set) {
 	s.Int(&c.HTTPPort, "http-listen-port", 8080, "Port of the HTTP listener. 0: any free one.")
 	s.Int(&c.HTTPConnLimit, "http-listen-conn-limit", 16384, "HTTP connections open at once; more wait to be accepted. 0: no limit.").Named("server.http-conn-limit").Expert()
 	s.Duration(&c.ReadTimeout, "http-server-read-timeout", 30*time.Second, "Time a client has to send a request with its body.").Named("server.http-read-timeout").Expert()
-	s.Duration(&c.WriteTimeout, "http-server-write-timeout", 2*time.Minute, "Time from a request's header to the end of its response; longer than the longest query.").Named("server.http-write-timeout").Expert()
+	s.Duration(&c.WriteTimeout, "http-server-write-timeout", 2*time.Minute, "Time that a response may take to be sent, from its beginning.").Named("server.http-write-timeout").Expert()
 	s.Bool(&c.ProxyProtocol, "proxy-protocol-enabled", false, "Whether to read the client address from a PROXY protocol header that load balancers send first on a connection. Connections without one are accepted, too.").Expert()
 	s.Strings(&c.ProxyNetworks, "proxy-protocol-networks", nil, "Networks, such as 10.0.0.0/8, of the load balancers whose PROXY headers are trusted.").Expert()
 	s.Mount("", &c.TLS)

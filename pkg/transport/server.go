@@ -188,7 +188,7 @@ func (s *Server) Handle(h http.Handler) {
 	if s.cluster != nil && s.cfg.Cluster.HTTP.Enabled {
 		h = s.cluster.http(h)
 	}
-	h = s.sources.note(h)
+	h = s.sources.note(timely(s.cfg.WriteTimeout, h))
 	if s.proxied != nil {
 		h = s.proxied.honest(h)
 	}

@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -360,5 +361,29 @@ func TestSettingsHaveTheNamesOperatorsKnow(t *testing.T) {
 	}
 	if err := CheckExposure(cfg, exposure, false); err != nil {
 		t.Errorf("the defaults: %v", err)
+	}
+}
+
+// TestAnAnswerHasItsTimeFromWhenItBegins takes longer than the time of an answer to find it out.
+func TestAnAnswerHasItsTimeFromWhenItBegins(t *testing.T) {
+	t.Parallel()
+	const most = time.Second
+	text := strings.Repeat("0123456789abcdef", 1<<16)
+	s := httptest.NewUnstartedServer(timely(most, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-time.After(most + 100*time.Millisecond):
+		case <-r.Context().Done():
+		}
+		_, _ = io.WriteString(w, text[:10])
+		if f, ok := w.(http.Flusher); ok {
+			f.Flush()
+		}
+		_, _ = io.WriteString(w, text[10:])
+	})))
+	s.Config.WriteTimeout = most
+	s.Start()
+	defer s.Close()
+	if status, _, body := get(t, s.Client(), s.URL); status != http.StatusOK || body != text {
+		t.Errorf("status %d, %d bytes of %d", status, len(body), len(text))
 	}
 }

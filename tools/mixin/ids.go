@@ -107,6 +107,7 @@ func readIDs() []refusal {
 		{"max-total-query-length", "A query covers more time than `max_total_query_length`."},
 		{"max-query-expression-size-bytes", "The text of a query is longer than `max_query_expression_size_bytes`. It is probably generated: replace long lists of values by a label or a recording rule."},
 		{"query-blocked", "An operator blocked this query: `blocked_queries` of the tenant."},
+		{"request-blocked", "An operator blocked requests like this one: `blocked_requests` of the tenant."},
 		{"query-limited", "An operator limited how often this query may run: `limited_queries` of the tenant."},
 	}
 }

@@ -87,6 +87,18 @@ func forget(w http.ResponseWriter, r *http.Request, view RingView) error {
 	return nil
 }
 
+// QuerierRing answers for a ring that this product does not have: queriers come to query-schedulers for work,
+// and nobody looks for them.
+func QuerierRing() Handler {
+	page := newPage("querier_ring", "Querier ring", `<p>There is no ring of queriers. They fetch their work from <a href="../query-scheduler/ring">query-schedulers</a>.</p>`)
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if wantsJSON(r) {
+			return sendJSON(w, map[string][]struct{}{"shards": {}})
+		}
+		return sendPage(w, page, nil)
+	}
+}
+
 // PartitionRing answers for a ring that this product does not have: writes go to ingesters by the
 // ingesters' ring, and no partitions of a queue stand between.
 func PartitionRing() Handler {

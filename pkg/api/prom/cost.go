@@ -4,12 +4,15 @@ import (
 	"context"
 	"time"
 
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/timestamp"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
 )
 
 // maxPoints is Prometheus's bound on the points of one series in an answer.
@@ -54,4 +57,32 @@ func (a *API) checkSpan(ctx context.Context, length time.Duration) error {
 	row := limits.MaxTotalQueryLength.Row()
 	return errs.Limit(errs.Invalid, "max-total-query-length", row.Flag, row.Name,
 		"the total query time range exceeds the limit (query length: %s, limit: %s)", length, most)
+}
+
+// checkSelector refuses to read series by a selector that an operator blocked as a query for one of the tenants.
+// It goes by the texts that the selector may have.
+func (a *API) checkSelector(ctx context.Context, ms []*labels.Matcher) error {
+	ids, err := tenant.Many(ctx)
+	if err != nil {
+		return nil //nolint:nilerr // Nobody in particular, as for other limits.
+	}
+	for _, id := range ids {
+		list := limits.BlockedQueries.Of(a.b.Limits(id)).List()
+		if len(list) == 0 {
+			continue
+		}
+		named := parser.VectorSelector{LabelMatchers: ms}
+		for _, m := range ms {
+			if m.Name == model.MetricNameLabel && m.Type == labels.MatchEqual {
+				named.Name = m.Value
+			}
+		}
+		texts := []string{named.String(), (&parser.VectorSelector{LabelMatchers: ms}).String()}
+		for i := range list {
+			if list[i].Matches(texts...) {
+				return list[i].Refusal()
+			}
+		}
+	}
+	return nil
 }

@@ -62,6 +62,11 @@ func (a *API) exportParams(w http.ResponseWriter, r *http.Request) (export, erro
 	if len(e.sets) == 0 {
 		return e, errs.New(errs.Invalid, "no match[] parameter provided")
 	}
+	for _, ms := range e.sets {
+		if err := a.checkSelector(r.Context(), ms); err != nil {
+			return e, err
+		}
+	}
 	if text := r.Form.Get("after"); text != "" {
 		var metric map[string]string
 		if err := json.Unmarshal([]byte(text), &metric); err != nil {
@@ -308,8 +313,7 @@ func (a *API) ExportNative(w http.ResponseWriter, r *http.Request) error {
 	out := newFrameWriter(w)
 	if err := e.writeChunks(e.selectedChunks(ctx, q), out); err != nil {
 		if out.sent {
-			// The status is gone; a cut connection is the only way left to say that the answer is not whole.
-			panic(http.ErrAbortHandler)
+			out.cut()
 		}
 		return err
 	}

@@ -3,9 +3,12 @@ package prom
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"encoding/csv"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"math"
 	"net/http"
@@ -211,7 +214,12 @@ type breakingSet struct {
 }
 
 func (s *breakingSet) Next() bool { s.left--; return s.left >= 0 }
-func (s *breakingSet) Err() error { return errs.New(errs.Unavailable, "the disk is gone") }
+func (s *breakingSet) Err() error {
+	if s.left >= 0 {
+		return nil
+	}
+	return errs.New(errs.Unavailable, "the disk is gone")
+}
 func (s *breakingSet) At() storage.Series {
 	return promql.NewStorageSeries(promql.Series{Metric: labels.FromStrings("i", fmt.Sprint(s.left)), Floats: []promql.FPoint{{T: 1, F: 1}}})
 }
@@ -249,6 +257,58 @@ func TestAnExportThatFailsDoesNotLookWhole(t *testing.T) {
 					t.Errorf("%s of %d series as %s: status %d, read %v, ends with %q", path, series, encoding, res.StatusCode, err, text[max(0, len(text)-100):])
 				}
 			}
+		}
+	}
+}
+
+// ChunkQuerier implements storage.ChunkQueryable.
+func (b breaking) ChunkQuerier(int64, int64) (storage.ChunkQuerier, error) {
+	return breakingChunkQuerier{storage.NoopChunkedQuerier(), b.series}, nil
+}
+
+type breakingChunkQuerier struct {
+	storage.ChunkQuerier
+	series int
+}
+
+// Select implements storage.ChunkQuerier.
+func (q breakingChunkQuerier) Select(context.Context, bool, *storage.SelectHints, ...*labels.Matcher) storage.ChunkSeriesSet {
+	return storage.NewSeriesSetToChunkSet(&breakingSet{left: q.series})
+}
+
+// TestFramesThatBreakOffEndWithinAFrame: to HTTP/1.0 every answer ends with the connection, and whoever passes such
+// an answer on may think that it is whole.
+func TestFramesThatBreakOffEndWithinAFrame(t *testing.T) {
+	for _, series := range []int{0, 5} {
+		a := newAPI(t, setup{store: func(s storage.SampleAndChunkQueryable) storage.SampleAndChunkQueryable { return breaking{s, series} }})
+		w := httptest.NewRecorder()
+		err := func() (err error) {
+			defer func() {
+				if p := recover(); p != nil {
+					err = p.(error)
+				}
+			}()
+			return a.ExportNative(w, httptest.NewRequest(http.MethodGet, "/export/native?match[]=up", http.NoBody))
+		}()
+		if series == 0 {
+			if w.Body.Len() > 0 || errs.KindOf(err) != errs.Unavailable {
+				t.Errorf("before anything is sent: %v, %d bytes", err, w.Body.Len())
+			}
+			continue
+		}
+		if !errors.Is(err, http.ErrAbortHandler) || !w.Flushed {
+			t.Errorf("afterwards: %v, flushed %v", err, w.Flushed)
+		}
+		in, frames := bufio.NewReader(w.Body), 0
+		size, err := binary.ReadUvarint(in)
+		for ; err == nil; size, err = binary.ReadUvarint(in) {
+			frames++
+			if _, err := in.Discard(crc32.Size + int(size)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !errors.Is(err, io.ErrUnexpectedEOF) || frames != series {
+			t.Errorf("%d frames, then %v", frames, err)
 		}
 	}
 }

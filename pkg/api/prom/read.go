@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"math"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/klauspost/compress/s2"
 	"github.com/prometheus/prometheus/model/labels"
@@ -45,6 +47,11 @@ func (a *API) RemoteRead(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	for _, query := range req.Queries {
+		if err := a.checkRead(ctx, query); err != nil {
+			return err
+		}
+	}
 	if len(req.AcceptedResponseTypes) == 0 {
 		return a.readSamples(ctx, w, req)
 	}
@@ -57,6 +64,21 @@ func (a *API) RemoteRead(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	return errs.New(errs.Invalid, "server does not support any of the requested response types: %v", req.AcceptedResponseTypes)
+}
+
+// checkRead refuses to read what the tenants may not.
+func (a *API) checkRead(ctx context.Context, query *prompb.Query) error {
+	// The ends may be further apart than a Duration holds.
+	if ms := float64(query.EndTimestampMs) - float64(query.StartTimestampMs); ms > 0 {
+		if err := a.checkSpan(ctx, time.Duration(min(ms, math.MaxInt64/1e6))*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	ms, err := readMatchers(query)
+	if err != nil {
+		return err
+	}
+	return a.checkSelector(ctx, ms)
 }
 
 // readRequest reads and decodes the body. Errors: Invalid, BodyTooLarge.
@@ -205,8 +227,7 @@ func (a *API) readChunks(ctx context.Context, w http.ResponseWriter, req *prompb
 	for i, query := range req.Queries {
 		if err := a.chunksOf(ctx, query, int64(i), out); err != nil {
 			if out.sent {
-				// The status is gone; a cut connection is the only way left to say that the answer is not whole.
-				panic(http.ErrAbortHandler)
+				out.cut()
 			}
 			return err
 		}
@@ -265,6 +286,17 @@ func (f *frameWriter) begin() {
 	f.sent = true
 	f.w.Header().Set("Content-Type", "application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse")
 }
+
+// cut ends an answer that is not whole. The status is gone, so the connection is cut; and because to who speaks
+// HTTP/1.0 that is how every answer ends, what it has ends within a frame.
+func (f *frameWriter) cut() {
+	_, _ = f.w.Write([]byte{tornFrame}) // the client is gone if this fails
+	_ = http.NewResponseController(f.w).Flush()
+	panic(http.ErrAbortHandler)
+}
+
+// tornFrame is the beginning of a length, and no length.
+const tornFrame = 0x80
 
 // series sends the chunks of one series. A frame holds one series only.
 func (f *frameWriter) series(index int64, lbls []prompb.Label, it chunks.Iterator) error {
