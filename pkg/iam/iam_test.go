@@ -173,13 +173,13 @@ func TestMalformedDocumentsAreRefused(t *testing.T) {
 			t.Errorf("%s is taken", text)
 		}
 	}
-	for _, name := range ManagedNames() {
+	for name := range managed() {
 		policy(t, IdentityPolicy, Managed(name))
 	}
 }
 
 func FuzzParsePolicy(f *testing.F) {
-	for _, name := range ManagedNames() {
+	for name := range managed() {
 		f.Add([]byte(Managed(name)))
 	}
 	f.Add([]byte(`{"Statement":{"Effect":"Deny","Principal":{"AWS":["*"]},"NotAction":"a*?","NotResource":["${aws:username}"],"Condition":{"ForAnyValue:StringNotLikeIfExists":{"k":[1,true,"x*"]}}}}`))

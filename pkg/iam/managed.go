@@ -24,15 +24,6 @@ func managed() map[string]string {
 	}
 }
 
-// ManagedNames returns the names of the built-in policies.
-func ManagedNames() []string {
-	var out []string
-	for name := range managed() {
-		out = append(out, name)
-	}
-	return out
-}
-
 // Managed returns the document of the built-in policy of that name or ARN; empty: there is none.
 func Managed(name string) string {
 	for _, prefix := range []string{"arn:aws:iam::aws:policy/", "acs:ram::system:policy/"} {

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -129,17 +128,4 @@ func (r *Registry) Handler(log *slog.Logger) http.Handler {
 		MaxRequestsInFlight: scrapesAtOnce,
 		EnableOpenMetrics:   true,
 	})
-}
-
-// Latency returns the options of a histogram of seconds that has classic buckets and a native
-// histogram beside them, so that dashboards of either kind work.
-func Latency(name, help string) prometheus.HistogramOpts {
-	return prometheus.HistogramOpts{
-		Name:                            name,
-		Help:                            help,
-		Buckets:                         []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 25, 50, 100},
-		NativeHistogramBucketFactor:     1.1,
-		NativeHistogramMaxBucketNumber:  100,
-		NativeHistogramMinResetDuration: time.Hour,
-	}
 }

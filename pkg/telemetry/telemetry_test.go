@@ -168,7 +168,9 @@ func TestNamespacesThatCannotBeginANameAreRefused(t *testing.T) {
 
 func TestMetricsAreServedAsTextAndWithNativeHistograms(t *testing.T) {
 	r := NewRegistry(Config{Namespace: "cortex"})
-	promauto.With(r).NewHistogram(Latency("amphora_request_duration_seconds", "Time.")).Observe(0.3)
+	promauto.With(r).NewHistogram(prometheus.HistogramOpts{
+		Name: "amphora_request_duration_seconds", Help: "Time.", Buckets: prometheus.DefBuckets, NativeHistogramBucketFactor: 1.1,
+	}).Observe(0.3)
 	l, b := logger(t, FormatLogfmt)
 	get := func(accept string) *httptest.ResponseRecorder {
 		req := httptest.NewRequest("GET", "/metrics", nil)
