@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"net/http"
 	"net/url"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/parquet-go/parquet-go"
 	staleness "github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/prompb"
 	"github.com/prometheus/prometheus/tsdb/tsdbutil"
@@ -76,11 +78,58 @@ func TestWhatIsExportedIsTheSameWhenItIsImported(t *testing.T) {
 	if again := export("team-c", "export", around); again != first {
 		t.Errorf("what the tool wrote, imported and exported again:\n%s\nwas\n%s", again, first)
 	}
+	columns(t, a.columnar(ctx, t, around.Get("match[]")))
 	around.Set("format", "__name__,room,__value__,__timestamp__")
 	if rows := export("team-a", "export/csv", around); strings.Count(rows, "\nstock,a,")+strings.Count(rows, "orders,c,") != 102+51 {
 		t.Errorf("%s", rows)
 	}
 	histograms(ctx, t, n, end)
+}
+
+// sampleRow is what programs read of an exported file of Parquet.
+type sampleRow struct {
+	Metric    string            `parquet:"metric"`
+	Labels    map[string]string `parquet:"labels"`
+	Timestamp int64             `parquet:"timestamp"`
+	Value     *float64          `parquet:"value"`
+}
+
+// columnar exports the last hours in windows, and returns the rows of all files.
+func (a tool) columnar(ctx context.Context, t *testing.T, selector string) (rows []sampleRow) {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "parquet")
+	a.run(ctx, t, "bytes written to", "export", "--form=parquet", "--selector", selector, "--from", "7h", "--window", "90m", "-o", dir)
+	files, err := filepath.Glob(filepath.Join(dir, "*.parquet"))
+	must(t, err)
+	if len(files) < 3 {
+		t.Errorf("files: %q", files)
+	}
+	for _, name := range files {
+		got, err := parquet.ReadFile[sampleRow](name)
+		must(t, err)
+		rows = append(rows, got...)
+	}
+	return rows
+}
+
+// columns are the 50 values and the end of each of four pieces of series, once each.
+func columns(t *testing.T, rows []sampleRow) {
+	t.Helper()
+	seen, ends, rooms := map[string]bool{}, 0, map[string]int{}
+	for _, r := range rows {
+		at := fmt.Sprint(r.Metric, r.Labels, r.Timestamp)
+		if seen[at] || len(r.Labels) != 1 {
+			t.Errorf("%s is there twice, or with other labels", at)
+		}
+		seen[at] = true
+		rooms[r.Metric+" "+r.Labels["room"]]++
+		if r.Value == nil {
+			ends++
+		}
+	}
+	if len(rows) != 4*51 || ends != 4 || rooms["stock a"] != 102 || rooms["stock ü \"b\"\n"] != 51 || rooms["orders c"] != 51 {
+		t.Errorf("%d rows, %d ends, %v", len(rows), ends, rooms)
+	}
 }
 
 // histograms exports native histograms of all kinds, imports them for others, and expects the same exports
