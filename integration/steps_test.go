@@ -52,6 +52,7 @@ func TestWhatADistributorMakesOfPushes(t *testing.T) {
 	t.Run("type and unit", func(t *testing.T) { typeAndUnit(ctx, t, base) })
 	t.Run("starts", func(t *testing.T) { starts(ctx, t, base) })
 	t.Run("checks left out", func(t *testing.T) { checksLeftOut(ctx, t, base) })
+	t.Run("labels of info", func(t *testing.T) { labelsOfInfo(ctx, t, base) })
 	t.Run("artificial delay", func(t *testing.T) { artificialDelay(ctx, t, base) })
 	t.Run("bursts and groups", func(t *testing.T) { burstsAndGroups(ctx, t, base) })
 	t.Run("rate of the process", func(t *testing.T) {
@@ -175,6 +176,21 @@ func checksLeftOut(ctx context.Context, t *testing.T, base string) {
 	raw, err = (&prompb.WriteRequest{Timeseries: []prompb.TimeSeries{floats(time.Now(), 1, many...)}}).Marshal()
 	must(t, err)
 	refused(t, push("X-Mimir-SkipLabelCountValidation", "true"), 400, "max-label-names-per-series") // not allowed by a flag
+}
+
+// labelsOfInfo pushes series of more labels than others may have, which those that describe targets may.
+func labelsOfInfo(ctx context.Context, t *testing.T, base string) {
+	push := func(name string, n int) reply {
+		kv := []string{"__name__", name}
+		for i := range n - 1 {
+			kv = append(kv, fmt.Sprintf("l%02d", i), "v")
+		}
+		return pushV1(ctx, t, base, "described", floats(time.Now(), 1, kv...))
+	}
+	refused(t, push("requests_total", 60), 400, "max-label-names-per-series")
+	stored(t, push("target_info", 80))
+	refused(t, push("target_info", 81), 400, "max-label-names-per-info-series")
+	has(ctx, t, base, "described", `{__name__=~".+"}`, 1)
 }
 
 func artificialDelay(ctx context.Context, t *testing.T, base string) {

@@ -51,7 +51,21 @@ func TestDistributorsShareRatesAndEachHoldsBack(t *testing.T) {
 	t.Run("rates of three", func(t *testing.T) { shares(ctx, t, 10, all) })
 	must(t, all[2].Kill())
 	t.Run("rates of two", func(t *testing.T) { shares(ctx, t, 15, all[:2]) })
-	t.Run("a slow store", func(t *testing.T) { holdsBack(ctx, t, all[1]) })
+	t.Run("a slow store", func(t *testing.T) {
+		holdsBack(ctx, t, all[1], refusals{"distributor-reactive-limiter", "amphora_distributor_reactive_limiter_inflight_limit",
+			"amphora_distributor_instance_rejected_requests_total", "distributor_reactive_limiter"})
+	})
+}
+
+// TestAnIngesterHoldsBackWhileItIsSlow, by a limiter of its own.
+func TestAnIngesterHoldsBackWhileItIsSlow(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t, 2*time.Minute)
+	file := filepath.Join(t.TempDir(), "overrides.yaml")
+	must(t, os.WriteFile(file, []byte(togetherFile), 0o600))
+	n := everything(ctx, t, "-runtime-config.file="+file, "-ingester.push-reactive-limiter.enabled=true")
+	holdsBack(ctx, t, n, refusals{"ingester-push-reactive-limiter", "amphora_ingester_reactive_limiter_inflight_limit",
+		"amphora_ingester_instance_rejected_requests_total", "ingester_push_reactive_limiter"})
 }
 
 // countLeftOut asks two distributors to leave out checks, of which the first may leave out one and the
@@ -119,12 +133,13 @@ func shares(ctx context.Context, t *testing.T, want float64, nodes []*harness.No
 // hopeless is an answer that ends a poll.
 func hopeless(r reply) error { return harness.Giveup(errors.New(r.String())) }
 
-// holdsBack makes pushes slow by many large ones, and asserts that a distributor takes fewer at once until
-// they are quick again.
-func holdsBack(ctx context.Context, t *testing.T, n *harness.Node) {
-	limit := func() float64 {
-		return scrape(ctx, t, n.URL("/metrics"), "amphora_distributor_reactive_limiter_inflight_limit")
-	}
+// refusals are those of a limiter: their id, the metric of the limit, and the counter of refusals with a reason.
+type refusals struct{ id, limit, counter, reason string }
+
+// holdsBack makes pushes slow by many large ones, and asserts that a process takes fewer at once until they
+// are quick again.
+func holdsBack(ctx context.Context, t *testing.T, n *harness.Node, by refusals) {
+	limit := func() float64 { return scrape(ctx, t, n.URL("/metrics"), by.limit) }
 	var tick atomic.Int64
 	tick.Store(time.Now().Add(-30 * time.Minute).UnixMilli())
 	push := func(worker, series int) reply {
@@ -144,7 +159,7 @@ func holdsBack(ctx context.Context, t *testing.T, n *harness.Node) {
 			all.Go(func() {
 				for !stop.Load() && ctx.Err() == nil {
 					switch r := push(w, series); {
-					case r.status == http.StatusServiceUnavailable && strings.Contains(r.body, "(err-amphora-distributor-reactive-limiter)") && r.header.Get("Retry-After") != "":
+					case r.status == http.StatusServiceUnavailable && strings.Contains(r.body, "(err-amphora-"+by.id+")") && r.header.Get("Retry-After") != "":
 						refusals.Add(1)
 						select {
 						case <-time.After(20 * time.Millisecond):
@@ -173,7 +188,7 @@ func holdsBack(ctx context.Context, t *testing.T, n *harness.Node) {
 	}
 	before := limit()
 	counted := func() float64 {
-		return scrape(ctx, t, n.URL("/metrics"), "amphora_distributor_instance_rejected_requests_total", "reason", "distributor_reactive_limiter")
+		return scrape(ctx, t, n.URL("/metrics"), by.counter, "reason", by.reason)
 	}
 	held := load(32, 2000, func() bool { return counted() > 10 && (limit() <= before/2 || limit() <= 3) })
 	low := limit()

@@ -50,6 +50,7 @@ type gate struct {
 	breaker *admission.Breaker // nil: off
 	limiter *admission.Limiter // nil: off
 	metrics *gateMetrics
+	refused prometheus.Counter // by the limiter
 }
 
 // gateMetrics are those of all gates.
@@ -59,7 +60,7 @@ type gateMetrics struct {
 }
 
 // initGates makes the gates of pushes and queries. Queries give way to pushes.
-func (g *guards) initGates(c GateConfig, reg prometheus.Registerer) {
+func (g *guards) initGates(c GateConfig, reg prometheus.Registerer, rejected *prometheus.CounterVec) {
 	f := promauto.With(reg)
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return f.NewCounterVec(prometheus.CounterOpts{Name: "amphora_ingester_circuit_breaker_" + name, Help: help}, append([]string{"request_type"}, labels...))
@@ -73,6 +74,7 @@ func (g *guards) initGates(c GateConfig, reg prometheus.Registerer) {
 	}
 	g.pushGate = m.gate(pushRequests, c.PushBreaker)
 	g.readGate = m.gate(readRequests, c.ReadBreaker)
+	g.pushGate.refused, g.readGate.refused = rejected.WithLabelValues(rejectedPushLimiter), rejected.WithLabelValues(rejectedReadLimiter)
 	if c.PushLimiter.Enabled {
 		g.pushGate.limiter = admission.NewLimiter(c.PushLimiter, errPushLimiter)
 	}
@@ -131,7 +133,13 @@ func (g *gate) enter(ctx context.Context) (p pass, err error) {
 		p.permit = permit
 	}
 	if g.limiter != nil {
-		if p.began, err = g.limiter.Enter(ctx); err != nil && g.breaker != nil {
+		if p.began, err = g.limiter.Enter(ctx); err == nil {
+			return p, nil
+		}
+		if errs.KindOf(err) == errs.Unavailable {
+			g.refused.Inc()
+		}
+		if g.breaker != nil {
 			g.breaker.Done(p.permit, false)
 		}
 	}

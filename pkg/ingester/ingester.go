@@ -180,7 +180,7 @@ func New(cfg Config, deps Deps) (*Ingester, error) {
 	}
 	i.space.init(cfg, i.log, deps.DiskSpace, deps.Reg)
 	i.load.init(cfg.Load, i.log, deps.Usage, deps.Reg)
-	i.initGates(cfg.Gates, deps.Reg)
+	i.initGates(cfg.Gates, deps.Reg, i.metrics.rejected)
 	i.opening.selections = newSelections(cfg.Selections, deps.Memory, deps.Reg)
 	var err error
 	i.lifecycler, err = ring.NewLifecycler(deps.Lifecycler, flusher{i}, RingName, RingKey,

@@ -54,6 +54,9 @@ const (
 	rejectedDiskLow  = "ingester_disk_low"
 	rejectedDiskFull = "ingester_disk_full"
 	rejectedMemory   = "ingester_memory"
+
+	rejectedPushLimiter = "ingester_push_reactive_limiter"
+	rejectedReadLimiter = "ingester_read_reactive_limiter"
 )
 
 // guards refuse work that the process had better not take on.
