@@ -181,8 +181,10 @@ func (h *Head) openTSDB(t *tsdb.Options) (*tsdb.DB, error) {
 	return db, nil
 }
 
-// SetLimits applies changed limits at once.
+// SetLimits applies changed limits at once. Open batches are waited for.
 func (h *Head) SetLimits(oooWindow time.Duration, maxExemplars int) error {
+	h.flush.Lock() // the TSDB's ApplyConfig must not run beside appends
+	defer h.flush.Unlock()
 	h.late.Store(oooWindow > 0)
 	return h.exemplars.setLimits(h, oooWindow, int64(maxExemplars))
 }

@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -336,6 +337,38 @@ func TestSetLimitsChangesTheWindowAndExemplars(t *testing.T) {
 	res, err := q.Select(0, 3*hour, []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "__name__", "m")})
 	if err != nil || len(res) != 1 || len(res[0].Exemplars) != 1 {
 		t.Errorf("exemplars: %v, %v", res, err)
+	}
+}
+
+// TestLimitsChangeBesideAppends is for the race detector, and for batches that make room for exemplars meanwhile.
+func TestLimitsChangeBesideAppends(t *testing.T) {
+	const batches = 300
+	h := open(t, Options{OutOfOrderWindow: time.Minute, MaxExemplars: 10})
+	ls := labels.FromStrings("__name__", "m")
+	ref := put(t, h, ls, 1000, 1)
+	var appending sync.WaitGroup
+	appending.Go(func() {
+		for i := range int64(batches) {
+			a := h.Appender()
+			if _, err := a.Append(ref, ls, 2000+i, 1); err != nil {
+				t.Error(err)
+			}
+			if err := a.AppendExemplar(ref, exemplar.Exemplar{Labels: labels.FromStrings("trace_id", strconv.FormatInt(i, 10)), Value: 1, Ts: 2000 + i, HasTs: true}); err != nil {
+				t.Error(err)
+			}
+			if err := a.Commit(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for i := range 50 {
+		if err := h.SetLimits(time.Duration(1+i%3)*time.Minute, 10+i*20); err != nil {
+			t.Error(err)
+		}
+	}
+	appending.Wait()
+	if h.MaxTime() != 2000+batches-1 {
+		t.Errorf("the newest sample is at %d", h.MaxTime())
 	}
 }
 
