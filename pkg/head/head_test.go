@@ -346,8 +346,9 @@ func TestLimitsChangeBesideAppends(t *testing.T) {
 	h := open(t, Options{OutOfOrderWindow: time.Minute, MaxExemplars: 10})
 	ls := labels.FromStrings("__name__", "m")
 	ref := put(t, h, ls, 1000, 1)
-	var appending sync.WaitGroup
-	appending.Go(func() {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
 		for i := range int64(batches) {
 			a := h.Appender()
 			if _, err := a.Append(ref, ls, 2000+i, 1); err != nil {
@@ -360,15 +361,19 @@ func TestLimitsChangeBesideAppends(t *testing.T) {
 				t.Error(err)
 			}
 		}
-	})
-	for i := range 50 {
-		if err := h.SetLimits(time.Duration(1+i%3)*time.Minute, 10+i*20); err != nil {
+	}()
+	for i := 0; ; i++ {
+		select {
+		case <-done:
+			if h.MaxTime() != 2000+batches-1 {
+				t.Errorf("the newest sample is at %d", h.MaxTime())
+			}
+			return
+		default:
+		}
+		if err := h.SetLimits(time.Duration(1+i%3)*time.Minute, 10+i%50); err != nil {
 			t.Error(err)
 		}
-	}
-	appending.Wait()
-	if h.MaxTime() != 2000+batches-1 {
-		t.Errorf("the newest sample is at %d", h.MaxTime())
 	}
 }
 

@@ -2,9 +2,11 @@ package telemetry
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -120,10 +122,27 @@ func mimirBuildInfo(families []*dto.MetricFamily) []*dto.MetricFamily {
 // scrapesAtOnce bounds concurrent scrapes: each copies every metric.
 const scrapesAtOnce = 8
 
+// scrapeLog implements promhttp.Logger. A client that goes away during a scrape is told of for every family of metrics
+// that follows, and is nobody's error here.
+type scrapeLog struct{ log *slog.Logger }
+
+// Println implements promhttp.Logger.
+func (l scrapeLog) Println(v ...any) {
+	level := slog.LevelError
+	for _, x := range v {
+		if err, ok := x.(error); ok {
+			if _, gone := errors.AsType[*net.OpError](err); gone {
+				level = slog.LevelDebug
+			}
+		}
+	}
+	l.log.Log(context.Background(), level, "scrape of the own metrics failed", "err", strings.TrimSpace(fmt.Sprintln(v...)))
+}
+
 // Handler serves the metrics as text, OpenMetrics or, with native histograms, protobuf.
 func (r *Registry) Handler(log *slog.Logger) http.Handler {
 	return promhttp.HandlerFor(r, promhttp.HandlerOpts{
-		ErrorLog:            slog.NewLogLogger(log.With("in", "metrics handler").Handler(), slog.LevelError),
+		ErrorLog:            scrapeLog{log.With("in", "metrics handler")},
 		ErrorHandling:       promhttp.ContinueOnError,
 		MaxRequestsInFlight: scrapesAtOnce,
 		EnableOpenMetrics:   true,

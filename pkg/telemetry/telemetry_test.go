@@ -5,8 +5,11 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
+	"net/http"
 	"net/http/httptest"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -226,5 +229,25 @@ func BenchmarkGather(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// goneClient is a connection that broke.
+type goneClient struct{ http.ResponseWriter }
+
+func (goneClient) Write([]byte) (int, error) {
+	return 0, &net.OpError{Op: "write", Net: "tcp", Err: syscall.EPIPE}
+}
+
+func TestAScrapeWhoseClientIsGoneIsNoError(t *testing.T) {
+	var out bytes.Buffer
+	r := NewRegistry(Config{Namespace: "amphora"})
+	r.Handler(slog.New(slog.NewTextHandler(&out, nil))).ServeHTTP(goneClient{httptest.NewRecorder()}, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	if out.Len() > 0 {
+		t.Errorf("logged: %.300s", out.String())
+	}
+	scrapeLog{slog.New(slog.NewTextHandler(&out, nil))}.Println("error gathering metrics:", errors.New("twice the same"))
+	if !strings.Contains(out.String(), "level=ERROR") || !strings.Contains(out.String(), "twice the same") {
+		t.Errorf("a collector that is broken: %q", out.String())
 	}
 }
