@@ -70,7 +70,7 @@ const (
 
 // table writes rows into row groups.
 type table struct {
-	w     *parquet.Writer
+	w     *parquet.GenericWriter[record]
 	head  parquet.Row // what all rows of a series begin with
 	width int         // bytes of that
 	rows  []parquet.Row
@@ -80,7 +80,7 @@ type table struct {
 }
 
 func newTable(out io.Writer) *table {
-	w := parquet.NewWriter(out, parquet.SchemaOf(new(record)), parquet.Compression(&zstd.Codec{Level: zstd.SpeedDefault}), parquet.CreatedBy("amphoratool", "", ""))
+	w := parquet.NewGenericWriter[record](out, parquet.Compression(&zstd.Codec{Level: zstd.SpeedDefault}), parquet.CreatedBy("amphoratool", "", ""))
 	return &table{w: w, rows: make([]parquet.Row, 0, batchRows)}
 }
 
