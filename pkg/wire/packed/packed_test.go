@@ -90,7 +90,7 @@ func TestPointsArriveAsTheyWere(t *testing.T) {
 	var b []byte
 	var want []pointed
 	for i, ps := range [][]promql.FPoint{
-		nil, {{T: -7, F: math.Inf(1)}}, {{T: 1, F: 2}, {T: 5, F: 3}}, {{T: 10, F: 1}, {T: 20, F: 2}, {T: 30, F: -0.0}}, {{T: -10, F: 1}, {T: 20, F: 2}, {T: 31, F: 5}, {T: 32, F: 9}},
+		nil, {{T: -7, F: math.Inf(1)}}, {{T: 1, F: 2}, {T: 5, F: 3}}, {{T: 10, F: 1}, {T: 20, F: 2}, {T: 30, F: math.Copysign(0, -1)}}, {{T: -10, F: 1}, {T: 20, F: 2}, {T: 31, F: 5}, {T: 32, F: 9}},
 	} {
 		ls := sets()[i%3]
 		b = AppendPoints(AppendLabels(b, ls), ps)

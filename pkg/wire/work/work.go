@@ -124,9 +124,6 @@ func (w *Work) Answer(r *Result) error {
 	return encode(r, asker{w.Query.Text, w.Query.Packed}, w.Parts)
 }
 
-// Begun says whether some of the answer is out, so that nobody else can begin it anew.
-func (w *Work) Begun() bool { return w.begun }
-
 // ResponseWriter is where the answer of a request goes, and what ends it.
 func (w *Work) ResponseWriter() (rw http.ResponseWriter, end func() error) {
 	w.begun = true
