@@ -126,7 +126,7 @@ func NewUpstreams(cfg UpstreamConfig, deps UpstreamDeps) (*Upstreams, error) {
 			Transport:     p,
 			FlushInterval: -1, // streams must not wait
 			BufferPool:    buffers,
-			ErrorLog:      slog.NewLogLogger(deps.Log.Handler(), slog.LevelDebug),
+			ErrorLog:      slog.NewLogLogger(deps.Log.With("service", service).Handler(), slog.LevelWarn), // of answers that break off
 			ErrorHandler:  u.failed(service),
 		}
 		u.pools[service] = p

@@ -45,7 +45,7 @@ func (s *Server) Also(address string, port int, handler http.Handler) (net.Addr,
 	if s.issuer != nil {
 		handler = noChallenges(handler)
 	}
-	h := &http.Server{Handler: handler, TLSConfig: config, ReadTimeout: s.cfg.ReadTimeout, WriteTimeout: s.cfg.WriteTimeout}
+	h := &http.Server{Handler: guard{s.log, s.own.httpPanics}.http(handler), TLSConfig: config, ReadTimeout: s.cfg.ReadTimeout, WriteTimeout: s.cfg.WriteTimeout}
 	harden(h, s.log)
 	s.also = append(s.also, also{l, h})
 	return at, nil

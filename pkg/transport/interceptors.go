@@ -2,8 +2,10 @@ package transport
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"runtime/debug"
 
 	"github.com/grafana/dskit/user"
@@ -48,6 +50,25 @@ func (g guard) streamServer(srv any, stream grpc.ServerStream, info *grpc.Stream
 		return err
 	}
 	return handler(srv, &tenantStream{stream, ctx})
+}
+
+// http logs what panics around the handlers of a server, which look after themselves. The library would log it
+// at a level that nobody reads; all the client sees is an answer without its end.
+func (g guard) http(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			p := recover()
+			if p == nil {
+				return
+			}
+			if err, ok := p.(error); !ok || !errors.Is(err, http.ErrAbortHandler) {
+				g.panics.Inc()
+				g.log.Error("request panicked outside of its handler, its connection is cut", "path", r.URL.Path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			}
+			panic(http.ErrAbortHandler)
+		}()
+		next.ServeHTTP(w, r)
+	})
 }
 
 // tenantStream is a stream whose context acts for the tenant of its metadata.

@@ -90,6 +90,7 @@ func newClientMetrics(reg prometheus.Registerer) *clientMetrics {
 type serverMetrics struct {
 	reg        prometheus.Registerer
 	panics     prometheus.Counter
+	httpPanics prometheus.Counter
 	tlsReloads *prometheus.CounterVec
 }
 
@@ -107,6 +108,8 @@ func newServerMetrics(reg prometheus.Registerer) *serverMetrics {
 		reg: reg,
 		panics: f.NewCounter(prometheus.CounterOpts{Name: "amphora_grpc_panics_total",
 			Help: "Panics of gRPC handlers. Each is a bug."}),
+		httpPanics: f.NewCounter(prometheus.CounterOpts{Name: "amphora_http_panics_total",
+			Help: "Panics around handlers of HTTP requests, whose connections were cut. Each is a bug."}),
 		tlsReloads: f.NewCounterVec(prometheus.CounterOpts{Name: "amphora_server_tls_reloads_total",
 			Help: "Attempts to load changed certificate files; with outcome failure the ones before stay in use."}, []string{"outcome"}),
 	}

@@ -195,7 +195,7 @@ func (s *Server) Handle(h http.Handler) {
 	if s.issuer != nil {
 		h = noChallenges(h)
 	}
-	s.inner.HTTPServer.Handler = h
+	s.inner.HTTPServer.Handler = guard{s.log, s.own.httpPanics}.http(h)
 }
 
 // OnDrain adds what must happen when the server stops before calls under way can be waited for:

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -10,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"io"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
@@ -22,6 +24,7 @@ import (
 
 	"github.com/grafana/dskit/services"
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/amphora-metrics/amphora/pkg/config"
 	"github.com/amphora-metrics/amphora/pkg/errs"
@@ -74,6 +77,37 @@ func TestServerSpeaksHTTP1AndCleartextHTTP2(t *testing.T) {
 			t.Errorf("%d, %s, %q; want 200 over %s", status, proto, body, want)
 		}
 		tr.CloseIdleConnections()
+	}
+}
+
+func TestPanicsAroundHandlersAreToldAndCutTheAnswer(t *testing.T) {
+	var said bytes.Buffer
+	panics := prometheus.NewCounter(prometheus.CounterOpts{Name: "panics"})
+	for _, c := range []struct {
+		with any
+		want float64
+		says string
+	}{{http.ErrAbortHandler, 0, ""}, {"no such label", 1, "no such label"}} {
+		s := httptest.NewServer(guard{slog.New(slog.NewTextHandler(&said, nil)), panics}.http(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, "half of ")
+			panic(c.with)
+		})))
+		resp, err := http.Get(s.URL)
+		if err == nil {
+			_, err = io.ReadAll(resp.Body)
+			_ = resp.Body.Close()
+		}
+		s.Close() // when it returns, all is said
+		if err == nil {
+			t.Errorf("%v: the answer looks whole", c.with)
+		}
+		var m dto.Metric
+		if err := panics.Write(&m); err != nil {
+			t.Fatal(err)
+		}
+		if got := m.GetCounter().GetValue(); got != c.want || strings.Contains(said.String(), "panicked") != (c.says != "") || !strings.Contains(said.String(), c.says) {
+			t.Errorf("%v: %v panics counted; said %q", c.with, got, said.String())
+		}
 	}
 }
 

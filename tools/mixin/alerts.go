@@ -105,7 +105,7 @@ func queryAlerts() []alert {
 			"Add store-gateways, or larger disks if the dashboard Reads shows few hits of the local copies."},
 		{"QueriesRefusedForMemory", `sum by (cluster, job) (rate(amphora_memory_refused_total[5m])) > 0`, "15m", warning, "{{ $labels.job }} refuses work because it is short of memory.",
 			"See `MemoryPressure`.", "See `MemoryPressure`."},
-		{"EnginePanics", `sum by (cluster, job) (increase(amphora_panics_total[15m])) + sum by (cluster, job) (increase(amphora_engine_panics_total[15m])) + sum by (cluster, job) (increase(amphora_grpc_panics_total[15m])) > 0`, "0m", critical, "{{ $labels.job }} hit a bug in its code.",
+		{"EnginePanics", `sum by (cluster, job) (increase(amphora_panics_total[15m])) > 0 or sum by (cluster, job) (increase(amphora_engine_panics_total[15m])) > 0 or sum by (cluster, job) (increase(amphora_grpc_panics_total[15m])) > 0 or sum by (cluster, job) (increase(amphora_http_panics_total[15m])) > 0`, "0m", critical, "{{ $labels.job }} hit a bug in its code.",
 			"A request hit a bug. Only that request failed; the process continues.",
 			"The log has the stack. Report it with the query or push that caused it."},
 		{"BucketIndexOld", `time() - min by (cluster, user) (amphora_bucket_index_last_successful_update_timestamp_seconds > 0) > 2100`, "10m", critical, "The bucket index of tenant {{ $labels.user }} was last updated more than half an hour ago.",

@@ -111,7 +111,11 @@ func (b *bench) compare(ctx context.Context) (err error) {
 	if b.profile != "" {
 		go func() { done <- ours.profile(ctx, b.profile) }()
 	}
-	err = b.ask(ctx, qs, ours, theirs)
+	if err = b.ask(ctx, qs, ours, theirs); err != nil {
+		for _, p := range ours.procs { // one of them may know
+			err = fmt.Errorf("%w\nlog of %s ends:\n%s", err, p.Name, p.Tail())
+		}
+	}
 	if b.profile != "" {
 		err = errors.Join(err, <-done)
 	}
