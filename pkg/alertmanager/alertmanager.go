@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/grafana/dskit/concurrency"
@@ -113,6 +114,29 @@ type refusal struct {
 // noReceiver is the configuration of tenants without one, if no file has another.
 const noReceiver = "alertmanager_config: |\n  route:\n    receiver: nobody\n  receivers:\n    - name: nobody\n"
 
+// chosenNames is what chooseNames last chose; nil: nothing.
+//
+//nolint:gochecknoglobals // Upstream keeps the choice in variables of its package.
+var chosenNames atomic.Pointer[bool]
+
+// chooseNames says which names of labels upstream takes. It writes only what is new: others may read.
+func chooseNames(strict bool, log *slog.Logger) error {
+	if chosen := chosenNames.Load(); chosen != nil && *chosen == strict {
+		return nil
+	}
+	flags := ""
+	if strict {
+		flags = featurecontrol.FeatureUTF8StrictMode
+	}
+	features, err := featurecontrol.NewFlags(log, flags)
+	if err != nil {
+		return err
+	}
+	compat.InitFromFlags(log, features)
+	chosenNames.Store(&strict)
+	return nil
+}
+
 // New returns an Alertmanager that runs when it is started.
 func New(cfg Config, deps Deps) (*Alertmanager, error) {
 	if err := cfg.Validate(); err != nil {
@@ -122,16 +146,9 @@ func New(cfg Config, deps Deps) (*Alertmanager, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Upstream keeps this choice in variables of its package.
-	flags := ""
-	if cfg.UTF8Strict {
-		flags = featurecontrol.FeatureUTF8StrictMode
-	}
-	features, err := featurecontrol.NewFlags(deps.Logger, flags)
-	if err != nil {
+	if err := chooseNames(cfg.UTF8Strict, deps.Logger.With("component", "alertmanager")); err != nil {
 		return nil, err
 	}
-	compat.InitFromFlags(deps.Logger.With("component", "alertmanager"), features)
 	m := &Alertmanager{cfg: cfg, deps: deps, log: deps.Logger.With("component", "alertmanager"), metrics: newMetrics(deps.Reg), external: external,
 		fallback: []byte(noReceiver), instances: map[tenant.ID]*instance{}, turns: map[tenant.ID]chan struct{}{}, known: map[tenant.ID]string{}, wrong: map[tenant.ID]refusal{}}
 	m.defs, m.tests = inForce{own: deps.Definitions}, make(chan struct{}, testsAtOnce)
