@@ -34,7 +34,7 @@ func TestDistributorsShareRatesAndEachHoldsBack(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts real processes; not in -short")
 	}
-	ctx := bounded(t, 4*time.Minute)
+	ctx := bounded(t, 8*time.Minute)
 	file := filepath.Join(t.TempDir(), "overrides.yaml")
 	must(t, os.WriteFile(file, []byte(togetherFile), 0o600))
 	c := harness.Start(ctx, t, harness.Options{Binary: binary(ctx, t), Files: true, Replicas: 1,
@@ -60,7 +60,7 @@ func TestDistributorsShareRatesAndEachHoldsBack(t *testing.T) {
 // TestAnIngesterHoldsBackWhileItIsSlow, by a limiter of its own.
 func TestAnIngesterHoldsBackWhileItIsSlow(t *testing.T) {
 	t.Parallel()
-	ctx := bounded(t, 2*time.Minute)
+	ctx := bounded(t, 6*time.Minute)
 	file := filepath.Join(t.TempDir(), "overrides.yaml")
 	must(t, os.WriteFile(file, []byte(togetherFile), 0o600))
 	n := everything(ctx, t, "-runtime-config.file="+file, "-ingester.push-reactive-limiter.enabled=true")
@@ -155,6 +155,8 @@ func holdsBack(ctx context.Context, t *testing.T, n *harness.Node, by refusals) 
 		var stop atomic.Bool
 		var refusals atomic.Int64
 		var all sync.WaitGroup
+		defer all.Wait() // also if it takes too long
+		defer stop.Store(true)
 		for w := range workers {
 			all.Go(func() {
 				for !stop.Load() && ctx.Err() == nil {
@@ -172,12 +174,15 @@ func holdsBack(ctx context.Context, t *testing.T, n *harness.Node, by refusals) 
 				}
 			})
 		}
-		eventually(ctx, t, fmt.Sprintf("the limiter under %d clients of %d series", workers, series), func() error {
+		// A limiter learns from how long pushes take, which beside other tests is long for long.
+		patient, cancel := context.WithTimeout(ctx, 90*time.Second)
+		defer cancel()
+		must(t, harness.Poll(patient, func(context.Context) error {
 			if !enough() && !t.Failed() {
-				return fmt.Errorf("the limit is %g, and %d pushes were refused", limit(), refusals.Load())
+				return fmt.Errorf("under %d clients of %d series the limit is %g, and %d pushes were refused", workers, series, limit(), refusals.Load())
 			}
 			return nil
-		})
+		}))
 		stop.Store(true)
 		all.Wait()
 		return refusals.Load()
