@@ -217,7 +217,7 @@ func (q *query) ServerTiming() string {
 		return ""
 	}
 	n := func(name string, v int64) string { return ", " + name + ";val=" + strconv.FormatInt(v, 10) }
-	return "response_time;dur=" + strconv.FormatFloat(float64(q.took)/float64(time.Millisecond), 'f', 3, 64) +
+	return responseTime(q.took) +
 		n("samples_processed", q.run.samples.TotalSamples) + n("split_queries", int64(q.parts)) + n("sharded_queries", int64(q.run.shards)) + n("queries", int64(q.run.works)) + n("results_cache_hit_bytes", int64(q.run.kept.hits()+q.run.spunBytes))
 }
 

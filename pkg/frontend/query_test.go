@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -230,5 +231,37 @@ func TestAQueryIsShardedByThePartWithTheMostSeries(t *testing.T) {
 	}
 	if got := s.shards("q", 16, 0, now); got != 16 {
 		t.Errorf("%d shards where their size does not matter", got)
+	}
+}
+
+// counting is a runner that answers requests as a querier does, and takes its time.
+type counting struct{ pass func() }
+
+func (c counting) Run(_ context.Context, w *work.Work) error {
+	c.pass()
+	w.Writer.Header().Set("Server-Timing", "fetched_series;val=3")
+	_, err := w.Writer.Write([]byte("{}"))
+	return err
+}
+
+func TestCardinalityRequestsSayWhatTheyTookWhenAsked(t *testing.T) {
+	now := time.UnixMilli(0)
+	f := started(t, Config{}, &queriers{}, limits.View{})
+	f.deps.Now = func() time.Time { return now }
+	f.deps.Run = counting{func() { now = now.Add(5 * time.Millisecond) }}
+	for _, c := range []struct{ header, want string }{
+		{"X-Amphora-Response-Query-Stats", "response_time;dur=5.000, fetched_series;val=3"},
+		{"X-Mimir-Response-Query-Stats", "response_time;dur=5.000, fetched_series;val=3"},
+		{"X-Other", "fetched_series;val=3"},
+	} {
+		r := httptest.NewRequest("GET", "/prometheus/api/v1/cardinality/active_series?selector=up", nil)
+		r.Header.Set(c.header, "true")
+		rec := httptest.NewRecorder()
+		if err := f.Respond(tenant.Inject(t.Context(), "a"), rec, r); err != nil {
+			t.Fatal(err)
+		}
+		if got := rec.Header().Values("Server-Timing"); len(got) != 1 || got[0] != c.want || rec.Body.String() != "{}" {
+			t.Errorf("with %s: Server-Timing %q and %s, want %q", c.header, got, rec.Body, c.want)
+		}
 	}
 }

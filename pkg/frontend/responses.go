@@ -30,6 +30,9 @@ const (
 // Respond has a querier answer a request of the read API that is no query, or answers it as a moment ago
 // if the tenants allow that. ctx is that of the request. Errors: those of the querier.
 func (f *Frontend) Respond(ctx context.Context, w http.ResponseWriter, r *http.Request) error {
+	if work.WantsTiming(r.Header) && strings.Contains(r.URL.Path, "/api/v1/cardinality/") {
+		w = &timed{ResponseWriter: w, now: f.deps.Now, begin: f.deps.Now()}
+	}
 	ask := func(w http.ResponseWriter) error {
 		return f.deps.Run.Run(ctx, &work.Work{Class: work.ClassOf(ctx), Request: r, Writer: w})
 	}
@@ -218,3 +221,36 @@ func (k *keeper) Write(b []byte) (int, error) {
 
 // Unwrap is for http.ResponseController.
 func (k *keeper) Unwrap() http.ResponseWriter { return k.ResponseWriter }
+
+// timed is an answer that says how long it took until it began, before what its querier says of that.
+type timed struct {
+	http.ResponseWriter
+	now   func() time.Time
+	begin time.Time
+	told  bool
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (t *timed) WriteHeader(status int) {
+	if h := t.Header(); !t.told {
+		t.told = true
+		h.Set("Server-Timing", strings.Join(append([]string{responseTime(t.now().Sub(t.begin))}, h.Values("Server-Timing")...), ", "))
+	}
+	t.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (t *timed) Write(b []byte) (int, error) {
+	if !t.told {
+		t.WriteHeader(http.StatusOK)
+	}
+	return t.ResponseWriter.Write(b)
+}
+
+// Unwrap is for http.ResponseController.
+func (t *timed) Unwrap() http.ResponseWriter { return t.ResponseWriter }
+
+// responseTime is what a request took, as an entry of Server-Timing.
+func responseTime(d time.Duration) string {
+	return "response_time;dur=" + strconv.FormatFloat(float64(d)/float64(time.Millisecond), 'f', 3, 64)
+}

@@ -220,6 +220,7 @@ func (a *API) count(ctx context.Context, c census, names []string) (found []*lab
 
 // ActiveSeries lists the series that have had samples of late.
 func (a *API) ActiveSeries(w http.ResponseWriter, r *http.Request) error {
+	begin := a.b.Now()
 	c, err := a.countingParams(w, r)
 	if err != nil {
 		return err
@@ -241,6 +242,7 @@ func (a *API) ActiveSeries(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	a.tell(w, r, begin, len(list))
 	a.writers.send(w, r, func(out *answer) {
 		out.buf = append(out.buf, `{"data":[`...)
 		for i, ls := range list {

@@ -39,7 +39,7 @@ func (a *API) ActiveHistograms(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := a.bounded(r)
 	defer cancel()
-	end := a.b.Now()
+	end, series := a.b.Now(), 0
 	hints := &storage.SelectHints{Start: end.Add(-activeFor).UnixMilli(), End: end.UnixMilli()}
 	q, err := a.b.Storage.Querier(hints.Start, hints.End)
 	if err != nil {
@@ -51,6 +51,7 @@ func (a *API) ActiveHistograms(w http.ResponseWriter, r *http.Request) error {
 	var it chunkenc.Iterator
 	for set.Next() {
 		s := set.At()
+		series++
 		it = s.Iterator(it)
 		h, err := newestHistogram(it)
 		if err != nil {
@@ -80,6 +81,7 @@ func (a *API) ActiveHistograms(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return fmt.Errorf("encode an answer: %w", err)
 	}
+	a.tell(w, r, end, series)
 	a.writers.send(w, r, func(out *answer) { out.buf = append(out.buf, b...) })
 	return nil
 }

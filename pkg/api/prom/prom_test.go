@@ -112,6 +112,7 @@ func (a *API) do(r *http.Request) *httptest.ResponseRecorder {
 		"/query": a.Query, "/query_range": a.QueryRange, "/series": a.Series, "/labels": a.Labels, "/label/{name}/values": a.LabelValues,
 		"/metadata": a.Metadata, "/query_exemplars": a.Exemplars, "/format_query": a.FormatQuery, "/parse_query": a.ParseQuery, "/read": a.RemoteRead,
 		"/export": a.Export, "/export/csv": a.ExportCSV, "/export/native": a.ExportNative,
+		"/active_series": a.ActiveSeries, "/active_native_histogram_metrics": a.ActiveHistograms,
 	} {
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 			if err := h(w, r); err != nil {
@@ -414,5 +415,38 @@ func TestStatisticsComeWhenAsked(t *testing.T) {
 	}
 	if body := a.call("GET", "/query", "query=req_total").Body.String(); strings.Contains(body, "stats") {
 		t.Errorf("not asked: %s", body)
+	}
+}
+
+// recent is a SeriesSource with one series.
+type recent struct{ labels.Labels }
+
+func (r recent) RecentSeries(_ context.Context, _ bool, _ []*labels.Matcher, f func(labels.Labels) error) error {
+	return f(r.Labels)
+}
+
+func TestActiveSeriesSayWhatTheyTookWhenAsked(t *testing.T) {
+	a := newAPI(t, setup{view: limits.CardinalityAnalysisEnabled.With(limits.View{}, true)})
+	a.b.Series, a.b.Timeout = recent{labels.FromStrings("__name__", "up")}, time.Minute
+	took := 0
+	a.b.Now = func() time.Time { took++; return time.UnixMilli(int64(took * 2)) }
+	for _, c := range []struct {
+		path, name, value, want string
+	}{
+		{"/active_series", "X-Amphora-Response-Query-Stats", "true", "querier_wall_time;dur=2.000, fetched_series;val=1"},
+		{"/active_series", "X-Mimir-Response-Query-Stats", "true", "querier_wall_time;dur=2.000, fetched_series;val=1"},
+		{"/active_series", "X-Mimir-Response-Query-Stats", "false", ""},
+		{"/active_series", "Sharding-Control", "16", ""},
+		{"/active_native_histogram_metrics", "X-Mimir-Response-Query-Stats", "true", "querier_wall_time;dur=2.000, fetched_series;val=0"},
+	} {
+		r := httptest.NewRequest("GET", c.path+"?selector=up", nil)
+		r.Header.Set(c.name, c.value)
+		rec := a.do(r)
+		if got := rec.Header().Get("Server-Timing"); rec.Code != 200 || got != c.want {
+			t.Errorf("%s with %s: %s answers %d with Server-Timing %q, want %q", c.path, c.name, c.value, rec.Code, got, c.want)
+		}
+		if c.path == "/active_series" && rec.Body.String() != `{"data":[{"__name__":"up"}]}` {
+			t.Errorf("%s with %s: answers %s", c.path, c.name, rec.Body)
+		}
 	}
 }

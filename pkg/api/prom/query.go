@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/prometheus/promql"
@@ -143,7 +144,7 @@ func (a *API) run(ctx context.Context, w http.ResponseWriter, r *http.Request, q
 	if err != nil {
 		return err
 	}
-	if t, ok := q.(timed); ok && wantsStats(r) {
+	if t, ok := q.(timed); ok && work.WantsTiming(r.Header) {
 		w.Header().Set("Server-Timing", t.ServerTiming())
 	}
 	if work.AcceptsExact(r.Header.Get("Accept")) {
@@ -164,9 +165,13 @@ func (a *API) run(ctx context.Context, w http.ResponseWriter, r *http.Request, q
 // timed is a query that says what it took, as the header Server-Timing does.
 type timed interface{ ServerTiming() string }
 
-// wantsStats says whether a request asks for the header Server-Timing.
-func wantsStats(r *http.Request) bool {
-	return r.Header.Get("X-Amphora-Response-Query-Stats") == "true" || r.Header.Get("X-Mimir-Response-Query-Stats") == "true"
+// tell has the header Server-Timing say, if r asks for it, how long it took since begin to go through a
+// number of series. Frontends add how long the whole took.
+func (a *API) tell(w http.ResponseWriter, r *http.Request, begin time.Time, series int) {
+	if work.WantsTiming(r.Header) {
+		took := float64(a.b.Now().Sub(begin)) / float64(time.Millisecond)
+		w.Header().Set("Server-Timing", "querier_wall_time;dur="+strconv.FormatFloat(took, 'f', 3, 64)+", fetched_series;val="+strconv.Itoa(series))
+	}
 }
 
 // renderStats returns the statistics a request asks for, nil for none.

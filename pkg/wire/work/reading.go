@@ -13,6 +13,11 @@ const (
 	ConsistencyHeader = "X-Read-Consistency"
 )
 
+// WantsTiming says whether a request asks for the header Server-Timing.
+func WantsTiming(h http.Header) bool {
+	return h.Get("X-Amphora-Response-Query-Stats") == "true" || h.Get("X-Mimir-Response-Query-Stats") == "true"
+}
+
 // PartialHeader asks, with true, that a read of several tenants answers with those that can be read. The
 // answer has a warning for each of the others; requests whose answers have no place for one are not
 // answered in part.
