@@ -276,7 +276,7 @@ var Routes = append([]Route{
 		bind: func(a *API) Handler { return a.overseen(a.prom.Running) }},
 	{Methods: "DELETE", Path: "/prometheus/api/v1/status/active_queries/{id}", Action: QueryMetrics, Service: Querier, Tenancy: Tenants, Style: JSON, Doc: "Stop a query of the calling tenants.",
 		bind: func(a *API) Handler { return a.overseen(a.prom.StopRunning) }},
-	{Methods: "GET,POST", Path: "/prometheus/api/v1/analyze", Action: QueryMetrics, Service: Querier, Tenancy: Tenants, Style: JSON, Doc: "How a query is laid out: `query`, and `time` or `start`, `end`, `step`; with `analyze=true` it is run, and the answer says what that took.",
+	{Methods: "GET,POST", Path: "/prometheus/api/v1/analyze", Action: QueryMetrics, Service: Querier, Tenancy: Tenants, Style: JSON, Doc: "How a query is laid out: `query`, and `time` or `start`, `end`, `step`; with `analyze=true` it is run, and the answer says what that took: in `evaluated` for each piece that a querier evaluated (a range, all series or a shard) its seconds with the wait for a querier, tries, samples and series, in `cache` for each range what the results cache had of it (hit, partial or miss, and bytes read and written), the slowest 1000 of each.",
 		bind: func(a *API) Handler { return a.overseen(a.prom.Explain) }},
 	{Methods: "GET", Path: "/prometheus/api/v1/status/config", Action: Open, Service: Querier, Style: JSON, Doc: "An empty configuration, for clients of Prometheus.",
 		bind: func(*API) Handler { return admin.Empty(map[string]string{"yaml": ""}) }},

@@ -1,8 +1,11 @@
 package frontend
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/prometheus/promql/parser"
@@ -23,6 +26,72 @@ type Explanation struct {
 	Samples int64   `json:"samples,omitempty"`
 	Peak    int     `json:"peak_samples,omitempty"`
 	Series  int     `json:"series,omitempty"`
+	// The slowest first, and not more than mostShown of each.
+	Evaluated []ExplainWork   `json:"evaluated,omitempty"`
+	Cache     []ExplainCached `json:"cache,omitempty"`
+}
+
+// mostShown bounds the lists of an explanation: a year has thousands of shards.
+const mostShown = 1000
+
+// ExplainWork is what one querier evaluated: a part of the expression, for a range, over all series or a
+// shard of them.
+type ExplainWork struct {
+	Query string `json:"query"`
+	ExplainRange
+	Shard       int     `json:"shard,omitempty"` // from 1 to Shards
+	Shards      int     `json:"shards,omitempty"`
+	Seconds     float64 `json:"seconds"` // with the wait for a querier, and all tries
+	Tries       int     `json:"tries"`
+	Samples     int64   `json:"samples"`
+	SamplesRead int64   `json:"samples_read"`
+	Peak        int     `json:"peak_samples"`
+	Series      int     `json:"series"`                   // of the answer
+	Fetched     int64   `json:"fetched_series,omitempty"` // of a shard
+}
+
+// ExplainCached is what the results cache had of a query, or of a part that is a query of its own, for a
+// range.
+type ExplainCached struct {
+	Query string `json:"query"`
+	ExplainRange
+	Outcome string  `json:"outcome"` // hit, partial or miss
+	Read    int     `json:"read_bytes"`
+	Written int     `json:"written_bytes"`
+	Seconds float64 `json:"seconds"` // until the range was answered
+}
+
+// trace is what became of the parts of a query that is explained.
+type trace struct {
+	mu     sync.Mutex // guards what follows
+	works  []ExplainWork
+	cached []ExplainCached
+}
+
+func (t *trace) evaluated(w ExplainWork) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.works = append(t.works, w)
+}
+
+func (t *trace) kept(c ExplainCached) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.cached = append(t.cached, c)
+}
+
+// show puts what is known into an explanation.
+func (t *trace) show(out *Explanation) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	slices.SortStableFunc(t.works, func(a, b ExplainWork) int { return cmp.Compare(b.Seconds, a.Seconds) })
+	slices.SortStableFunc(t.cached, func(a, b ExplainCached) int { return cmp.Compare(b.Seconds, a.Seconds) })
+	out.Evaluated, out.Cache = t.works[:min(len(t.works), mostShown)], t.cached[:min(len(t.cached), mostShown)]
+}
+
+// shown is g for an explanation.
+func (g grid) shown() ExplainRange {
+	return ExplainRange{time.UnixMilli(g.start).UTC(), time.UnixMilli(g.end).UTC()}
 }
 
 // ExplainRange is a part of the time of a query.
@@ -56,6 +125,7 @@ func (f *Frontend) Explain(ctx context.Context, asked work.Query, execute bool) 
 	}
 	out := Explanation{Query: asked.Text}
 	if execute {
+		q.trace = &trace{}
 		res := q.Exec(ctx)
 		if res.Err != nil {
 			return out, res.Err
@@ -64,11 +134,12 @@ func (f *Frontend) Explain(ctx context.Context, asked work.Query, execute bool) 
 		if m, err := matrixIn(res.Value); err == nil {
 			out.Series = len(m)
 		}
+		q.trace.show(&out)
 	} else {
 		q.lay(ctx)
 	}
 	for _, g := range q.ranges() {
-		out.Ranges = append(out.Ranges, ExplainRange{time.UnixMilli(g.start).UTC(), time.UnixMilli(g.end).UTC()})
+		out.Ranges = append(out.Ranges, g.shown())
 	}
 	for _, l := range q.run.plan.leaves {
 		one := ExplainPart{Name: l.name, Query: strings.TrimSpace(l.text)}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -169,14 +170,37 @@ func (k *kept) changes(ctx context.Context) (changes.Log, bool) {
 	return k.log, k.known
 }
 
+// keptEntry is what the cache has for one part of the times of a query.
+type keptEntry struct {
+	key           string
+	read, written int // bytes
+}
+
+// trace notes what the cache had for a part, if the query is explained.
+func (k *kept) trace(e *keptEntry, at grid, use, gaps int, begin time.Time) {
+	if k.r.q.trace == nil {
+		return
+	}
+	outcome := "partial"
+	switch {
+	case gaps == 0:
+		outcome = "hit"
+	case use == 0:
+		outcome = "miss"
+	}
+	k.r.q.trace.kept(ExplainCached{Query: strings.TrimSpace(k.r.q.asked.Text), ExplainRange: at.shown(), Outcome: outcome,
+		Read: e.read, Written: e.written, Seconds: k.r.q.f.deps.Now().Sub(begin).Seconds()})
+}
+
 // part answers for one part of the times of the query, from the cache as far as it goes.
 func (k *kept) part(ctx context.Context, at grid) (answer, error) {
-	key := k.base
+	begin, entry := k.r.q.f.deps.Now(), &keptEntry{key: k.base}
 	if at.step > 0 {
-		key += ":" + strconv.FormatInt(day(at.start, k.r.q.interval()), 10)
+		entry.key += ":" + strconv.FormatInt(day(at.start, k.r.q.interval()), 10)
 	}
-	old, stale := k.load(ctx, key)
+	old, stale := k.load(ctx, entry)
 	use, gaps := k.lay(old, at)
+	defer func() { k.trace(entry, at, len(use), len(gaps), begin) }()
 	covered := at.len()
 	for _, g := range gaps {
 		covered -= g.len()
@@ -196,7 +220,7 @@ func (k *kept) part(ctx context.Context, at grid) (answer, error) {
 		return answer{}, err
 	}
 	if k.instant() {
-		return k.single(ctx, key, use, all)
+		return k.single(ctx, entry, use, all)
 	}
 	for i, gap := range gaps {
 		fresh = append(fresh, k.extent(gap, parts[i], all[i]))
@@ -216,16 +240,16 @@ func (k *kept) part(ctx context.Context, at grid) (answer, error) {
 	}
 	out.value = results.Append(matrices)
 	if len(fresh) > 0 || stale {
-		k.store(ctx, key, old, fresh)
+		k.store(ctx, entry, old, fresh)
 	}
 	return out, nil
 }
 
 func (k *kept) instant() bool { return k.grid.Step == 0 }
 
-// load returns the extents under key that hold, and whether what is known of them is to be written anew.
-func (k *kept) load(ctx context.Context, key string) (_ []results.Extent, stale bool) {
-	item, ok := k.cache.Get(ctx, key)
+// load returns the extents of an entry that hold, and whether what is known of them is to be written anew.
+func (k *kept) load(ctx context.Context, entry *keptEntry) (_ []results.Extent, stale bool) {
+	item, ok := k.cache.Get(ctx, entry.key)
 	if !ok {
 		return nil, false
 	}
@@ -260,6 +284,7 @@ func (k *kept) load(ctx context.Context, key string) (_ []results.Extent, stale 
 	k.mu.Lock()
 	k.hitBytes += len(item)
 	k.mu.Unlock()
+	entry.read = len(item)
 	return out, stale
 }
 
@@ -319,7 +344,7 @@ func (k *kept) extent(gap grid, m promql.Matrix, a answer) results.Extent {
 }
 
 // store puts the extents together that hold and those that were evaluated, and keeps them.
-func (k *kept) store(ctx context.Context, key string, old, fresh []results.Extent) {
+func (k *kept) store(ctx context.Context, entry *keptEntry, old, fresh []results.Extent) {
 	var list []results.Extent
 	for i := range fresh {
 		e := &fresh[i]
@@ -338,7 +363,7 @@ func (k *kept) store(ctx context.Context, key string, old, fresh []results.Exten
 		}
 	}
 	if len(list) > 0 {
-		k.put(ctx, key, &results.Answer{Grid: k.grid, Text: k.r.q.asked.Text, Extents: results.Join(list, k.grid)})
+		k.put(ctx, entry, &results.Answer{Grid: k.grid, Text: k.r.q.asked.Text, Extents: results.Join(list, k.grid)})
 	}
 }
 
@@ -349,7 +374,7 @@ func floorDiv(a, b int64) int64 {
 	return a / b
 }
 
-func (k *kept) put(ctx context.Context, key string, a *results.Answer) {
+func (k *kept) put(ctx context.Context, entry *keptEntry, a *results.Answer) {
 	_, _, end := k.r.q.f.deps.Turns.Begin(ctx)
 	item, err := a.Encode()
 	end()
@@ -364,11 +389,12 @@ func (k *kept) put(ctx context.Context, key string, a *results.Answer) {
 	k.mu.Lock()
 	k.missing += len(item)
 	k.mu.Unlock()
-	k.cache.Set(key, item, ttl)
+	entry.written = len(item)
+	k.cache.Set(entry.key, item, ttl)
 }
 
 // single answers an instant query by the extent that there is, or by what was evaluated.
-func (k *kept) single(ctx context.Context, key string, use []results.Extent, evaluated []answer) (answer, error) {
+func (k *kept) single(ctx context.Context, entry *keptEntry, use []results.Extent, evaluated []answer) (answer, error) {
 	at := k.grid.Phase
 	scalar := k.r.q.expr.Type() == parser.ValueTypeScalar
 	if len(use) > 0 {
@@ -389,7 +415,7 @@ func (k *kept) single(ctx context.Context, key string, use []results.Extent, eva
 	default:
 		return out, nil
 	}
-	k.put(ctx, key, &results.Answer{Grid: k.grid, Scalar: scalar, Text: k.r.q.asked.Text, Extents: []results.Extent{k.extent(grid{start: at, end: at}, m, out)}})
+	k.put(ctx, entry, &results.Answer{Grid: k.grid, Scalar: scalar, Text: k.r.q.asked.Text, Extents: []results.Extent{k.extent(grid{start: at, end: at}, m, out)}})
 	return out, nil
 }
 

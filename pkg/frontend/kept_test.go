@@ -308,3 +308,80 @@ func TestErrorsAreGivenAgainWhereTheyMayBe(t *testing.T) {
 		t.Error("an error that passes was kept")
 	}
 }
+
+func TestAnExplanationShowsWhatBecameOfEachPart(t *testing.T) {
+	const day = int64(86_400_000)
+	c := &changing{now: 5 * day}
+	for i := range 6 {
+		for at := day; at < 3*day; at += 3_600_000 {
+			c.put(labels.FromStrings("__name__", "up", "instance", fmt.Sprint(i)), at, 1)
+		}
+	}
+	c.log.Changes = nil
+	f, q := caching(t, c, Config{SplitInterval: 24 * time.Hour, Shard: true}, limits.QueryShardingTotalShards.With(limits.View{}, 3))
+	q.fail = func(work.Query) error { c.pass(time.Second); return nil }
+	explain := func(text string, start, end, step int64) Explanation {
+		t.Helper()
+		got, err := f.Explain(tenant.Inject(t.Context(), "a"), work.Query{Text: text, Start: start, End: end, Step: step}, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		samples := int64(0)
+		for _, w := range got.Evaluated {
+			if w.Seconds < 1 || w.Tries != 1 || w.End.Before(w.Start) {
+				t.Errorf("%s: %+v", text, w)
+			}
+			samples += w.Samples
+		}
+		if samples != got.Samples || len(got.Evaluated) != got.Works {
+			t.Errorf("%s: %d pieces with %d samples of %d with %d", text, len(got.Evaluated), samples, got.Works, got.Samples)
+		}
+		for i := 1; i < len(got.Evaluated); i++ {
+			if got.Evaluated[i].Seconds > got.Evaluated[i-1].Seconds {
+				t.Errorf("%s: the slowest are not first", text)
+			}
+		}
+		return got
+	}
+	outcomes := func(e Explanation) string {
+		var out []string
+		for _, k := range e.Cache {
+			s := k.Start.Format("2 ") + k.Outcome
+			if k.Read > 0 {
+				s += " read"
+			}
+			if k.Written > 0 {
+				s += " written"
+			}
+			out = append(out, s)
+		}
+		slices.Sort(out)
+		return fmt.Sprint(out)
+	}
+	first := explain("sum(up)", day, 2*day+day/2, 600_000)
+	shards, ranges := map[int]int{}, map[time.Time]bool{}
+	for _, w := range first.Evaluated {
+		if shards[w.Shard]++; w.Shards != 3 || w.Query != "sum(up)" {
+			t.Errorf("evaluated %+v", w)
+		}
+		ranges[w.Start] = true
+	}
+	if len(shards) != 3 || shards[1] != 2 || shards[2] != 2 || shards[3] != 2 || len(ranges) != 2 || outcomes(first) != "[2 miss written 3 miss written]" {
+		t.Errorf("first: shards %v, ranges %v, cache %s", shards, ranges, outcomes(first))
+	}
+	if again := explain("sum(up)", day, 2*day+day/2, 600_000); len(again.Evaluated) != 0 || outcomes(again) != "[2 hit read 3 hit read]" {
+		t.Errorf("again: %+v, cache %s", again.Evaluated, outcomes(again))
+	}
+	if longer := explain("sum(up)", day, 3*day-600_000, 600_000); len(longer.Evaluated) != 3 || outcomes(longer) != "[2 hit read 3 partial read written]" {
+		t.Errorf("longer: %+v, cache %s", longer.Evaluated, outcomes(longer))
+	}
+	plan, err := f.Explain(tenant.Inject(t.Context(), "a"), work.Query{Text: "sum(up)", Start: day, End: 2 * day, Step: 600_000}, false)
+	if err != nil || plan.Evaluated != nil || plan.Cache != nil {
+		t.Errorf("a query that was not run: %+v, %v", plan, err)
+	}
+	f.deps.Limits = func(tenant.ID) limits.View { return limits.SubquerySpinOffEnabled.With(limits.View{}, true) }
+	spun := explain("max_over_time(sum(up)[2h:1m])", 2*day, 2*day, 0)
+	if len(spun.Cache) < 2 || !slices.ContainsFunc(spun.Cache, func(k ExplainCached) bool { return k.Query == "sum(up)" && k.Outcome == "miss" }) {
+		t.Errorf("of a subquery by itself, cache %+v", spun.Cache)
+	}
+}

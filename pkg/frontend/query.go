@@ -28,8 +28,9 @@ type query struct {
 	took    time.Duration
 	parts   int
 	timers  *stats.QueryTimers
-	nested  bool // it is a part of another
-	spun    int  // parts that are queries of their own
+	nested  bool   // it is a part of another
+	spun    int    // parts that are queries of their own
+	trace   *trace // nil: it is not explained
 }
 
 func (f *Frontend) prepare(ctx context.Context, opts promql.QueryOpts, asked work.Query) (promql.Query, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -251,7 +252,7 @@ func (r *run) do(ctx context.Context, text string, at grid, shard, shards int) (
 	asked := r.q.asked
 	asked.Text, asked.Start, asked.End, asked.Step = text, at.start, at.end, at.step
 	asked.ShardIndex, asked.ShardCount = uint32(shard), uint32(shards)
-	pause, try := retryPause, 1
+	pause, try, begin := retryPause, 1, r.q.f.deps.Now()
 	defer func() { r.q.f.metrics.tries.Observe(float64(try - 1)) }()
 	for ; ; try++ {
 		w := &work.Work{Class: work.ClassOf(ctx), Query: &asked}
@@ -263,6 +264,7 @@ func (r *run) do(ctx context.Context, text string, at grid, shard, shards int) (
 		}
 		r.mu.Unlock()
 		if err == nil {
+			r.trace(&asked, w.Result, ExplainWork{Tries: try, Seconds: r.q.f.deps.Now().Sub(begin).Seconds()})
 			return w.Result, nil
 		}
 		if errs.KindOf(err) != errs.Unavailable || try >= r.q.f.cfg.MaxRetries || ctx.Err() != nil {
@@ -276,6 +278,25 @@ func (r *run) do(ctx context.Context, text string, at grid, shard, shards int) (
 		}
 		pause *= 2
 	}
+}
+
+// trace notes what came of a piece of work, if the query is explained.
+func (r *run) trace(asked *work.Query, res *work.Result, w ExplainWork) {
+	if r.q.trace == nil {
+		return
+	}
+	w.Query, w.ExplainRange = strings.TrimSpace(asked.Text), grid{asked.Start, asked.End, asked.Step}.shown()
+	if w.Shards = int(asked.ShardCount); w.Shards > 0 {
+		w.Shard, w.Fetched = int(asked.ShardIndex)+1, res.Series
+	}
+	w.Samples, w.SamplesRead, w.Peak = res.Samples.TotalSamples, res.Samples.SamplesRead, res.Samples.PeakSamples
+	switch v := res.Value.(type) {
+	case promql.Matrix:
+		w.Series = len(v)
+	case promql.Vector:
+		w.Series = len(v)
+	}
+	r.q.trace.evaluated(w)
 }
 
 // retryPause is how long a query waits before its first second try.

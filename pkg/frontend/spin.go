@@ -304,7 +304,7 @@ func (r *run) nested(ctx context.Context, text string, at grid) (answer, error) 
 	}
 	asked := r.q.asked
 	asked.Text, asked.Start, asked.End, asked.Step = text, at.start, at.end, at.step
-	q := &query{f: f, asked: asked, expr: expr, tenants: r.q.tenants, timers: stats.NewQueryTimers(), nested: true}
+	q := &query{f: f, asked: asked, expr: expr, tenants: r.q.tenants, timers: stats.NewQueryTimers(), nested: true, trace: r.q.trace}
 	q.lay(ctx)
 	q.run.slots = r.slots
 	if q.run.kept = q.keep(ctx); q.run.kept != nil {
