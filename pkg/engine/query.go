@@ -32,10 +32,14 @@ func (q *query) Exec(ctx context.Context) (res *promql.Result) {
 	ctx, done := q.engine.activity.Begin(ctx, "evaluation", q.described)
 	defer done()
 	ctx, q.memory = q.engine.bound.begin(ctx)
-	ctx, _, end := q.engine.turns.Begin(ctx)
+	ctx, early := q.engine.cfg.early(ctx)
+	defer early()
+	ctx, turn, end := q.engine.turns.Begin(ctx)
 	defer end()
+	before := turn.Computed()
 	res = q.Query.Exec(ctx)
 	if res.Err = classify(res.Err); res.Err != nil {
+		res.Err = q.engine.cfg.judge(res.Err, turn.Computed()-before)
 		if err := q.memory.Evicted(); err != nil {
 			res.Err = err // what it was at then tells nothing
 		}
@@ -94,4 +98,26 @@ func classify(err error) error {
 func is[E error](err error) bool {
 	_, ok := errors.AsType[E](err)
 	return ok
+}
+
+// verdictTime is how long before its end a query is stopped whose timeout is judged: the verdict has to
+// arrive before those who asked give up.
+const verdictTime = 250 * time.Millisecond
+
+// early returns ctx with an end that leaves time for a verdict.
+func (c *Config) early(ctx context.Context) (context.Context, context.CancelFunc) {
+	end, ok := ctx.Deadline()
+	if !c.JudgeTimeouts || !ok {
+		return ctx, func() {}
+	}
+	return context.WithDeadline(ctx, end.Add(-min(verdictTime, c.Timeout/20)))
+}
+
+// judge says of a query that reached its timeout whose fault that is, by how long it computed.
+func (c *Config) judge(err error, computed time.Duration) error {
+	if !c.JudgeTimeouts || errs.KindOf(err) != errs.Timeout || computed < c.Timeout/2 {
+		return err
+	}
+	return errs.WithID(errs.Unprocessable, "query-timeout", "Ask for fewer series or less time, or precompute parts of it with recording rules.",
+		"the query reached its timeout after it computed for %s, and would again: %w", computed.Round(time.Millisecond), err)
 }

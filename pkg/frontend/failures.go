@@ -38,7 +38,7 @@ func (q *query) failing(ctx context.Context, run func() (answer, error)) (answer
 		return out, err
 	}
 	switch kind := errs.KindOf(err); {
-	case strings.Contains(err.Error(), "query-evicted"): // it is not the query's fault alone
+	case strings.Contains(err.Error(), "query-evicted"), strings.Contains(err.Error(), "(err-amphora-query-timeout)"): // it is not the query's fault alone
 	case kind == errs.Invalid, kind == errs.TooLarge, kind == errs.Unprocessable:
 		f.deps.Results.Set(key, results.EncodeFailure(byte(kind), err.Error()), ttl)
 	}

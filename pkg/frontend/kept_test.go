@@ -302,10 +302,13 @@ func TestErrorsAreGivenAgainWhereTheyMayBe(t *testing.T) {
 	if errs.KindOf(second) != errs.TooLarge || second.Error() != first.Error() {
 		t.Errorf("error %v became %v", first, second)
 	}
-	fail = errs.New(errs.Unavailable, "away")
-	ranged(ctx, t, f, c, "up2")
-	if n := asks(q, func() { ranged(ctx, t, f, c, "up2") }); n == 0 {
-		t.Error("an error that passes was kept")
+	for i, passing := range []error{errs.New(errs.Unavailable, "away"), errs.WithID(errs.Unprocessable, "query-timeout", "", "slow")} {
+		fail = passing
+		other := fmt.Sprint("up", i)
+		ranged(ctx, t, f, c, other)
+		if n := asks(q, func() { ranged(ctx, t, f, c, other) }); n == 0 {
+			t.Errorf("an error that passes was kept: %v", passing)
+		}
 	}
 }
 

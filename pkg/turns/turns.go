@@ -99,6 +99,10 @@ type Turn struct {
 	state atomic.Int32 // holding, waiting or not; changed with the mutex of the gate
 	look  atomic.Int64 // when it next looks who is due, a time.Duration
 
+	// Its goroutine's alone: when it was begun, how long it did not compute since then, and since when it
+	// rests (below 0: it does not).
+	begun, idle, rests time.Duration
+
 	asked   time.Duration // when it began to wait
 	since   time.Duration // when it got the turn
 	charged time.Duration // until when its share was charged
@@ -161,7 +165,21 @@ func (g *Gate) Begin(ctx context.Context) (context.Context, *Turn, func()) {
 	}
 	t.share.turns++
 	g.take(t)
+	t.begun, t.idle, t.rests = g.now(), 0, -1
 	return context.WithValue(ctx, turnKey{}, t), t, t.end
+}
+
+// Computed is how long t computed since it was begun: all the time but what it rested or waited for its
+// place. It is for the goroutine of t. Of a nil Turn nobody knows, and it is 0.
+func (t *Turn) Computed() time.Duration {
+	if t == nil {
+		return 0
+	}
+	now := t.gate.now()
+	if t.rests >= 0 {
+		now = t.rests
+	}
+	return now - t.begun - t.idle
 }
 
 // Resume waits for the turn again after Rest.
@@ -171,12 +189,18 @@ func (t *Turn) Resume() {
 	}
 	t.gate.mu.Lock()
 	t.gate.take(t)
+	if t.rests >= 0 {
+		t.idle, t.rests = t.idle+t.gate.now()-t.rests, -1
+	}
 }
 
 // Rest gives the turn up until Resume: before its goroutine waits for anything.
 func (t *Turn) Rest() {
 	if t == nil {
 		return
+	}
+	if t.rests < 0 {
+		t.rests = t.gate.now()
 	}
 	t.gate.mu.Lock()
 	t.gate.leave(t)
@@ -303,6 +327,7 @@ func (g *Gate) turnOver(t *Turn, now time.Duration) {
 	g.mu.Unlock()
 	g.metrics.yields.Inc()
 	t.wait()
+	t.idle += g.now() - now
 }
 
 // due says whether next goes before t, which has run for a while.

@@ -355,3 +355,51 @@ func BenchmarkATurnThatNobodyElseWants(b *testing.B) {
 		}
 	})
 }
+
+func TestATurnKnowsHowLongItComputed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := gate(1)
+		ctx := by(t.Context(), "a", 0)
+		_, turn, end := g.Begin(ctx)
+		about := func(what string, want time.Duration) {
+			t.Helper()
+			if got := turn.Computed(); got < want-unit || got > want+unit {
+				t.Errorf("%s it says that it computed for %s, want %s", what, got, want)
+			}
+		}
+		about("at once", 0)
+		compute(ctx, turn, 20*time.Millisecond)
+		about("alone", 20*time.Millisecond)
+		turn.Rest()
+		time.Sleep(time.Second)
+		about("at rest", 20*time.Millisecond)
+		turn.Rest()
+		turn.Resume()
+		about("after a rest", 20*time.Millisecond)
+		compute(ctx, turn, 20*time.Millisecond)
+		about("after more", 40*time.Millisecond)
+		done := make(chan time.Duration)
+		go func() {
+			ctx := by(t.Context(), "b", 0)
+			_, turn, end := g.Begin(ctx)
+			defer end()
+			compute(ctx, turn, 30*time.Millisecond)
+			done <- turn.Computed()
+		}()
+		synctest.Wait()
+		begin := time.Now()
+		did := compute(ctx, turn, 60*time.Millisecond)
+		if other := <-done; other < 30*time.Millisecond-unit || other > 30*time.Millisecond+unit {
+			t.Errorf("beside it another computed for %s, want 30ms", other)
+		}
+		if took := time.Since(begin); took < did+20*time.Millisecond {
+			t.Fatalf("it had %s of %s: it waited for nobody", did, took)
+		}
+		about("beside another", 40*time.Millisecond+did)
+		end()
+		var none *Turn
+		if none.Computed() != 0 {
+			t.Error("without turns it says that it computed")
+		}
+	})
+}

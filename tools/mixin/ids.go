@@ -103,6 +103,7 @@ func readIDs() []refusal {
 		{"max-series-per-query", "A query selects more series than `max_fetched_series_per_query`. Select fewer, or precompute frequent queries with recording rules."},
 		{"max-estimated-memory-consumption-per-query", "A query needs more memory than `max_estimated_memory_consumption_per_query`. Select fewer series or a shorter time range."},
 		{"query-evicted", "The process ran short of memory and stopped this query, which used the most. Query less at once, or see [AmphoraMemoryPressure](#amphoramemorypressure)."},
+		{"query-timeout", "A query reached its timeout after it computed for at least half of `querier.timeout` on one querier, and `querier.timeout_classification_enabled` is on. Select fewer series or a shorter time range, or precompute parts of it with recording rules."},
 		{"max-query-length", "A part of a query covers more time than `max_partial_query_length`."},
 		{"max-total-query-length", "A query covers more time than `max_total_query_length`."},
 		{"max-query-expression-size-bytes", "The text of a query is longer than `max_query_expression_size_bytes`. It is probably generated: replace long lists of values by a label or a recording rule."},
