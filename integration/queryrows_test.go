@@ -68,6 +68,11 @@ type explained struct {
 		Seconds        float64
 		Works, Samples int
 		Series         int
+		Evaluated      []struct {
+			Shard, Shards, Samples int
+			Seconds                float64
+		}
+		Cache []struct{ Outcome string }
 	}
 }
 
@@ -118,6 +123,7 @@ func TestWhatAFrontendMakesOfQueries(t *testing.T) {
 	t.Run("apart", func(t *testing.T) { layout(ctx, t, asker{n, "apart"}, now) })
 	t.Run("lengths", func(t *testing.T) { lengths(ctx, t, asker{n, "short"}, asker{n, "narrow"}, now) })
 	t.Run("barred", func(t *testing.T) { barred(ctx, t, asker{n, "barred"}, now) })
+	t.Run("timings", func(t *testing.T) { timings(ctx, t, asker{n, "kept"}) })
 	t.Run("kept", func(t *testing.T) { keptAnswers(ctx, t, asker{n, "kept"}, now) })
 	t.Run("places", func(t *testing.T) { places(ctx, t, asker{n, "apart"}, now) })
 }
@@ -161,6 +167,8 @@ func layout(ctx context.Context, t *testing.T, r asker, now time.Time) {
 	form.Set("analyze", "true")
 	if ran := r.explain(ctx, t, form).Data; ran.Works < 16 || ran.Samples == 0 || ran.Seconds <= 0 || ran.Series != 3 {
 		t.Errorf("it took %+v", ran)
+	} else if w := ran.Evaluated[0]; len(ran.Evaluated) != ran.Works || w.Shards != 16 || w.Shard < 1 || w.Seconds <= 0 || len(ran.Cache) != len(ran.Ranges) || ran.Cache[0].Outcome == "" {
+		t.Errorf("its parts took %+v, and the cache had %+v", ran.Evaluated, ran.Cache)
 	}
 	form.Del("analyze")
 	if again := r.explain(ctx, t, form).Data; again.Parts[0].Shards != 2 {
@@ -249,6 +257,46 @@ func keptAnswers(ctx context.Context, t *testing.T, r asker, now time.Time) {
 			t.Errorf("%s: %s, again %s, %v hits after %v", kind, first, again, hits(kind), before)
 		}
 	}
+}
+
+// timings: the count of active series says what it took if that is asked for, as a query does.
+func timings(ctx context.Context, t *testing.T, r asker) {
+	counts := regexp.MustCompile(`^response_time;dur=[0-9.]+, querier_wall_time;dur=[0-9.]+, fetched_series;val=3$`)
+	for _, name := range []string{"X-Amphora-Response-Query-Stats", "X-Mimir-Response-Query-Stats", "X-Nothing"} {
+		got := r.get(ctx, t, "cardinality/active_series", url.Values{"selector": {"shelves"}}, name, "true", "Sharding-Control", "16")
+		wants(t, name, got, 200, `"room":"c"`)
+		if timing := got.header.Get("Server-Timing"); counts.MatchString(timing) != (name != "X-Nothing") {
+			t.Errorf("%s: Server-Timing %q", name, timing)
+		}
+	}
+}
+
+// TestATimeoutOfAQuerysOwnIsToldApart asks what takes minutes to compute of a process that gives it seconds: that is
+// the query's fault. That it has less time than that because whoever asks has, is not.
+func TestATimeoutOfAQuerysOwnIsToldApart(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t, 2*time.Minute)
+	n := everything(ctx, t, "-querier.timeout=2s", "-querier.timeout-classification-enabled")
+	now := time.Now().Truncate(time.Minute)
+	var all []prompb.TimeSeries
+	for i := range 2000 {
+		s := prompb.TimeSeries{Labels: pairs("__name__", "shelves", "room", strconv.Itoa(i))}
+		for m := 60; m >= 0; m-- {
+			s.Samples = append(s.Samples, prompb.Sample{Timestamp: now.Add(-time.Duration(m) * time.Minute).UnixMilli(), Value: float64(m * i % 97)})
+		}
+		all = append(all, s)
+	}
+	stored(t, pushV1(ctx, t, n.URL(""), "team-a", all...))
+	r := asker{n, "team-a"}
+	form := around(now, 55*time.Minute, "query", "sum(quantile_over_time(0.9, shelves[1h]))", "step", "0.301")
+	eventually(ctx, t, "a timeout that is the query's fault", func() error {
+		if got := r.get(ctx, t, "query_range", form); got.status != 422 || !strings.Contains(got.body, "err-amphora-query-timeout") || !strings.Contains(got.body, `"execution"`) {
+			return errors.New(got.String())
+		}
+		return nil
+	})
+	form.Set("timeout", "0.5")
+	wants(t, "too little time", r.get(ctx, t, "query_range", form), 503, `"timeout"`)
 }
 
 // places: a request that names a kind of place reads what that has; and a class goes by who asks.
