@@ -83,7 +83,7 @@ func StartPrometheus(ctx context.Context, log *slog.Logger, o PrometheusOptions)
 
 func (o PrometheusOptions) flags() []string {
 	if o.Receiver {
-		return []string{"--web.enable-remote-write-receiver"}
+		return []string{"--web.enable-remote-write-receiver", "--query.max-samples=1000000000"} // who compares asks for much
 	}
 	return nil
 }

@@ -165,7 +165,7 @@ func (b *bench) startOther(ctx context.Context) (*server, error) {
 	return other.startOurs(ctx, "baseline", harness.OneProcess(), 1)
 }
 
-// startPrometheus starts a Prometheus that receives remote write, with its own defaults.
+// startPrometheus starts a Prometheus that receives remote write, with its own defaults but for how many samples a query may read.
 func (b *bench) startPrometheus(ctx context.Context) (*server, error) {
 	dir := filepath.Join(b.dir, "prometheus")
 	p, err := harness.StartPrometheus(ctx, silent(), harness.PrometheusOptions{Dir: dir, Receiver: true})

@@ -86,7 +86,7 @@ func (b *bench) startOurs(ctx context.Context) (*server, error) {
 	return s, nil
 }
 
-// startPrometheus starts a Prometheus that receives remote write, with its own defaults.
+// startPrometheus starts a Prometheus that receives remote write, with its own defaults but for how many samples a query may read.
 func (b *bench) startPrometheus(ctx context.Context) (*server, error) {
 	p, err := harness.StartPrometheus(ctx, slog.New(slog.DiscardHandler), harness.PrometheusOptions{Dir: filepath.Join(b.dir, "prometheus"), Receiver: true})
 	if p == nil {
