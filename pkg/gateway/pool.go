@@ -187,15 +187,20 @@ func (p *pool) RoundTrip(r *http.Request) (*http.Response, error) {
 	if isGRPC(r) {
 		transport = p.streams
 	}
+	var body *passedBody
+	if r.Body != nil && r.Body != http.NoBody {
+		body = &passedBody{body: r.Body, length: r.ContentLength, gone: r.Context().Done()}
+	}
 	last := errs.New(errs.Unavailable, "no instance is known")
 	for _, x := range p.instances(r.Context()) {
 		try := r.Clone(r.Context())
 		try.URL.Scheme, try.URL.Host = x.url.Scheme, x.url.Host
-		if r.Body != nil {
-			try.Body = io.NopCloser(r.Body)
+		if body != nil {
+			try.Body = body
 		}
 		resp, err := transport.RoundTrip(try)
 		if err == nil {
+			body.answer()
 			return resp, nil
 		}
 		last = err
