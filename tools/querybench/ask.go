@@ -19,9 +19,14 @@ type cost struct {
 	cpu   time.Duration // of all turns
 	times []time.Duration
 	bytes int
+	store traffic // of all turns
 }
 
 func (c *cost) ask(ctx context.Context, s *server, q query, repeat int) ([]byte, error) {
+	had, err := s.traffic(ctx)
+	if err != nil {
+		return nil, err
+	}
 	before, err := s.cpu()
 	if err != nil {
 		return nil, err
@@ -36,8 +41,14 @@ func (c *cost) ask(ctx context.Context, s *server, q query, repeat int) ([]byte,
 	}
 	time.Sleep(settle)
 	after, err := s.cpu()
+	if err != nil {
+		return nil, err
+	}
 	c.cpu += after - before
 	c.bytes = len(body)
+	has, err := s.traffic(ctx)
+	c.store.requests += has.requests - had.requests
+	c.store.bytes += has.bytes - had.bytes
 	return body, err
 }
 
@@ -48,19 +59,26 @@ const quick = 100 * time.Millisecond
 // ask asks both servers everything and prints what it cost.
 func (b *bench) ask(ctx context.Context, qs []query, ours, theirs *server) error {
 	b.printf("\n%-34s %9s %9s %6s   %8s %8s %8s %8s   %9s %9s\n", "", "ours", "Prom.", "ratio", "our p50", "p50", "our p99", "p99", "our kB", "kB")
+	if b.blocks {
+		b.printf("requests to object storage and bytes from there: of the first time a query is asked, and of all others together\n")
+	}
 	sums := map[string][2]time.Duration{}
 	var order []string
-	asked := 0
+	asked, cold := 0, traffic{}
 	for _, q := range qs {
 		if !strings.Contains(q.name, b.only) {
 			continue
 		}
 		asked++
-		mine, other, err := b.measure(ctx, q, ours, theirs)
+		first, mine, other, err := b.measure(ctx, q, ours, theirs)
 		if err != nil {
 			return err
 		}
 		b.row(q.name, mine, other)
+		if b.blocks {
+			b.printf("%-34s %s; %s\n", "", first.store, mine.store)
+			cold.requests, cold.bytes = cold.requests+first.store.requests, cold.bytes+first.store.bytes
+		}
 		for _, set := range []string{q.set, "all"} {
 			if _, ok := sums[set]; !ok {
 				order = append(order, set)
@@ -73,6 +91,9 @@ func (b *bench) ask(ctx context.Context, qs []query, ours, theirs *server) error
 		s := sums[set]
 		b.printf("%-34s %8.0fm %8.0fm %6.2f\n", "sum of "+set, ms(s[0]), ms(s[1]), ratio(s[0], s[1]))
 	}
+	if b.blocks {
+		b.printf("all queries asked for the first time: %s\n", cold)
+	}
 	for _, s := range []*server{ours, theirs} {
 		anon, err := s.anon()
 		if err != nil {
@@ -83,25 +104,26 @@ func (b *bench) ask(ctx context.Context, qs []query, ours, theirs *server) error
 	return nil
 }
 
-// measure asks one query in turns and compares the answers.
-func (b *bench) measure(ctx context.Context, q query, ours, theirs *server) (mine, other cost, err error) {
+// measure asks one query in turns and compares the answers. first is what ours took when it was asked first,
+// which warms it up.
+func (b *bench) measure(ctx context.Context, q query, ours, theirs *server) (first, mine, other cost, err error) {
 	var answers [2][]byte
 	repeat := 1
 	for turn := -1; turn < b.turns; turn++ {
 		for i, s := range []*server{ours, theirs} {
 			c := []*cost{&mine, &other}[i]
 			if turn < 0 {
-				c = &cost{}
+				c = []*cost{&first, {}}[i]
 			}
 			if answers[i], err = c.ask(ctx, s, q, repeat); err != nil {
-				return mine, other, err
+				return first, mine, other, err
 			}
 			if turn < 0 && i == 0 && c.times[0] < quick {
 				repeat = 10
 			}
 		}
 	}
-	return mine, other, differ(q, answers[0], answers[1])
+	return first, mine, other, differ(q, answers[0], answers[1])
 }
 
 func (c *cost) perQuery() time.Duration { return c.cpu / time.Duration(max(len(c.times), 1)) }

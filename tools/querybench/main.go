@@ -103,9 +103,16 @@ func (b *bench) compare(ctx context.Context) (err error) {
 		return err
 	}
 	if b.blocks {
-		if err := ours.cut(ctx, qs[0], theirs); err != nil {
+		if err := ours.cut(ctx, unmeasured(first, last), theirs); err != nil {
 			return err
 		}
+	}
+	for _, s := range []*server{ours, theirs} {
+		spent, err := s.calm(ctx)
+		if err != nil {
+			return err
+		}
+		b.printf("%s was calm after %s of processor time after the fill\n", s.name, spent.Round(10*time.Millisecond))
 	}
 	done := make(chan error, 1)
 	if b.profile != "" {

@@ -75,6 +75,22 @@ func heavies() []text {
 // mostSteps is about how many points a panel shows of a long range.
 const mostSteps = 288
 
+func seconds(t time.Time) string { return fmt.Sprintf("%.3f", float64(t.UnixMilli())/1000) }
+
+// ranged asks for expr, written as text, at mostSteps or fewer.
+func ranged(text, expr string, first, last time.Time) query {
+	step := max(15*time.Second, last.Sub(first)/mostSteps).Round(time.Second)
+	return query{text: text, path: "/api/v1/query_range", form: url.Values{"query": {expr},
+		"start": {seconds(first.Add(time.Minute))}, "end": {seconds(last)}, "step": {fmt.Sprint(step.Seconds())}}}
+}
+
+// unmeasured is a question about all of the time that touches no series of those which are measured.
+func unmeasured(first, last time.Time) query {
+	q := ranged("", `count by (device) ({__name__=~".+_50"})`, first, last)
+	q.name = "what is there"
+	return q
+}
+
 // queries puts the names of metrics into the texts.
 func queries(names []string, first, last time.Time) ([]query, error) {
 	at := map[string]string{}
@@ -109,13 +125,11 @@ func queries(names []string, first, last time.Time) ([]query, error) {
 		}
 		return s
 	}
-	seconds := func(t time.Time) string { return fmt.Sprintf("%.3f", float64(t.UnixMilli())/1000) }
-	step := max(15*time.Second, last.Sub(first)/mostSteps).Round(time.Second)
 	var out []query
 	for set, texts := range map[string][]text{"dashboard": dashboards(), "alert": alerts(), "heavy": heavies()} {
 		for _, t := range texts {
-			q := query{set: set, name: set + "/" + t.name, text: t.expr, path: "/api/v1/query_range"}
-			q.form = url.Values{"query": {fill(t.expr)}, "start": {seconds(first.Add(time.Minute))}, "end": {seconds(last)}, "step": {fmt.Sprint(step.Seconds())}}
+			q := ranged(t.expr, fill(t.expr), first, last)
+			q.set, q.name = set, set+"/"+t.name
 			if set == "alert" {
 				q.path = "/api/v1/query"
 				q.form = url.Values{"query": {fill(t.expr)}, "time": {seconds(last)}}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,8 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -33,7 +36,9 @@ type server struct {
 	query string // base of the API
 	debug string // base of the profiles
 	flush string // where blocks are cut; empty: nowhere
-	stop  func() error
+	// metrics are where those are found that tell what is asked of object storage.
+	metrics []string
+	stop    func() error
 }
 
 // services are what answers pushes and queries, without what compacts blocks meanwhile.
@@ -79,6 +84,9 @@ func (b *bench) startOurs(ctx context.Context) (*server, error) {
 	s := &server{name: "amphora", push: door.URL("/api/v1/push"), query: door.URL("/prometheus"), debug: c.Nodes()[0].URL(""), stop: c.Stop}
 	for _, n := range c.Nodes() {
 		s.procs = append(s.procs, n.Process)
+		if b.blocks {
+			s.metrics = append(s.metrics, n.URL("/metrics"))
+		}
 		if strings.Contains(n.Target, "ingester") {
 			s.flush = n.URL("/ingester/flush?wait=true")
 		}
@@ -169,6 +177,75 @@ func (s *server) cpu() (sum time.Duration, err error) {
 	return sum, nil
 }
 
+// traffic is what is asked of object storage.
+type traffic struct{ requests, bytes float64 }
+
+func (t traffic) String() string {
+	return fmt.Sprintf("%.0f requests, %.1f kB", t.requests, t.bytes/1e3)
+}
+
+// traffic is what queries have asked of object storage so far. A server that has none asks nothing of it.
+func (s *server) traffic(ctx context.Context) (sum traffic, err error) {
+	for _, url := range s.metrics {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+		if err != nil {
+			return sum, fmt.Errorf("make a request: %w", err)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return sum, fmt.Errorf("read metrics of %s: %w", s.name, err)
+		}
+		for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
+			line := lines.Text()
+			if !strings.Contains(line, `cause="query"`) && !strings.Contains(line, `cause="index"`) {
+				continue
+			}
+			value, err := strconv.ParseFloat(line[strings.LastIndexByte(line, ' ')+1:], 64)
+			if err != nil {
+				return sum, errors.Join(fmt.Errorf("metric %s: %w", line, err), resp.Body.Close())
+			}
+			switch {
+			case strings.HasPrefix(line, "amphora_objstore_requests_total{"):
+				sum.requests += value
+			case strings.HasPrefix(line, "amphora_objstore_transferred_bytes_total{"):
+				sum.bytes += value
+			}
+		}
+		if err := resp.Body.Close(); err != nil {
+			return sum, fmt.Errorf("read metrics of %s: %w", s.name, err)
+		}
+	}
+	return sum, nil
+}
+
+const (
+	// calmSpan is over how long a server must take less than calmPart of a processor to be calm.
+	calmSpan = 2 * time.Second
+	calmPart = 0.03
+	calmWait = 2 * time.Minute
+)
+
+// calm waits until a server has done what is left of the fill, such as collecting garbage, mapping chunks and
+// cutting its log, so that no query pays for that. It returns what processor time that took.
+func (s *server) calm(ctx context.Context) (spent time.Duration, err error) {
+	ctx, cancel := context.WithTimeout(ctx, calmWait)
+	defer cancel()
+	began, err := s.cpu()
+	for last := began; err == nil; {
+		select {
+		case <-ctx.Done():
+			return 0, fmt.Errorf("%s is busy although nobody asks: %w", s.name, ctx.Err())
+		case <-time.After(calmSpan):
+		}
+		var now time.Duration
+		if now, err = s.cpu(); err == nil && now-last < time.Duration(calmPart*float64(calmSpan)) {
+			return now - began, nil
+		}
+		last = now
+	}
+	return 0, err
+}
+
 // anon is the memory of their own of all processes.
 func (s *server) anon() (sum int64, err error) {
 	for _, p := range s.procs {
@@ -181,7 +258,8 @@ func (s *server) anon() (sum int64, err error) {
 	return sum, nil
 }
 
-// cut has the ingester make blocks of what it has, and waits until queries see them: what want answers q.
+// cut has the ingester make blocks of what it has, and waits until queries see them: what want answers q, and
+// the names of all metrics, which the blocks are asked for too.
 func (s *server) cut(ctx context.Context, q query, want *server) error {
 	if s.flush == "" {
 		return nil
@@ -204,11 +282,22 @@ func (s *server) cut(ctx context.Context, q query, want *server) error {
 	if err != nil {
 		return err
 	}
-	return harness.Poll(ctx, func(ctx context.Context) error {
+	if err := harness.Poll(ctx, func(ctx context.Context) error {
 		ours, err := s.get(ctx, q.path, q.form)
 		if err != nil {
 			return err
 		}
 		return differ(q, ours, theirs)
-	})
+	}); err != nil {
+		return err
+	}
+	wantNames, err := want.names(ctx)
+	if err != nil {
+		return err
+	}
+	names, err := s.names(ctx)
+	if err == nil && !slices.Equal(names, wantNames) {
+		err = fmt.Errorf("%d names of metrics are in blocks, %d in Prometheus", len(names), len(wantNames))
+	}
+	return err
 }
