@@ -33,8 +33,8 @@ const (
 	seriesGuess = 512
 	chunkGuess  = 1024
 
-	// refBytes, seriesBytes and chunkBytes are what a reference to a series, and a series and a chunk
-	// beside their text and data, take in memory.
+	// refBytes, seriesBytes and chunkBytes are what a reference to a series, a series beside its text and a
+	// chunk take in memory.
 	refBytes    = 8
 	seriesBytes = 120
 	chunkBytes  = 96
@@ -61,34 +61,61 @@ type Work struct {
 	Postings, Series, Chunks int
 }
 
-// Series is one series with those of its chunks that may have samples of the selected time.
+// Chunk is a chunk of a series. Its data lies in the local copy of the block.
+type Chunk struct {
+	MinTime, MaxTime int64
+	Encoding         chunkenc.Encoding
+	Data             []byte
+	ref              chunks.ChunkRef
+}
+
+// Series is one series with those of its chunks that may have samples of the selected time. All of it is
+// valid until the next one is asked for.
 type Series struct {
 	Labels labels.Labels
-	Chunks []chunks.Meta // their data does not depend on the block staying open
+	Chunks []Chunk
 }
 
 // SeriesSet yields the series of a selection in the order of their labels. It is for one goroutine.
 type SeriesSet struct {
-	ctx   context.Context
-	block *Block
-	sel   Selection
-	refs  []storage.SeriesRef
-	files []*paged.File // segments in use
+	ctx     context.Context
+	block   *Block
+	sel     Selection
+	refs    []storage.SeriesRef
+	files   []*paged.File // segments in use
+	entries *entries
 
-	batch []Series
+	batch *batch
 	at    int
 	work  Work
 	err   error
 	held  int64 // bytes of the batch and of refs that Memory was told of
-
-	builder labels.ScratchBuilder
-	metas   []chunks.Meta
 }
+
+// batch is the memory of series that are read ahead.
+type batch struct {
+	series []Series
+	chunks []Chunk
+	text   []byte // of labels
+}
+
+// empty forgets the series: nothing stays that points to files which are closed one day.
+func (b *batch) empty() {
+	clear(b.series)
+	clear(b.chunks)
+	b.series, b.chunks, b.text = b.series[:0], b.chunks[:0], b.text[:0]
+}
+
+// keptText and keptChunks are how large a batch may be that waits for the next selection.
+const (
+	keptText   = 2 << 20
+	keptChunks = 16 << 10
+)
 
 // Select begins to read. The set must be closed before the block. Errors: those of ctx, Internal if
 // the block is corrupted, TooLarge, Unavailable.
 func (b *Block) Select(ctx context.Context, sel Selection) (*SeriesSet, error) {
-	s := &SeriesSet{ctx: ctx, block: b, sel: sel, files: make([]*paged.File, len(b.opened.segments)), builder: labels.NewScratchBuilder(16)}
+	s := &SeriesSet{ctx: ctx, block: b, sel: sel, files: make([]*paged.File, len(b.opened.segments))}
 	var err error
 	if s.refs, err = b.expand(ctx, sel.Matchers); err != nil {
 		return nil, fmt.Errorf("select from block %s: %w", b.opened.key.block, err)
@@ -96,6 +123,11 @@ func (b *Block) Select(ctx context.Context, sel Selection) (*SeriesSet, error) {
 	s.work.Postings = len(s.refs)
 	if err := s.hold(int64(len(s.refs)) * refBytes); err != nil {
 		return nil, fmt.Errorf("select from block %s: %w", b.opened.key.block, err)
+	}
+	s.entries = b.opened.entries(len(s.refs))
+	var ok bool
+	if s.batch, ok = b.store.batches.Get().(*batch); !ok {
+		s.batch = &batch{}
 	}
 	return s, nil
 }
@@ -157,12 +189,12 @@ func keyOf(matchers []*labels.Matcher) string {
 // Next moves on to the next series; false at the end or after an error.
 func (s *SeriesSet) Next() bool {
 	s.at++
-	for s.at >= len(s.batch) {
+	for s.at >= len(s.batch.series) {
 		if s.err != nil || len(s.refs) == 0 {
 			return false
 		}
 		if s.err = s.read(); s.err != nil {
-			s.batch = nil
+			s.batch.series = nil
 			return false
 		}
 		s.at = 0
@@ -171,7 +203,10 @@ func (s *SeriesSet) Next() bool {
 }
 
 // At is the series that Next moved to.
-func (s *SeriesSet) At() Series { return s.batch[s.at] }
+func (s *SeriesSet) At() Series { return s.batch.series[s.at] }
+
+// Labels are those of the series that Next moved to.
+func (s *SeriesSet) Labels() labels.Labels { return s.batch.series[s.at].Labels }
 
 // Err is why Next ended early.
 func (s *SeriesSet) Err() error { return s.err }
@@ -179,7 +214,7 @@ func (s *SeriesSet) Err() error { return s.err }
 // Work is what reading took so far.
 func (s *SeriesSet) Work() Work { return s.work }
 
-// Close gives up the chunks' files.
+// Close gives up the chunks' files. It may be called again.
 func (s *SeriesSet) Close() error {
 	var err error
 	for i, f := range s.files {
@@ -188,6 +223,11 @@ func (s *SeriesSet) Close() error {
 			s.files[i] = nil
 		}
 	}
+	if b := s.batch; cap(b.text) > 0 && cap(b.text) <= keptText && cap(b.chunks) <= keptChunks {
+		b.empty()
+		s.block.store.batches.Put(b)
+	}
+	s.batch, s.entries, s.refs = &batch{}, nil, nil
 	return err
 }
 
@@ -200,60 +240,65 @@ func (s *SeriesSet) read() error {
 	if err := s.foresee(s.refs[:n]); err != nil {
 		return err
 	}
-	s.batch = s.batch[:0:0] // the last batch belongs to the caller
-	taken, metas := 0, 0
-	err := faults(func() error {
-		for _, ref := range s.refs[:n] {
-			taken++
-			s.metas = s.metas[:0]
-			if err := s.block.opened.index.Series(ref, &s.builder, &s.metas); err != nil {
-				return err
-			}
-			s.metas = slices.DeleteFunc(s.metas, func(m chunks.Meta) bool { return !m.OverlapsClosedInterval(s.sel.MinTime, s.sel.MaxTime) })
-			if len(s.metas) == 0 {
-				continue
-			}
-			ls := s.builder.Labels()
-			if s.sel.ShardCount > 0 && labels.StableHash(ls)%s.sel.ShardCount != s.sel.ShardIndex {
-				continue
-			}
-			series := Series{Labels: ls}
-			if !s.sel.LabelsOnly {
-				series.Chunks = slices.Clone(s.metas)
-				metas += len(s.metas)
-			}
-			s.batch = append(s.batch, series)
-			if metas >= batchChunks {
-				break
-			}
-		}
-		return nil
-	})
+	taken, err := s.readEntries(n)
 	if err != nil {
 		return fmt.Errorf("read series of block %s: %w", s.block.opened.key.block, s.block.corrupted(s.ctx, err))
 	}
 	s.refs = s.refs[taken:]
 	s.work.Series += taken
-	size := int64(len(s.refs))*refBytes + int64(metas)*chunkBytes
-	for i := range s.batch {
-		size += seriesBytes + int64(s.batch[i].Labels.ByteSize())
-	}
-	if err := s.hold(size); err != nil || metas == 0 {
+	b := s.batch
+	size := int64(len(s.refs))*refBytes + int64(len(b.chunks))*chunkBytes + int64(len(b.text)) + int64(len(b.series))*seriesBytes
+	if err := s.hold(size); err != nil || len(b.chunks) == 0 {
 		return err
 	}
-	if err := s.readChunks(metas); err != nil {
+	if err := s.readChunks(); err != nil {
 		return fmt.Errorf("read chunks of block %s: %w", s.block.opened.key.block, s.block.corrupted(s.ctx, err))
 	}
 	return nil
 }
 
+// readEntries fills the batch with the next n series or fewer, whose chunks have no data yet, and returns how
+// many it looked at.
+func (s *SeriesSet) readEntries(n int) (taken int, err error) {
+	s.batch.empty()
+	series, cs, text := s.batch.series, s.batch.chunks, s.batch.text
+	err = faults(func() error {
+		for _, ref := range s.refs[:n] {
+			taken++
+			from, start := len(cs), len(text)
+			var err error
+			if cs, err = s.entries.read(ref, cs, s.sel.MinTime, s.sel.MaxTime); err != nil {
+				return err
+			}
+			if len(cs) == from {
+				continue
+			}
+			var ls labels.Labels
+			if text, ls, err = s.entries.labels(text); err != nil {
+				return err
+			}
+			if s.sel.ShardCount > 0 && labels.StableHash(ls)%s.sel.ShardCount != s.sel.ShardIndex {
+				cs, text = cs[:from], text[:start]
+				continue
+			}
+			if s.sel.LabelsOnly {
+				cs = cs[:from]
+			}
+			series = append(series, Series{ls, cs[from:len(cs):len(cs)]})
+			if len(cs) >= batchChunks {
+				break
+			}
+		}
+		return nil
+	})
+	s.batch.series, s.batch.chunks, s.batch.text = series, cs, text
+	return taken, err
+}
+
 // foresee fetches the part of the index that holds the series refs, in few requests.
 func (s *SeriesSet) foresee(refs []storage.SeriesRef) error {
 	f := s.block.opened.file
-	align := int64(16) // of series in an index
-	if s.block.opened.index.Version() == index.FormatV1 {
-		align = 1
-	}
+	align := int64(s.block.opened.align())
 	ranges := make([]paged.Range, 0, len(refs))
 	for _, ref := range refs {
 		from := int64(ref) * align
@@ -277,10 +322,10 @@ func placeOf(ref chunks.ChunkRef) place {
 	return place{seg, at}
 }
 
-// readChunks replaces the references of the batch's chunks by the chunks: first their beginnings
-// are fetched, which tell how long they are, then what is missing.
-func (s *SeriesSet) readChunks(n int) error {
-	s.work.Chunks += n
+// readChunks finds the data of the batch's chunks: first their beginnings are fetched, which tell how long
+// they are, then what is missing.
+func (s *SeriesSet) readChunks() error {
+	s.work.Chunks += len(s.batch.chunks)
 	if err := s.loadChunks(func(f *paged.File, at int) (paged.Range, error) {
 		if at+chunks.MaxChunkLengthFieldSize > f.Len() {
 			return paged.Range{}, errs.New(errs.Internal, "it is corrupted: a chunk begins at byte %d of %d", at, f.Len())
@@ -289,22 +334,17 @@ func (s *SeriesSet) readChunks(n int) error {
 	}); err != nil {
 		return err
 	}
-	size := 0
 	if err := s.loadChunks(func(f *paged.File, at int) (paged.Range, error) {
 		from, to, err := chunkAt(f, at)
-		size += to - from
 		return paged.Range{From: int64(from), To: int64(to)}, err
 	}); err != nil {
 		return err
 	}
-	if err := s.hold(s.held + int64(size)); err != nil {
-		return err
-	}
-	slab := make([]byte, 0, size)
-	for i := range s.batch {
-		for j := range s.batch[i].Chunks {
-			m := &s.batch[i].Chunks[j]
-			p := placeOf(m.Ref)
+	for i := range s.batch.series {
+		one := &s.batch.series[i]
+		for j := range one.Chunks {
+			c := &one.Chunks[j]
+			p := placeOf(c.ref)
 			f := s.files[p.segment]
 			from, to, err := chunkAt(f, p.at)
 			if err != nil {
@@ -313,12 +353,11 @@ func (s *SeriesSet) readChunks(n int) error {
 			b := f.Bytes(from, to)
 			data := b[:len(b)-crc32.Size]
 			if got, want := crc32.Checksum(data, castagnoli), binary.BigEndian.Uint32(b[len(data):]); got != want {
-				return errs.New(errs.Internal, "it is corrupted: checksum %x of a chunk of series %s, %x is recorded", got, s.batch[i].Labels, want)
+				return errs.New(errs.Internal, "it is corrupted: checksum %x of a chunk of series %s, %x is recorded", got, one.Labels, want)
 			}
-			start := len(slab)
-			slab = append(slab, data[chunks.ChunkEncodingSize:]...)
-			if m.Chunk, err = chunkenc.FromData(chunkenc.Encoding(data[0]), slab[start:len(slab):len(slab)]); err != nil {
-				return errs.New(errs.Internal, "it is corrupted: %w", err)
+			c.Encoding, c.Data = chunkenc.Encoding(data[0]), data[chunks.ChunkEncodingSize:len(data):len(data)]
+			if !chunkenc.IsValidEncoding(c.Encoding) {
+				return errs.New(errs.Internal, "it is corrupted: a chunk of series %s has the encoding %d", one.Labels, c.Encoding)
 			}
 		}
 	}
@@ -338,9 +377,9 @@ func chunkAt(f *paged.File, at int) (from, to int, err error) {
 // loadChunks fetches what want says of each chunk of the batch.
 func (s *SeriesSet) loadChunks(want func(f *paged.File, at int) (paged.Range, error)) error {
 	ranges := make([][]paged.Range, len(s.files))
-	for i := range s.batch {
-		for j := range s.batch[i].Chunks {
-			p := placeOf(s.batch[i].Chunks[j].Ref)
+	for i := range s.batch.series {
+		for _, c := range s.batch.series[i].Chunks {
+			p := placeOf(c.ref)
 			f, err := s.segment(p.segment)
 			if err != nil {
 				return err

@@ -95,7 +95,7 @@ func (b *Block) gone(ctx context.Context, g Gone) (out []storage.SeriesRef, err 
 	if err != nil {
 		return nil, err
 	}
-	s := &SeriesSet{ctx: ctx, block: b, builder: labels.NewScratchBuilder(16)}
+	s, builder, metas := &SeriesSet{ctx: ctx, block: b}, labels.NewScratchBuilder(16), []chunks.Meta(nil)
 	for batch := range slices.Chunk(touched, batchSeries) {
 		if err := ctx.Err(); err != nil {
 			return nil, context.Cause(ctx)
@@ -105,11 +105,10 @@ func (b *Block) gone(ctx context.Context, g Gone) (out []storage.SeriesRef, err 
 		}
 		err := faults(func() error {
 			for _, ref := range batch {
-				s.metas = s.metas[:0]
-				if err := b.opened.index.Series(ref, &s.builder, &s.metas); err != nil {
+				if err := b.opened.index.Series(ref, &builder, &metas); err != nil {
 					return err
 				}
-				if covered(g.Of(s.builder.Labels()), s.metas) {
+				if covered(g.Of(builder.Labels()), metas) {
 					out = append(out, ref)
 				}
 			}

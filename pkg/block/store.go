@@ -65,6 +65,7 @@ type Store struct {
 	metrics  *storeMetrics
 	pages    *paged.Cache
 	postings *postingsCache
+	batches  sync.Pool // of *batch
 
 	mu     sync.Mutex // guards what follows
 	closed bool
@@ -91,6 +92,7 @@ type opened struct {
 	segments   []File // by their number minus one
 	file       *paged.File
 	index      *index.Reader
+	symbols    *symbols
 	err        error
 
 	// Guarded by Store.mu.
@@ -219,7 +221,8 @@ func (s *Store) open(ctx context.Context, o *opened) (err error) {
 			err = errors.Join(err, o.file.Close())
 		}
 	}()
-	if err := loadTables(ctx, o.file); err != nil {
+	tables, err := loadTables(ctx, o.file)
+	if err != nil {
 		return err
 	}
 	return faults(func() error {
@@ -227,7 +230,8 @@ func (s *Store) open(ctx context.Context, o *opened) (err error) {
 		if err != nil {
 			return errs.New(errs.Internal, "its index is corrupted: %w", err)
 		}
-		return nil
+		o.symbols, err = readSymbols(o.file, o.index.Version(), int(tables.Symbols)) //nolint:gosec // It lies in the file.
+		return err
 	})
 }
 
@@ -269,27 +273,26 @@ func (s *Store) shape(ctx context.Context, o *opened, dir string) (index int64, 
 
 // loadTables fetches those parts of an index that opening it reads: its ends, the symbols and the
 // table of postings.
-func loadTables(ctx context.Context, f *paged.File) error {
+func loadTables(ctx context.Context, f *paged.File) (toc *index.TOC, err error) {
 	size := int64(f.Len())
 	if _, err := f.Load(ctx, paged.Range{To: min(size, index.HeaderLen)}, paged.Range{From: max(0, size-tailBytes), To: size}); err != nil {
-		return err
+		return nil, err
 	}
-	var toc *index.TOC
-	err := faults(func() (err error) {
+	err = faults(func() (err error) {
 		if toc, err = index.NewTOCFromByteSlice(indexBytes{f}); err != nil {
 			return errs.New(errs.Internal, "its index is corrupted: %w", err)
 		}
 		return nil
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	symbols, series, table := int64(toc.Symbols), int64(toc.Series), int64(toc.PostingsTable)
 	if symbols > series || series > size || table > size {
-		return errs.New(errs.Internal, "its index is corrupted: its table of contents points outside")
+		return nil, errs.New(errs.Internal, "its index is corrupted: its table of contents points outside")
 	}
 	_, err = f.Load(ctx, paged.Range{From: symbols, To: series}, paged.Range{From: table, To: size})
-	return err
+	return toc, err
 }
 
 // Unload closes the indexes that nobody used for idle. Their pages stay on the disk.

@@ -99,16 +99,16 @@ func readAll(ctx context.Context, s *Store, id ulid.ULID, sel Selection) (out []
 	}
 	defer func() { err = errors.Join(err, set.Close()) }()
 	for set.Next() {
-		out = append(out, word(set.At().Labels, set.At().Chunks))
+		out = append(out, inWords(set.At().Labels, set.At().Chunks))
 	}
 	return out, set.Work(), set.Err()
 }
 
-func word(ls labels.Labels, metas []chunks.Meta) string {
+func inWords(ls labels.Labels, cs []Chunk) string {
 	var b strings.Builder
 	b.WriteString(ls.String())
-	for _, m := range metas {
-		fmt.Fprintf(&b, " %d-%d %d:%x", m.MinTime, m.MaxTime, m.Chunk.Encoding(), m.Chunk.Bytes())
+	for _, c := range cs {
+		fmt.Fprintf(&b, " %d-%d %d:%x", c.MinTime, c.MaxTime, c.Encoding, c.Data)
 	}
 	return b.String()
 }
@@ -145,12 +145,15 @@ func asTSDB(t testing.TB, dir string, sel Selection) (out []string) {
 		if len(metas) == 0 || sel.ShardCount > 0 && labels.StableHash(builder.Labels())%sel.ShardCount != sel.ShardIndex {
 			continue
 		}
-		for i := range metas {
-			if metas[i].Chunk, _, err = cr.ChunkOrIterable(metas[i]); err != nil {
+		var cs []Chunk
+		for _, m := range metas {
+			c, _, err := cr.ChunkOrIterable(m)
+			if err != nil {
 				t.Fatal(err)
 			}
+			cs = append(cs, Chunk{MinTime: m.MinTime, MaxTime: m.MaxTime, Encoding: c.Encoding(), Data: c.Bytes()})
 		}
-		out = append(out, word(builder.Labels(), metas))
+		out = append(out, inWords(builder.Labels(), cs))
 	}
 	return out
 }
@@ -160,7 +163,7 @@ func eq(name, value string) *labels.Matcher {
 }
 
 func TestStoreReadsWhatTheTSDBReads(t *testing.T) {
-	dir := wideBlock(t, 700)
+	dir := wideBlock(t, 2500) // more than a batch
 	bkt := newBucket(t)
 	id := upload(t, bkt, dir)
 	s := newStore(t, bkt, t.TempDir(), 1<<30)

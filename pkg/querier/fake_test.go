@@ -132,7 +132,7 @@ func (n *node) Query(ctx context.Context, in *ingesterpb.QueryRequest, _ ...grpc
 			return nil, it.Err()
 		}
 		if in.Packed && !n.old {
-			pack(msg, set.At().Labels(), s.Chunks)
+			packInto(msg, set.At().Labels(), s.Chunks)
 		} else {
 			msg.Series = append(msg.Series, s)
 		}
@@ -145,8 +145,8 @@ func (n *node) Query(ctx context.Context, in *ingesterpb.QueryRequest, _ ...grpc
 	return out, set.Err()
 }
 
-// pack adds a series to a message.
-func pack(m *ingesterpb.QueryResponse, ls labels.Labels, cs []*ingesterpb.Chunk) {
+// packInto adds a series to a message.
+func packInto(m *ingesterpb.QueryResponse, ls labels.Labels, cs []*ingesterpb.Chunk) {
 	m.Packed = packed.AppendLabels(m.Packed, ls)
 	for _, c := range cs {
 		m.Packed = packed.AppendChunk(m.Packed, packed.Chunk{MinTime: c.MinTime, MaxTime: c.MaxTime, Encoding: chunkenc.Encoding(c.Encoding), Data: c.Data})

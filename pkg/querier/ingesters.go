@@ -259,22 +259,28 @@ func (q *Querier) selectSamples(ctx context.Context, c ingesterpb.IngesterQueryC
 	err = receive(ctx, q.deps.Turns, stream.Recv, func(m *ingesterpb.QueryResponse) error {
 		out.since = max(out.since, m.CompleteSince)
 		if len(m.Packed) > 0 {
-			return q.takePacked(out, m, b)
+			return q.takePacked(out, pack{m.Packed, m.PackedSeries, m.PackedChunks}, fromIngesters, b)
 		}
 		return q.takeSeries(out, m.Series, &builder, fromIngesters, b) // of an ingester that does not pack
 	})
 	return out, err
 }
 
-// takePacked appends packed series of one ingester to out and charges them. They share the memory of
+// pack is packed series of a message, and how many series and chunks it says these are.
+type pack struct {
+	b              []byte
+	series, chunks uint32
+}
+
+// takePacked appends packed series of one replica to out and charges them. They share the memory of
 // the message.
-func (q *Querier) takePacked(out *fetched, m *ingesterpb.QueryResponse, b *budget) error {
+func (q *Querier) takePacked(out *fetched, p pack, from string, b *budget) error {
 	// What the message says of itself is no more than a hint.
-	most := uint32(min(len(m.Packed)/leastPacked, math.MaxInt32)) //nolint:gosec // Not over that.
-	slab, xors := make([]chunks.Meta, 0, min(m.PackedChunks, most)), make([]chunkenc.XORChunk, min(m.PackedChunks, most))
-	out.series = slices.Grow(out.series, int(min(m.PackedSeries, most)))
+	most := uint32(min(len(p.b)/leastPacked, math.MaxInt32)) //nolint:gosec // Not over that.
+	slab, xors := make([]chunks.Meta, 0, min(p.chunks, most)), make([]chunkenc.XORChunk, min(p.chunks, most))
+	out.series = slices.Grow(out.series, int(min(p.series, most)))
 	size := 0
-	r := packed.Read(m.Packed)
+	r := packed.Read(p.b)
 	for {
 		lset, ok := r.Next()
 		if !ok {
@@ -303,7 +309,7 @@ func (q *Querier) takePacked(out *fetched, m *ingesterpb.QueryResponse, b *budge
 	if err := r.Err(); err != nil {
 		return err
 	}
-	return q.chargeFetched(len(slab), size, fromIngesters, b)
+	return q.chargeFetched(len(slab), size, from, b)
 }
 
 // leastPacked is what a packed series or chunk takes at least, leastChunk the header of the shortest chunk.

@@ -27,17 +27,17 @@ func someChunk(t testing.TB, encoding chunkenc.Encoding) *ingesterpb.Chunk {
 	return &ingesterpb.Chunk{MinTime: 5, MaxTime: 5, Encoding: uint32(encoding), Data: c.Bytes()}
 }
 
-func TestWhatAnIngesterPackedIsChecked(t *testing.T) {
+func TestWhatAReplicaPackedIsChecked(t *testing.T) {
 	c := newCluster(t, []*node{newNode(t, "a")}, nil)
 	a, b := labels.FromStrings("n", "a"), labels.FromStrings("n", "b")
 	one := []*ingesterpb.Chunk{someChunk(t, chunkenc.EncXOR), someChunk(t, chunkenc.EncXOR2), someChunk(t, chunkenc.EncXOR)}
 	take := func(m *ingesterpb.QueryResponse, anyOrder bool) (*fetched, error) {
 		out := &fetched{anyOrder: anyOrder}
-		return out, c.q.takePacked(out, m, newBudget(t.Context(), c.q, limits.View{}))
+		return out, c.q.takePacked(out, pack{m.Packed, m.PackedSeries, m.PackedChunks}, fromIngesters, newBudget(t.Context(), c.q, limits.View{}))
 	}
 	good := &ingesterpb.QueryResponse{}
-	pack(good, a, one)
-	pack(good, b, one[:1])
+	packInto(good, a, one)
+	packInto(good, b, one[:1])
 	for name, claimed := range map[string]uint32{"what it says of itself": 2, "less": 0, "more": math.MaxUint32} {
 		m := &ingesterpb.QueryResponse{Packed: good.Packed, PackedSeries: claimed, PackedChunks: claimed}
 		out, err := take(m, false)
@@ -54,8 +54,8 @@ func TestWhatAnIngesterPackedIsChecked(t *testing.T) {
 		}
 	}
 	unsorted := &ingesterpb.QueryResponse{}
-	pack(unsorted, b, one)
-	pack(unsorted, a, one)
+	packInto(unsorted, b, one)
+	packInto(unsorted, a, one)
 	if _, err := take(unsorted, false); errs.KindOf(err) != errs.Internal {
 		t.Errorf("series in another order: %v", err)
 	}
@@ -66,7 +66,7 @@ func TestWhatAnIngesterPackedIsChecked(t *testing.T) {
 		"encoding": {Encoding: 99, Data: []byte("abc")}, "empty": {Encoding: uint32(chunkenc.EncXOR), Data: []byte{0}},
 	} {
 		m := &ingesterpb.QueryResponse{}
-		pack(m, a, []*ingesterpb.Chunk{bad})
+		packInto(m, a, []*ingesterpb.Chunk{bad})
 		if _, err := take(m, false); errs.KindOf(err) != errs.Internal {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -30,6 +30,7 @@ import (
 type store struct {
 	storepb.StoreGatewayClient // what a test does not use
 	blocks                     *block.Store
+	old                        bool // it does not pack series
 
 	mu    sync.Mutex
 	err   error // instead of any answer
@@ -79,11 +80,11 @@ func (s *store) Series(ctx context.Context, in *storepb.SeriesRequest, _ ...grpc
 			at := set.At()
 			out := byLabels[at.Labels.String()]
 			if out == nil {
-				out = &ingesterpb.Series{Labels: pairs(at.Labels)}
+				out = &ingesterpb.Series{Labels: pairs(at.Labels.Copy())}
 				byLabels[at.Labels.String()] = out
 			}
-			for _, m := range at.Chunks {
-				out.Chunks = append(out.Chunks, &ingesterpb.Chunk{MinTime: m.MinTime, MaxTime: m.MaxTime, Encoding: uint32(m.Chunk.Encoding()), Data: m.Chunk.Bytes()})
+			for _, c := range at.Chunks {
+				out.Chunks = append(out.Chunks, &ingesterpb.Chunk{MinTime: c.MinTime, MaxTime: c.MaxTime, Encoding: uint32(c.Encoding), Data: slices.Clone(c.Data)})
 			}
 		}
 		return errors.Join(set.Err(), set.Close())
@@ -99,6 +100,13 @@ func (s *store) Series(ctx context.Context, in *storepb.SeriesRequest, _ ...grpc
 	slices.SortFunc(msg.Series, func(a, b *ingesterpb.Series) int {
 		return labels.Compare(labels.FromStrings(a.Labels...), labels.FromStrings(b.Labels...))
 	})
+	if in.Packed && !s.old {
+		var p ingesterpb.QueryResponse
+		for _, one := range msg.Series {
+			packInto(&p, labels.FromStrings(one.Labels...), one.Chunks)
+		}
+		msg = &storepb.SeriesResponse{Blocks: served, Packed: p.Packed, PackedSeries: p.PackedSeries, PackedChunks: p.PackedChunks}
+	}
 	return &stream[storepb.SeriesResponse]{ctx: ctx, messages: []*storepb.SeriesResponse{msg}}, nil
 }
 
@@ -225,6 +233,18 @@ func TestAnotherStoreGatewayAnswersForOneThatFails(t *testing.T) {
 	s.gateways[0].fail(errs.New(errs.TooLarge, "too much"))
 	if err := c.tryRead(asTenant(t), t); errs.KindOf(err) != errs.TooLarge {
 		t.Errorf("a limit reached: %v, want TooLarge", err)
+	}
+}
+
+func TestAStoreGatewayThatDoesNotPackIsUnderstood(t *testing.T) {
+	n := newNode(t, "")
+	add(t, n, reference(5, 50))
+	s := withBlocks(t, n)
+	c := s.old(t)
+	want := single(t, n, 0, 1<<40)
+	for _, old := range []bool{false, true} {
+		s.gateways[0].old = old
+		same(t, fmt.Sprintf("old: %t", old), c.read(t, 0, 1<<40), want)
 	}
 }
 

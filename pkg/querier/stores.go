@@ -207,6 +207,7 @@ func storeRequest(sc scope, h storage.SelectHints, matchers []*labels.Matcher, b
 		MinTime: sc.mint, MaxTime: sc.blocksMaxt, Matchers: toWire(matchers), Blocks: blocks, SkipChunks: h.Func == seriesOnly,
 		ShardIndex: uint32(h.ShardIndex), ShardCount: uint32(h.ShardCount),
 		MaxSeries: uint64(b.maxSeries), MaxChunks: uint64(b.maxChunks), MaxChunkBytes: uint64(b.maxLen),
+		Packed: true,
 	}
 }
 
@@ -224,7 +225,10 @@ func (q *Querier) selectStore(ctx context.Context, c storepb.StoreGatewayClient,
 		if w := m.Work; w != nil {
 			q.metrics.bucketRequests.Add(float64(w.BucketRequests))
 		}
-		return q.takeSeries(out, m.Series, &builder, fromBlocks, b)
+		if len(m.Packed) > 0 {
+			return q.takePacked(out, pack{m.Packed, m.PackedSeries, m.PackedChunks}, fromBlocks, b)
+		}
+		return q.takeSeries(out, m.Series, &builder, fromBlocks, b) // of a store-gateway that does not pack
 	})
 	return out, served, err
 }

@@ -8,6 +8,7 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/grafana/dskit/services"
@@ -63,6 +64,7 @@ type Gateway struct {
 	deps    Deps
 	metrics *metrics
 	gate    chan struct{} // a token for each call being answered
+	packs   sync.Pool     // of *[]byte, memory for what calls send
 	memory  *memory.Account
 }
 

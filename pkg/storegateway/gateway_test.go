@@ -29,6 +29,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
+	"github.com/amphora-metrics/amphora/pkg/wire/packed"
 	"github.com/amphora-metrics/amphora/pkg/wire/storepb"
 )
 
@@ -49,13 +50,13 @@ func (s sample) Copy() chunks.Sample         { return s }
 
 // world is a gateway over a bucket.
 type world struct {
-	t   *testing.T
+	t   testing.TB
 	bkt objstore.Bucket
 	dir string // of local copies
 	g   *Gateway
 }
 
-func newWorld(t *testing.T, change func(*Config)) *world {
+func newWorld(t testing.TB, change func(*Config)) *world {
 	t.Helper()
 	bkt, err := bucket.NewFilesystem(t.TempDir())
 	if err != nil {
@@ -111,11 +112,26 @@ type reply struct {
 	series []*ingesterpb.Series
 	blocks [][]byte
 	work   *storepb.Work
+
+	messages []*storepb.SeriesResponse
 }
 
 func (r *reply) Context() context.Context { return r.ctx }
 func (r *reply) Send(m *storepb.SeriesResponse) error {
+	r.messages = append(r.messages, m)
 	r.series = append(r.series, m.Series...)
+	p := packed.Read(m.Packed)
+	for ls, ok := p.Next(); ok; ls, ok = p.Next() {
+		s := &ingesterpb.Series{}
+		ls.Range(func(l labels.Label) { s.Labels = append(s.Labels, l.Name, l.Value) })
+		for c, ok := p.Chunk(); ok; c, ok = p.Chunk() {
+			s.Chunks = append(s.Chunks, &ingesterpb.Chunk{MinTime: c.MinTime, MaxTime: c.MaxTime, Encoding: uint32(c.Encoding), Data: c.Data})
+		}
+		r.series = append(r.series, s)
+	}
+	if p.Err() != nil {
+		return p.Err()
+	}
 	r.blocks = append(r.blocks, m.Blocks...)
 	if m.Work != nil {
 		r.work = m.Work
@@ -125,7 +141,7 @@ func (r *reply) Send(m *storepb.SeriesResponse) error {
 
 // ask returns the answer about all series of the metric m.
 func (w *world) ask(change func(*storepb.SeriesRequest), blocks ...[]byte) (*reply, error) {
-	req := &storepb.SeriesRequest{MaxTime: 1 << 40, Blocks: blocks, Matchers: []*ingesterpb.Matcher{{Name: "__name__", Value: "m"}}}
+	req := &storepb.SeriesRequest{MaxTime: 1 << 40, Packed: true, Blocks: blocks, Matchers: []*ingesterpb.Matcher{{Name: "__name__", Value: "m"}}}
 	if change != nil {
 		change(req)
 	}

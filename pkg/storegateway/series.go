@@ -1,17 +1,13 @@
 package storegateway
 
 import (
-	"bytes"
-	"cmp"
-	"container/heap"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"sync"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
-	"github.com/prometheus/prometheus/tsdb/chunks"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
@@ -20,6 +16,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/turns"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
+	"github.com/amphora-metrics/amphora/pkg/wire/packed"
 	"github.com/amphora-metrics/amphora/pkg/wire/storepb"
 )
 
@@ -27,6 +24,10 @@ const (
 	// messageSeries and messageBytes bound one message of a stream of series.
 	messageSeries = 256
 	messageBytes  = 1 << 20
+
+	// packedBytes is the aim for one message of packed series, all of which stay in memory while one of
+	// them is in use.
+	packedBytes = 256 << 10
 )
 
 // Series streams the matching series of the named blocks, merged and sorted by labels.
@@ -64,7 +65,12 @@ func (g *Gateway) Series(req *storepb.SeriesRequest, to grpc.ServerStreamingServ
 	}
 	ctx, turn, leave := g.deps.Turns.Begin(ctx)
 	defer leave()
-	w := &writer{to: to, left: left{req: req}, turn: turn}
+	w := &writer{to: to, left: left{req: req}, turn: turn, packs: req.Packed}
+	// gRPC has encoded a message when Send returns; in one process the reader keeps it.
+	if _, w.sends = to.(*grpc.GenericServerStream[storepb.SeriesRequest, storepb.SeriesResponse]); w.sends && w.packs {
+		w.takeBuffer(&g.packs)
+		defer w.giveBuffer(&g.packs)
+	}
 	if err := w.sendAll(ctx, sets); err != nil {
 		return err
 	}
@@ -108,19 +114,6 @@ func selectAll(ctx context.Context, blocks []*block.Block, sel block.Selection) 
 	return sets, eg.Wait()
 }
 
-// byLabels is a heap of sets by their current series.
-type byLabels []*block.SeriesSet
-
-func (h byLabels) Len() int           { return len(h) }
-func (h byLabels) Less(i, j int) bool { return labels.Compare(h[i].At().Labels, h[j].At().Labels) < 0 }
-func (h byLabels) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *byLabels) Push(x any)        { *h = append(*h, x.(*block.SeriesSet)) } //nolint:forcetypeassert // The heap holds nothing else.
-func (h *byLabels) Pop() any {
-	last := (*h)[len(*h)-1]
-	*h = (*h)[:len(*h)-1]
-	return last
-}
-
 // writer gathers series into messages.
 type writer struct {
 	to     grpc.ServerStreamingServer[storepb.SeriesResponse]
@@ -129,6 +122,25 @@ type writer struct {
 	series uint64
 	left   left
 	turn   *turns.Turn
+
+	packs bool
+	sends bool   // who receives messages does not keep their memory
+	pack  []byte // of msg
+	last  int    // how long the pack before was
+}
+
+// takeBuffer takes memory for packed series that was used before, if there is any.
+func (w *writer) takeBuffer(from *sync.Pool) {
+	if b, ok := from.Get().(*[]byte); ok {
+		w.pack = (*b)[:0]
+	}
+}
+
+// giveBuffer gives it back.
+func (w *writer) giveBuffer(to *sync.Pool) {
+	if b := w.pack; cap(b) > 0 && cap(b) <= 2*packedBytes {
+		to.Put(&b)
+	}
 }
 
 func (w *writer) message() *storepb.SeriesResponse {
@@ -140,17 +152,8 @@ func (w *writer) message() *storepb.SeriesResponse {
 
 // sendAll merges the sets and sends what they have, up to the limit of the request.
 func (w *writer) sendAll(ctx context.Context, sets []*block.SeriesSet) error {
-	var h byLabels
-	for _, s := range sets {
-		switch {
-		case s.Next():
-			h = append(h, s)
-		case s.Err() != nil:
-			return s.Err()
-		}
-	}
-	heap.Init(&h)
-	for len(h) > 0 {
+	m := merge(sets)
+	for m.next() {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}
@@ -158,67 +161,61 @@ func (w *writer) sendAll(ctx context.Context, sets []*block.SeriesSet) error {
 		if limit := w.left.req.Limit; limit > 0 && w.series >= limit {
 			return nil
 		}
-		at := h[0].At()
-		ls, metas := at.Labels, at.Chunks
-		for more := false; len(h) > 0 && (!more || labels.Equal(h[0].At().Labels, ls)); more = true {
-			if more {
-				metas = append(metas[:len(metas):len(metas)], h[0].At().Chunks...)
-			}
-			if h[0].Next() {
-				heap.Fix(&h, 0)
-			} else if err := h[0].Err(); err != nil {
-				return err
-			} else {
-				heap.Pop(&h)
-			}
-		}
-		if err := w.add(ls, distinct(metas)); err != nil {
+		if err := w.add(m.labels(), m.all()); err != nil {
 			return err
 		}
+	}
+	return m.err
+}
+
+// add copies a series into the message and charges it.
+func (w *writer) add(ls labels.Labels, cs []block.Chunk) error {
+	size := 0
+	for i := range cs {
+		size += len(cs[i].Data)
+	}
+	if err := w.left.charge(len(cs), size); err != nil {
+		return fmt.Errorf("read series %s: %w", ls, err)
+	}
+	w.series++
+	if w.packs {
+		return w.addPacked(ls, cs)
+	}
+	s := &ingesterpb.Series{Labels: make([]string, 0, 2*ls.Len())}
+	ls.Copy().Range(func(l labels.Label) {
+		s.Labels = append(s.Labels, l.Name, l.Value)
+		w.bytes += len(l.Name) + len(l.Value) + 4
+	})
+	data := make([]byte, 0, size)
+	for i := range cs {
+		data = append(data, cs[i].Data...)
+		s.Chunks = append(s.Chunks, &ingesterpb.Chunk{MinTime: cs[i].MinTime, MaxTime: cs[i].MaxTime, Encoding: uint32(cs[i].Encoding),
+			Data: data[len(data)-len(cs[i].Data) : len(data) : len(data)]})
+	}
+	w.bytes += size + 32*len(cs)
+	m := w.message()
+	m.Series = append(m.Series, s)
+	if len(m.Series) >= messageSeries || w.bytes >= messageBytes {
+		return w.flush()
 	}
 	return nil
 }
 
-// distinct sorts chunks by time and drops those that are the same: blocks of several replicas, or a
-// block and those it was made of, hold the same chunks.
-func distinct(ms []chunks.Meta) []chunks.Meta {
-	byTime := func(a, b chunks.Meta) int {
-		return cmp.Or(cmp.Compare(a.MinTime, b.MinTime), cmp.Compare(a.MaxTime, b.MaxTime))
+// addPacked copies a series into the one piece of the message.
+func (w *writer) addPacked(ls labels.Labels, cs []block.Chunk) error {
+	if w.pack == nil {
+		// A stream that goes on fills whole messages; a short one should not take the memory of one.
+		w.pack = make([]byte, 0, min(packedBytes+packedBytes/16, max(4<<10, 4*w.last)))
 	}
-	if !slices.IsSortedFunc(ms, byTime) {
-		slices.SortStableFunc(ms, byTime)
+	w.pack = packed.AppendLabels(w.pack, ls)
+	for i := range cs {
+		w.pack = packed.AppendChunk(w.pack, packed.Chunk{MinTime: cs[i].MinTime, MaxTime: cs[i].MaxTime, Encoding: cs[i].Encoding, Data: cs[i].Data})
 	}
-	return slices.CompactFunc(ms, func(a, b chunks.Meta) bool {
-		return byTime(a, b) == 0 && a.Chunk.Encoding() == b.Chunk.Encoding() && bytes.Equal(a.Chunk.Bytes(), b.Chunk.Bytes())
-	})
-}
-
-// add puts a series into the message and charges it.
-func (w *writer) add(ls labels.Labels, metas []chunks.Meta) error {
-	s := &ingesterpb.Series{Labels: make([]string, 0, 2*ls.Len())}
-	ls.Range(func(l labels.Label) {
-		s.Labels = append(s.Labels, l.Name, l.Value)
-		w.bytes += len(l.Name) + len(l.Value) + 4
-	})
-	size := 0
-	if len(metas) > 0 {
-		slab := make([]ingesterpb.Chunk, len(metas))
-		s.Chunks = make([]*ingesterpb.Chunk, len(metas))
-		for i, m := range metas {
-			slab[i].MinTime, slab[i].MaxTime = m.MinTime, m.MaxTime
-			slab[i].Encoding, slab[i].Data = uint32(m.Chunk.Encoding()), m.Chunk.Bytes()
-			s.Chunks[i] = &slab[i]
-			size += len(slab[i].Data)
-		}
-	}
-	if err := w.left.charge(len(metas), size); err != nil {
-		return fmt.Errorf("read series %s: %w", ls, err)
-	}
-	w.bytes += size + 32*len(metas)
-	w.series++
+	w.pack = packed.EndChunks(w.pack)
 	m := w.message()
-	m.Series = append(m.Series, s)
-	if len(m.Series) >= messageSeries || w.bytes >= messageBytes {
+	m.PackedSeries++
+	m.PackedChunks += uint32(len(cs)) //nolint:gosec // They fit into memory.
+	if len(w.pack) >= packedBytes {
 		return w.flush()
 	}
 	return nil
@@ -231,6 +228,10 @@ func (w *writer) flush() error {
 	}
 	msg := w.msg
 	w.msg, w.bytes = nil, 0
+	msg.Packed, w.last = w.pack, len(w.pack)
+	if w.pack = w.pack[:0]; !w.sends {
+		w.pack = nil
+	}
 	w.turn.Rest() // the reader may be slow
 	defer w.turn.Resume()
 	return w.to.Send(msg)

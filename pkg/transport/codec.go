@@ -12,6 +12,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
 	"github.com/amphora-metrics/amphora/pkg/wire/querypb"
+	"github.com/amphora-metrics/amphora/pkg/wire/storepb"
 )
 
 // codec is the message codec of our clients and servers. Frames and results travel as encoded
@@ -89,6 +90,8 @@ func (c *codec) Unmarshal(data mem.BufferSlice, v any) error {
 		return c.keep(data, packedChunksField, &m.Packed, m)
 	case *querypb.Part:
 		return c.keep(data, packedPointsField, &m.Packed, m)
+	case *storepb.SeriesResponse:
+		return c.keep(data, packedBlocksField, &m.Packed, m)
 	case vtIncoming:
 		buf := data.MaterializeToBuffer(c.pool)
 		defer buf.Free()
@@ -102,10 +105,11 @@ func (c *codec) Unmarshal(data mem.BufferSlice, v any) error {
 	return c.stock.Unmarshal(data, v)
 }
 
-// The numbers of QueryResponse.packed and Part.packed, which nearly all of these messages is.
+// The numbers of QueryResponse.packed, Part.packed and SeriesResponse.packed, which nearly all of these messages is.
 const (
 	packedChunksField = 3
 	packedPointsField = 14
+	packedBlocksField = 4
 )
 
 // keep reads a message whose field of that number becomes a view of the memory it came in, which the message

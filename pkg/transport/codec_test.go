@@ -16,6 +16,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/wire/frame"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
 	"github.com/amphora-metrics/amphora/pkg/wire/querypb"
+	"github.com/amphora-metrics/amphora/pkg/wire/storepb"
 	"github.com/amphora-metrics/amphora/pkg/wire/work"
 )
 
@@ -60,7 +61,8 @@ func TestPackedMessagesAreReadAsByGRPC(t *testing.T) {
 	chunks := &ingesterpb.QueryResponse{CompleteSince: 5, Packed: []byte("abc"), PackedSeries: 2, PackedChunks: 3,
 		Series: []*ingesterpb.Series{{Labels: []string{"a", "b"}}}}
 	points := &querypb.Part{Head: &querypb.Head{Type: querypb.Head_MATRIX}, Packed: []byte("abc"), PackedSeries: 1, PackedPoints: 9, Samples: 7, Header: []string{"x"}}
-	for _, m := range []proto.Message{chunks, points, &ingesterpb.QueryResponse{CompleteSince: 1}, &querypb.Part{Body: []byte("b")}, &querypb.Part{}} {
+	blocks := &storepb.SeriesResponse{Packed: []byte("abc"), PackedSeries: 2, PackedChunks: 3, Blocks: [][]byte{[]byte("b")}, Work: &storepb.Work{Series: 2}}
+	for _, m := range []proto.Message{chunks, points, blocks, &storepb.SeriesResponse{Blocks: [][]byte{[]byte("b")}}, &ingesterpb.QueryResponse{CompleteSince: 1}, &querypb.Part{Body: []byte("b")}, &querypb.Part{}} {
 		b := marshal(t, theirs, m)
 		twice := append(append([]byte(nil), b...), b...) // as protobuf has it, the last counts and lists grow
 		unknown := append(append([]byte(nil), b...), 0xfa, 0x3e, 1, 'x')

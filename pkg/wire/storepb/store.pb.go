@@ -42,6 +42,8 @@ type SeriesRequest struct {
 	MaxSeries     uint64 `protobuf:"varint,9,opt,name=max_series,json=maxSeries,proto3" json:"max_series,omitempty"`
 	MaxChunks     uint64 `protobuf:"varint,10,opt,name=max_chunks,json=maxChunks,proto3" json:"max_chunks,omitempty"`
 	MaxChunkBytes uint64 `protobuf:"varint,11,opt,name=max_chunk_bytes,json=maxChunkBytes,proto3" json:"max_chunk_bytes,omitempty"`
+	// The series may come in one piece (SeriesResponse.packed).
+	Packed        bool `protobuf:"varint,12,opt,name=packed,proto3" json:"packed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -153,12 +155,24 @@ func (x *SeriesRequest) GetMaxChunkBytes() uint64 {
 	return 0
 }
 
+func (x *SeriesRequest) GetPacked() bool {
+	if x != nil {
+		return x.Packed
+	}
+	return false
+}
+
 type SeriesResponse struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Series []*ingesterpb.Series   `protobuf:"bytes,1,rep,name=series,proto3" json:"series,omitempty"`
 	// The last message carries the blocks that were looked into, and what that took.
-	Blocks        [][]byte `protobuf:"bytes,2,rep,name=blocks,proto3" json:"blocks,omitempty"`
-	Work          *Work    `protobuf:"bytes,3,opt,name=work,proto3" json:"work,omitempty"`
+	Blocks [][]byte `protobuf:"bytes,2,rep,name=blocks,proto3" json:"blocks,omitempty"`
+	Work   *Work    `protobuf:"bytes,3,opt,name=work,proto3" json:"work,omitempty"`
+	// Series as package packed lays them out, if the request allows it, and how many series and chunks
+	// these are.
+	Packed        []byte `protobuf:"bytes,4,opt,name=packed,proto3" json:"packed,omitempty"`
+	PackedSeries  uint32 `protobuf:"varint,5,opt,name=packed_series,json=packedSeries,proto3" json:"packed_series,omitempty"`
+	PackedChunks  uint32 `protobuf:"varint,6,opt,name=packed_chunks,json=packedChunks,proto3" json:"packed_chunks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -212,6 +226,27 @@ func (x *SeriesResponse) GetWork() *Work {
 		return x.Work
 	}
 	return nil
+}
+
+func (x *SeriesResponse) GetPacked() []byte {
+	if x != nil {
+		return x.Packed
+	}
+	return nil
+}
+
+func (x *SeriesResponse) GetPackedSeries() uint32 {
+	if x != nil {
+		return x.PackedSeries
+	}
+	return 0
+}
+
+func (x *SeriesResponse) GetPackedChunks() uint32 {
+	if x != nil {
+		return x.PackedChunks
+	}
+	return 0
 }
 
 // Work is what one call took.
@@ -878,7 +913,7 @@ var File_store_proto protoreflect.FileDescriptor
 
 const file_store_proto_rawDesc = "" +
 	"\n" +
-	"\vstore.proto\x12\x10amphora.store.v1\x1a\x0eingester.proto\"\xf6\x02\n" +
+	"\vstore.proto\x12\x10amphora.store.v1\x1a\x0eingester.proto\"\x8e\x03\n" +
 	"\rSeriesRequest\x12\x19\n" +
 	"\bmin_time\x18\x01 \x01(\x03R\aminTime\x12\x19\n" +
 	"\bmax_time\x18\x02 \x01(\x03R\amaxTime\x128\n" +
@@ -896,11 +931,15 @@ const file_store_proto_rawDesc = "" +
 	"\n" +
 	"max_chunks\x18\n" +
 	" \x01(\x04R\tmaxChunks\x12&\n" +
-	"\x0fmax_chunk_bytes\x18\v \x01(\x04R\rmaxChunkBytes\"\x89\x01\n" +
+	"\x0fmax_chunk_bytes\x18\v \x01(\x04R\rmaxChunkBytes\x12\x16\n" +
+	"\x06packed\x18\f \x01(\bR\x06packed\"\xeb\x01\n" +
 	"\x0eSeriesResponse\x123\n" +
 	"\x06series\x18\x01 \x03(\v2\x1b.amphora.ingester.v1.SeriesR\x06series\x12\x16\n" +
 	"\x06blocks\x18\x02 \x03(\fR\x06blocks\x12*\n" +
-	"\x04work\x18\x03 \x01(\v2\x16.amphora.store.v1.WorkR\x04work\"\xbf\x01\n" +
+	"\x04work\x18\x03 \x01(\v2\x16.amphora.store.v1.WorkR\x04work\x12\x16\n" +
+	"\x06packed\x18\x04 \x01(\fR\x06packed\x12#\n" +
+	"\rpacked_series\x18\x05 \x01(\rR\fpackedSeries\x12#\n" +
+	"\rpacked_chunks\x18\x06 \x01(\rR\fpackedChunks\"\xbf\x01\n" +
 	"\x04Work\x12'\n" +
 	"\x0fbucket_requests\x18\x01 \x01(\x04R\x0ebucketRequests\x12!\n" +
 	"\fbucket_bytes\x18\x02 \x01(\x04R\vbucketBytes\x12\x1f\n" +

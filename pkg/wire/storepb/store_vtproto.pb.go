@@ -50,6 +50,16 @@ func (m *SeriesRequest) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.Packed {
+		i--
+		if m.Packed {
+			dAtA[i] = 1
+		} else {
+			dAtA[i] = 0
+		}
+		i--
+		dAtA[i] = 0x60
+	}
 	if m.MaxChunkBytes != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.MaxChunkBytes))
 		i--
@@ -165,6 +175,23 @@ func (m *SeriesResponse) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	if m.unknownFields != nil {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
+	}
+	if m.PackedChunks != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.PackedChunks))
+		i--
+		dAtA[i] = 0x30
+	}
+	if m.PackedSeries != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.PackedSeries))
+		i--
+		dAtA[i] = 0x28
+	}
+	if len(m.Packed) > 0 {
+		i -= len(m.Packed)
+		copy(dAtA[i:], m.Packed)
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(len(m.Packed)))
+		i--
+		dAtA[i] = 0x22
 	}
 	if m.Work != nil {
 		size, err := m.Work.MarshalToSizedBufferVT(dAtA[:i])
@@ -927,6 +954,9 @@ func (m *SeriesRequest) SizeVT() (n int) {
 	if m.MaxChunkBytes != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.MaxChunkBytes))
 	}
+	if m.Packed {
+		n += 2
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -958,6 +988,16 @@ func (m *SeriesResponse) SizeVT() (n int) {
 	if m.Work != nil {
 		l = m.Work.SizeVT()
 		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
+	}
+	l = len(m.Packed)
+	if l > 0 {
+		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
+	}
+	if m.PackedSeries != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.PackedSeries))
+	}
+	if m.PackedChunks != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.PackedChunks))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -1527,6 +1567,26 @@ func (m *SeriesRequest) UnmarshalVT(dAtA []byte) error {
 					break
 				}
 			}
+		case 12:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Packed", wireType)
+			}
+			var v int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				v |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			m.Packed = bool(v != 0)
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -1688,6 +1748,78 @@ func (m *SeriesResponse) UnmarshalVT(dAtA []byte) error {
 				return err
 			}
 			iNdEx = postIndex
+		case 4:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Packed", wireType)
+			}
+			var byteLen int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				byteLen |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			if byteLen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + byteLen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			m.Packed = append(m.Packed[:0], dAtA[iNdEx:postIndex]...)
+			if m.Packed == nil {
+				m.Packed = []byte{}
+			}
+			iNdEx = postIndex
+		case 5:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field PackedSeries", wireType)
+			}
+			m.PackedSeries = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.PackedSeries |= uint32(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 6:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field PackedChunks", wireType)
+			}
+			m.PackedChunks = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.PackedChunks |= uint32(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

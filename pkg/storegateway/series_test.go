@@ -1,0 +1,126 @@
+package storegateway
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/amphora-metrics/amphora/pkg/tenant"
+	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
+	"github.com/amphora-metrics/amphora/pkg/wire/storepb"
+)
+
+func TestPackedSeriesAreThoseThatAreNot(t *testing.T) {
+	w := newWorld(t, nil)
+	a, b, c := w.block(0, 0, 300), w.block(0, 200, 300), w.block(7_200_000, 100, 150)
+	for name, change := range map[string]func(*storepb.SeriesRequest){
+		"all":            func(*storepb.SeriesRequest) {},
+		"a shard":        func(r *storepb.SeriesRequest) { r.ShardIndex, r.ShardCount = 1, 3 },
+		"a limit":        func(r *storepb.SeriesRequest) { r.Limit = 7 },
+		"without chunks": func(r *storepb.SeriesRequest) { r.SkipChunks = true },
+		"nothing":        func(r *storepb.SeriesRequest) { r.MinTime, r.MaxTime = 100_000, 200_000 },
+	} {
+		plain, err := w.ask(func(r *storepb.SeriesRequest) { change(r); r.Packed = false }, a, b, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := w.ask(change, a, b, c)
+		if err != nil || len(got.series) != len(plain.series) || len(got.blocks) != 3 || got.work.Series != plain.work.Series {
+			t.Fatalf("%s: %d series of %d blocks, %+v, %v; want %d, 3, %+v", name, len(got.series), len(got.blocks), got.work, err, len(plain.series), plain.work)
+		}
+		for i := range got.series {
+			if !proto.Equal(got.series[i], plain.series[i]) {
+				t.Fatalf("%s: packed %v, want %v", name, got.series[i], plain.series[i])
+			}
+		}
+		n, chunks := 0, 0
+		for _, m := range got.messages {
+			if len(m.Series) > 0 {
+				t.Errorf("%s: %d series are not packed", name, len(m.Series))
+			}
+			n, chunks = n+int(m.PackedSeries), chunks+int(m.PackedChunks)
+		}
+		for _, s := range got.series {
+			chunks -= len(s.Chunks)
+		}
+		if n != len(got.series) || chunks != 0 {
+			t.Errorf("%s: counted as %d series of %d, with %d chunks too many", name, n, len(got.series), chunks)
+		}
+	}
+}
+
+func TestPackedMessagesAreBounded(t *testing.T) {
+	w := newWorld(t, nil)
+	r, err := w.ask(nil, w.block(0, 0, 6000))
+	if err != nil || len(r.series) != 6000 || len(r.messages) < 2 {
+		t.Fatalf("%d series in %d messages, %v", len(r.series), len(r.messages), err)
+	}
+	for _, m := range r.messages {
+		if len(m.Packed) > packedBytes+1024 {
+			t.Errorf("a message of %d bytes", len(m.Packed))
+		}
+	}
+}
+
+// TestWhatIsSentStays reads series when the blocks they came from are closed and their memory went to other calls.
+func TestWhatIsSentStays(t *testing.T) {
+	for _, packs := range []bool{true, false} {
+		w := newWorld(t, nil)
+		a, b := w.block(0, 0, 50), w.block(0, 500, 50)
+		r, err := w.ask(func(r *storepb.SeriesRequest) { r.Packed = packs }, a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			if _, err := w.ask(nil, b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.g.deps.Store.Close(); err != nil { // which unmaps all files
+			t.Fatal(err)
+		}
+		for i, s := range r.series {
+			c, err := chunkenc.FromData(chunkenc.Encoding(s.Chunks[0].Encoding), s.Chunks[0].Data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			it, n := c.Iterator(nil), 0
+			for ; it.Next() != chunkenc.ValNone; n++ {
+				if at, v := it.At(); at != int64(n)*1000 || v != float64(i*100+n) {
+					t.Fatalf("packed %t: sample %d of series %d is %v at %d", packs, n, i, v, at)
+				}
+			}
+			if want := fmt.Sprintf("%03d", i); s.Labels[3] != want || n != 10 {
+				t.Fatalf("packed %t: series %v with %d samples, want %s with 10", packs, s.Labels, n, want)
+			}
+		}
+	}
+}
+
+// BenchmarkSeries reads blocks of the same series that follow each other in time, all pages being here.
+func BenchmarkSeries(b *testing.B) {
+	w := newWorld(b, nil)
+	var blocks [][]byte
+	for i := range 12 {
+		blocks = append(blocks, w.block(int64(i)*7_200_000, 0, 5000))
+	}
+	for _, packs := range []bool{false, true} {
+		b.Run(fmt.Sprintf("blocks=12/series=5k/packed=%t", packs), func(b *testing.B) {
+			req := &storepb.SeriesRequest{MaxTime: 1 << 40, Packed: packs, Blocks: blocks, Matchers: []*ingesterpb.Matcher{{Name: "__name__", Value: "m"}}}
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := w.g.Series(req, &drain{reply{ctx: tenant.Inject(b.Context(), "t1")}}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/5000, "ns/series")
+		})
+	}
+}
+
+// drain forgets what is sent.
+type drain struct{ reply }
+
+func (*drain) Send(*storepb.SeriesResponse) error { return nil }
