@@ -87,11 +87,13 @@ func (s *symbols) text(symbol uint32) ([]byte, bool) {
 		return nil, false
 	}
 	b := s.file.Bytes(s.from, s.file.Len())
-	at, ok := int(s.places[symbol/symbolStep]), true
+	at := int(s.places[symbol/symbolStep])
 	for range symbol % symbolStep {
-		if at, ok = skip(b, at); !ok {
+		next, ok := skip(b, at)
+		if !ok {
 			return nil, false
 		}
+		at = next
 	}
 	return textAt(b, at)
 }

@@ -60,7 +60,7 @@ const quick = 100 * time.Millisecond
 func (b *bench) ask(ctx context.Context, qs []query, ours, theirs *server) error {
 	b.printf("\n%-34s %9s %9s %6s   %8s %8s %8s %8s   %9s %9s\n", "", "ours", "Prom.", "ratio", "our p50", "p50", "our p99", "p99", "our kB", "kB")
 	if b.blocks {
-		b.printf("requests to object storage and bytes from there: of the first time a query is asked, and of all others together\n")
+		b.printf("%-34s behind it: requests to object storage and kB from there, when a query is asked first and after that\n", "")
 	}
 	sums := map[string][2]time.Duration{}
 	var order []string
@@ -76,9 +76,10 @@ func (b *bench) ask(ctx context.Context, qs []query, ours, theirs *server) error
 		}
 		b.row(q.name, mine, other)
 		if b.blocks {
-			b.printf("%-34s %s; %s\n", "", first.store, mine.store)
+			b.printf("   %s  %s", first.store, mine.store)
 			cold.requests, cold.bytes = cold.requests+first.store.requests, cold.bytes+first.store.bytes
 		}
+		b.printf("\n")
 		for _, set := range []string{q.set, "all"} {
 			if _, ok := sums[set]; !ok {
 				order = append(order, set)
@@ -92,7 +93,7 @@ func (b *bench) ask(ctx context.Context, qs []query, ours, theirs *server) error
 		b.printf("%-34s %8.0fm %8.0fm %6.2f\n", "sum of "+set, ms(s[0]), ms(s[1]), ratio(s[0], s[1]))
 	}
 	if b.blocks {
-		b.printf("all queries asked for the first time: %s\n", cold)
+		b.printf("all queries, asked for the first time: %.0f requests to object storage, %.1f MB\n", cold.requests, cold.bytes/1e6)
 	}
 	for _, s := range []*server{ours, theirs} {
 		anon, err := s.anon()
@@ -135,7 +136,7 @@ func (c *cost) quantile(part float64) time.Duration {
 }
 
 func (b *bench) row(name string, a, p cost) {
-	b.printf("%-34s %8.1fm %8.1fm %6.2f   %7.0fm %7.0fm %7.0fm %7.0fm   %9.1f %9.1f\n", name, ms(a.perQuery()), ms(p.perQuery()), ratio(a.perQuery(), p.perQuery()),
+	b.printf("%-34s %8.1fm %8.1fm %6.2f   %7.0fm %7.0fm %7.0fm %7.0fm   %9.1f %9.1f", name, ms(a.perQuery()), ms(p.perQuery()), ratio(a.perQuery(), p.perQuery()),
 		ms(a.quantile(0.5)), ms(p.quantile(0.5)), ms(a.quantile(0.99)), ms(p.quantile(0.99)), float64(a.bytes)/1e3, float64(p.bytes)/1e3)
 }
 

@@ -181,7 +181,7 @@ func (s *server) cpu() (sum time.Duration, err error) {
 type traffic struct{ requests, bytes float64 }
 
 func (t traffic) String() string {
-	return fmt.Sprintf("%.0f requests, %.1f kB", t.requests, t.bytes/1e3)
+	return fmt.Sprintf("%5.0f %9.1f", t.requests, t.bytes/1e3)
 }
 
 // traffic is what queries have asked of object storage so far. A server that has none asks nothing of it.
