@@ -2,10 +2,12 @@ package harness
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -24,6 +26,8 @@ type Spec struct {
 	Zone   string   // availability zone
 	Flags  []string // come last, and so win
 	Env    []string // added to the environment
+	// TLS is how the process is asked whether it is ready, if its HTTP listener speaks TLS.
+	TLS *tls.Config
 	// Machine is where the process runs; nil: on the loopback address.
 	Machine *Machine
 }
@@ -67,7 +71,12 @@ type Node struct {
 }
 
 // URL returns the address of path on the node's HTTP port.
-func (n *Node) URL(path string) string { return "http://" + n.Machine.Seen(n.HTTP) + path }
+func (n *Node) URL(path string) string {
+	if n.TLS != nil {
+		return "https://" + n.Machine.Seen(n.HTTP) + path
+	}
+	return "http://" + n.Machine.Seen(n.HTTP) + path
+}
 
 // WaitReady waits until the node answers /ready with 200. It fails at once if the process ends.
 func (n *Node) WaitReady(ctx context.Context) error {
@@ -78,7 +87,11 @@ func (n *Node) WaitReady(ctx context.Context) error {
 func (n *Node) Ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	_, err := Get(ctx, n.URL("/ready"))
+	by := http.DefaultClient
+	if n.TLS != nil {
+		by = &http.Client{Transport: &http.Transport{TLSClientConfig: n.TLS, DisableKeepAlives: true}}
+	}
+	_, err := GetBy(ctx, by, n.URL("/ready"))
 	return err
 }
 

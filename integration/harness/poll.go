@@ -54,6 +54,11 @@ func Poll(ctx context.Context, ok func(context.Context) error) error {
 // Get returns the body of a 200 answer of url, at most 16 MiB of it; header is a list of name,
 // value, name, value.
 func Get(ctx context.Context, url string, header ...string) ([]byte, error) {
+	return GetBy(ctx, http.DefaultClient, url, header...)
+}
+
+// GetBy is Get by another client than Go's own.
+func GetBy(ctx context.Context, by *http.Client, url string, header ...string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, fmt.Errorf("get %s: %w", url, err)
@@ -61,7 +66,7 @@ func Get(ctx context.Context, url string, header ...string) ([]byte, error) {
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := by.Do(req)
 	if err != nil {
 		return nil, err // names the method and the URL
 	}

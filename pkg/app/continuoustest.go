@@ -4,7 +4,11 @@ import "github.com/amphora-metrics/amphora/pkg/continuoustest"
 
 // buildContinuousTest builds the test of a cluster, which may be the one this process belongs to.
 func (a *App) buildContinuousTest() error {
-	t, err := continuoustest.New(a.cfg.ContinuousTest, continuoustest.Deps{Log: a.log, Reg: a.reg, Done: func() { close(a.done) }})
+	by, err := a.inner("continuous-test")
+	if err != nil {
+		return err
+	}
+	t, err := continuoustest.New(a.cfg.ContinuousTest, continuoustest.Deps{Log: a.log, Reg: a.reg, Transport: by, Done: func() { close(a.done) }})
 	if err != nil {
 		return err
 	}

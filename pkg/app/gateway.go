@@ -14,6 +14,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/gateway"
 	"github.com/amphora-metrics/amphora/pkg/identity"
 	"github.com/amphora-metrics/amphora/pkg/memory"
+	"github.com/amphora-metrics/amphora/pkg/transport"
 )
 
 // defaultMaxBody bounds signed bodies where no distributor in the process says how large a push may be.
@@ -21,11 +22,12 @@ const defaultMaxBody = 100 << 20
 
 // CallersConfig is the settings of everything about who calls.
 type CallersConfig struct {
-	Gateway   gateway.Config
-	Identity  identity.Config
-	Audit     audit.Config
-	Upstreams gateway.UpstreamConfig
-	ACME      certs.Config
+	Gateway     gateway.Config
+	Identity    identity.Config
+	Audit       audit.Config
+	Upstreams   gateway.UpstreamConfig
+	UpstreamTLS transport.UpstreamTLS
+	ACME        certs.Config
 }
 
 // Declare implements config.Declarer.
@@ -34,6 +36,7 @@ func (c *CallersConfig) Declare(s *config.Set) {
 	s.Mount("auth", &c.Identity)
 	s.Mount("audit", &c.Audit)
 	s.Mount("gateway", &c.Upstreams)
+	s.Mount("gateway", &c.UpstreamTLS)
 	s.Mount("server.acme", &c.ACME)
 }
 

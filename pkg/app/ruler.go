@@ -3,7 +3,6 @@ package app
 import (
 	"cmp"
 	"context"
-	"net/http"
 	"slices"
 	"strconv"
 	"time"
@@ -94,7 +93,11 @@ func (a *App) ruler() (*ruler.Ruler, error) {
 		}
 		var remote func(context.Context, string, time.Time) (prometheuspromql.Vector, error)
 		if c := a.cfg.Rules.Ruler.Remote; c.Address != "" {
-			queries, err := transport.NewQueries(c.Address, c.Timeout, a.cfg.Clients.Cluster.Wrapper("query-frontend", a.reg)(http.DefaultTransport))
+			by, err := a.inner("query-frontend")
+			if err != nil {
+				return nil, err
+			}
+			queries, err := transport.NewQueries(c.Address, c.Timeout, a.cfg.Clients.Cluster.Wrapper("query-frontend", a.reg)(by))
 			if err != nil {
 				return nil, config.Wrong("ruler.query_frontend.address", "%w", err)
 			}

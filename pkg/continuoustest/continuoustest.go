@@ -21,6 +21,8 @@ type Deps struct {
 	Log  *slog.Logger
 	Reg  prometheus.Registerer
 	Done func() // called once a smoke test went well
+	// Transport sends the requests; nil: Go's own.
+	Transport http.RoundTripper
 }
 
 // Test is the service that writes and reads. What it knows of earlier samples it asks for when it starts.
@@ -70,7 +72,7 @@ func New(cfg Config, d Deps) (*Test, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Test{cfg: cfg, deps: d, metrics: newMetrics(d.Reg), client: &client{cfg: cfg, write: write, read: read, http: &http.Client{}}}
+	t := &Test{cfg: cfg, deps: d, metrics: newMetrics(d.Reg), client: &client{cfg: cfg, write: write, read: read, http: &http.Client{Transport: d.Transport}}}
 	for _, p := range cfg.Write.Protocols {
 		for _, histograms := range []bool{false, true} {
 			if histograms && cfg.Series.WithHistograms || !histograms && cfg.Series.WithFloats {

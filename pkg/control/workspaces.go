@@ -51,7 +51,7 @@ func (c *Control) endpoint(r *http.Request, id string) string {
 	base := strings.TrimSuffix(c.cfg.PublicURL, "/")
 	if base == "" {
 		base = "http://" + r.Host
-		if r.TLS != nil || r.Header.Get("X-Forwarded-Proto") == "https" {
+		if by := r.Header.Get("X-Forwarded-Proto"); by == "https" || by == "" && r.TLS != nil { // this hop may be a gateway's
 			base = "https://" + r.Host
 		}
 	}

@@ -36,6 +36,11 @@ func (g *Gateway) pass(w http.ResponseWriter, r *http.Request, c *call, next htt
 	}
 	out.Header.Set("X-Request-Id", c.id)
 	out.Header.Set("X-Forwarded-For", c.client.address)
+	if c.client.secure {
+		out.Header.Set("X-Forwarded-Proto", "https")
+	} else if out.Header.Get("X-Forwarded-Proto") == "" { // otherwise a proxy says so that nobody declared
+		out.Header.Set("X-Forwarded-Proto", "http")
+	}
 	for _, id := range c.tenants {
 		tenant.AddPolicy(out.Header, id, c.selectors[id])
 	}

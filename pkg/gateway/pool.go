@@ -177,7 +177,12 @@ func (p *pool) ready(ctx context.Context, at *url.URL) bool {
 	}
 	defer func() { _ = resp.Body.Close() }()
 	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 4<<10)) // so that the connection can be used again
-	return resp.StatusCode < http.StatusInternalServerError
+	return resp.StatusCode < http.StatusInternalServerError && !wantsTLS(resp)
+}
+
+// wantsTLS recognizes the answer of a listener with TLS to a request without. It has not read the request.
+func wantsTLS(resp *http.Response) bool {
+	return resp.StatusCode == http.StatusBadRequest && !resp.ProtoAtLeast(1, 1) && len(resp.Header) == 0 && resp.Request.URL.Scheme == "http"
 }
 
 // RoundTrip sends r to the first instance that can be reached. Nothing has been sent to those before. The
@@ -199,6 +204,15 @@ func (p *pool) RoundTrip(r *http.Request) (*http.Response, error) {
 			try.Body = body
 		}
 		resp, err := transport.RoundTrip(try)
+		if err == nil && wantsTLS(resp) {
+			_ = resp.Body.Close()
+			x.unready.Store(true)
+			last = errs.New(errs.Unavailable, "%s speaks TLS: its address must begin with https", x.url.Host)
+			if r.Body == nil || r.Body == http.NoBody {
+				continue
+			}
+			return nil, last // what was read of the body is gone
+		}
 		if err == nil {
 			body.answer()
 			return resp, nil

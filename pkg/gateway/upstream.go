@@ -34,7 +34,7 @@ type UpstreamConfig struct{ Addresses []string }
 
 // Declare implements config.Declarer.
 func (c *UpstreamConfig) Declare(s *config.Set) {
-	s.Strings(&c.Addresses, "upstreams", nil, "Addresses of the services that this process does not run: service=http://host:port, repeated for each instance, for example distributor=http://d1:8080,querier=dns+http://queriers:8080,ruler=ring+http://ruler:8080. dns+ stands for all addresses of the name, ring+ for all healthy members of the service's ring at that port. Instances that are not ready are skipped.")
+	s.Strings(&c.Addresses, "upstreams", nil, "Addresses of the services that this process does not run: service=http://host:port, or https, repeated for each instance, for example distributor=http://d1:8080,querier=dns+http://queriers:8080,ruler=ring+http://ruler:8080. dns+ stands for all addresses of the name, ring+ for all healthy members of the service's ring at that port. Instances that are not ready are skipped.")
 }
 
 // Validate implements config.Validator.
@@ -88,6 +88,9 @@ type UpstreamDeps struct {
 	// Members returns the addresses, without ports, of the healthy members of a ring. Nil: there are no
 	// rings. Errors: Unavailable.
 	Members func(ctx context.Context, ring string) ([]string, error)
+	// Dial returns what connects by TLS, to speak one of the protocols. Its errors are of dial, as nothing was
+	// sent. Nil: https upstreams are checked by the authorities of the system.
+	Dial func(protocols ...string) func(ctx context.Context, network, addr string) (net.Conn, error)
 	// Wrap is put around what sends requests; nil: nothing is.
 	Wrap func(http.RoundTripper) http.RoundTripper
 }
@@ -112,7 +115,7 @@ func NewUpstreams(cfg UpstreamConfig, deps UpstreamDeps) (*Upstreams, error) {
 		Name: "amphora_gateway_upstream_instances",
 		Help: "Instances of services that requests are passed on to, by whether they are ready. None ready: requests of the service fail.",
 	}, []string{"service", "state"})}
-	plain, streams := http.RoundTripper(newTransport(false)), http.RoundTripper(newTransport(true))
+	plain, streams := http.RoundTripper(newTransport(false, deps)), http.RoundTripper(newTransport(true, deps))
 	if deps.Wrap != nil {
 		plain, streams = deps.Wrap(plain), deps.Wrap(streams)
 	}
@@ -121,7 +124,11 @@ func NewUpstreams(cfg UpstreamConfig, deps UpstreamDeps) (*Upstreams, error) {
 		p := &pool{service: service, configured: addresses, members: deps.Members, transport: plain, streams: streams, log: deps.Log}
 		p.proxy = &httputil.ReverseProxy{
 			Rewrite: func(r *httputil.ProxyRequest) { // the transport picks the instance
-				r.Out.Header["X-Forwarded-For"] = r.In.Header["X-Forwarded-For"] // which was found out here
+				for _, name := range []string{"X-Forwarded-For", "X-Forwarded-Proto"} { // which were found out here
+					if v := r.In.Header[name]; v != nil {
+						r.Out.Header[name] = v
+					}
+				}
 			},
 			Transport:     p,
 			FlushInterval: -1, // streams must not wait
@@ -149,18 +156,23 @@ func (b *copyBuffers) Get() []byte {
 // Put implements httputil.BufferPool.
 func (b *copyBuffers) Put(p []byte) { b.arrays.Put((*[copyBytes]byte)(p)) }
 
-// newTransport returns one that keeps connections; with h2c, for gRPC, it speaks HTTP/2 only.
-func newTransport(h2c bool) *http.Transport {
+// newTransport returns one that keeps connections; with h2, for gRPC, it speaks HTTP/2 only.
+func newTransport(h2 bool, deps UpstreamDeps) *http.Transport {
 	t := &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
 		MaxIdleConnsPerHost: idlePerHost, IdleConnTimeout: 90 * time.Second, TLSHandshakeTimeout: dialTimeout,
 		DisableCompression: true, // bodies go through as they are
 		ForceAttemptHTTP2:  true, ExpectContinueTimeout: time.Second,
 	}
-	if h2c {
+	protocol := "http/1.1"
+	if h2 {
+		protocol = "h2"
 		t.Protocols = new(http.Protocols)
 		t.Protocols.SetUnencryptedHTTP2(true)
 		t.Protocols.SetHTTP2(true)
+	}
+	if deps.Dial != nil {
+		t.DialTLSContext = deps.Dial(protocol)
 	}
 	return t
 }

@@ -2,9 +2,12 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -198,4 +201,89 @@ func TestBodiesStreamBothWays(t *testing.T) {
 		go func() { _, err := in.Write([]byte("x")); first <- err }()
 	}
 	_ = in.Close()
+}
+
+// TestInstancesAreCalledByTheProtocolThatTheySpeak has each instance under an address with TLS and one without, as
+// while a cluster is moved from one to the other: requests get through, and pushes are refused for another try at most.
+func TestInstancesAreCalledByTheProtocolThatTheySpeak(t *testing.T) {
+	answer := func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		_, _ = fmt.Fprintf(w, "%t %s %s", r.TLS != nil, r.Proto, b)
+	}
+	plain, secure := httptest.NewServer(http.HandlerFunc(answer)), httptest.NewUnstartedServer(http.HandlerFunc(answer))
+	secure.EnableHTTP2 = true
+	secure.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	secure.StartTLS()
+	t.Cleanup(plain.Close)
+	t.Cleanup(secure.Close)
+	roots := x509.NewCertPool()
+	roots.AddCert(secure.Certificate())
+	u, err := NewUpstreams(UpstreamConfig{Addresses: []string{
+		"distributor=" + plain.URL, "distributor=" + strings.Replace(plain.URL, "http:", "https:", 1),
+		"distributor=" + secure.URL, "distributor=" + strings.Replace(secure.URL, "https:", "http:", 1),
+	}}, UpstreamDeps{Log: slog.New(slog.DiscardHandler), Reg: prometheus.NewRegistry(), Dial: func(protocols ...string) func(context.Context, string, string) (net.Conn, error) {
+		return func(ctx context.Context, network, addr string) (net.Conn, error) {
+			raw, err := new(net.Dialer).DialContext(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			c := tls.Client(raw, &tls.Config{RootCAs: roots, ServerName: "127.0.0.1", NextProtos: protocols})
+			if err := c.HandshakeContext(ctx); err != nil {
+				_ = raw.Close()
+				return nil, &net.OpError{Op: "dial", Net: network, Err: err}
+			}
+			return c, nil
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	try := func(kind, body string) (int, string) {
+		r := httptest.NewRequest("POST", "/x", strings.NewReader(body))
+		if body == "" {
+			r.Body = http.NoBody
+		}
+		r.Header.Set("Content-Type", kind)
+		w := httptest.NewRecorder()
+		u.Of("distributor").ServeHTTP(w, r)
+		return w.Code, w.Body.String()
+	}
+	seen := map[string]int{}
+	for range 8 { // nobody was asked yet
+		code, text := try("text/plain", "")
+		if code != 200 {
+			t.Fatalf("%d %s", code, text)
+		}
+		seen[text]++
+	}
+	if seen["false HTTP/1.1 "] == 0 || seen["true HTTP/1.1 "] == 0 || len(seen) != 2 {
+		t.Errorf("seen: %v", seen)
+	}
+	// Once they were asked, those that cannot be used are left out, also for bodies, which cannot be sent twice.
+	if err := u.look(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if fit, tired := u.pools["distributor"].count(); fit != 2 || tired != 2 {
+		t.Errorf("%d instances are ready, %d are not; want two each", fit, tired)
+	}
+	for range 8 {
+		if code, text := try("text/plain", "body"); code != 200 || !strings.HasSuffix(text, "HTTP/1.1 body") {
+			t.Errorf("%d %s", code, text)
+		}
+	}
+	alone := u.pools["distributor"]
+	alone.configured = alone.configured[3:] // the one that speaks TLS, by its address without
+	alone.found.Store(nil)
+	if code, text := try("text/plain", "body"); code != 503 {
+		t.Errorf("without TLS to one that has it: %d %s", code, text)
+	}
+	at, err := url.Parse(secure.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	alone.configured = []*url.URL{at}
+	alone.found.Store(nil)
+	if code, text := try("application/grpc", "body"); code != 200 || text != "true HTTP/2.0 body" {
+		t.Errorf("a call: %d %s", code, text)
+	}
 }

@@ -23,7 +23,7 @@ type also struct {
 // Also binds another address, with the settings and the TLS of the HTTP listener, for handler. It
 // is served and stopped together with the server, which must not run yet. Errors: Invalid, Unavailable.
 func (s *Server) Also(address string, port int, handler http.Handler) (net.Addr, error) {
-	config, err := newTLS(secured{"also", s.cfg.HTTPTLS, s.cfg.TLS, s.issuer, []string{"h2", "http/1.1"}}, s.own, s.log)
+	config, err := newTLS(secured{"also", s.cfg.HTTPTLS, s.cfg.TLS, s.issuer, []string{"h2", "http/1.1"}, false}, s.own, s.log)
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "server.http_tls_config: %w", err)
 	}

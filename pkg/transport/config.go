@@ -16,6 +16,7 @@ type Config struct {
 	HTTPPort        int
 	HTTPConnLimit   int
 	HTTPTLS         TLSConfig
+	HTTPProbes      bool      // see probeRows
 	TLS             TLSPolicy // of all listeners
 	ProxyProtocol   bool
 	ProxyNetworks   []string
@@ -42,6 +43,7 @@ func (c *Config) Declare(s *config.Set) {
 	s.Strings(&c.ProxyNetworks, "proxy-protocol-networks", nil, "Networks, such as 10.0.0.0/8, of the load balancers whose PROXY headers are trusted.").Expert()
 	s.Mount("", &c.TLS)
 	s.Mount("http_tls_config", &tlsRows{&c.HTTPTLS, "server.http-tls-"})
+	s.Mount("http_tls_config", &probeRows{c})
 	s.String(&c.GRPCAddress, "grpc-listen-address", "127.0.0.1", "Address of the gRPC listener for other processes of the cluster.")
 	s.Int(&c.GRPCPort, "grpc-listen-port", 9095, "Port of the gRPC listener. 0: any free one.")
 	s.Mount("grpc_tls_config", &tlsRows{&c.GRPCTLS, "server.grpc-tls-"})
@@ -85,6 +87,22 @@ func (r *tlsRows) Declare(s *config.Set) {
 	s.String(&r.c.KeyFile, "key-file", "", "Key of the server certificate.").Named(r.flags + "key-path")
 	s.String(&r.c.ClientCAFile, "client-ca-file", "", "CA certificates that clients' certificates are checked against.").Named(r.flags + "ca-path")
 	s.String(&r.c.ClientAuth, "client-auth-type", "", "RequireAndVerifyClientCert, the default when a client CA is given, or VerifyClientCertIfGiven.").Named(r.flags + "client-auth").Expert()
+}
+
+// probeRows declare what only the HTTP listener has.
+type probeRows struct{ c *Config }
+
+// Declare implements config.Declarer.
+func (r *probeRows) Declare(s *config.Set) {
+	s.Bool(&r.c.HTTPProbes, "probes-without-certificate", false, "Answer /ready, /-/ready and /-/healthy to clients without a certificate, too, such as probes of Kubernetes. Everything else is then refused with 403 instead of in the handshake.").Named("server.http-tls-probes-without-certificate").Expert()
+}
+
+// Validate implements config.Validator.
+func (r *probeRows) Validate() error {
+	if r.c.HTTPProbes && !r.c.HTTPTLS.authenticates() {
+		return config.Wrong("probes_without_certificate", "needs client_ca_file, and client_auth_type %s: otherwise no client must show a certificate", requireClient)
+	}
+	return nil
 }
 
 // authenticates says whether no client without a valid certificate gets through.

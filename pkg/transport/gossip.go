@@ -104,7 +104,7 @@ type GossipDoor struct {
 // NewGossipDoor listens for gossip on address and port as c says, with the certificates of listen, and takes
 // connections from now on. Errors: Invalid, Unavailable.
 func (s *Server) NewGossipDoor(c GossipTLS, listen TLSConfig, address string, port int) (*GossipDoor, error) {
-	conf, err := newTLS(secured{"gossip", listen, c.Policy, nil, nil}, s.own, s.log)
+	conf, err := newTLS(secured{"gossip", listen, c.Policy, nil, nil, false}, s.own, s.log)
 	if err != nil {
 		return nil, config.Wrong("memberlist.tls_cert_path", "%w", err)
 	}

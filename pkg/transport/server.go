@@ -72,11 +72,11 @@ type Server struct {
 // limits and instrumentation. Whether the addresses may be reached is for CheckExposure to say.
 func NewServer(cfg Config, deps ServerDeps) (*Server, error) {
 	m := newServerMetrics(deps.Registerer)
-	httpTLS, err := newTLS(secured{"http", cfg.HTTPTLS, cfg.TLS, deps.Issuer, []string{"h2", "http/1.1"}}, m, deps.Log)
+	httpTLS, err := newTLS(secured{"http", cfg.HTTPTLS, cfg.TLS, deps.Issuer, []string{"h2", "http/1.1"}, cfg.HTTPProbes}, m, deps.Log)
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "server.http_tls_config: %w", err)
 	}
-	grpcTLS, err := newTLS(secured{"grpc", cfg.GRPCTLS, cfg.TLS, nil, []string{"h2"}}, m, deps.Log)
+	grpcTLS, err := newTLS(secured{"grpc", cfg.GRPCTLS, cfg.TLS, nil, []string{"h2"}, false}, m, deps.Log)
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "server.grpc_tls_config: %w", err)
 	}
@@ -194,6 +194,9 @@ func (s *Server) Handle(h http.Handler) {
 	}
 	if s.issuer != nil {
 		h = noChallenges(h)
+	}
+	if s.cfg.HTTPProbes {
+		h = noStrangers(h)
 	}
 	s.inner.HTTPServer.Handler = guard{s.log, s.own.httpPanics}.http(h)
 }

@@ -39,6 +39,7 @@ func startServer(t *testing.T, tlsOf Config, prepare func(*Server)) (*Server, *p
 	cfg.Declare(config.NewSet())
 	cfg.HTTPPort, cfg.GRPCPort, cfg.ShutdownTimeout = 0, 0, 5*time.Second
 	cfg.HTTPTLS, cfg.GRPCTLS, cfg.TLS, cfg.Cluster = tlsOf.HTTPTLS, tlsOf.GRPCTLS, tlsOf.TLS, tlsOf.Cluster
+	cfg.HTTPProbes = tlsOf.HTTPProbes
 	reg := prometheus.NewRegistry()
 	s, err := NewServer(cfg, ServerDeps{Registerer: reg, Gatherer: reg, Log: quiet()})
 	if err != nil {

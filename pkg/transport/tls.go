@@ -2,14 +2,8 @@ package transport
 
 import (
 	"crypto/tls"
-	"crypto/x509"
-	"fmt"
 	"log/slog"
-	"os"
-	"sync"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
 )
@@ -17,8 +11,6 @@ import (
 const (
 	requireClient = "RequireAndVerifyClientCert"
 	verifyIfGiven = "VerifyClientCertIfGiven"
-	// tlsCheckEvery is how old the knowledge of certificate files may be at a handshake.
-	tlsCheckEvery = time.Second
 )
 
 // secured is how one listener is to be secured.
@@ -28,25 +20,14 @@ type secured struct {
 	policy    TLSPolicy
 	issuer    Issuer // nil: there are files only
 	protocols []string
+	probes    bool // requests are asked for certificates, as probes need none
 }
 
-// certificates keeps a listener's TLS configuration equal to its files.
+// certificates is the TLS of a listener, from its files.
 type certificates struct {
 	secured
-	base    tls.Config // what policy asks for
-	reloads *prometheus.CounterVec
-	log     *slog.Logger
-
-	mu      sync.Mutex // guards what follows
-	current *tls.Config
-	stamps  [3]stamp
-	checked time.Time
-}
-
-// stamp is what a file looks like without reading it.
-type stamp struct {
-	modified time.Time
-	size     int64
+	reloading
+	base tls.Config // what policy asks for
 }
 
 // newTLS returns the configuration for a listener, nil if it has no certificate and nobody issues any.
@@ -55,13 +36,13 @@ func newTLS(s secured, m *serverMetrics, log *slog.Logger) (*tls.Config, error) 
 	if s.cfg == (TLSConfig{}) && s.issuer == nil {
 		return nil, nil
 	}
-	c := &certificates{secured: s, reloads: m.tlsReloads, log: log, stamps: fileStamps(s.cfg), checked: time.Now()}
+	c := &certificates{secured: s}
 	if err := s.policy.apply(&c.base); err != nil {
 		return nil, err
 	}
 	c.base.NextProtos = s.protocols
-	var err error
-	if c.current, err = c.load(); err != nil {
+	c.reloading = reloading{files: [3]string{s.cfg.CertFile, s.cfg.KeyFile, s.cfg.ClientCAFile}, load: c.read, reloads: m.tlsReloads, log: log}
+	if err := c.begin(); err != nil {
 		return nil, err
 	}
 	if s.cfg.CertFile != "" {
@@ -78,41 +59,7 @@ func newTLS(s secured, m *serverMetrics, log *slog.Logger) (*tls.Config, error) 
 	}, nil
 }
 
-func fileStamps(cfg TLSConfig) (out [3]stamp) {
-	for i, name := range []string{cfg.CertFile, cfg.KeyFile, cfg.ClientCAFile} {
-		if info, err := os.Stat(name); err == nil {
-			out[i] = stamp{info.ModTime(), info.Size()}
-		}
-	}
-	return out
-}
-
-// latest returns the configuration of the files as they are, or as they last were valid.
-func (c *certificates) latest() *tls.Config {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if time.Since(c.checked) < tlsCheckEvery {
-		return c.current
-	}
-	c.checked = time.Now()
-	stamps := fileStamps(c.cfg)
-	if stamps == c.stamps {
-		return c.current
-	}
-	next, err := c.load()
-	if err != nil {
-		// The stamps stay, so that the next handshake after a second tries again.
-		c.reloads.WithLabelValues("failure").Inc()
-		c.log.Warn("changed certificate files are not valid, the ones before stay in use", "cert", c.cfg.CertFile, "err", err)
-		return c.current
-	}
-	c.reloads.WithLabelValues("success").Inc()
-	c.log.Info("certificate files reloaded", "cert", c.cfg.CertFile)
-	c.current, c.stamps = next, stamps
-	return next
-}
-
-func (c *certificates) load() (*tls.Config, error) {
+func (c *certificates) read() (*tls.Config, error) {
 	out := c.base.Clone()
 	if c.issuer == nil || c.cfg.CertFile != "" || c.cfg.KeyFile != "" {
 		cert, err := tls.LoadX509KeyPair(c.cfg.CertFile, c.cfg.KeyFile)
@@ -139,13 +86,10 @@ func (c *certificates) load() (*tls.Config, error) {
 		out.ClientAuth = tls.NoClientCert
 		return out, nil
 	}
-	pem, err := os.ReadFile(c.cfg.ClientCAFile)
-	if err != nil {
-		return nil, errs.Wrap(errs.Invalid, fmt.Errorf("read client CA file: %w", err))
+	if c.probes && out.ClientAuth == tls.RequireAndVerifyClientCert {
+		out.ClientAuth = tls.VerifyClientCertIfGiven // noStrangers refuses all but probes
 	}
-	out.ClientCAs = x509.NewCertPool()
-	if !out.ClientCAs.AppendCertsFromPEM(pem) {
-		return nil, errs.New(errs.Invalid, "client CA file %q holds no certificate", c.cfg.ClientCAFile)
-	}
-	return out, nil
+	var err error
+	out.ClientCAs, err = readPool(c.cfg.ClientCAFile)
+	return out, err
 }

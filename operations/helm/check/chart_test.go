@@ -45,6 +45,8 @@ func renderings() []rendering {
 		{"single", []string{"--set", "mode=single", "--set", "storage.backend=filesystem"}},
 		{"gcs", []string{"--set", "storage.backend=gcs", "--set", "storage.gcs.bucketName=b", "--set", "serviceAccount.annotations.iam\\.gke\\.io/gcp-service-account=x@y"}},
 		{"azure", []string{"--set", "storage.backend=azure", "--set", "storage.azure.accountName=a", "--set", "storage.azure.containerName=c"}},
+		{"secure", append([]string{"--set", "tls.internalSecret=certs,serviceMonitor.enabled=true,components.continuous-test.enabled=true"}, s3...)},
+		{"secure, in transition", append([]string{"--set", "tls.internalSecret=certs,tls.http=false,tls.httpTransition=true,mode=roles"}, s3...)},
 		{"everything", append([]string{
 			"--set", "ingress.enabled=true,ingress.className=nginx,ingress.tlsSecret=t,serviceMonitor.enabled=true,serviceMonitor.basicAuthSecret=s",
 			"--set", "storage.existingSecret=keys,auth.existingSecret=ids,tls.internalSecret=certs,networkPolicy.clients[0].namespaceSelector.matchLabels.a=b",

@@ -90,6 +90,10 @@ func TestTheJsonnetLibraryMakesWhatTheChartMakes(t *testing.T) {
 	compareLibrary(t, `{}`, s3)
 	compareLibrary(t, `{ _config+:: { components+: { 'overrides-exporter'+: { enabled: true }, 'continuous-test'+: { enabled: true } } } }`, append(watched(), s3...))
 	compareLibrary(t, `{ _config+:: { tls+: { secret: 'certs', gossip_transition: true } } }`, append([]string{"--set", "tls.internalSecret=certs,tls.gossipTransition=true"}, s3...))
+	compareLibrary(t, `{ _config+:: { tls+: { secret: 'certs', http_transition: true }, components+: { 'continuous-test'+: { enabled: true } } } }`,
+		append([]string{"--set", "tls.internalSecret=certs,tls.httpTransition=true,components.continuous-test.enabled=true"}, s3...))
+	compareLibrary(t, `{ _config+:: { tls+: { secret: 'certs', http: false, http_transition: true } } }`, append([]string{"--set", "tls.internalSecret=certs,tls.http=false,tls.httpTransition=true"}, s3...))
+	compareLibrary(t, `{ _config+:: { tls+: { secret: 'certs', http: false } } }`, append([]string{"--set", "tls.internalSecret=certs,tls.http=false"}, s3...))
 }
 
 // watched are the arguments that turn on what is off by default.

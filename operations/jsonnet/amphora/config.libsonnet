@@ -10,8 +10,8 @@
     auth_secret: 'amphora-auth',
     regions: ['us-east-1'],
     // A secret with tls.crt, tls.key and ca.crt, good for a server and a client of server_name: calls between processes
-    // and gossip then need it. gossip_transition is for moving a running cluster to gossip with TLS.
-    tls: { secret: '', server_name: 'amphora', gossip: true, gossip_transition: false },
+    // by gRPC and HTTP, and gossip, then need it. The transitions are for moving a running cluster to TLS.
+    tls: { secret: '', server_name: 'amphora', http: true, http_transition: false, gossip: true, gossip_transition: false },
     zones: ['zone-a', 'zone-b', 'zone-c'],
     // zone_nodes says on which nodes a zone runs: { 'zone-a': { 'topology.kubernetes.io/zone': 'eu-1a' } }
     zone_nodes: {},

@@ -5,7 +5,24 @@
   // The test of a cluster is no member of it.
   inner(component):: component != 'gateway' && component != 'continuous-test',
 
+  // Whether the members' HTTP is by mutual TLS.
+  secure(c):: c.tls.secret != '' && c.tls.http,
+  // Whether gateways call them with TLS and without, as some have it already.
+  both(c):: c.tls.secret != '' && c.tls.http_transition,
+  scheme(c):: if $.secure(c) then 'https' else 'http',
+  // Whether nobody without a certificate is answered by a component.
+  closed(c, component):: $.secure(c) && $.inner(component) && c.tls.gossip && !c.tls.gossip_transition,
+
   headless(c, component):: '%s-%s-headless.%s.svc.%s:8080' % [c.name, component, c.namespace, c.cluster_domain],
+
+  // calls are the flags of calls to other processes.
+  calls(c):: [
+    '-ingester.client.tls-enabled=true',
+    '-ingester.client.tls-cert-path=/etc/amphora/tls/tls.crt',
+    '-ingester.client.tls-key-path=/etc/amphora/tls/tls.key',
+    '-ingester.client.tls-ca-path=/etc/amphora/tls/ca.crt',
+    '-ingester.client.tls-server-name=' + c.tls.server_name,
+  ],
 
   // args are the flags of a component, in the order of the chart.
   args(c, component, zone):: [
@@ -22,9 +39,17 @@
       '-auth.identity-file=/etc/amphora/auth/identities.yaml',
       '-auth.root-credential-file=',
     ] + [
-      '-gateway.upstreams=%s=dns+http://%s' % [service, $.headless(c, c.routes[service])]
+      '-gateway.upstreams=%s=dns+%s://%s' % [service, scheme, $.headless(c, c.routes[service])]
       for service in std.objectFields(c.routes)
-    ] else []
+      for scheme in (if $.both(c) then ['https', 'http'] else [$.scheme(c)])
+    ] + (
+      if $.secure(c) || $.both(c) then [
+        '-gateway.tls-cert-path=/etc/amphora/tls/tls.crt',
+        '-gateway.tls-key-path=/etc/amphora/tls/tls.key',
+        '-gateway.tls-ca-path=/etc/amphora/tls/ca.crt',
+        '-gateway.tls-server-name=' + c.tls.server_name,
+      ] else []
+    ) else []
   ) + (
     if $.inner(component) then [
       '-server.grpc-listen-address=0.0.0.0',
@@ -37,22 +62,24 @@
         '-server.grpc-tls-key-path=/etc/amphora/tls/tls.key',
         '-server.grpc-tls-ca-path=/etc/amphora/tls/ca.crt',
         '-server.grpc-tls-client-auth=RequireAndVerifyClientCert',
-        '-ingester.client.tls-enabled=true',
-        '-ingester.client.tls-cert-path=/etc/amphora/tls/tls.crt',
-        '-ingester.client.tls-key-path=/etc/amphora/tls/tls.key',
-        '-ingester.client.tls-ca-path=/etc/amphora/tls/ca.crt',
-        '-ingester.client.tls-server-name=' + c.tls.server_name,
-      ] + (if c.tls.gossip then ['-memberlist.tls-enabled=true'] else [])
+      ] + $.calls(c) + (
+        if $.secure(c) then [
+          '-server.http-tls-cert-path=/etc/amphora/tls/tls.crt',
+          '-server.http-tls-key-path=/etc/amphora/tls/tls.key',
+          '-server.http-tls-ca-path=/etc/amphora/tls/ca.crt',
+          '-server.http-tls-probes-without-certificate=true',
+        ] else []
+      ) + (if c.tls.gossip then ['-memberlist.tls-enabled=true'] else [])
       + (if c.tls.gossip_transition then ['-memberlist.tls-transition=true'] else [])
       else []
     ) else []
-    // The inner HTTP port is held by the network policy.
+    // What certificates do not protect is held by the network policy.
   ) + (
-    if component != 'gateway' then ['-auth.unsafe-listen-without-authentication=true'] else []
+    if component != 'gateway' && !$.closed(c, component) then ['-auth.unsafe-listen-without-authentication=true'] else []
   ) + (
-    if component == 'continuous-test' then [
-      '-tests.write-endpoint=http://' + $.headless(c, c.routes.distributor),
-      '-tests.read-endpoint=http://%s/prometheus' % $.headless(c, c.routes.querier),
+    if component == 'continuous-test' then (if $.secure(c) then $.calls(c) else []) + [
+      '-tests.write-endpoint=%s://%s' % [$.scheme(c), $.headless(c, c.routes.distributor)],
+      '-tests.read-endpoint=%s://%s/prometheus' % [$.scheme(c), $.headless(c, c.routes.querier)],
       '-tests.tenant-id=continuous-test',
     ] else []
   ) + c.extra_args + std.get(c.components[component], 'extra_args', []),
@@ -61,7 +88,7 @@
     local x = c.components[component],
     local gateway = component == 'gateway',
     local spread(key) = { maxSkew: 1, topologyKey: key, whenUnsatisfiable: 'ScheduleAnyway', labelSelector: { matchLabels: { 'app.kubernetes.io/instance': c.name, 'app.kubernetes.io/component': component } } },
-    local probe(path) = { httpGet: { path: path, port: 'http-metrics' } },
+    local probe(path) = { httpGet: { path: path, port: 'http-metrics' } + (if $.secure(c) && $.inner(component) then { scheme: 'HTTPS' } else {}) },
     metadata: { labels: $.common(c) + labels + (if $.inner(component) then { 'amphora/gossip': 'true' } else {}) },
     spec: {
       serviceAccountName: c.name,

@@ -4,6 +4,10 @@
 {{- $door := or (eq .name "gateway") (eq .name "all") }}
 {{- /* The test of the cluster is no member of it. */}}
 {{- $inner := not (has .name (list "gateway" "continuous-test")) }}
+{{- /* Whether the members' HTTP is by mutual TLS. */}}
+{{- $secure := and (ne $v.tls.internalSecret "") $v.tls.http (ne $v.mode "single") }}
+{{- $both := and (ne $v.tls.internalSecret "") $v.tls.httpTransition }}
+{{- $served := and $secure $inner (ne .name "all") }}
 {{- $routes := include "amphora.routes" $root | fromYaml }}
 {{- $suffix := printf "headless.%s.svc.%s:8080" $root.Release.Namespace $v.clusterDomain }}
 metadata:
@@ -74,6 +78,12 @@ spec:
         - -ingester.client.tls-key-path=/etc/amphora/tls/tls.key
         - -ingester.client.tls-ca-path=/etc/amphora/tls/ca.crt
         - -ingester.client.tls-server-name={{ $v.tls.serverName }}
+        {{- if $secure }}
+        - -server.http-tls-cert-path=/etc/amphora/tls/tls.crt
+        - -server.http-tls-key-path=/etc/amphora/tls/tls.key
+        - -server.http-tls-ca-path=/etc/amphora/tls/ca.crt
+        - -server.http-tls-probes-without-certificate=true
+        {{- end }}
         {{- if $v.tls.gossip }}
         - -memberlist.tls-enabled=true
         {{- end }}
@@ -82,13 +92,20 @@ spec:
         {{- end }}
         {{- end }}
         {{- end }}
-        {{- if and (ne .name "gateway") (ne .name "all") }}
-        {{- /* The inner HTTP port is held by the network policy: gateways, scrapers and probes reach it. */}}
+        {{- if and (ne .name "gateway") (ne .name "all") (not (and $served $v.tls.gossip (not $v.tls.gossipTransition))) }}
+        {{- /* What certificates do not protect is held by the network policy. */}}
         - -auth.unsafe-listen-without-authentication=true
         {{- end }}
         {{- if eq .name "continuous-test" }}
-        - -tests.write-endpoint=http://{{ include "amphora.name" $root }}-{{ $routes.distributor }}-{{ $suffix }}
-        - -tests.read-endpoint=http://{{ include "amphora.name" $root }}-{{ $routes.querier }}-{{ $suffix }}/prometheus
+        {{- if $secure }}
+        - -ingester.client.tls-enabled=true
+        - -ingester.client.tls-cert-path=/etc/amphora/tls/tls.crt
+        - -ingester.client.tls-key-path=/etc/amphora/tls/tls.key
+        - -ingester.client.tls-ca-path=/etc/amphora/tls/ca.crt
+        - -ingester.client.tls-server-name={{ $v.tls.serverName }}
+        {{- end }}
+        - -tests.write-endpoint={{ $secure | ternary "https" "http" }}://{{ include "amphora.name" $root }}-{{ $routes.distributor }}-{{ $suffix }}
+        - -tests.read-endpoint={{ $secure | ternary "https" "http" }}://{{ include "amphora.name" $root }}-{{ $routes.querier }}-{{ $suffix }}/prometheus
         - -tests.tenant-id=continuous-test
         {{- end }}
         {{- if eq .name "all" }}
@@ -107,7 +124,18 @@ spec:
         {{- end }}
         {{- if eq .name "gateway" }}
         {{- range $service := keys $routes | sortAlpha }}
+        {{- if or $secure $both }}
+        - -gateway.upstreams={{ $service }}=dns+https://{{ include "amphora.name" $root }}-{{ index $routes $service }}-{{ $suffix }}
+        {{- end }}
+        {{- if or (not $secure) $both }}
         - -gateway.upstreams={{ $service }}=dns+http://{{ include "amphora.name" $root }}-{{ index $routes $service }}-{{ $suffix }}
+        {{- end }}
+        {{- end }}
+        {{- if or $secure $both }}
+        - -gateway.tls-cert-path=/etc/amphora/tls/tls.crt
+        - -gateway.tls-key-path=/etc/amphora/tls/tls.key
+        - -gateway.tls-ca-path=/etc/amphora/tls/ca.crt
+        - -gateway.tls-server-name={{ $v.tls.serverName }}
         {{- end }}
         {{- end }}
         {{- range concat $v.extraArgs ($c.extraArgs | default list) }}
@@ -128,15 +156,15 @@ spec:
         - {name: gossip, containerPort: 7946}
         {{- end }}
       startupProbe:
-        httpGet: {path: /-/healthy, port: http-metrics}
+        httpGet: {path: /-/healthy, port: http-metrics{{ if $served }}, scheme: HTTPS{{ end }}}
         periodSeconds: 5
         failureThreshold: 60
       livenessProbe:
-        httpGet: {path: /-/healthy, port: http-metrics}
+        httpGet: {path: /-/healthy, port: http-metrics{{ if $served }}, scheme: HTTPS{{ end }}}
         periodSeconds: 15
         failureThreshold: 6
       readinessProbe:
-        httpGet: {path: /ready, port: http-metrics}
+        httpGet: {path: /ready, port: http-metrics{{ if $served }}, scheme: HTTPS{{ end }}}
         periodSeconds: 5
       resources: {{- toYaml $c.resources | nindent 8 }}
       securityContext: {{- toYaml $v.containerSecurityContext | nindent 8 }}
