@@ -28,6 +28,10 @@ const (
 	// batchChunks ends a batch early, for series with many chunks.
 	batchChunks = 64 << 10
 
+	// aheadSeries is of how many series everything is fetched once something has to be: requests cost more
+	// than what they bring.
+	aheadSeries = 8 * batchSeries
+
 	// seriesGuess and chunkGuess are how much is fetched of a series or chunk before its length is
 	// known.
 	seriesGuess = 512
@@ -78,6 +82,10 @@ type Series struct {
 
 // SeriesSet yields the series of a selection in the order of their labels. It is for one goroutine.
 type SeriesSet struct {
+	// Waits is called before reading waits for what is not on the local disk, and what it returns after
+	// that. nil: nobody wants to know.
+	Waits func() (over func())
+
 	ctx     context.Context
 	block   *Block
 	sel     Selection
@@ -186,6 +194,25 @@ func keyOf(matchers []*labels.Matcher) string {
 	return strings.Join(keys, "\xfe")
 }
 
+// Ahead reads the first series before Next does, so that those of several blocks can be read side by side.
+// Its error is that of the set, too.
+func (s *SeriesSet) Ahead() error {
+	if s.err == nil && len(s.batch.series) == 0 && len(s.refs) > 0 {
+		s.at, s.err = -1, s.read()
+	}
+	return s.err
+}
+
+// load fetches stretches of a file.
+func (s *SeriesSet) load(f *paged.File, ranges []paged.Range) error {
+	if s.Waits != nil && !f.Here(ranges) {
+		defer s.Waits()()
+	}
+	t, err := f.Load(s.ctx, ranges...)
+	s.work.Add(t)
+	return err
+}
+
 // Next moves on to the next series; false at the end or after an error.
 func (s *SeriesSet) Next() bool {
 	s.at++
@@ -237,7 +264,7 @@ func (s *SeriesSet) read() error {
 		return context.Cause(s.ctx)
 	}
 	n := min(len(s.refs), batchSeries)
-	if err := s.foresee(s.refs[:n]); err != nil {
+	if err := s.foresee(s.refs, n); err != nil {
 		return err
 	}
 	taken, err := s.readEntries(n)
@@ -295,8 +322,19 @@ func (s *SeriesSet) readEntries(n int) (taken int, err error) {
 	return taken, err
 }
 
-// foresee fetches the part of the index that holds the series refs, in few requests.
-func (s *SeriesSet) foresee(refs []storage.SeriesRef) error {
+// foresee fetches the part of the index that holds the first n series of refs, in few requests, and if it is
+// not here that of those behind them.
+func (s *SeriesSet) foresee(refs []storage.SeriesRef, n int) error {
+	f := s.block.opened.file
+	ranges := s.entriesOf(refs[:n])
+	if n < len(refs) && !f.Here(ranges) {
+		ranges = s.entriesOf(refs[:min(len(refs), aheadSeries)])
+	}
+	return s.load(f, ranges)
+}
+
+// entriesOf is where the index holds series.
+func (s *SeriesSet) entriesOf(refs []storage.SeriesRef) []paged.Range {
 	f := s.block.opened.file
 	align := int64(s.block.opened.align())
 	ranges := make([]paged.Range, 0, len(refs))
@@ -309,9 +347,7 @@ func (s *SeriesSet) foresee(refs []storage.SeriesRef) error {
 		}
 		ranges = append(ranges, paged.Range{From: from, To: to})
 	}
-	t, err := f.Load(s.ctx, ranges...)
-	s.work.Add(t)
-	return err
+	return ranges
 }
 
 // place is where a chunk lies.
@@ -326,18 +362,27 @@ func placeOf(ref chunks.ChunkRef) place {
 // they are, then what is missing.
 func (s *SeriesSet) readChunks() error {
 	s.work.Chunks += len(s.batch.chunks)
-	if err := s.loadChunks(func(f *paged.File, at int) (paged.Range, error) {
-		if at+chunks.MaxChunkLengthFieldSize > f.Len() {
-			return paged.Range{}, errs.New(errs.Internal, "it is corrupted: a chunk begins at byte %d of %d", at, f.Len())
+	starts, ends := make(stretches, len(s.files)), make(stretches, len(s.files))
+	if err := s.each(func(c *Chunk) error { return s.addStart(starts, c.ref) }); err != nil {
+		return err
+	}
+	if !s.here(starts) {
+		if err := s.addNext(starts); err != nil {
+			return err
 		}
-		return paged.Range{From: int64(at), To: int64(min(at+chunkGuess, f.Len()))}, nil
+	}
+	if err := s.loadChunks(starts); err != nil {
+		return err
+	}
+	if err := s.each(func(c *Chunk) error {
+		p := placeOf(c.ref)
+		from, to, err := chunkAt(s.files[p.segment], p.at)
+		ends.add(p.segment, paged.Range{From: int64(from), To: int64(to)})
+		return err
 	}); err != nil {
 		return err
 	}
-	if err := s.loadChunks(func(f *paged.File, at int) (paged.Range, error) {
-		from, to, err := chunkAt(f, at)
-		return paged.Range{From: int64(from), To: int64(to)}, err
-	}); err != nil {
+	if err := s.loadChunks(ends); err != nil {
 		return err
 	}
 	for i := range s.batch.series {
@@ -374,35 +419,85 @@ func chunkAt(f *paged.File, at int) (from, to int, err error) {
 	return from, from + chunks.ChunkEncodingSize + int(length) + crc32.Size, nil
 }
 
-// loadChunks fetches what want says of each chunk of the batch.
-func (s *SeriesSet) loadChunks(want func(f *paged.File, at int) (paged.Range, error)) error {
-	ranges := make([][]paged.Range, len(s.files))
+// each calls f for the chunks of the batch.
+func (s *SeriesSet) each(f func(*Chunk) error) error {
 	for i := range s.batch.series {
-		for _, c := range s.batch.series[i].Chunks {
-			p := placeOf(c.ref)
-			f, err := s.segment(p.segment)
-			if err != nil {
+		for j := range s.batch.series[i].Chunks {
+			if err := f(&s.batch.series[i].Chunks[j]); err != nil {
 				return err
 			}
-			r, err := want(f, p.at)
-			if err != nil {
-				return err
-			}
-			// Chunks mostly follow each other, so that few stretches are left.
-			if rs := ranges[p.segment]; len(rs) > 0 && r.From >= rs[len(rs)-1].From && r.From <= rs[len(rs)-1].To {
-				rs[len(rs)-1].To = max(rs[len(rs)-1].To, r.To)
-				continue
-			}
-			ranges[p.segment] = append(ranges[p.segment], r)
 		}
 	}
-	for i, rs := range ranges {
+	return nil
+}
+
+// stretches are parts of segments.
+type stretches [][]paged.Range
+
+// add adds a part of a segment. Chunks mostly follow each other, so that few are left.
+func (x stretches) add(segment int, r paged.Range) {
+	rs := x[segment]
+	if n := len(rs); n > 0 && r.From >= rs[n-1].From && r.From <= rs[n-1].To {
+		rs[n-1].To = max(rs[n-1].To, r.To)
+		return
+	}
+	x[segment] = append(rs, r)
+}
+
+// addStart adds where a chunk begins, as long as most are.
+func (s *SeriesSet) addStart(to stretches, ref chunks.ChunkRef) error {
+	p := placeOf(ref)
+	f, err := s.segment(p.segment)
+	if err != nil {
+		return err
+	}
+	if p.at+chunks.MaxChunkLengthFieldSize > f.Len() {
+		return errs.New(errs.Internal, "it is corrupted: a chunk begins at byte %d of %d", p.at, f.Len())
+	}
+	to.add(p.segment, paged.Range{From: int64(p.at), To: int64(min(p.at+chunkGuess, f.Len()))})
+	return nil
+}
+
+// addNext adds where the chunks of those series begin that follow the batch.
+func (s *SeriesSet) addNext(to stretches) error {
+	refs := s.refs[:min(len(s.refs), aheadSeries-batchSeries)]
+	if err := s.foresee(refs, len(refs)); err != nil {
+		return err
+	}
+	return faults(func() error {
+		var cs []Chunk
+		for n := 0; len(refs) > 0 && n < batchChunks; n, refs = n+len(cs), refs[1:] {
+			var err error
+			if cs, err = s.entries.read(refs[0], cs[:0], s.sel.MinTime, s.sel.MaxTime); err != nil {
+				return err
+			}
+			for i := range cs {
+				if err := s.addStart(to, cs[i].ref); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// here says whether all parts are on the local disk.
+func (s *SeriesSet) here(x stretches) bool {
+	for i, rs := range x {
+		if len(rs) > 0 && !s.files[i].Here(rs) {
+			return false
+		}
+	}
+	return true
+}
+
+// loadChunks fetches parts of segments.
+func (s *SeriesSet) loadChunks(x stretches) error {
+	for i, rs := range x {
 		if len(rs) == 0 {
 			continue
 		}
-		t, err := s.files[i].Load(s.ctx, rs...)
-		s.work.Add(t)
-		if err != nil {
+		if err := s.load(s.files[i], rs); err != nil {
 			return err
 		}
 	}

@@ -100,7 +100,7 @@ func (b *Block) gone(ctx context.Context, g Gone) (out []storage.SeriesRef, err 
 		if err := ctx.Err(); err != nil {
 			return nil, context.Cause(ctx)
 		}
-		if err := s.foresee(batch); err != nil {
+		if err := s.foresee(batch, len(batch)); err != nil {
 			return nil, err
 		}
 		err := faults(func() error {

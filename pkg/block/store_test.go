@@ -214,6 +214,21 @@ func TestStoreFetchesOnceAndInFewRequests(t *testing.T) {
 	}
 }
 
+// TestManySeriesTakeFewRequests reads many batches, whose parts of index and chunks lie behind each other.
+func TestManySeriesTakeFewRequests(t *testing.T) {
+	bkt := &counting{Bucket: newBucket(t)}
+	id := upload(t, bkt, makeBlock(t, 0, 12*batchSeries))
+	s := newStore(t, bkt, t.TempDir(), 1<<30)
+	defer closeStore(t, s)
+	out, work, err := readAll(t.Context(), s, id, Selection{MaxTime: 1 << 40, Matchers: []*labels.Matcher{eq("__name__", "m")}})
+	if err != nil || len(out) != 12*batchSeries {
+		t.Fatalf("%d series, %v", len(out), err)
+	}
+	if n := bkt.ranges.Load(); n > 10 {
+		t.Errorf("%d requests, %d of them for series and chunks", n, work.Requests)
+	}
+}
+
 // naming counts what is read whole.
 type naming struct {
 	objstore.Bucket

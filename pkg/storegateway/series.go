@@ -52,7 +52,7 @@ func (g *Gateway) Series(req *storepb.SeriesRequest, to grpc.ServerStreamingServ
 		return err
 	}
 	defer o.close()
-	sets, err := selectAll(ctx, o.blocks, sel)
+	sets, err := g.selectAll(ctx, o.blocks, sel)
 	defer func() {
 		for _, s := range sets {
 			if s != nil {
@@ -65,6 +65,9 @@ func (g *Gateway) Series(req *storepb.SeriesRequest, to grpc.ServerStreamingServ
 	}
 	ctx, turn, leave := g.deps.Turns.Begin(ctx)
 	defer leave()
+	for _, s := range sets {
+		s.Waits = resting(turn)
+	}
 	w := &writer{to: to, left: left{req: req}, turn: turn, packs: req.Packed}
 	// gRPC has encoded a message when Send returns; in one process the reader keeps it.
 	if _, w.sends = to.(*grpc.GenericServerStream[storepb.SeriesRequest, storepb.SeriesResponse]); w.sends && w.packs {
@@ -96,8 +99,9 @@ func (g *Gateway) count(sets []*block.SeriesSet) *storepb.Work {
 	return out
 }
 
-// selectAll begins to read all blocks, side by side: each may have to fetch postings.
-func selectAll(ctx context.Context, blocks []*block.Block, sel block.Selection) ([]*block.SeriesSet, error) {
+// selectAll begins to read all blocks, side by side: postings and the first series of each may have to be
+// fetched.
+func (g *Gateway) selectAll(ctx context.Context, blocks []*block.Block, sel block.Selection) ([]*block.SeriesSet, error) {
 	sets := make([]*block.SeriesSet, len(blocks))
 	eg, gctx := errgroup.WithContext(ctx)
 	eg.SetLimit(openConcurrency)
@@ -107,11 +111,24 @@ func selectAll(ctx context.Context, blocks []*block.Block, sel block.Selection) 
 				return context.Cause(gctx)
 			}
 			var err error
-			sets[i], err = b.Select(ctx, sel)
-			return err
+			if sets[i], err = b.Select(ctx, sel); err != nil || len(blocks) == 1 {
+				return err
+			}
+			_, turn, leave := g.deps.Turns.Begin(turns.Apart(ctx))
+			defer leave()
+			sets[i].Waits = resting(turn)
+			return sets[i].Ahead()
 		})
 	}
 	return sets, eg.Wait()
+}
+
+// resting gives a turn up while its goroutine waits.
+func resting(turn *turns.Turn) func() func() {
+	return func() func() {
+		turn.Rest()
+		return turn.Resume
+	}
 }
 
 // writer gathers series into messages.

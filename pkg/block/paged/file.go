@@ -150,6 +150,16 @@ func (f *File) Present(from, to int) bool {
 	return true
 }
 
+// Here says whether stretches of the object can be read without a Load.
+func (f *File) Here(ranges []Range) bool {
+	for _, r := range ranges {
+		if r.From >= 0 && r.To <= f.entry.size && !f.Present(int(r.From), int(r.To)) {
+			return false
+		}
+	}
+	return true
+}
+
 // Close gives the object up.
 func (f *File) Close() error {
 	var err error
