@@ -76,3 +76,37 @@ func TestAScrapeConfigurationThatIsEncodedTwiceRunsAndStaysAsItWasPut(t *testing
 		}
 	}
 }
+
+// TestARepeatedCallSaysThatItsWorkspaceIsGone: who repeats a call because the answer was lost is told what became of
+// the workspace meanwhile, and not that something is being made in it.
+func TestARepeatedCallSaysThatItsWorkspaceIsGone(t *testing.T) {
+	p := newPlane(t, Config{}, 2)
+	id := p.create(m{"alias": "a"})
+	base := "/workspaces/" + id
+	calls := []func() answered{
+		func() answered {
+			return p.call(1, "CreateRuleGroupsNamespace", "POST", base+"/rulegroupsnamespaces", m{"name": "a", "data": []byte("groups: []"), "clientToken": "one"})
+		},
+		func() answered {
+			return p.call(1, "CreateAlertManagerDefinition", "POST", base+"/alertmanager/definition", m{"data": []byte("definition"), "clientToken": "two"})
+		},
+		func() answered {
+			return p.call(1, "PutAlertManagerDefinition", "PUT", base+"/alertmanager/definition", m{"data": []byte("another"), "clientToken": "three"})
+		},
+		func() answered {
+			return p.call(1, "DeleteRuleGroupsNamespace", "DELETE", base+"/rulegroupsnamespaces/a?clientToken=four", nil)
+		},
+	}
+	for range 2 { // each once more while the workspace is there
+		for _, call := range calls {
+			p.want(call(), 202, "")
+		}
+	}
+	p.want(p.call(0, "DeleteWorkspace", "DELETE", base+"?clientToken=five", nil), 202, "")
+	for i, call := range calls {
+		if a := p.want(call(), 404, "ResourceNotFoundException"); a.text("resourceType") != workspaceKind || a.text("resourceId") != id {
+			t.Errorf("call %d is about %v", i, a.body)
+		}
+	}
+	p.want(p.call(1, "DeleteWorkspace", "DELETE", base+"?clientToken=five", nil), 202, "")
+}
