@@ -87,9 +87,13 @@ type dated interface{ completeSince() int64 }
 func ask[T any](ctx context.Context, q *Querier, set ring.ReplicationSet, mint int64, f func(context.Context, ingesterpb.IngesterQueryClient) (T, error)) ([]T, error) {
 	var mu sync.Mutex // guards answered
 	answered := map[string]bool{}
-	begin := time.Now()
+	var hedge sync.Once
+	start := time.Now()
 	answers, err := askQuorum(ctx, q, set, func(ctx context.Context, inst *ring.InstanceDesc) (T, error) {
 		begin := time.Now()
+		if begin.Sub(start) >= hedgeAfter {
+			hedge.Do(q.metrics.hedged.Inc)
+		}
 		answer, err := askOne(ctx, q, inst, f)
 		if late := time.Since(begin) >= hedgeAfter; late || err == nil || errs.KindOf(err) == errs.Unavailable {
 			q.suspects.note(inst.Addr, late || err != nil, time.Now())
@@ -110,7 +114,7 @@ func ask[T any](ctx context.Context, q *Querier, set ring.ReplicationSet, mint i
 	mu.Lock()
 	rest := slices.DeleteFunc(slices.Clone(set.Instances), func(i ring.InstanceDesc) bool { return answered[i.Addr] })
 	mu.Unlock()
-	more, err := askRest(ctx, q, rest, max(hedgeAfter-time.Since(begin), restAtLeast), f)
+	more, err := askRest(ctx, q, rest, max(hedgeAfter-time.Since(start), restAtLeast), f)
 	return append(answers, more...), err
 }
 

@@ -11,6 +11,7 @@ type metrics struct {
 	chunkBytes  *prometheus.CounterVec
 	duplicates  prometheus.Counter
 	unhealed    prometheus.Counter
+	hedged      prometheus.Counter
 	fetchesWait prometheus.Gauge
 	surveys     prometheus.Counter
 
@@ -44,6 +45,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "amphora_querier_unhealed_reads_total",
 			Help: "Reads for which an ingester that lost samples answered and another that may have them did not. Samples may be missing from such an answer if two failures came together.",
 		}),
+		hedged:         counter("ingester_reads_hedged_total", "Reads for which more ingesters were asked because one of the first took 3 s. A steady rise means that an ingester is slow or hangs."),
 		blocksAsked:    counter("blocks_queried_total", "Blocks that store-gateways were asked for."),
 		refetched:      counter("blocks_index_refetched_total", "Bucket indexes read again because blocks they name are gone, mostly compacted."),
 		inconsistent:   counter("blocks_consistency_checks_failed_total", "Queries that failed because blocks of the bucket index are not in the bucket."),
