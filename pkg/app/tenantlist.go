@@ -64,7 +64,7 @@ func (a *App) patterns(u *gateway.Upstreams) (*gateway.Patterns, error) {
 // liveTenants lists the tenants that ingesters have samples of.
 func (a *App) liveTenants(u *gateway.Upstreams) (func(context.Context) ([]tenant.ID, error), error) {
 	if !a.cfg.runs("distributor") && !a.cfg.runs("querier") {
-		h := u.Of(string(api.Distributor))
+		h := u.Of(string(api.Distributor), true)
 		if h == nil {
 			return nil, config.Wrong("tenant_federation.regex_matcher_enabled", "needs a distributor among gateway.upstreams, which knows the tenants that have recent samples")
 		}

@@ -36,6 +36,15 @@ func isData(action string) bool {
 		strings.HasPrefix(name, "ListAlertManager") || strings.HasPrefix(name, "GetAlertManager")
 }
 
+// onlyReads says whether a call of an action changes nothing.
+func onlyReads(method, action string) bool {
+	switch action {
+	case "aps:QueryMetrics", "aps:GetLabels", "aps:GetSeries", "aps:GetMetricMetadata", "aps:ListRules":
+		return method == http.MethodGet || method == http.MethodPost || method == http.MethodHead
+	}
+	return false
+}
+
 // audited says whether a record is kept of c.
 func (g *Gateway) audited(c *call) bool {
 	return g.cfg.Enabled && g.deps.Audit != nil && c.principal != nil && c.target.route != nil &&

@@ -145,7 +145,7 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, next http.Handle
 	path, _, _ := strings.Cut(c.signed.URI, "?")
 	c.target = g.classify(r.Method, path)
 	if c.target.route != nil {
-		if elsewhere := g.deps.Upstreams.Of(c.target.route.Service); elsewhere != nil {
+		if elsewhere := g.deps.Upstreams.Of(c.target.route.Service, onlyReads(r.Method, c.target.route.Action)); elsewhere != nil {
 			next = elsewhere
 		}
 	}

@@ -48,7 +48,7 @@ func (g *Gateway) pass(w http.ResponseWriter, r *http.Request, c *call, next htt
 		w.Header().Set("X-Amzn-Requestid", c.id)
 	}
 	if c.held != nil {
-		out.Body = io.NopCloser(bytes.NewReader(c.held.bytes()))
+		out.Body = inMemory{bytes.NewReader(c.held.bytes())}
 		out.ContentLength = int64(len(c.held.bytes()))
 	}
 	if !g.readdress(w, &out, c) {
@@ -118,7 +118,7 @@ func inMillis(r *http.Request) error {
 	if err == nil && millis(form) {
 		body = []byte(form.Encode())
 	}
-	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	r.Body, r.ContentLength = inMemory{bytes.NewReader(body)}, int64(len(body))
 	r.Header.Set("Content-Length", strconv.Itoa(len(body)))
 	return nil
 }

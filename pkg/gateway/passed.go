@@ -16,14 +16,7 @@ type passedBody struct {
 
 	read     int64 // by one reader at a time, as ended
 	ended    bool
-	answered atomic.Bool
-}
-
-// answer is called before anything of an answer is passed back. The body may be nil.
-func (b *passedBody) answer() {
-	if b != nil {
-		b.answered.Store(true)
-	}
+	answered atomic.Bool // set before anything of an answer is passed back
 }
 
 // Read implements io.Reader.

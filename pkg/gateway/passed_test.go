@@ -54,7 +54,7 @@ func TestAnswersOutliveTheBodiesTheyAnswer(t *testing.T) {
 				if c.all {
 					_, _ = io.ReadFull(r.Body, make([]byte, size))
 				}
-				_ = http.NewResponseController(w).EnableFullDuplex() // so that it answers before the body ends
+				w.Header().Set("Connection", "close") // so that it answers before the body ends
 				_, _ = w.Write(half)
 				_ = http.NewResponseController(w).Flush()
 				<-resume
@@ -70,7 +70,7 @@ func TestAnswersOutliveTheBodiesTheyAnswer(t *testing.T) {
 				out := *r
 				out.Body = &pausing{r.Body, c.after, resume}
 				defer close(read)
-				u.Of("querier").ServeHTTP(w, &out)
+				u.Of("querier", false).ServeHTTP(w, &out)
 			}))
 			t.Cleanup(front.Close)
 			t.Cleanup(goOn) // before the servers wait

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -13,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
 )
@@ -31,6 +32,8 @@ type instance struct {
 	url      *url.URL
 	unready  atomic.Bool
 	restless atomic.Int64 // until when it is left alone, Unix nanoseconds
+	silent   atomic.Int64 // how many questions in a row had no answer
+	waiting  waiting
 }
 
 func (i *instance) fit(now time.Time) bool {
@@ -45,6 +48,8 @@ type pool struct {
 	transport  http.RoundTripper
 	streams    http.RoundTripper // of gRPC
 	proxy      *httputil.ReverseProxy
+	reads      *httputil.ReverseProxy // of what may be asked again
+	again      prometheus.Counter
 	log        *slog.Logger
 	turn       atomic.Uint64
 	found      atomic.Pointer[[]*instance] // nil: nobody has looked yet
@@ -157,76 +162,37 @@ func (p *pool) probe(ctx context.Context) {
 		room <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-room }()
-			x.unready.Store(!p.ready(ctx, x.url))
+			ready, answered := p.ready(ctx, x.url)
+			x.unready.Store(!ready)
+			if answered {
+				x.silent.Store(0)
+			} else if x.silent.Add(1) >= silentProbes && ctx.Err() == nil {
+				x.waiting.giveUp()
+			}
 		})
 	}
 	wg.Wait()
 }
 
-// ready says whether an instance takes requests. One that does not know the question does.
-func (p *pool) ready(ctx context.Context, at *url.URL) bool {
+// ready says whether an instance takes requests, and whether it answered at all. One that does not know the
+// question takes them.
+func (p *pool) ready(ctx context.Context, at *url.URL) (ready, answered bool) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, at.Scheme+"://"+at.Host+"/ready", http.NoBody)
 	if err != nil {
-		return false
+		return false, false
 	}
 	resp, err := p.transport.RoundTrip(r)
 	if err != nil {
-		return false
+		return false, false
 	}
 	defer func() { _ = resp.Body.Close() }()
 	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 4<<10)) // so that the connection can be used again
-	return resp.StatusCode < http.StatusInternalServerError && !wantsTLS(resp)
+	return resp.StatusCode < http.StatusInternalServerError && !wantsTLS(resp), true
 }
 
 // wantsTLS recognizes the answer of a listener with TLS to a request without. It has not read the request.
 func wantsTLS(resp *http.Response) bool {
 	return resp.StatusCode == http.StatusBadRequest && !resp.ProtoAtLeast(1, 1) && len(resp.Header) == 0 && resp.Request.URL.Scheme == "http"
-}
-
-// RoundTrip sends r to the first instance that can be reached. Nothing has been sent to those before. The
-// body is for the proxy to close, when it is done with the answer: it may still be read then.
-func (p *pool) RoundTrip(r *http.Request) (*http.Response, error) {
-	transport := p.transport
-	if isGRPC(r) {
-		transport = p.streams
-	}
-	var body *passedBody
-	if r.Body != nil && r.Body != http.NoBody {
-		body = &passedBody{body: r.Body, length: r.ContentLength, gone: r.Context().Done()}
-	}
-	last := errs.New(errs.Unavailable, "no instance is known")
-	for _, x := range p.instances(r.Context()) {
-		try := r.Clone(r.Context())
-		try.URL.Scheme, try.URL.Host = x.url.Scheme, x.url.Host
-		if body != nil {
-			try.Body = body
-		}
-		resp, err := transport.RoundTrip(try)
-		if err == nil && wantsTLS(resp) {
-			_ = resp.Body.Close()
-			x.unready.Store(true)
-			last = errs.New(errs.Unavailable, "%s speaks TLS: its address must begin with https", x.url.Host)
-			if r.Body == nil || r.Body == http.NoBody {
-				continue
-			}
-			return nil, last // what was read of the body is gone
-		}
-		if err == nil {
-			body.answer()
-			return resp, nil
-		}
-		last = err
-		dial, isNet := errors.AsType[*net.OpError](err)
-		if !isNet || dial.Op != "dial" || r.Context().Err() != nil {
-			return nil, err
-		}
-		x.restless.Store(time.Now().Add(restTime).UnixNano())
-	}
-	return nil, last
-}
-
-func isGRPC(r *http.Request) bool {
-	return strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")
 }

@@ -103,6 +103,7 @@ type Upstreams struct {
 	log   *slog.Logger
 	// instances is how many each service has, by what can be done with them.
 	instances *prometheus.GaugeVec
+	again     *prometheus.CounterVec
 }
 
 // NewUpstreams returns what cfg names. Errors: Invalid.
@@ -114,7 +115,10 @@ func NewUpstreams(cfg UpstreamConfig, deps UpstreamDeps) (*Upstreams, error) {
 	u := &Upstreams{pools: map[string]*pool{}, log: deps.Log, instances: promauto.With(deps.Reg).NewGaugeVec(prometheus.GaugeOpts{
 		Name: "amphora_gateway_upstream_instances",
 		Help: "Instances of services that requests are passed on to, by whether they are ready. None ready: requests of the service fail.",
-	}, []string{"service", "state"})}
+	}, []string{"service", "state"}), again: promauto.With(deps.Reg).NewCounterVec(prometheus.CounterOpts{
+		Name: "amphora_gateway_upstream_retries_total",
+		Help: "Reads that an instance took and did not answer, because it stopped, ended or hung, and that were sent once more.",
+	}, []string{"service"})}
 	plain, streams := http.RoundTripper(newTransport(false, deps)), http.RoundTripper(newTransport(true, deps))
 	if deps.Wrap != nil {
 		plain, streams = deps.Wrap(plain), deps.Wrap(streams)
@@ -136,6 +140,10 @@ func NewUpstreams(cfg UpstreamConfig, deps UpstreamDeps) (*Upstreams, error) {
 			ErrorLog:      slog.NewLogLogger(deps.Log.With("service", service).Handler(), slog.LevelWarn), // of answers that break off
 			ErrorHandler:  u.failed(service),
 		}
+		reads := *p.proxy
+		reads.Transport = reader{p}
+		p.reads = &reads
+		p.again = u.again.WithLabelValues(service)
 		u.pools[service] = p
 	}
 	u.Service = services.NewTimerService(lookEvery, u.look, u.look, nil)
@@ -193,10 +201,14 @@ func (u *Upstreams) look(ctx context.Context) error {
 	return nil
 }
 
-// Of returns the handler for a service; nil: nobody said where it is.
-func (u *Upstreams) Of(service string) http.Handler {
-	if u == nil || u.pools[service] == nil {
+// Of returns the handler for a service; nil: nobody said where it is. What only reads may be sent to more than one
+// instance.
+func (u *Upstreams) Of(service string, reads bool) http.Handler {
+	switch {
+	case u == nil || u.pools[service] == nil:
 		return nil
+	case reads:
+		return u.pools[service].reads
 	}
 	return u.pools[service].proxy
 }
@@ -204,8 +216,8 @@ func (u *Upstreams) Of(service string) http.Handler {
 // failed answers when no instance could.
 func (u *Upstreams) failed(service string) func(http.ResponseWriter, *http.Request, error) {
 	return func(w http.ResponseWriter, r *http.Request, err error) {
-		if errs.KindOf(err) == errs.Canceled {
-			w.WriteHeader(errs.Canceled.HTTPStatus())
+		if kind := errs.KindOf(err); kind == errs.Canceled || kind == errs.Invalid { // the client went away, or sent half a request
+			w.WriteHeader(kind.HTTPStatus())
 			return
 		}
 		u.log.Warn("request not passed on, client gets 503", "service", service, "path", r.URL.Path, "err", err)

@@ -63,7 +63,7 @@ func TestServicesElsewhereTakeTurnsAndMayBeAway(t *testing.T) {
 	if w := door.try("AKIDREADER01", "GET", "/workspaces/ws-1/api/v1/query", ""); w.Code != 503 || w.Header().Get("Retry-After") == "" {
 		t.Errorf("nobody there: %d %s", w.Code, w.Body)
 	}
-	if u.Of("querier") != nil {
+	if u.Of("querier", true) != nil {
 		t.Error("a service that nobody named has a handler")
 	}
 	for _, bad := range []string{"x", "a=b", "a=ftp://h", "a=http://h/path"} {
@@ -117,7 +117,7 @@ func TestInstancesThatAreNotReadyAreLeftOut(t *testing.T) {
 		out := map[string]int{}
 		for range 10 {
 			w := httptest.NewRecorder()
-			u.Of(service).ServeHTTP(w, httptest.NewRequest("GET", "/x", http.NoBody))
+			u.Of(service, true).ServeHTTP(w, httptest.NewRequest("GET", "/x", http.NoBody))
 			out[w.Body.String()]++
 		}
 		return out
@@ -245,7 +245,7 @@ func TestInstancesAreCalledByTheProtocolThatTheySpeak(t *testing.T) {
 		}
 		r.Header.Set("Content-Type", kind)
 		w := httptest.NewRecorder()
-		u.Of("distributor").ServeHTTP(w, r)
+		u.Of("distributor", true).ServeHTTP(w, r)
 		return w.Code, w.Body.String()
 	}
 	seen := map[string]int{}
