@@ -52,6 +52,9 @@ func (f *Frontend) prepare(ctx context.Context, opts promql.QueryOpts, asked wor
 	if opts != nil {
 		asked.Lookback, asked.PerStepStats = opts.LookbackDelta(), opts.EnablePerStepStats()
 	}
+	if err := f.checkDurations(ctx, expr, asked); err != nil {
+		return nil, err
+	}
 	asked.Reading = work.ReadingOf(ctx)
 	q := &query{f: f, asked: asked, expr: expr, tenants: ids, timers: stats.NewQueryTimers()}
 	if asked.Step > 0 && every(q, limits.AlignQueriesWithStep) {
@@ -59,6 +62,20 @@ func (f *Frontend) prepare(ctx context.Context, opts promql.QueryOpts, asked wor
 		q.asked.End -= q.asked.End % q.asked.Step
 	}
 	return q, nil
+}
+
+// checkDurations refuses calculated durations that are none at the times of the query: what queriers find, a
+// client would not know from an error of the evaluation. Errors: Invalid.
+func (f *Frontend) checkDurations(ctx context.Context, expr parser.Expr, asked work.Query) error {
+	if !unsafe(expr) {
+		return nil
+	}
+	expr, err := f.deps.Engine.ParseExpr(ctx, asked.Text) // to be used up
+	if err != nil {
+		return err
+	}
+	_, err = promql.PreprocessExpr(expr, timestamp.Time(asked.Start), timestamp.Time(asked.End), time.Duration(asked.Step)*time.Millisecond)
+	return errs.Wrap(errs.Invalid, err)
 }
 
 // least is the smallest limit of the tenants of q; 0 is no limit.

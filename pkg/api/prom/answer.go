@@ -181,7 +181,7 @@ func (a *API) success(w http.ResponseWriter, r *http.Request, ws annotations.Ann
 			data(out)
 		}
 		if len(ws) > 0 {
-			out.notes(ws.AsStrings(query, mostNotes, mostNotes))
+			out.notes(ws.AsStrings(query, 0, 0))
 		}
 		out.buf = append(out.buf, '}')
 	})

@@ -1,6 +1,7 @@
 package prom
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"strconv"
@@ -265,12 +266,19 @@ func (a *answer) strings(list []string) {
 
 // notes writes warnings and infos, each sorted, so that equal answers are equal bytes.
 func (a *answer) notes(warnings, infos []string) {
-	if len(warnings) > 0 {
-		slices.Sort(warnings)
-		a.buf = appendStrings(append(a.buf, `,"warnings":`...), warnings)
+	if list := first(warnings, "warning"); len(list) > 0 {
+		a.buf = appendStrings(append(a.buf, `,"warnings":`...), list)
 	}
-	if len(infos) > 0 {
-		slices.Sort(infos)
-		a.buf = appendStrings(append(a.buf, `,"infos":`...), infos)
+	if list := first(infos, "info"); len(list) > 0 {
+		a.buf = appendStrings(append(a.buf, `,"infos":`...), list)
 	}
+}
+
+// first returns the first of notes in their order, and as the last how many there are besides.
+func first(notes []string, kind string) []string {
+	slices.Sort(notes)
+	if more := len(notes) - mostNotes; more > 0 {
+		return append(notes[:mostNotes:mostNotes], fmt.Sprintf("%d more %s annotations omitted", more, kind))
+	}
+	return notes
 }

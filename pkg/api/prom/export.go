@@ -57,7 +57,7 @@ func (a *API) exportParams(w http.ResponseWriter, r *http.Request) (export, erro
 		return e, err
 	}
 	if e.sets, err = a.matcherSets(r); err != nil {
-		return e, err
+		return e, paramError("match[]", err)
 	}
 	if len(e.sets) == 0 {
 		return e, errs.New(errs.Invalid, "no match[] parameter provided")

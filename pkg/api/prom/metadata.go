@@ -117,11 +117,11 @@ func (a *API) Exemplars(w http.ResponseWriter, r *http.Request) error {
 	}
 	expr, err := a.b.Engine.ParseExpr(ctx, qs)
 	if err != nil {
-		return paramError("query", err)
+		return err // Prometheus does not name the parameter here
 	}
 	selectors := parser.ExtractSelectors(expr)
 	if len(selectors) == 0 {
-		a.success(w, r, nil, "", nil)
+		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
 	var found []exemplar.QueryResult

@@ -152,14 +152,13 @@ func onePast(limit int) int {
 // matcherSets reads match[]. A set in which every matcher also matches the empty string would
 // select everything and is refused, as in Prometheus.
 func (a *API) matcherSets(r *http.Request) ([][]*labels.Matcher, error) {
-	const name = "match[]"
-	sets, err := a.b.Engine.ParseSelectors(r.Context(), r.Form[name])
+	sets, err := a.b.Engine.ParseSelectors(r.Context(), r.Form["match[]"])
 	if err != nil {
-		return nil, paramError(name, err)
+		return nil, err
 	}
 	for _, set := range sets {
 		if !slices.ContainsFunc(set, func(m *labels.Matcher) bool { return !m.Matches("") }) {
-			return nil, badParam(name, errors.New("match[] must contain at least one non-empty matcher"))
+			return nil, errs.New(errs.Invalid, "match[] must contain at least one non-empty matcher")
 		}
 	}
 	return sets, nil

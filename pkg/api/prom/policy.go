@@ -242,7 +242,7 @@ const namesLookback = 24 * time.Hour
 func (a *API) namesOf(ctx context.Context, r *http.Request) (map[string]bool, error) {
 	sets, err := a.matcherSets(r)
 	if err != nil || len(sets) == 0 {
-		return nil, err
+		return nil, paramError("match[]", err)
 	}
 	now := a.b.Now()
 	q, err := a.b.Storage.Querier(now.Add(-namesLookback).UnixMilli(), now.UnixMilli())

@@ -26,11 +26,9 @@ type lookup struct {
 	sets       [][]*labels.Matcher
 }
 
-func (a *API) lookupParams(w http.ResponseWriter, r *http.Request, most limits.Key[int]) (lookup, error) {
+// lookupParams reads all but the matchers.
+func (a *API) lookupParams(r *http.Request, most limits.Key[int]) (lookup, error) {
 	var l lookup
-	if err := parseForm(w, r); err != nil {
-		return l, err
-	}
 	limit, err := limitParam(r)
 	if err != nil {
 		return l, err
@@ -41,6 +39,18 @@ func (a *API) lookupParams(w http.ResponseWriter, r *http.Request, most limits.K
 		return l, err
 	}
 	l.start, l.end = timestamp.FromTime(start), timestamp.FromTime(end)
+	return l, nil
+}
+
+// listParams reads the parameters of a call that lists names or values.
+func (a *API) listParams(w http.ResponseWriter, r *http.Request, most limits.Key[int]) (lookup, error) {
+	if err := parseForm(w, r); err != nil {
+		return lookup{}, err
+	}
+	l, err := a.lookupParams(r, most)
+	if err != nil {
+		return l, err
+	}
 	l.sets, err = a.matcherSets(r)
 	return l, err
 }
@@ -55,7 +65,7 @@ type find func(ctx context.Context, q storage.Querier, hints *storage.LabelHints
 
 // Labels lists label names.
 func (a *API) Labels(w http.ResponseWriter, r *http.Request) error {
-	l, err := a.lookupParams(w, r, limits.MaxLabelNamesLimit)
+	l, err := a.listParams(w, r, limits.MaxLabelNamesLimit)
 	if err != nil {
 		return err
 	}
@@ -74,7 +84,7 @@ func (a *API) LabelValues(w http.ResponseWriter, r *http.Request) error {
 	if !model.UTF8Validation.IsValidLabelName(name) {
 		return errs.New(errs.Invalid, "invalid label name: %q", name)
 	}
-	l, err := a.lookupParams(w, r, limits.MaxLabelValuesLimit)
+	l, err := a.listParams(w, r, limits.MaxLabelValuesLimit)
 	if err != nil {
 		return err
 	}
@@ -120,12 +130,19 @@ func (a *API) list(w http.ResponseWriter, r *http.Request, l lookup, call find) 
 
 // Series lists the series that match.
 func (a *API) Series(w http.ResponseWriter, r *http.Request) error {
-	l, err := a.lookupParams(w, r, limits.MaxSeriesQueryLimit)
+	if err := parseForm(w, r); err != nil {
+		return err
+	}
+	if len(r.Form["match[]"]) == 0 {
+		return errs.New(errs.Invalid, "no match[] parameter provided")
+	}
+	l, err := a.lookupParams(r, limits.MaxSeriesQueryLimit)
 	if err != nil {
 		return err
 	}
-	if len(l.sets) == 0 {
-		return errs.New(errs.Invalid, "no match[] parameter provided")
+	// Of the calls that take selectors, this one alone names the parameter, as in Prometheus.
+	if l.sets, err = a.matcherSets(r); err != nil {
+		return paramError("match[]", err)
 	}
 	ctx, cancel := a.bounded(r)
 	defer cancel()
