@@ -241,7 +241,7 @@ func (g generated) vector(depth int) string {
 		return f + "(" + g.rangeVector(depth) + ")"
 	case 2:
 		return g.pick("quantile_over_time("+g.scalar(depth-1)+", "+g.rangeVector(depth)+")", "predict_linear("+g.rangeVector(depth)+", "+g.scalar(depth-1)+")",
-			"double_exponential_smoothing("+g.rangeVector(depth)+", 0.5, 0.5)")
+			"double_exponential_smoothing("+g.rangeVector(depth)+", 0.5, "+g.pick("0.5", "0.1", g.scalar(depth-1))+")")
 	case 3, 4, 5:
 		op := g.pick("sum", "count", "min", "max", "avg", "group", "stddev", "stdvar")
 		return op + g.by() + " (" + g.vector(depth-1) + ")"
@@ -264,7 +264,7 @@ func (g generated) vector(depth int) string {
 	case 12:
 		v := g.vector(depth - 1)
 		return g.pick("-("+v+")", "abs("+v+")", "round("+v+", "+g.scalar(depth-1)+")", "clamp("+v+", "+g.scalar(depth-1)+", "+g.scalar(depth-1)+")",
-			"clamp_min("+v+", 2)", "sgn("+v+")", "sort("+v+")", "sort_desc("+v+")", "timestamp("+v+")", "hour("+v+")", "sqrt("+v+")", "absent("+v+")", "vector("+g.scalar(depth-1)+")",
+			"clamp_min("+v+", 2)", "sgn("+v+")", "sort("+v+")", "sort_desc("+v+")", "sort_by_label(sort("+v+"), `a`)", "sort(-sort_desc("+v+"))", "timestamp("+v+")", "hour("+v+")", "sqrt("+v+")", "absent("+v+")", "vector("+g.scalar(depth-1)+")",
 			"ceil("+v+")", "exp("+v+")", "histogram_fraction(0, 1, "+v+")")
 	}
 	v := g.vector(depth - 1)

@@ -32,8 +32,9 @@ func (p *planner) stepwise(e *parser.Call, sc scope) (operator, error) {
 	switch e.Func.Name {
 	case "sort", "sort_desc", "sort_by_label", "sort_by_label_desc":
 		if sc.ranged { // the order is not seen
-			p.run.annos.Add(annotations.NewSortInRangeQueryWarning(e.PositionRange()))
-			return p.vector(e.Args[0], sc)
+			in, err := p.vector(e.Args[0], sc)
+			p.run.annos.Add(annotations.NewSortInRangeQueryWarning(e.PositionRange())) // of several, the outermost is told of
+			return in, err
 		}
 	case "histogram_fraction", "histogram_count", "histogram_sum", "histogram_avg", "histogram_stddev", "histogram_stdvar":
 		if p.run.eval.settings.DelayedNames {
@@ -80,7 +81,7 @@ func (o *stepwise) next(ctx context.Context) (*series, error) {
 			vectors[i] = o.in[i].at(step, o.grid.at(step), vectors[i][:0])
 		}
 		enh.Ts = o.grid.at(step)
-		out, notes := o.call(vectors, nil, o.args, &enh)
+		out, notes := invoke(o.call, vectors, nil, o.args, &enh)
 		o.run.annos.Merge(notes)
 		for _, s := range out {
 			row, err := o.row(s.Metric, s.DropName)

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 
@@ -115,7 +116,8 @@ type Loan interface {
 // Run evaluates the plan over q, which the caller closes after the result is used no more. Instants
 // yield a Vector or Scalar, others a sorted Matrix. Errors: ErrUnsupported, those of the Prometheus
 // engine, of q and of loan.
-func (p *Plan) Run(ctx context.Context, q storage.Querier, samples *stats.QuerySamples, loan Loan) (parser.Value, annotations.Annotations, error) {
+func (p *Plan) Run(ctx context.Context, q storage.Querier, samples *stats.QuerySamples, loan Loan) (v parser.Value, notes annotations.Annotations, err error) {
+	defer refused(&err)
 	r := p.run
 	r.samples, r.loan, r.turn = samples, loan, turns.Of(ctx)
 	samples.InitStepTracking(r.grid.start, r.grid.at(r.grid.n-1), r.grid.step)
@@ -125,10 +127,6 @@ func (p *Plan) Run(ctx context.Context, q storage.Querier, samples *stats.QueryS
 	for _, l := range r.leaves {
 		l.set = q.Select(ctx, false, &l.hints, l.matchers...)
 	}
-	var (
-		v   parser.Value
-		err error
-	)
 	if p.scalar != nil {
 		v, err = p.runScalar(ctx)
 	} else {
@@ -138,6 +136,37 @@ func (p *Plan) Run(ctx context.Context, q storage.Querier, samples *stats.QueryS
 		r.annos.Merge(l.set.Warnings())
 	}
 	return v, r.annos, err
+}
+
+// refusal is what a function of the Prometheus engine says of its arguments. It panics, and its evaluator
+// makes an error of that.
+type refusal struct{ error }
+
+// invoke calls a function of the Prometheus engine.
+func invoke(call promql.FunctionCall, vectors []promql.Vector, matrix promql.Matrix, args parser.Expressions, enh *promql.EvalNodeHelper) (promql.Vector, annotations.Annotations) {
+	defer func() {
+		p := recover()
+		err, ok := p.(error)
+		switch _, bug := p.(runtime.Error); {
+		case p == nil:
+		case !ok || bug:
+			panic(p)
+		default:
+			panic(refusal{err})
+		}
+	}()
+	return call(vectors, matrix, args, enh)
+}
+
+// refused makes a refusal an error.
+func refused(errp *error) {
+	switch p := recover().(type) {
+	case nil:
+	case refusal:
+		*errp = p.error
+	default:
+		panic(p)
+	}
 }
 
 // Close gives the memory of the plan and its result back; neither may be used any more.

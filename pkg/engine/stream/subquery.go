@@ -147,7 +147,7 @@ func called(r *run, call promql.FunctionCall, args parser.Expressions, params *[
 		}
 		matrix[0] = promql.Series{Metric: w.lset, Floats: points}
 		enh.Ts = w.at
-		out, notes := call(vectors, matrix, args, &enh)
+		out, notes := invoke(call, vectors, matrix, args, &enh)
 		mergeNotes(r, notes)
 		enh.Out = out[:0]
 		if len(out) == 0 {
