@@ -49,9 +49,9 @@ func (f *Frontend) Respond(ctx context.Context, w http.ResponseWriter, r *http.R
 		return err
 	}
 	q := query{f: f, tenants: ids}
-	gzip := strconv.FormatBool(strings.Contains(r.Header.Get("Accept-Encoding"), "gzip"))
+	encodings := strings.Join(r.Header.Values("Accept-Encoding"), ",")
 	start, end := rounded(form, "start", false), rounded(form, "end", true)
-	key := results.Key(kind, q.tenancy(), r.URL.Path, gzip, form.Encode())
+	key := results.Key(kind, q.tenancy(), r.URL.Path, encodings, form.Encode())
 	if p := f.response(ctx, key, start, end); p != nil {
 		f.deps.Results.Asked(kind, 1)
 		p.write(w)
@@ -93,9 +93,16 @@ func (f *Frontend) lookupOf(ctx context.Context, r *http.Request) (results.Kind,
 	return kind, ttl
 }
 
-// formOf reads the parameters of a request, whose body can be read again afterwards.
+// formOf reads the parameters of a request, whose body can be read again afterwards, as what serves it
+// does: those of a body stand before those of the URL, and of most the first counts.
 func formOf(r *http.Request) (url.Values, error) {
-	form := r.URL.Query()
+	form := url.Values{}
+	add := func(values url.Values) {
+		for k, vs := range values {
+			form[k] = append(form[k], vs...)
+		}
+	}
+	var raw []string
 	if r.Body != nil && r.Method == http.MethodPost {
 		body, err := io.ReadAll(io.LimitReader(r.Body, maxFormBytes+1))
 		if err != nil {
@@ -106,19 +113,33 @@ func formOf(r *http.Request) (url.Values, error) {
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		// What is no form has a key of its own.
-		more, err := url.ParseQuery(string(body))
+		values, err := url.ParseQuery(string(body))
 		if err != nil || !strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-www-form-urlencoded") {
-			more = url.Values{"\x00body": {r.Header.Get("Content-Type"), string(body)}}
-		}
-		for k, vs := range more {
-			form[k] = append(form[k], vs...)
+			raw = []string{r.Header.Get("Content-Type"), string(body)}
+		} else {
+			add(values)
 		}
 	}
-	for _, vs := range form {
-		slices.Sort(vs)
+	add(r.URL.Query())
+	for k, vs := range form {
+		if listed(k) {
+			slices.Sort(vs)
+		} else {
+			form[k] = vs[:1]
+		}
+	}
+	delete(form, rawBody)
+	if raw != nil {
+		form[rawBody] = raw
 	}
 	return form, nil
 }
+
+// rawBody is the key of a body that is no form.
+const rawBody = "\x00body"
+
+// listed says whether all values of a parameter count.
+func listed(name string) bool { return strings.HasSuffix(name, "[]") }
 
 // rounded rounds the time of a parameter, and returns it in milliseconds; without one, the end of time.
 func rounded(form url.Values, name string, up bool) int64 {
