@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/util/annotations"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/amphora-metrics/amphora/pkg/frontend/results"
@@ -111,7 +112,7 @@ func (q *query) keep(ctx context.Context) *kept {
 	if len(text) <= longestNormalised {
 		text = q.expr.String()
 	}
-	k.base = results.Key(k.kind, q.tenancy(), text, lookback.String(), fmt.Sprint(k.grid))
+	k.base = results.Key(k.kind, q.tenancy(), text, lookback.String(), fmt.Sprint(k.grid, q.ranged()))
 	return k
 }
 
@@ -231,9 +232,6 @@ func (k *kept) part(ctx context.Context, at grid) (answer, error) {
 	for _, e := range whole {
 		work.AddNotes(&out.notes, e.Notes)
 	}
-	for _, a := range all {
-		out.notes.Merge(a.notes)
-	}
 	matrices := make([]promql.Matrix, len(whole))
 	for i := range whole {
 		matrices[i] = whole[i].Series
@@ -274,6 +272,9 @@ func (k *kept) load(ctx context.Context, entry *keptEntry) (_ []results.Extent, 
 			outdated++
 		}
 		for _, s := range spans {
+			if !usable(e, s.Start, s.End) {
+				continue
+			}
 			held := e.Cut(s)
 			stale = stale || log.Time-held.At > reviewAfter.Milliseconds()
 			held.At = log.Time // it holds as of the log
@@ -332,10 +333,12 @@ func (k *kept) lay(held []results.Extent, at grid) (use []results.Extent, gaps [
 	return use, gaps
 }
 
-// usable says whether e may be used for the times from start to end: what a warning is about may be in
-// any part of it.
+// usable says whether e may be used for the times from start to end: what a note is about may be in any
+// part of it, unless it is about the name of a series.
 func usable(e *results.Extent, start, end int64) bool {
-	return e.Start >= start && e.End <= end || !slices.ContainsFunc(e.Notes, func(n *querypb.Note) bool { return !n.Info })
+	return e.Start >= start && e.End <= end || !slices.ContainsFunc(e.Notes, func(n *querypb.Note) bool {
+		return !n.Info || !strings.HasPrefix(n.Text, annotations.PossibleNonCounterInfo.Error())
+	})
 }
 
 // extent is what was evaluated for a gap.

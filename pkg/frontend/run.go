@@ -147,7 +147,7 @@ func (r *run) outer(ctx context.Context, source embedded, at grid) (answer, erro
 	if at.step == 0 {
 		q, err = e.NewInstantQuery(ctx, source, opts, r.plan.outer, timestamp.Time(at.start))
 	} else {
-		q, err = e.NewRangeQuery(ctx, source, opts, r.plan.outer, timestamp.Time(at.start), timestamp.Time(at.end), time.Duration(at.step)*time.Millisecond)
+		q, err = e.NewRangeQuery(ctx, source, opts, r.plan.outer, timestamp.Time(at.start), timestamp.Time(r.until(at)), time.Duration(at.step)*time.Millisecond)
 	}
 	if err != nil {
 		return answer{}, err
@@ -155,6 +155,18 @@ func (r *run) outer(ctx context.Context, source embedded, at grid) (answer, erro
 	res := q.Exec(ctx)
 	r.hold(work.NewResult(nil, nil, q.Close))
 	return answer{res.Value, res.Warnings}, res.Err
+}
+
+// ranged says whether q is about more than one time, be it that only one of them is on its grid.
+func (q *query) ranged() bool { return q.asked.Step > 0 && q.asked.End != q.asked.Start }
+
+// until is the end of a part as the engine is told it. For the engine, what begins where it ends is an
+// instant, in which sort has a meaning: a part of a range never is one.
+func (r *run) until(at grid) int64 {
+	if at.start == at.end && at.step > 1 && r.q.ranged() {
+		return at.end + 1 // a time that is not on the grid
+	}
+	return at.end
 }
 
 // hold keeps a result until the query is closed.
@@ -250,7 +262,7 @@ func (r *run) do(ctx context.Context, text string, at grid, shard, shards int) (
 		return nil, context.Cause(ctx)
 	}
 	asked := r.q.asked
-	asked.Text, asked.Start, asked.End, asked.Step = text, at.start, at.end, at.step
+	asked.Text, asked.Start, asked.End, asked.Step = text, at.start, r.until(at), at.step
 	asked.ShardIndex, asked.ShardCount = uint32(shard), uint32(shards)
 	pause, try, begin := retryPause, 1, r.q.f.deps.Now()
 	defer func() { r.q.f.metrics.tries.Observe(float64(try - 1)) }()

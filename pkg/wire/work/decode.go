@@ -6,7 +6,6 @@ import (
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
-	"github.com/prometheus/prometheus/util/annotations"
 	"github.com/prometheus/prometheus/util/stats"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
@@ -21,36 +20,6 @@ type receiver struct {
 	res     Result
 	builder labels.ScratchBuilder
 }
-
-// positioned is an annotation that knows where in the query it arose.
-type positioned interface {
-	error
-	SetQuery(query string)
-}
-
-// note is an annotation that another process put into words. As the engine's own, it shows its position
-// when it is told the query, and until then two of one text are one.
-type note struct {
-	text, positioned string
-	kind             error
-	shown            bool
-}
-
-func (n *note) Error() string {
-	if n.shown {
-		return n.positioned
-	}
-	return n.text
-}
-
-// Unwrap tells warnings and informations apart.
-func (n *note) Unwrap() error { return n.kind }
-
-// SetQuery shows the position.
-func (n *note) SetQuery(query string) { n.shown = query != "" }
-
-// Merge keeps the later of two notes with one text.
-func (n *note) Merge(error) error { return n }
 
 // add takes one part. Errors: Internal.
 func (r *receiver) add(p *querypb.Part) error {
@@ -77,17 +46,6 @@ func (r *receiver) add(p *querypb.Part) error {
 		r.matrix = append(r.matrix, one)
 	}
 	return nil
-}
-
-// AddNotes adds annotations that were put into words.
-func AddNotes(ws *annotations.Annotations, notes []*querypb.Note) {
-	for _, n := range notes {
-		kind := annotations.PromQLWarning
-		if n.Info {
-			kind = annotations.PromQLInfo
-		}
-		ws.Add(&note{text: n.Text, positioned: n.Positioned, kind: kind})
-	}
 }
 
 func (r *receiver) series(s *querypb.Series) (promql.Series, error) {

@@ -1,14 +1,9 @@
 package work
 
 import (
-	"errors"
-	"maps"
-	"slices"
-
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
-	"github.com/prometheus/prometheus/util/annotations"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/wire/querypb"
@@ -64,19 +59,6 @@ type encoder struct {
 	send func(*querypb.Part) error
 	part *querypb.Part
 	size int
-}
-
-// NotesToWire returns annotations in words. text is what their positions refer to.
-func NotesToWire(ws annotations.Annotations, text string) []*querypb.Note {
-	var out []*querypb.Note
-	for _, raw := range slices.Sorted(maps.Keys(ws)) {
-		err := ws[raw]
-		if x, ok := errors.AsType[positioned](err); ok {
-			x.SetQuery(text)
-		}
-		out = append(out, &querypb.Note{Info: errors.Is(err, annotations.PromQLInfo), Text: raw, Positioned: err.Error()})
-	}
-	return out
 }
 
 func (e *encoder) notes(r *Result, text string) {
