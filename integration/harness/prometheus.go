@@ -25,6 +25,8 @@ type PrometheusOptions struct {
 	Sign     Keys     // what it signs with, as for Amazon's service; none: it does not
 	Labels   map[string]string
 	Receiver bool // accepts remote write at /api/v1/write, with the defaults of Prometheus, and scrapes nothing
+	Late     bool // as a Receiver, it takes samples of any age
+	Features []string
 }
 
 // Keys are an access key of the region us-east-1.
@@ -82,10 +84,14 @@ func StartPrometheus(ctx context.Context, log *slog.Logger, o PrometheusOptions)
 }
 
 func (o PrometheusOptions) flags() []string {
-	if o.Receiver {
-		return []string{"--web.enable-remote-write-receiver", "--query.max-samples=1000000000"} // who compares asks for much
+	var flags []string
+	if len(o.Features) > 0 {
+		flags = append(flags, "--enable-feature="+strings.Join(o.Features, ","))
 	}
-	return nil
+	if o.Receiver {
+		flags = append(flags, "--web.enable-remote-write-receiver", "--query.max-samples=1000000000") // who compares asks for much
+	}
+	return flags
 }
 
 // object is one mapping of a YAML file.
@@ -95,7 +101,11 @@ type object map[string]any
 // batch to fill.
 func (o PrometheusOptions) config() ([]byte, error) {
 	if o.Receiver {
-		return []byte("global: {}\n"), nil
+		text := "global: {}\n"
+		if o.Late {
+			text += "storage: {tsdb: {out_of_order_time_window: 10y}}\n"
+		}
+		return []byte(text), nil
 	}
 	every := max(o.Every, 100*time.Millisecond).String()
 	external := map[string]string{"prometheus": o.Name}
