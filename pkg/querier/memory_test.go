@@ -41,6 +41,30 @@ func TestAQueryBorrowsWhatItHoldsAndReturnsIt(t *testing.T) {
 	}
 }
 
+// TestAShortRangeOfLongWindowsBorrowsForItsSteps reads a day, or the lookback, before each of a few steps that are close
+// to each other.
+func TestAShortRangeOfLongWindowsBorrowsForItsSteps(t *testing.T) {
+	const steps = 20
+	for _, c := range []struct {
+		name         string
+		step, before time.Duration
+		rng          int64
+	}{
+		{"windows of a day", time.Millisecond, 24 * time.Hour, 24 * time.Hour.Milliseconds()},
+		{"windows of a second", time.Millisecond, time.Second, 1000},
+		{"no windows", time.Millisecond, 5 * time.Minute, 0},
+		{"an hour of windows of a day", 3 * time.Minute, 24 * time.Hour, 24 * time.Hour.Milliseconds()},
+	} {
+		end := int64(1_000_000_000)
+		step := c.step.Milliseconds()
+		start := end - steps*step - c.before.Milliseconds()
+		p := pointsOf(storage.SelectHints{Start: start, End: end, Step: step, Range: c.rng})
+		if got := p.bytes(start, end, start, end); got != pointBytes*(steps+1) {
+			t.Errorf("%s: %d bytes for a series at %d steps, want %d", c.name, got, steps+1, pointBytes*(steps+1))
+		}
+	}
+}
+
 // full is a querier over three nodes with 40 series of 200 samples.
 func full(t *testing.T) *cluster {
 	var nodes []*node

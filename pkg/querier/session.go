@@ -73,7 +73,7 @@ type selection struct {
 // points is what the engine makes of each series of a selection: a value for each step at which the
 // series has one. It holds those of all series at once.
 type points struct {
-	step, reach millis // reach is how long after a sample the series still has a value
+	step, reach millis // reach is how long after a sample the series still has a value, and how far before the first step is read
 }
 
 // pointBytes is what the engine holds for one value at one step.
@@ -81,10 +81,13 @@ const pointBytes = 16
 
 // pointsOf returns what follows from the hints of the engine; nothing without steps.
 func pointsOf(h storage.SelectHints) points {
-	return points{step: h.Step, reach: max(h.Range, lookback.Milliseconds())}
+	if h.Range > 0 {
+		return points{step: h.Step, reach: h.Range}
+	}
+	return points{step: h.Step, reach: lookback.Milliseconds()}
 }
 
-// lookback is the engine's default; a longer one makes the charge somewhat too low.
+// lookback is the engine's default; with another, the charge is somewhat too low.
 const lookback = 5 * time.Minute
 
 // bytes is what a series with samples in mint <= t <= maxt makes of steps in start <= t <= end.
@@ -94,7 +97,8 @@ func (p points) bytes(mint, maxt, start, end millis) int64 {
 		return pointBytes
 	}
 	// In floating point the ends of a range cannot be too far apart.
-	steps := min((float64(to)-float64(from)+float64(p.reach))/float64(p.step), (float64(end)-float64(start))/float64(p.step)) + 1
+	all := max(float64(end)-float64(start)-float64(p.reach), 0) // from the first step to the last
+	steps := min(float64(to)-float64(from)+float64(p.reach), all)/float64(p.step) + 1
 	return pointBytes * int64(min(steps, 1<<40))
 }
 
