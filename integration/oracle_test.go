@@ -102,7 +102,11 @@ func (o *oracle) ask(ctx context.Context, c oracleCall, url, tenant string) (sai
 	if err != nil {
 		return said{}, err
 	}
-	return understand(r, ordered(c))
+	out, err := understand(r, ordered(c))
+	if err != nil {
+		err = fmt.Errorf("%s %s of %q: %w", c.path, c.form, tenant, err)
+	}
+	return out, err
 }
 
 func understand(r reply, inOrder bool) (said, error) {
