@@ -18,6 +18,7 @@ const (
 	partBytes = 256 << 10
 )
 
+// requestToWire leaves the body of r as it was: the message may have to be made again for somebody else.
 func requestToWire(r *http.Request) (*querypb.HTTPRequest, error) {
 	out := &querypb.HTTPRequest{Method: r.Method, Url: r.URL.RequestURI(), Header: headerToWire(r.Header)}
 	if r.Body == nil {
@@ -31,6 +32,7 @@ func requestToWire(r *http.Request) (*querypb.HTTPRequest, error) {
 		return nil, errs.New(errs.BodyTooLarge, "request is larger than %d bytes", maxBodyBytes)
 	}
 	out.Body = body
+	r.Body = io.NopCloser(bytes.NewReader(body))
 	return out, nil
 }
 

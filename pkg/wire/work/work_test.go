@@ -149,7 +149,11 @@ func TestWhatAQuerierSaysIsRelayed(t *testing.T) {
 func TestRequestsSurviveTheWire(t *testing.T) {
 	r := httptest.NewRequest(http.MethodPost, "/prometheus/api/v1/series?limit=3", bytes.NewReader([]byte("match[]=x")))
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	msg, err := (&Work{Class: Dashboard, Request: r}).ToWire()
+	sent := &Work{Class: Dashboard, Request: r}
+	if _, err := sent.ToWire(); err != nil || !sent.Again() { // to somebody who was lost
+		t.Fatalf("cannot be sent again: %v", err)
+	}
+	msg, err := sent.ToWire()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,6 +162,9 @@ func TestRequestsSurviveTheWire(t *testing.T) {
 	w, err := FromWire(t.Context(), msg, front.Deliver)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if back, err := w.ToWire(); err != nil || string(back.Http.Body) != "match[]=x" { // as a query-scheduler does
+		t.Errorf("passed on as %v, %v", back, err)
 	}
 	body, _ := io.ReadAll(w.Request.Body)
 	if w.Class != Dashboard || w.Request.URL.String() != r.URL.String() || string(body) != "match[]=x" || w.Request.Header.Get("Content-Type") == "" {
