@@ -29,6 +29,9 @@ const iamUsage = `usage: amphoratool iam [flags] <verb> ...
   key disable|enable|delete <user> <id>
   token create <user>                      a new token, printed once
   token disable|enable|delete <user> <id>
+  mfa create <user> [name]                 a new MFA device, for an authenticator app; its secret is printed once
+  mfa enable <user> <name> <code> <code>   with two codes of it that follow each other
+  mfa delete <user> <name>
 
 For example: amphoratool iam -policy AmazonPrometheusQueryAccess put users grafana
 `
@@ -118,6 +121,27 @@ func (c *iamCall) plan(in io.Reader, args []string) (method, path string, body [
 		case "disable", "enable":
 			return "PUT", path, fmt.Appendf(nil, `{"inactive":%t}`, rest[0] == "disable"), nil
 		}
+	}
+	if verb == "mfa" {
+		return c.device(entry, args)
+	}
+	return "", "", nil, fmt.Errorf("iam %s cannot be understood", strings.Join(args, " "))
+}
+
+// device says which call a verb about MFA devices is.
+func (c *iamCall) device(entry func(parts ...string) string, args []string) (method, path string, body []byte, err error) {
+	rest := args[1:]
+	switch {
+	case len(rest) == 2 && rest[0] == "create":
+		return "POST", entry("users", rest[1], "mfa"), nil, nil
+	case len(rest) == 3 && rest[0] == "create":
+		body, err = json.Marshal(map[string]string{"name": rest[2]})
+		return "POST", entry("users", rest[1], "mfa"), body, err
+	case len(rest) == 5 && rest[0] == "enable":
+		body, err = json.Marshal(map[string][]string{"codes": rest[3:]})
+		return "PUT", entry("users", rest[1], "mfa", rest[2]), body, err
+	case len(rest) == 3 && rest[0] == "delete":
+		return "DELETE", entry("users", rest[1], "mfa", rest[2]), nil, nil
 	}
 	return "", "", nil, fmt.Errorf("iam %s cannot be understood", strings.Join(args, " "))
 }

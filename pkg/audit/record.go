@@ -43,7 +43,7 @@ type Identity struct {
 	SessionContext *Session `json:"sessionContext,omitempty"`
 }
 
-// Session is the session that a role was used in.
+// Session is the session that a role was used in, or that a user made of its own key: the issuer is empty then.
 type Session struct {
 	SessionIssuer       Issuer            `json:"sessionIssuer"`
 	WebIDFederationData map[string]string `json:"webIdFederationData"`
@@ -52,11 +52,11 @@ type Session struct {
 
 // Issuer is the role.
 type Issuer struct {
-	Type        string `json:"type"`
-	PrincipalID string `json:"principalId"`
-	ARN         string `json:"arn"`
-	AccountID   string `json:"accountId"`
-	UserName    string `json:"userName"`
+	Type        string `json:"type,omitempty"`
+	PrincipalID string `json:"principalId,omitempty"`
+	ARN         string `json:"arn,omitempty"`
+	AccountID   string `json:"accountId,omitempty"`
+	UserName    string `json:"userName,omitempty"`
 }
 
 // Attributes of a session.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/amphora-metrics/amphora/pkg/audit"
@@ -168,6 +169,11 @@ func (g *Gateway) record(r *http.Request, c *call, action string) *audit.Record 
 			WebIDFederationData: map[string]string{},
 			Attributes:          audit.Attributes{MFAAuthenticated: "false", CreationDate: p.Since.UTC()},
 		}
+	} else if !p.Since.IsZero() { // credentials of GetSessionToken
+		rec.UserIdentity.SessionContext = &audit.Session{
+			WebIDFederationData: map[string]string{},
+			Attributes:          audit.Attributes{MFAAuthenticated: strconv.FormatBool(!p.MFA.IsZero()), CreationDate: p.Since.UTC()},
+		}
 	}
 	return rec
 }
@@ -225,7 +231,7 @@ func hide(v any) {
 	case map[string]any:
 		for k, inner := range v {
 			name := strings.ToLower(k)
-			if strings.Contains(name, "secret") || strings.Contains(name, "password") || strings.HasSuffix(name, "token") && name != "clienttoken" && name != "nexttoken" {
+			if strings.Contains(name, "secret") || strings.Contains(name, "password") || name == "codes" || strings.HasSuffix(name, "token") && name != "clienttoken" && name != "nexttoken" {
 				v[k] = "***"
 				continue
 			}

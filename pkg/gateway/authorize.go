@@ -307,8 +307,8 @@ func (k *keys) Values(key string) ([]string, bool) {
 		return one(k.r.UserAgent())
 	case "aws:requestedregion":
 		return one(k.g.cfg.Regions[0])
-	case "aws:multifactorauthpresent":
-		return nil, false
+	case "aws:multifactorauthpresent", "aws:multifactorauthage":
+		return k.c.secondFactor(key, now)
 	}
 	return ofPrincipal(p, key)
 }

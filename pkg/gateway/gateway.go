@@ -128,6 +128,7 @@ type call struct {
 	held      *heldBody  // nil: the body streams
 	kept      []byte     // the beginning of the body, for the record
 	form      url.Values // of a call of the security token service
+	mfa       time.Time  // when such a call showed the code of a device; zero: it did not
 }
 
 // Before returns the door before next, which serves what passes.

@@ -182,6 +182,9 @@ func (g *Gateway) assumeRole(r *http.Request, c *call, form url.Values) (any, er
 	if err != nil {
 		return nil, err
 	}
+	if err := g.secondFactor(r, c, form); err != nil {
+		return nil, err
+	}
 	k := &keys{g: g, r: r, c: c, requestTags: a.Tags, tagKeys: slices.Sorted(maps.Keys(a.Tags))}
 	a.Keys = &stsKeys{keys: k, form: form}
 	cred, err := g.deps.Identities.Assume(r.Context(), c.principal, a)
@@ -193,14 +196,14 @@ func (g *Gateway) assumeRole(r *http.Request, c *call, form url.Values) (any, er
 
 // sessionToken gives the caller temporary credentials of its own; that needs no permission.
 func (g *Gateway) sessionToken(r *http.Request, c *call, form url.Values) (any, error) {
-	if form.Get("SerialNumber") != "" || form.Get("TokenCode") != "" {
-		return nil, refuse(http.StatusForbidden, "AccessDenied", "MultiFactorAuthentication failed: this service knows no devices for it, leave SerialNumber and TokenCode out")
-	}
 	lasts, err := duration(form, identity.MaxUserSession)
 	if err != nil {
 		return nil, err
 	}
-	cred, err := g.deps.Identities.UserSession(r.Context(), c.principal, lasts)
+	if err := g.secondFactor(r, c, form); err != nil {
+		return nil, err
+	}
+	cred, err := g.deps.Identities.UserSession(r.Context(), c.principal, lasts, c.mfa)
 	if err != nil {
 		return nil, stsProblem(err)
 	}
@@ -265,7 +268,7 @@ func (g *Gateway) recordSTS(r *http.Request, c *call, out any, err error) {
 	}
 	rec := g.record(r, c, "sts:"+action)
 	params := map[string]any{}
-	for _, name := range []string{"RoleArn", "RoleSessionName", "DurationSeconds", "ExternalId", "SourceIdentity"} {
+	for _, name := range []string{"RoleArn", "RoleSessionName", "DurationSeconds", "ExternalId", "SourceIdentity", "SerialNumber"} {
 		if v := c.form.Get(name); v != "" {
 			params[strings.ToLower(name[:1])+name[1:]] = v
 		}

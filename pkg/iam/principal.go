@@ -18,6 +18,8 @@ type Principal struct {
 	Tags      map[string]string
 	// Since is when a session was made; zero for others.
 	Since time.Time
+	// MFA is when the user of a session showed the code of a device for it; zero: it did not.
+	MFA time.Time
 
 	Policies []*Policy
 	Boundary *Policy   // nil: none

@@ -92,6 +92,7 @@ type User struct {
 	Keys         []AccessKey `json:"keys,omitempty" yaml:"keys"`
 	Tokens       []Token     `json:"tokens,omitempty" yaml:"tokens"`
 	Certificates []string    `json:"certificates,omitempty" yaml:"certificates"` // subject CN, DNS name or URI of client certificates
+	MFA          []MFADevice `json:"mfa_devices,omitempty" yaml:"mfa_devices"`
 	Created      time.Time   `json:"created,omitzero" yaml:"created"`
 }
 
@@ -227,6 +228,9 @@ func (u *User) validate() error {
 		if t.Secret != "" && len(t.Secret) < minSecretBytes {
 			return errs.New(errs.Invalid, "token %q is shorter than %d bytes", t.ID, minSecretBytes)
 		}
+	}
+	if err := u.validateMFA(); err != nil {
+		return err
 	}
 	return validKeys(u.Keys)
 }

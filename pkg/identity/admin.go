@@ -104,7 +104,7 @@ func (a *Account) changeEntity(method, kind, name string, body []byte, now time.
 	switch kind {
 	case "users":
 		return change(&a.Users, put, name, body, func(u *User) *string { return &u.Name }, func(next, old *User) {
-			next.Keys, next.Tokens, next.ID, next.Created = old.Keys, old.Tokens, old.ID, old.Created
+			next.Keys, next.Tokens, next.MFA, next.ID, next.Created = old.Keys, old.Tokens, old.MFA, old.ID, old.Created
 			if next.ID == "" {
 				next.ID, next.Created = "AIDA"+strings.ToUpper(digest(now.String() + name)[:17]), now
 			}
@@ -158,25 +158,32 @@ func change[T any](items *[]T, put bool, name string, body []byte, nameOf func(*
 	return nil
 }
 
-// changeCredential makes, switches or deletes an access key or a token of a user.
+// changeCredential makes, switches or deletes an access key, a token or an MFA device of a user.
 func (x *Identities) changeCredential(w http.ResponseWriter, r *http.Request, account string, body []byte) error {
 	name, of, id := r.PathValue("name"), r.PathValue("of"), r.PathValue("id")
-	if r.PathValue("kind") != "users" || of != "keys" && of != "tokens" {
-		return errs.New(errs.NotFound, "users have keys and tokens")
+	if r.PathValue("kind") != "users" || of != "keys" && of != "tokens" && of != "mfa" {
+		return errs.New(errs.NotFound, "users have keys, tokens and mfa")
 	}
 	var out any
+	var shown int64 // the step of the last code of a device
 	err := x.Change(r.Context(), account, func(a *Account) (err error) {
 		i := slices.IndexFunc(a.Users, func(u User) bool { return u.Name == name })
 		if i < 0 {
 			return errNoUser(name)
 		}
-		if of == "keys" {
+		switch of {
+		case "keys":
 			out, err = a.Users[i].changeKey(r.Method, id, body, x.now().UTC())
-		} else {
+		case "tokens":
 			out, err = a.Users[i].changeToken(r.Method, id, body, x.now().UTC())
+		default:
+			out, shown, err = a.Users[i].changeMFA(a, r.Method, id, body, x.now().UTC())
 		}
 		return err
 	})
+	if err == nil && shown > 0 {
+		err = x.spendMFA(r.Context(), (&Account{ID: account}).serial(id), shown)
+	}
 	if err != nil {
 		return err
 	}

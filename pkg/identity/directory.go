@@ -19,6 +19,7 @@ type directory struct {
 	certs     map[string]*iam.Principal
 	roles     map[string]*roleEntry // by ARN
 	providers map[string]*providerEntry
+	mfa       map[string]mfaEntry // by serial number
 	accounts  map[string]*Account
 }
 
@@ -50,7 +51,7 @@ type providerEntry struct {
 func newDirectory(accounts []*Account) (*directory, error) {
 	d := &directory{
 		keys: map[string]keyEntry{}, tokens: map[string]tokenEntry{}, certs: map[string]*iam.Principal{},
-		roles: map[string]*roleEntry{}, providers: map[string]*providerEntry{}, accounts: map[string]*Account{},
+		roles: map[string]*roleEntry{}, providers: map[string]*providerEntry{}, mfa: map[string]mfaEntry{}, accounts: map[string]*Account{},
 	}
 	for _, a := range accounts {
 		if err := a.Validate(); err != nil {
@@ -186,6 +187,9 @@ func (d *directory) addUser(a *Account, u *User, groups map[string][]*iam.Policy
 		if err := d.addToken(a, &u.Tokens[i], p); err != nil {
 			return fmt.Errorf("token %s: %w", u.Tokens[i].ID, err)
 		}
+	}
+	if err := d.addMFA(a, u, p.ARN); err != nil {
+		return err
 	}
 	return d.addKeys(u.Keys, p)
 }

@@ -57,6 +57,9 @@ type Identities struct {
 
 	current atomic.Pointer[directory] // nil: never read
 
+	mfaMu   sync.Mutex        // guards mfaUsed
+	mfaUsed map[string]mfaUse // without a store
+
 	mu       sync.Mutex // guards what follows; held while identities are read or changed
 	keyStamp string     // of the file of keys as read
 	stamp    string     // of the file as read
@@ -69,7 +72,7 @@ type Identities struct {
 // New returns identities that were read once, if they can be: what is wrong with the file is an error,
 // a store that does not answer is not. Errors: Invalid.
 func New(ctx context.Context, cfg Config, deps Deps) (*Identities, error) {
-	x := &Identities{cfg: cfg, log: deps.Log, now: deps.Now, store: deps.Store, operator: deps.Operator, hook: newHook(&cfg)}
+	x := &Identities{cfg: cfg, log: deps.Log, now: deps.Now, store: deps.Store, operator: deps.Operator, hook: newHook(&cfg), mfaUsed: map[string]mfaUse{}}
 	if x.now == nil {
 		x.now = time.Now
 	}

@@ -44,6 +44,8 @@ type session struct {
 	Web      bool              `json:"w,omitempty"`
 	// Parent is the lasting access key that the session was made with, and that it ends with.
 	Parent string `json:"a,omitempty"`
+	// MFA is when the user showed the code of a device, seconds; 0: it did not.
+	MFA int64 `json:"m,omitempty"`
 }
 
 // Credentials are of a session.

@@ -28,8 +28,11 @@ const (
 // stored is what a document holds. Secrets stand beside the account, whose text form has none.
 type stored struct {
 	Account Account           `json:"account"`
-	Secrets map[string]string `json:"secrets"` // by access key
+	Secrets map[string]string `json:"secrets"` // by access key, or mfaSecret and the name of a device
 }
+
+// mfaSecret begins no access key.
+const mfaSecret = "mfa/"
 
 // known is an account as it was last read from the store.
 type known struct {
@@ -42,6 +45,9 @@ func (x *Identities) encode(key string, a *Account) ([]byte, error) {
 	s := stored{Account: *a, Secrets: map[string]string{}}
 	for _, k := range a.allKeys() {
 		s.Secrets[k.ID] = k.Secret.Reveal()
+	}
+	for _, m := range a.allMFA() {
+		s.Secrets[mfaSecret+m.Name] = m.Secret.Reveal()
 	}
 	text, err := json.Marshal(s)
 	if err != nil {
@@ -72,6 +78,9 @@ func (x *Identities) decode(key string, data []byte) (*Account, error) {
 	for _, k := range a.allKeys() {
 		k.Secret = config.Secret(s.Secrets[k.ID])
 	}
+	for _, m := range a.allMFA() {
+		m.Secret = config.Secret(s.Secrets[mfaSecret+m.Name])
+	}
 	return a, nil
 }
 
@@ -88,6 +97,17 @@ func (a *Account) allKeys() []*AccessKey {
 	for i := range a.Users {
 		for j := range a.Users[i].Keys {
 			out = append(out, &a.Users[i].Keys[j])
+		}
+	}
+	return out
+}
+
+// allMFA returns every MFA device of a, to be read or changed in place.
+func (a *Account) allMFA() []*MFADevice {
+	var out []*MFADevice
+	for i := range a.Users {
+		for j := range a.Users[i].MFA {
+			out = append(out, &a.Users[i].MFA[j])
 		}
 	}
 	return out

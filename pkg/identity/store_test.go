@@ -24,7 +24,15 @@ import (
 // away is a bucket that can be switched off.
 type away struct {
 	bucket.Conditional
-	off bool
+	off  bool
+	gone bool // objects cannot be read
+}
+
+func (a *away) Read(ctx context.Context, name string) (bucket.Object, error) {
+	if a.gone {
+		return bucket.Object{}, errors.New("gone")
+	}
+	return a.Conditional.Read(ctx, name)
 }
 
 func (a *away) List(ctx context.Context, prefix string) ([]bucket.Object, error) {

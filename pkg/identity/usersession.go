@@ -16,9 +16,10 @@ const (
 )
 
 // UserSession gives a user, or the root of an account, that calls with a lasting access key temporary
-// credentials with the same rights. They end with that key, too. lasts 0: half a day, or an hour for root.
+// credentials with the same rights. They end with that key, too. lasts 0: half a day, or an hour for root. mfa is
+// when the caller showed the code of a device for it; zero: it did not.
 // Errors: Invalid, Denied, Unavailable.
-func (x *Identities) UserSession(_ context.Context, caller *iam.Principal, lasts time.Duration) (Credentials, error) {
+func (x *Identities) UserSession(_ context.Context, caller *iam.Principal, lasts time.Duration, mfa time.Time) (Credentials, error) {
 	d, err := x.look()
 	if err != nil {
 		return Credentials{}, err
@@ -42,6 +43,9 @@ func (x *Identities) UserSession(_ context.Context, caller *iam.Principal, lasts
 	}
 	now := x.now()
 	s := &session{Parent: caller.AccessKey, Issued: now.Unix(), Expires: now.Add(min(lasts, longest)).Unix()}
+	if !mfa.IsZero() {
+		s.MFA = mfa.Unix()
+	}
 	cred, err := s.sealed(keys)
 	cred.ARN = caller.ARN
 	return cred, err
@@ -55,5 +59,8 @@ func (s *session) ofUser(d *directory, secret string) (Key, error) {
 	}
 	p := *e.principal
 	p.AccessKey, p.Since = s.Key, time.Unix(s.Issued, 0)
+	if s.MFA > 0 {
+		p.MFA = time.Unix(s.MFA, 0)
+	}
 	return Key{secret, &p}, nil
 }

@@ -17,7 +17,7 @@ func TestAUserSessionHasTheRightsOfItsUserAndEndsWithItsKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cred, err := one.UserSession(ctx, alice.Principal, 0)
+	cred, err := one.UserSession(ctx, alice.Principal, 0, time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,10 +31,10 @@ func TestAUserSessionHasTheRightsOfItsUserAndEndsWithItsKey(t *testing.T) {
 	if alice.Principal.AccessKey != "AKIDALICE001" {
 		t.Error("the session changed whom it comes from")
 	}
-	if _, err := one.UserSession(ctx, k.Principal, 0); errs.KindOf(err) != errs.Denied {
+	if _, err := one.UserSession(ctx, k.Principal, 0, time.Time{}); errs.KindOf(err) != errs.Denied {
 		t.Errorf("a session makes a session: %v", err)
 	}
-	if _, err := one.UserSession(ctx, &iam.Principal{AccessKey: "tok-1"}, 0); errs.KindOf(err) != errs.Denied {
+	if _, err := one.UserSession(ctx, &iam.Principal{AccessKey: "tok-1"}, 0, time.Time{}); errs.KindOf(err) != errs.Denied {
 		t.Errorf("a token makes a session: %v", err)
 	}
 	without := withKey(t, strings.ReplaceAll(example, "AKIDALICE001", "AKIDALICE009"), c)
@@ -54,7 +54,7 @@ func TestARootSessionLastsAnHourAtMost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cred, err := x.UserSession(t.Context(), root.Principal, 5*time.Hour)
+	cred, err := x.UserSession(t.Context(), root.Principal, 5*time.Hour, time.Time{})
 	if err != nil || cred.Expires.Sub(c.at) != time.Hour {
 		t.Fatalf("%+v %v", cred, err)
 	}
