@@ -229,6 +229,46 @@ func TestManySeriesTakeFewRequests(t *testing.T) {
 	}
 }
 
+func TestWhoReadsIsToldOfWaits(t *testing.T) {
+	bkt := newBucket(t)
+	id := upload(t, bkt, makeBlock(t, 0, 3*batchSeries))
+	s := newStore(t, bkt, t.TempDir(), 1<<30)
+	defer closeStore(t, s)
+	b, err := s.Open(t.Context(), "t1", id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	sel := Selection{MaxTime: 1 << 40, Matchers: []*labels.Matcher{eq("__name__", "m")}}
+	for _, ahead := range []bool{true, false} {
+		set, err := b.Select(t.Context(), sel)
+		if err != nil {
+			t.Fatal(err)
+		}
+		waits, waiting := 0, false
+		set.Waits = func() func() {
+			waits, waiting = waits+1, true
+			return func() { waiting = false }
+		}
+		if ahead { // which is the first to read
+			if err := set.Ahead(); err != nil || waits == 0 {
+				t.Errorf("waited %d times, %v", waits, err)
+			}
+		}
+		n, last := 0, ""
+		for ; set.Next(); n++ {
+			i := set.Labels().Get("i")
+			if i <= last {
+				t.Errorf("series %s comes after %s", i, last)
+			}
+			last = strings.Clone(i)
+		}
+		if err := errors.Join(set.Err(), set.Close()); err != nil || n != 3*batchSeries || waiting || !ahead && waits > 0 {
+			t.Errorf("ahead %t: %d series, waited %d times, still waits %t, %v", ahead, n, waits, waiting, err)
+		}
+	}
+}
+
 // naming counts what is read whole.
 type naming struct {
 	objstore.Bucket

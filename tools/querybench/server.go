@@ -33,12 +33,12 @@ type server struct {
 	name  string
 	procs []*harness.Process
 	push  string
-	query string // base of the API
-	debug string // base of the profiles
-	flush string // where blocks are cut; empty: nowhere
-	// metrics are where those are found that tell what is asked of object storage.
-	metrics []string
-	stop    func() error
+	query string   // base of the API
+	debug string   // base of the profiles
+	flush string   // where blocks are cut; empty: nowhere
+	bases []string // of all processes
+	store bool     // it reads object storage
+	stop  func() error
 }
 
 // services are what answers pushes and queries, without what compacts blocks meanwhile.
@@ -81,12 +81,10 @@ func (b *bench) startOurs(ctx context.Context) (*server, error) {
 	if err := c.WaitReady(ctx); err != nil {
 		return nil, errors.Join(err, c.Stop())
 	}
-	s := &server{name: "amphora", push: door.URL("/api/v1/push"), query: door.URL("/prometheus"), debug: c.Nodes()[0].URL(""), stop: c.Stop}
+	s := &server{name: "amphora", push: door.URL("/api/v1/push"), query: door.URL("/prometheus"), debug: c.Nodes()[0].URL(""), store: b.blocks, stop: c.Stop}
 	for _, n := range c.Nodes() {
 		s.procs = append(s.procs, n.Process)
-		if b.blocks {
-			s.metrics = append(s.metrics, n.URL("/metrics"))
-		}
+		s.bases = append(s.bases, n.URL(""))
 		if strings.Contains(n.Target, "ingester") {
 			s.flush = n.URL("/ingester/flush?wait=true")
 		}
@@ -104,7 +102,7 @@ func (b *bench) startPrometheus(ctx context.Context) (*server, error) {
 		return nil, errors.Join(err, p.Stop())
 	}
 	url := "http://" + p.Address
-	return &server{name: "prometheus", procs: []*harness.Process{p.Process}, push: url + "/api/v1/write", query: url, debug: url, stop: p.Stop}, nil
+	return &server{name: "prometheus", procs: []*harness.Process{p.Process}, push: url + "/api/v1/write", query: url, debug: url, bases: []string{url}, stop: p.Stop}, nil
 }
 
 func (s *server) get(ctx context.Context, path string, form url.Values) ([]byte, error) {
@@ -186,11 +184,15 @@ func (t traffic) String() string {
 
 // traffic is what queries have asked of object storage so far. A server that has none asks nothing of it.
 func (s *server) traffic(ctx context.Context) (sum traffic, err error) {
-	for _, url := range s.metrics {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if !s.store {
+		return sum, nil
+	}
+	for _, base := range s.bases {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/metrics", http.NoBody)
 		if err != nil {
 			return sum, fmt.Errorf("make a request: %w", err)
 		}
+		req.Header.Set("Accept-Encoding", "identity") // to compress them is more work than some queries are
 		resp, err := http.DefaultClient.Do(req)
 		if err != nil {
 			return sum, fmt.Errorf("read metrics of %s: %w", s.name, err)
@@ -225,12 +227,29 @@ const (
 	calmWait = 2 * time.Minute
 )
 
-// calm waits until a server has done what is left of the fill, such as collecting garbage, mapping chunks and
-// cutting its log, so that no query pays for that. It returns what processor time that took.
+// calm has a server do what is left of the fill, such as collecting garbage, mapping chunks and cutting its
+// log, so that no query pays for that: to mark a million series takes several times as long as to ask for some
+// of them. It returns what processor time that took.
 func (s *server) calm(ctx context.Context) (spent time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, calmWait)
 	defer cancel()
 	began, err := s.cpu()
+	if err != nil {
+		return 0, err
+	}
+	for _, base := range s.bases { // a profile of the heap collects garbage if it is asked to
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/debug/pprof/heap?gc=1", http.NoBody)
+		if err != nil {
+			return 0, fmt.Errorf("make a request: %w", err)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return 0, fmt.Errorf("have %s collect garbage: %w", s.name, err)
+		}
+		if err := resp.Body.Close(); err != nil || resp.StatusCode != http.StatusOK {
+			return 0, fmt.Errorf("have %s collect garbage: %s, %w", s.name, resp.Status, err)
+		}
+	}
 	for last := began; err == nil; {
 		select {
 		case <-ctx.Done():
