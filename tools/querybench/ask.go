@@ -16,7 +16,7 @@ const settle = 150 * time.Millisecond
 
 // cost is what one server took for one query.
 type cost struct {
-	cpu   time.Duration // of all turns
+	cpu   time.Duration // of all turns, without what the server would have used anyhow
 	times []time.Duration
 	bytes int
 	store traffic // of all turns
@@ -32,6 +32,7 @@ func (c *cost) ask(ctx context.Context, s *server, q query, repeat int) ([]byte,
 		return nil, err
 	}
 	var body []byte
+	all := time.Now()
 	for range repeat {
 		began := time.Now()
 		if body, err = s.get(ctx, q.path, q.form); err != nil {
@@ -44,7 +45,7 @@ func (c *cost) ask(ctx context.Context, s *server, q query, repeat int) ([]byte,
 	if err != nil {
 		return nil, err
 	}
-	c.cpu += after - before
+	c.cpu += max(0, after-before-s.anyhow(time.Since(all)))
 	c.bytes = len(body)
 	has, err := s.traffic(ctx)
 	c.store.requests += has.requests - had.requests
@@ -52,9 +53,53 @@ func (c *cost) ask(ctx context.Context, s *server, q query, repeat int) ([]byte,
 	return body, err
 }
 
-// quick is the time under which a query is asked several times in a turn: processor time is told
-// in steps of 10 ms.
-const quick = 100 * time.Millisecond
+// A quick query is asked several times in a turn, for a second or mostTimes: what a server does beside it, such
+// as collecting garbage of others, counts little then.
+const (
+	turnTime  = time.Second
+	mostTimes = 100
+)
+
+// rest finds out what the processes of the servers use while nobody asks them, so that it can be taken off:
+// seven processes talk to each other, and look at clocks, seven times as much as one.
+func (b *bench) rest(ctx context.Context, servers ...*server) error {
+	before := make([][]time.Duration, len(servers))
+	for i, s := range servers {
+		var err error
+		if before[i], err = s.cpus(); err != nil {
+			return err
+		}
+	}
+	began := time.Now()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(b.idle):
+	}
+	took := time.Since(began)
+	for i, s := range servers {
+		after, err := s.cpus()
+		if err != nil {
+			return err
+		}
+		s.idle = make([]float64, len(after))
+		b.printf("%s uses while nobody asks, in ms a second, which is taken off what queries cost:", s.name)
+		for j := range after {
+			s.idle[j] = float64(after[j]-before[i][j]) / float64(took)
+			b.printf(" %s %.2f", s.procs[j].Name, 1000*s.idle[j])
+		}
+		b.printf("\n")
+	}
+	return nil
+}
+
+// anyhow is what s would have used in that time if nobody had asked.
+func (s *server) anyhow(took time.Duration) (sum time.Duration) {
+	for _, part := range s.idle {
+		sum += time.Duration(part * float64(took))
+	}
+	return sum
+}
 
 // ask asks both servers everything and prints what it cost.
 func (b *bench) ask(ctx context.Context, qs []query, ours, theirs *server) error {
@@ -119,8 +164,8 @@ func (b *bench) measure(ctx context.Context, q query, ours, theirs *server) (fir
 			if answers[i], err = c.ask(ctx, s, q, repeat); err != nil {
 				return first, mine, other, err
 			}
-			if turn < 0 && i == 0 && c.times[0] < quick {
-				repeat = 10
+			if turn < 0 && i == 0 {
+				repeat = int(min(max(turnTime/max(c.times[0], 1), 1), mostTimes))
 			}
 		}
 	}

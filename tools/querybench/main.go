@@ -32,6 +32,8 @@ type bench struct {
 	split   bool
 	blocks  bool
 	turns   int
+	idle    time.Duration
+	hops    int
 	only    string
 	profile string
 	wait    time.Duration
@@ -49,6 +51,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	f.BoolVar(&b.split, "split", false, "a process for each part of ours: gateway, frontend, scheduler, querier, ingester, distributor, store-gateway")
 	f.BoolVar(&b.blocks, "blocks", false, "ours answers from blocks alone; -scrapes=720 -interval=2m are 24 hours")
 	f.IntVar(&b.turns, "turns", 3, "how often each query is asked of each server, after once to warm up")
+	f.DurationVar(&b.idle, "idle", 10*time.Second, "for how long it is measured, before the first query, what the servers use while nobody asks")
+	f.IntVar(&b.hops, "hops", 0, "ask the smallest query so often at last, and tell what each process took for it")
 	f.StringVar(&b.only, "only", "", "ask only queries whose names contain this")
 	f.StringVar(&b.profile, "profile", "", "a file for the processor profile of our process while it answers")
 	f.DurationVar(&b.wait, "wait", 0, "stay for so long after the last answer, to look at the servers")
@@ -118,7 +122,13 @@ func (b *bench) compare(ctx context.Context) (err error) {
 	if b.profile != "" {
 		go func() { done <- ours.profile(ctx, b.profile) }()
 	}
-	if err = b.ask(ctx, qs, ours, theirs); err != nil {
+	if err = b.rest(ctx, ours, theirs); err == nil {
+		err = b.ask(ctx, qs, ours, theirs)
+	}
+	if err == nil && b.hops > 0 {
+		err = b.hop(ctx, qs, ours, theirs)
+	}
+	if err != nil {
 		for _, p := range ours.procs { // one of them may know
 			err = fmt.Errorf("%w\nlog of %s ends:\n%s", err, p.Name, p.Tail())
 		}

@@ -39,6 +39,7 @@ type server struct {
 	bases []string // of all processes
 	store bool     // it reads object storage
 	stop  func() error
+	idle  []float64 // the part of a processor that each process uses while nobody asks
 }
 
 // services are what answers pushes and queries, without what compacts blocks meanwhile.
@@ -163,16 +164,25 @@ func (s *server) profile(ctx context.Context, file string) error {
 	return os.WriteFile(file, body, 0o600)
 }
 
+// cpus is the processor time of each process.
+func (s *server) cpus() ([]time.Duration, error) {
+	out := make([]time.Duration, len(s.procs))
+	for i, p := range s.procs {
+		var err error
+		if out[i], err = load.CPUOf(p.PID()); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
 // cpu is the processor time of all processes.
 func (s *server) cpu() (sum time.Duration, err error) {
-	for _, p := range s.procs {
-		d, err := load.CPUOf(p.PID())
-		if err != nil {
-			return 0, err
-		}
+	all, err := s.cpus()
+	for _, d := range all {
 		sum += d
 	}
-	return sum, nil
+	return sum, err
 }
 
 // traffic is what is asked of object storage.
