@@ -38,7 +38,18 @@ func (v *Server) Run(in *querypb.Work, stream grpc.ServerStreamingServer[querypb
 	}
 	// Nothing in an answer is for schedulers to know.
 	w.Encoded = func(b []byte) error { return stream.SendMsg(work.EncodedPart(b)) }
-	return v.s.Run(stream.Context(), w)
+	if err := v.s.Run(stream.Context(), w); err != nil || w.Rest == nil {
+		return err
+	}
+	defer v.free(w.Rest)
+	return w.Encoded(w.Rest.Part)
+}
+
+// free keeps the memory of a message for others.
+func (v *Server) free(m *work.Relayed) {
+	if m.Room() <= keptBytes {
+		v.messages.Put(m)
+	}
 }
 
 // received is one message of a worker, or why there are no more.
@@ -112,6 +123,11 @@ func (v *Server) serve(ctx context.Context, t *Task, stream grpc.BidiStreamingSe
 			t.Return()
 			return r.err
 		}
+		if r.msg.Part != nil && r.msg.Done && r.msg.Error == nil && t.Work.Encoded != nil {
+			t.Work.Rest = r.msg
+			t.Finish(nil)
+			return nil
+		}
 		if r.msg.Part != nil {
 			if err := t.Work.DeliverEncoded(r.msg.Part); err != nil {
 				t.Finish(err)
@@ -119,9 +135,7 @@ func (v *Server) serve(ctx context.Context, t *Task, stream grpc.BidiStreamingSe
 			}
 		}
 		done, failure := r.msg.Done, r.msg.Error
-		if r.msg.Room() <= keptBytes {
-			v.messages.Put(r.msg)
-		}
+		v.free(r.msg)
 		if done {
 			t.Finish(outcome(t, failure))
 			return nil

@@ -167,7 +167,7 @@ func (w *Workers) pull(quit context.Context, addr string) error {
 	for {
 		select {
 		case a := <-tasks:
-			if err := stream.Send(w.do(ctx, a, stream.Send)); err != nil {
+			if err := w.do(ctx, a, stream.Send); err != nil {
 				return <-ended
 			}
 		case err := <-ended:
@@ -178,20 +178,29 @@ func (w *Workers) pull(quit context.Context, addr string) error {
 	}
 }
 
-// do does one piece of work and returns the last message of its answer.
-func (w *Workers) do(ctx context.Context, a *querypb.Assignment, send func(*querypb.FromWorker) error) *querypb.FromWorker {
-	err := w.try(ctx, a, send)
-	if err == nil {
-		return &querypb.FromWorker{Done: true}
+// do does one piece of work and sends its answer to the end. Errors: those of send.
+func (w *Workers) do(ctx context.Context, a *querypb.Assignment, send func(*querypb.FromWorker) error) error {
+	whole := false
+	err := w.try(ctx, a, func(p *querypb.Part, last bool) error {
+		err := send(&querypb.FromWorker{Part: p, Done: last})
+		whole = err == nil && last
+		return err
+	})
+	switch {
+	case whole: // there is no more to say
+		return nil
+	case err == nil:
+		return send(&querypb.FromWorker{Done: true})
 	}
 	text := err.Error()
 	if len(text) > maxStatusBytes {
 		text = text[:maxStatusBytes]
 	}
-	return &querypb.FromWorker{Done: true, Error: &querypb.Failure{Kind: uint32(errs.KindOf(err)), Text: text}}
+	return send(&querypb.FromWorker{Done: true, Error: &querypb.Failure{Kind: uint32(errs.KindOf(err)), Text: text}})
 }
 
-func (w *Workers) try(ctx context.Context, a *querypb.Assignment, send func(*querypb.FromWorker) error) (err error) {
+// try does a piece of work and sends its answer; the last part of it only if it knows that there is no other.
+func (w *Workers) try(ctx context.Context, a *querypb.Assignment, send func(p *querypb.Part, last bool) error) (err error) {
 	defer w.guard.recovered("work", &err)
 	if _, err := tenant.ParseMany(a.Tenants); err != nil {
 		return err
@@ -205,9 +214,10 @@ func (w *Workers) try(ctx context.Context, a *querypb.Assignment, send func(*que
 	if a.Work == nil {
 		return errs.New(errs.Invalid, "an assignment is empty")
 	}
-	one, err := work.FromWire(ctx, a.Work, func(p *querypb.Part) error { return send(&querypb.FromWorker{Part: p}) })
+	one, err := work.FromWire(ctx, a.Work, func(p *querypb.Part) error { return send(p, false) })
 	if err != nil {
 		return err
 	}
+	one.Last = func(p *querypb.Part) error { return send(p, true) }
 	return w.run.Run(work.WithClass(ctx, one.Class), one)
 }

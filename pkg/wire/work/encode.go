@@ -15,9 +15,14 @@ type asker struct {
 	packed bool   // packed answers are understood
 }
 
+// sink takes the messages of an answer.
+type sink struct {
+	send, last func(*querypb.Part) error
+}
+
 // encode sends r in parts.
-func encode(r *Result, to asker, send func(*querypb.Part) error) error {
-	e := encoder{send: send, part: &querypb.Part{Head: &querypb.Head{}}}
+func encode(r *Result, to asker, parts sink) error {
+	e := encoder{to: parts, part: &querypb.Part{Head: &querypb.Head{}}}
 	e.notes(r, to.text)
 	if to.packed && packable(r.Value) {
 		return e.pack(r.Value)
@@ -52,11 +57,11 @@ func encode(r *Result, to asker, send func(*querypb.Part) error) error {
 	default:
 		return errs.New(errs.Internal, "a result of type %s cannot be sent", v.Type())
 	}
-	return e.flush()
+	return e.to.last(e.part)
 }
 
 type encoder struct {
-	send func(*querypb.Part) error
+	to   sink
 	part *querypb.Part
 	size int
 }
@@ -72,7 +77,7 @@ func (e *encoder) notes(r *Result, text string) {
 func (e *encoder) flush() error {
 	p := e.part
 	e.part, e.size = &querypb.Part{}, 0
-	return e.send(p)
+	return e.to.send(p)
 }
 
 func (e *encoder) series(s *promql.Series) error {

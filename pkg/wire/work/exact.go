@@ -29,7 +29,7 @@ func AcceptsExact(accept string) bool {
 
 // Exact hands the pieces of an answer of ExactType to write. text is the query that positions in ws refer to.
 func Exact(v parser.Value, ws annotations.Annotations, text string, write func([]byte)) error {
-	err := encode(&Result{Value: v, Warnings: ws}, asker{text: text}, func(p *querypb.Part) error {
+	piece := func(p *querypb.Part) error {
 		n := p.SizeVT()
 		if n == 0 {
 			return nil // it would be taken for the end
@@ -41,7 +41,8 @@ func Exact(v parser.Value, ws annotations.Annotations, text string, write func([
 		}
 		write(append(out, body...))
 		return nil
-	})
+	}
+	err := encode(&Result{Value: v, Warnings: ws}, asker{text: text}, sink{piece, piece})
 	if err == nil {
 		write([]byte{0})
 	}

@@ -87,7 +87,7 @@ func writePart(w http.ResponseWriter, p *querypb.Part) error {
 
 // partWriter is a http.ResponseWriter that sends parts.
 type partWriter struct {
-	send   func(*querypb.Part) error
+	to     sink
 	header http.Header
 	status int
 	sent   bool
@@ -110,7 +110,7 @@ func (w *partWriter) Write(b []byte) (int, error) {
 	w.WriteHeader(http.StatusOK)
 	w.buf = append(w.buf, b...)
 	if len(w.buf) >= partBytes {
-		w.flush()
+		w.flush(w.to.send)
 	}
 	return len(b), w.err
 }
@@ -118,11 +118,11 @@ func (w *partWriter) Write(b []byte) (int, error) {
 // Flush is found by handlers that look for http.Flusher.
 func (w *partWriter) Flush() {
 	if w.WriteHeader(http.StatusOK); !w.sent || len(w.buf) > 0 {
-		w.flush()
+		w.flush(w.to.send)
 	}
 }
 
-func (w *partWriter) flush() {
+func (w *partWriter) flush(send func(*querypb.Part) error) {
 	if w.err != nil {
 		return
 	}
@@ -131,7 +131,7 @@ func (w *partWriter) flush() {
 		w.sent = true
 		p.Status, p.Header = uint32(w.status), headerToWire(w.header)
 	}
-	w.err = w.send(p)
+	w.err = send(p)
 	w.buf = nil // it belongs to the message
 }
 
@@ -139,7 +139,7 @@ func (w *partWriter) flush() {
 func (w *partWriter) end() error {
 	w.WriteHeader(http.StatusOK)
 	if !w.sent || len(w.buf) > 0 {
-		w.flush()
+		w.flush(w.to.last)
 	}
 	return w.err
 }

@@ -57,7 +57,7 @@ func (e *encoder) pack(v parser.Value) error {
 		}
 	}
 	e.part.Packed = p.buf
-	return e.flush()
+	return e.to.last(e.part)
 }
 
 // packer fills parts with packed series.

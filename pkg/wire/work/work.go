@@ -68,9 +68,15 @@ type Work struct {
 
 	// Parts takes the answer as messages; then Result and Writer are not used.
 	Parts func(*querypb.Part) error
+	// Last takes the one after which the answer is whole, as far as that is known while it is sent; nil: Parts
+	// takes it, too.
+	Last func(*querypb.Part) error
 	// Encoded takes messages that arrive encoded as they are; nil: Parts takes them. They are the
 	// caller's again afterwards.
 	Encoded func([]byte) error
+	// Rest is the part that ends an answer which Encoded takes: it is for who had the work run to send, so that
+	// part and end travel together.
+	Rest *Relayed
 
 	receiver receiver
 	begun    bool
@@ -121,7 +127,15 @@ func (w *Work) Answer(r *Result) error {
 		return nil
 	}
 	defer r.Release()
-	return encode(r, asker{w.Query.Text, w.Query.Packed}, w.Parts)
+	return encode(r, asker{w.Query.Text, w.Query.Packed}, w.sink())
+}
+
+// sink is where messages of w's answer go.
+func (w *Work) sink() sink {
+	if w.Last == nil {
+		return sink{w.Parts, w.Parts}
+	}
+	return sink{w.Parts, w.Last}
 }
 
 // ResponseWriter is where the answer of a request goes, and what ends it.
@@ -130,7 +144,7 @@ func (w *Work) ResponseWriter() (rw http.ResponseWriter, end func() error) {
 	if w.Parts == nil {
 		return w.Writer, func() error { return nil }
 	}
-	p := &partWriter{send: w.Parts, header: http.Header{}}
+	p := &partWriter{to: w.sink(), header: http.Header{}}
 	return p, p.end
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"slices"
 	"strconv"
 	"testing"
 
@@ -75,9 +76,11 @@ func surviveTheWire(t *testing.T, name string, v parser.Value, understood bool) 
 		defer clear(sent)
 		return got.DeliverEncoded(sent)
 	}}
-	pieces := 0
+	pieces, lasts := 0, 0
 	w := &Work{Query: &Query{Text: "rate(foo[1m])", Packed: understood}, Parts: func(p *querypb.Part) error {
-		pieces += len(p.Packed)
+		if pieces += len(p.Packed); lasts > 1 {
+			t.Errorf("%s: a part comes after the last one", name)
+		}
 		b, err := (&querypb.FromWorker{Querier: "q", Part: p}).MarshalVT()
 		if err != nil {
 			return err
@@ -86,10 +89,18 @@ func surviveTheWire(t *testing.T, name string, v parser.Value, understood bool) 
 		if err := relayed.UnmarshalVT(b); err != nil || relayed.Done || relayed.Error != nil {
 			t.Fatalf("%s: relayed as %+v, %v", name, relayed, err)
 		}
+		lasts *= 2
 		return relay.DeliverEncoded(relayed.Part)
 	}}
+	w.Last = func(p *querypb.Part) error {
+		lasts++
+		return w.Parts(p)
+	}
 	if err := w.Answer(sent); err != nil {
 		t.Fatal(err)
+	}
+	if lasts != 2 {
+		t.Errorf("%s: it is not said once which part is the last", name)
 	}
 	if err := got.Delivered(); err != nil {
 		t.Fatalf("%s: %v", name, err)
@@ -159,12 +170,22 @@ func TestRequestsSurviveTheWire(t *testing.T) {
 	}
 	rec := httptest.NewRecorder()
 	front := &Work{Request: r, Writer: rec}
-	w, err := FromWire(t.Context(), msg, front.Deliver)
+	var sizes []int
+	deliver := func(p *querypb.Part) error {
+		sizes = append(sizes, len(p.Body))
+		return front.Deliver(p)
+	}
+	w, err := FromWire(t.Context(), msg, deliver)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if back, err := w.ToWire(); err != nil || string(back.Http.Body) != "match[]=x" { // as a query-scheduler does
 		t.Errorf("passed on as %v, %v", back, err)
+	}
+	lasts := 0
+	w.Last = func(p *querypb.Part) error {
+		lasts++
+		return deliver(p)
 	}
 	body, _ := io.ReadAll(w.Request.Body)
 	if w.Class != Dashboard || w.Request.URL.String() != r.URL.String() || string(body) != "match[]=x" || w.Request.Header.Get("Content-Type") == "" {
@@ -174,11 +195,19 @@ func TestRequestsSurviveTheWire(t *testing.T) {
 	rw.Header().Set("X-A", "b")
 	rw.WriteHeader(http.StatusTeapot)
 	big := bytes.Repeat([]byte("0123456789"), partBytes/4)
-	if _, err := rw.Write(big); err != nil {
-		t.Fatal(err)
+	for b := range slices.Chunk(big, 100_000) {
+		if _, err := rw.Write(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(sizes) != 2 || lasts != 0 {
+		t.Errorf("parts of %d bytes before the end, %d of them the last", sizes, lasts)
 	}
 	if err := end(); err != nil {
 		t.Fatal(err)
+	}
+	if len(sizes) != 3 || lasts != 1 {
+		t.Errorf("parts of %d bytes, %d of them the last", sizes, lasts)
 	}
 	if rec.Code != http.StatusTeapot || rec.Header().Get("X-A") != "b" || !bytes.Equal(rec.Body.Bytes(), big) {
 		t.Errorf("answer: %d, %v, %d bytes", rec.Code, rec.Header(), rec.Body.Len())
@@ -209,7 +238,8 @@ func FuzzParts(f *testing.F) {
 		}
 		w := &Work{Query: &Query{}}
 		if w.Deliver(p) == nil && w.Delivered() == nil {
-			_ = encode(w.Result, asker{}, func(*querypb.Part) error { return nil })
+			nobody := func(*querypb.Part) error { return nil }
+			_ = encode(w.Result, asker{}, sink{nobody, nobody})
 		}
 		_ = writePart(httptest.NewRecorder(), p)
 	})
