@@ -173,7 +173,7 @@ func NewClients(cfg ClientConfig, deps ClientDeps) (*Clients, error) {
 	m := newClientMetrics(deps.Registerer)
 	dial, err := dialer(cfg, peers{"ingester", deps.Registerer}, newBufferPool(),
 		grpc.WithChainUnaryInterceptor(unaryClient, middleware.UnaryClientInstrumentInterceptor(m.duration)),
-		grpc.WithChainStreamInterceptor(streamClient, middleware.StreamClientInstrumentInterceptor(m.duration)))
+		grpc.WithChainStreamInterceptor(streamClient, timedStreams(m.duration)))
 	if err != nil {
 		return nil, err
 	}

@@ -6,7 +6,6 @@ import (
 	"io"
 	"sync/atomic"
 
-	"github.com/grafana/dskit/middleware"
 	"github.com/grafana/dskit/services"
 	"google.golang.org/grpc"
 
@@ -36,7 +35,7 @@ func (c schedulerClient) Close() error { return c.conn.Close() }
 // NewSchedulers returns a client of the schedulers that addresses names at any time.
 func NewSchedulers(cfg ClientConfig, addresses func() []string, deps ClientDeps) (*Schedulers, error) {
 	duration := newSchedulerClientDuration(deps.Registerer)
-	p, err := schedulerPool(cfg, peers{"query-scheduler", deps.Registerer}, middleware.StreamClientInstrumentInterceptor(duration))
+	p, err := schedulerPool(cfg, peers{"query-scheduler", deps.Registerer}, timedStreams(duration))
 	if err != nil {
 		return nil, err
 	}

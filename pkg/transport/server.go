@@ -30,6 +30,8 @@ const (
 	maxHeaderBytes = 256 << 10
 	// grpcStreams bounds the calls under way on one connection between two processes.
 	grpcStreams = 10_000
+	// grpcWorkers is how many calls find a goroutine whose stack has grown already. Others start one of their own.
+	grpcWorkers = 64
 )
 
 // ServerDeps is what a Server needs beside its settings.
@@ -113,6 +115,7 @@ func NewServer(cfg Config, deps ServerDeps) (*Server, error) {
 		GRPCServerTimeout:                  5 * time.Second,
 		GRPCServerMinTimeBetweenPings:      keepaliveTime / 2,
 		GRPCServerPingWithoutStreamAllowed: true,
+		GRPCServerNumWorkers:               grpcWorkers,
 		GRPCServerReadBufferSize:           grpcBufferBytes,
 		GRPCServerWriteBufferSize:          grpcBufferBytes,
 		GRPCOptions:                        serverOptions(),

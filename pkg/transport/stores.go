@@ -37,7 +37,7 @@ func NewStores(cfg ClientConfig, deps ClientDeps) (*Stores, error) {
 	m := newStoreClientMetrics(deps.Registerer)
 	dial, err := dialer(cfg, peers{"store-gateway", deps.Registerer}, newBufferPool(),
 		grpc.WithChainUnaryInterceptor(unaryClient, middleware.UnaryClientInstrumentInterceptor(m.duration)),
-		grpc.WithChainStreamInterceptor(streamClient, middleware.StreamClientInstrumentInterceptor(m.duration)))
+		grpc.WithChainStreamInterceptor(streamClient, timedStreams(m.duration)))
 	if err != nil {
 		return nil, err
 	}

@@ -36,19 +36,28 @@ func (w watch) streamServer(srv any, stream grpc.ServerStream, info *grpc.Stream
 	if !watched(info.FullMethod) {
 		return handler(srv, stream)
 	}
-	ctx, end := w.t.Begin(stream.Context(), "gRPC "+info.FullMethod, nil)
-	defer end()
-	return handler(srv, &watchedStream{tenantStream{stream, ctx}})
+	s := &watchedStream{tenantStream: tenantStream{stream, stream.Context()}, t: w.t, method: info.FullMethod}
+	defer func() {
+		if s.end != nil {
+			s.end()
+		}
+	}()
+	return handler(srv, s)
 }
 
-// watchedStream tells what it is asked for.
-type watchedStream struct{ tenantStream }
+// watchedStream tells what it is asked for, which is known before the handler of a call that has one request runs.
+type watchedStream struct {
+	tenantStream
+	t      *activity.Tracker
+	method string
+	end    func()
+}
 
 // RecvMsg implements grpc.ServerStream.
 func (s *watchedStream) RecvMsg(m any) error {
 	err := s.ServerStream.RecvMsg(m)
-	if err == nil && activity.Noted(s.ctx) {
-		activity.Note(s.ctx, selected(m))
+	if err == nil && s.end == nil {
+		s.ctx, s.end = s.t.Begin(s.ctx, "gRPC "+s.method, func() string { return selected(m) })
 	}
 	return err
 }
