@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"sync/atomic"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/limits"
@@ -15,12 +16,13 @@ import (
 type bound struct {
 	workings *memory.Workings
 	limits   func(tenant.ID) limits.View
+	last     *atomic.Pointer[exceeded]
 }
 
 // Bound makes queries take what they use of the process's memory, and keep to the limits of their tenants.
 // It is called before the first query.
 func (e *Engine) Bound(m *memory.Ledger, of func(tenant.ID) limits.View) {
-	e.bound = bound{m.Workings(), of}
+	e.bound = bound{m.Workings(), of, new(atomic.Pointer[exceeded])}
 }
 
 // TakeTurns makes queries take turns on the processors. It is called before the first query.
@@ -42,7 +44,24 @@ func (b *bound) begin(ctx context.Context) (context.Context, *memory.Working) {
 			}
 		}
 	}
+	return b.workings.Begin(ctx, int64(most), b.exceeds(most))
+}
+
+// exceeded is the error of queries that use more than most.
+type exceeded struct {
+	most int
+	err  error
+}
+
+// exceeds returns that error. Most queries have the limit of the one before and never need it, and to word it costs
+// more than the rest of a small one.
+func (b *bound) exceeds(most int) error {
+	if last := b.last.Load(); last != nil && last.most == most {
+		return last.err
+	}
 	row := limits.MaxEstimatedMemoryConsumptionPerQuery.Row()
-	return b.workings.Begin(ctx, int64(most), errs.Limit(errs.TooLarge, "max-estimated-memory-consumption-per-query", row.Flag, row.Name,
-		"the query exceeded the maximum allowed estimated amount of memory consumed by a single query (limit: %d bytes)", most))
+	err := errs.Limit(errs.TooLarge, "max-estimated-memory-consumption-per-query", row.Flag, row.Name,
+		"the query exceeded the maximum allowed estimated amount of memory consumed by a single query (limit: %d bytes)", most)
+	b.last.Store(&exceeded{most, err})
+	return err
 }

@@ -186,14 +186,14 @@ func (s *session) fetch(ctx context.Context, h storage.SelectHints, matchers []*
 func (q *Querier) merged(ctx context.Context, sc scope, h storage.SelectHints, matchers []*labels.Matcher, b *budget) (*merger, error) {
 	var recent, old []source
 	g, gctx := errgroup.WithContext(ctx)
-	if sc.ingesters {
-		g.Go(func() (err error) {
-			recent, err = q.selectIngesters(gctx, sc, h, matchers, b)
-			return err
-		})
-	}
 	if sc.blocks {
 		g.Go(func() (err error) { old, err = q.selectBlocks(gctx, sc, h, matchers, b); return err })
+	}
+	if sc.ingesters {
+		var err error
+		if recent, err = q.selectIngesters(gctx, sc, h, matchers, b); err != nil {
+			g.Go(func() error { return err }) // ends the other
+		}
 	}
 	if err := g.Wait(); err != nil {
 		return nil, err
