@@ -8,7 +8,6 @@ import (
 	"time"
 
 	dskittls "github.com/grafana/dskit/crypto/tls"
-	"github.com/grafana/dskit/middleware"
 	"github.com/grafana/dskit/services"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
@@ -146,59 +145,25 @@ func (r *Replicas) Register(addr string, srv frame.Server) error {
 	return nil
 }
 
-// Clients is the pool of clients of ingester queries. It is a service: stopping it closes all.
+// Clients is the clients of ingester queries.
 type Clients struct {
-	services.Service
-	pool  *pool[queryClient]
+	*ClientPool[ingesterpb.IngesterQueryClient]
 	guard guard
 }
 
-// queryClient is a client and what to close when it is not needed any more.
-type queryClient struct {
-	ingesterpb.IngesterQueryClient
-	conn *grpc.ClientConn // nil: in this process
-}
-
-// Close implements io.Closer.
-func (c queryClient) Close() error {
-	if c.conn == nil {
-		return nil
-	}
-	return c.conn.Close()
-}
-
-// NewClients returns a pool that connects to an ingester when it is called first. Calls carry the
-// tenants for which their context acts, and return errors with the kinds and texts of the ingester.
+// NewClients returns the clients of ingester queries.
 func NewClients(cfg ClientConfig, deps ClientDeps) (*Clients, error) {
 	m := newClientMetrics(deps.Registerer)
-	dial, err := dialer(cfg, peers{"ingester", deps.Registerer}, newBufferPool(),
-		grpc.WithChainUnaryInterceptor(unaryClient, middleware.UnaryClientInstrumentInterceptor(m.duration)),
-		grpc.WithChainStreamInterceptor(streamClient, timedStreams(m.duration)))
+	p, err := newClientPool(cfg, deps, "ingester", ingesterpb.NewIngesterQueryClient, m.duration)
 	if err != nil {
 		return nil, err
 	}
-	p := newPool(func(addr string) (queryClient, error) {
-		conn, err := dial(addr)
-		if err != nil {
-			return queryClient{}, err
-		}
-		return queryClient{ingesterpb.NewIngesterQueryClient(conn), conn}, nil
-	})
-	return &Clients{Service: p.service(deps.InRing), pool: p, guard: guard{deps.Log, m.panics}}, nil
-}
-
-// For returns the client of the ingester at addr.
-func (c *Clients) For(addr string) (ingesterpb.IngesterQueryClient, error) {
-	q, err := c.pool.get(addr)
-	if err != nil {
-		return nil, err
-	}
-	return q, nil
+	return &Clients{p, guard{deps.Log, m.panics}}, nil
 }
 
 // Register makes calls to addr go to srv, which is in this process, without sockets or encoding:
 // messages pass by pointer, so neither side may change one after it has handed it over. It must be
 // called before For asks for addr.
 func (c *Clients) Register(addr string, srv ingesterpb.IngesterQueryServer) error {
-	return c.pool.register(addr, queryClient{&localQuery{srv, c.guard}, nil})
+	return c.register(addr, &localQuery{srv, c.guard})
 }

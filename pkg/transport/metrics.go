@@ -149,3 +149,13 @@ func newWorkerPanics(reg prometheus.Registerer) prometheus.Counter {
 	return promauto.With(reg).NewCounter(prometheus.CounterOpts{Name: "amphora_querier_worker_panics_total",
 		Help: "Panics while a worker did what a query-scheduler gave it. Each is a bug."})
 }
+
+func newRulerClientDuration(reg prometheus.Registerer) *prometheus.HistogramVec {
+	return promauto.With(reg).NewHistogramVec(prometheus.HistogramOpts{Name: "amphora_ruler_client_request_duration_seconds",
+		Help: "Time of calls to other rulers.", Buckets: instrument.DefBuckets}, []string{"operation", "status_code"})
+}
+
+func newDeltaClientDuration(reg prometheus.Registerer) *prometheus.HistogramVec {
+	return promauto.With(reg).NewHistogramVec(prometheus.HistogramOpts{Name: "amphora_distributor_client_request_duration_seconds",
+		Help: "Time of calls to other distributors.", Buckets: instrument.DefBuckets}, []string{"operation", "status_code"})
+}

@@ -19,18 +19,9 @@ import (
 type Schedulers struct {
 	services.Service
 	addresses func() []string
-	pool      *pool[schedulerClient]
+	pool      *pool[client[querypb.SchedulerClient]]
 	next      atomic.Uint64
 }
-
-// schedulerClient is a client and what to close when it is not needed any more.
-type schedulerClient struct {
-	querypb.SchedulerClient
-	conn *grpc.ClientConn
-}
-
-// Close implements io.Closer.
-func (c schedulerClient) Close() error { return c.conn.Close() }
 
 // NewSchedulers returns a client of the schedulers that addresses names at any time.
 func NewSchedulers(cfg ClientConfig, addresses func() []string, deps ClientDeps) (*Schedulers, error) {
@@ -51,18 +42,8 @@ func NewSchedulers(cfg ClientConfig, addresses func() []string, deps ClientDeps)
 }
 
 // schedulerPool connects to a scheduler when it is called first.
-func schedulerPool(cfg ClientConfig, p peers, also ...grpc.StreamClientInterceptor) (*pool[schedulerClient], error) {
-	dial, err := dialer(cfg, p, newBufferPool(), grpc.WithChainStreamInterceptor(append([]grpc.StreamClientInterceptor{streamClient}, also...)...))
-	if err != nil {
-		return nil, err
-	}
-	return newPool(func(addr string) (schedulerClient, error) {
-		conn, err := dial(addr)
-		if err != nil {
-			return schedulerClient{}, err
-		}
-		return schedulerClient{querypb.NewSchedulerClient(conn), conn}, nil
-	}), nil
+func schedulerPool(cfg ClientConfig, p peers, also ...grpc.StreamClientInterceptor) (*pool[client[querypb.SchedulerClient]], error) {
+	return clientsOf(cfg, p, querypb.NewSchedulerClient, grpc.WithChainStreamInterceptor(append([]grpc.StreamClientInterceptor{streamClient}, also...)...))
 }
 
 // Run implements work.Runner. One scheduler after the other is asked while none has begun to answer.
@@ -93,7 +74,7 @@ func (s *Schedulers) runAt(ctx context.Context, addr string, w *work.Work) error
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := c.Run(ctx, msg)
+	stream, err := c.calls.Run(ctx, msg)
 	if err != nil {
 		return err
 	}

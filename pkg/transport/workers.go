@@ -33,7 +33,7 @@ type Workers struct {
 	most      int
 	addresses func() []string
 	run       work.Runner
-	pool      *pool[schedulerClient]
+	pool      *pool[client[querypb.SchedulerClient]]
 	guard     guard
 	log       *slog.Logger
 }
@@ -140,7 +140,7 @@ func (w *Workers) pull(quit context.Context, addr string) error {
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
-	stream, err := c.Pull(ctx)
+	stream, err := c.calls.Pull(ctx)
 	if err != nil {
 		return err
 	}
