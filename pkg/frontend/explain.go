@@ -26,6 +26,8 @@ type Explanation struct {
 	Samples int64   `json:"samples,omitempty"`
 	Peak    int     `json:"peak_samples,omitempty"`
 	Series  int     `json:"series,omitempty"`
+	// FetchedBytes is nil if it was not run.
+	FetchedBytes *work.Fetched `json:"fetched_bytes,omitempty"`
 	// The slowest first, and not more than mostShown of each.
 	Evaluated []ExplainWork   `json:"evaluated,omitempty"`
 	Cache     []ExplainCached `json:"cache,omitempty"`
@@ -48,6 +50,10 @@ type ExplainWork struct {
 	Peak        int     `json:"peak_samples"`
 	Series      int     `json:"series"`                   // of the answer
 	Fetched     int64   `json:"fetched_series,omitempty"` // of a shard
+
+	FetchedBytes work.Fetched `json:"fetched_bytes"`
+
+	part int // of the plan, as partOf has it
 }
 
 // ExplainCached is what the results cache had of a query, or of a part that is a query of its own, for a
@@ -80,6 +86,37 @@ func (t *trace) kept(c ExplainCached) {
 	t.cached = append(t.cached, c)
 }
 
+type partKey struct{}
+
+// within returns ctx for the part i of the plan, if the query is explained. What is asked for that part in
+// queries of its own is of the same part.
+func (r *run) within(ctx context.Context, i int) context.Context {
+	if r.q.trace == nil || r.q.nested {
+		return ctx
+	}
+	return context.WithValue(ctx, partKey{}, i)
+}
+
+// partOf is the part of the plan that ctx is for.
+func partOf(ctx context.Context) int {
+	i, _ := ctx.Value(partKey{}).(int)
+	return i
+}
+
+// sum puts into part i what was evaluated of it.
+func (t *trace) sum(i int, into *ExplainPart) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	into.FetchedBytes = new(work.Fetched)
+	for k := range t.works {
+		if w := &t.works[k]; w.part == i {
+			into.Evaluated++
+			into.Samples += w.Samples
+			into.FetchedBytes.Add(w.FetchedBytes)
+		}
+	}
+}
+
 // show puts what is known into an explanation.
 func (t *trace) show(out *Explanation) {
 	t.mu.Lock()
@@ -109,6 +146,10 @@ type ExplainPart struct {
 	// Of a part of an instant query that is a query of its own.
 	Ranges int `json:"ranges,omitempty"` // parts of its range
 	Steps  int `json:"steps,omitempty"`  // of its subquery
+	// Of all that was evaluated of it, if it was run.
+	Evaluated    int           `json:"evaluated,omitempty"`
+	Samples      int64         `json:"samples,omitempty"`
+	FetchedBytes *work.Fetched `json:"fetched_bytes,omitempty"`
 }
 
 // Explain says how qs is laid out and, if it is to be run, what that took. Errors: those of the
@@ -134,6 +175,8 @@ func (f *Frontend) Explain(ctx context.Context, asked work.Query, execute bool) 
 		if m, err := matrixIn(res.Value); err == nil {
 			out.Series = len(m)
 		}
+		fetched := q.run.fetched
+		out.FetchedBytes = &fetched
 		q.trace.show(&out)
 	} else {
 		q.lay(ctx)
@@ -141,7 +184,7 @@ func (f *Frontend) Explain(ctx context.Context, asked work.Query, execute bool) 
 	for _, g := range q.ranges() {
 		out.Ranges = append(out.Ranges, g.shown())
 	}
-	for _, l := range q.run.plan.leaves {
+	for i, l := range q.run.plan.leaves {
 		one := ExplainPart{Name: l.name, Query: strings.TrimSpace(l.text)}
 		if l.merge != 0 {
 			one.Query, one.Shards, one.Merge = strings.TrimSpace(l.original), q.run.shards, parser.ItemTypeStr[l.merge]
@@ -150,6 +193,9 @@ func (f *Frontend) Explain(ctx context.Context, asked work.Query, execute bool) 
 			if one.Ranges = len(x.spans); x.at.step > 0 {
 				one.Steps = x.at.len()
 			}
+		}
+		if q.trace != nil {
+			q.trace.sum(i, &one)
 		}
 		out.Parts = append(out.Parts, one)
 	}

@@ -83,11 +83,16 @@ func (q *queriers) Run(ctx context.Context, w *work.Work) error {
 		return res.Err
 	}
 	remote := &work.Work{Query: w.Query, Parts: func(p *querypb.Part) error { return w.Deliver(p) }}
-	if err := remote.Answer(work.NewResult(res.Value, res.Warnings, p.Close)); err != nil {
+	out := work.NewResult(res.Value, res.Warnings, p.Close)
+	out.Fetched = fetchedInTests
+	if err := remote.Answer(out); err != nil {
 		return err
 	}
 	return w.Delivered()
 }
+
+// fetchedInTests is what each piece of work fetches.
+var fetchedInTests = work.Fetched{Ingesters: 100, StoreGateways: 20}
 
 // shardOf is a storage that has the series of one shard.
 type shardOf struct {

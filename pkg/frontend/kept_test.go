@@ -329,12 +329,21 @@ func TestAnExplanationShowsWhatBecameOfEachPart(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		samples := int64(0)
+		samples, fetched, parts := int64(0), work.Fetched{}, work.Fetched{}
+		for _, p := range got.Parts {
+			parts.Add(*p.FetchedBytes)
+		}
 		for _, w := range got.Evaluated {
+			if fetched.Add(w.FetchedBytes); w.FetchedBytes != fetchedInTests {
+				t.Errorf("%s: fetched %+v", text, w.FetchedBytes)
+			}
 			if w.Seconds < 1 || w.Tries != 1 || w.End.Before(w.Start) {
 				t.Errorf("%s: %+v", text, w)
 			}
 			samples += w.Samples
+		}
+		if fetched != *got.FetchedBytes || fetched != parts {
+			t.Errorf("%s: pieces fetched %+v, parts %+v, the whole %+v", text, fetched, parts, *got.FetchedBytes)
 		}
 		if samples != got.Samples || len(got.Evaluated) != got.Works {
 			t.Errorf("%s: %d pieces with %d samples of %d with %d", text, len(got.Evaluated), samples, got.Works, got.Samples)
@@ -379,11 +388,15 @@ func TestAnExplanationShowsWhatBecameOfEachPart(t *testing.T) {
 		t.Errorf("longer: %+v, cache %s", longer.Evaluated, outcomes(longer))
 	}
 	plan, err := f.Explain(tenant.Inject(t.Context(), "a"), work.Query{Text: "sum(up)", Start: day, End: 2 * day, Step: 600_000}, false)
-	if err != nil || plan.Evaluated != nil || plan.Cache != nil {
+	if err != nil || plan.Evaluated != nil || plan.Cache != nil || plan.FetchedBytes != nil || plan.Parts[0].FetchedBytes != nil {
 		t.Errorf("a query that was not run: %+v, %v", plan, err)
 	}
 	f.deps.Limits = func(tenant.ID) limits.View { return limits.SubquerySpinOffEnabled.With(limits.View{}, true) }
 	spun := explain("max_over_time(sum(up)[2h:1m])", 2*day, 2*day, 0)
+	two := explain("sum(up) / max_over_time(sum(up)[3h:1m])", 2*day, 2*day, 0)
+	if len(two.Parts) < 2 {
+		t.Errorf("two parts are %+v", two.Parts)
+	}
 	if len(spun.Cache) < 2 || !slices.ContainsFunc(spun.Cache, func(k ExplainCached) bool { return k.Query == "sum(up)" && k.Outcome == "miss" }) {
 		t.Errorf("of a subquery by itself, cache %+v", spun.Cache)
 	}

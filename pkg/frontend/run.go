@@ -33,6 +33,7 @@ type run struct {
 
 	mu      sync.Mutex // guards what follows
 	samples stats.QuerySamples
+	fetched work.Fetched
 	held    []*work.Result
 	works   int // that queriers were asked to do
 	again   int // leaves that were asked a second time, as a whole
@@ -115,13 +116,13 @@ func matrixIn(v parser.Value) (promql.Matrix, error) {
 // part evaluates the query on one range.
 func (r *run) part(ctx context.Context, at grid) (answer, error) {
 	if r.plan.outer == "" {
-		return r.leaf(ctx, r.plan.leaves[0], at)
+		return r.leaf(r.within(ctx, 0), r.plan.leaves[0], at)
 	}
 	values, all := make([]promql.Matrix, len(r.plan.leaves)), make([]answer, len(r.plan.leaves))
 	g, gctx := errgroup.WithContext(ctx)
 	for i, l := range r.plan.leaves {
 		g.Go(func() (err error) {
-			if all[i], err = r.leaf(gctx, l, at); err == nil {
+			if all[i], err = r.leaf(r.within(gctx, i), l, at); err == nil {
 				values[i], err = matrixIn(all[i].value)
 			}
 			return err
@@ -273,10 +274,11 @@ func (r *run) do(ctx context.Context, text string, at grid, shard, shards int) (
 		r.works++
 		if err == nil {
 			r.count(&w.Result.Samples, at)
+			r.fetched.Add(w.Result.Fetched)
 		}
 		r.mu.Unlock()
 		if err == nil {
-			r.trace(&asked, w.Result, ExplainWork{Tries: try, Seconds: r.q.f.deps.Now().Sub(begin).Seconds()})
+			r.trace(ctx, &asked, w.Result, ExplainWork{Tries: try, Seconds: r.q.f.deps.Now().Sub(begin).Seconds()})
 			return w.Result, nil
 		}
 		if errs.KindOf(err) != errs.Unavailable || try >= r.q.f.cfg.MaxRetries || ctx.Err() != nil {
@@ -293,7 +295,7 @@ func (r *run) do(ctx context.Context, text string, at grid, shard, shards int) (
 }
 
 // trace notes what came of a piece of work, if the query is explained.
-func (r *run) trace(asked *work.Query, res *work.Result, w ExplainWork) {
+func (r *run) trace(ctx context.Context, asked *work.Query, res *work.Result, w ExplainWork) {
 	if r.q.trace == nil {
 		return
 	}
@@ -301,6 +303,7 @@ func (r *run) trace(asked *work.Query, res *work.Result, w ExplainWork) {
 	if w.Shards = int(asked.ShardCount); w.Shards > 0 {
 		w.Shard, w.Fetched = int(asked.ShardIndex)+1, res.Series
 	}
+	w.FetchedBytes, w.part = res.Fetched, partOf(ctx)
 	w.Samples, w.SamplesRead, w.Peak = res.Samples.TotalSamples, res.Samples.SamplesRead, res.Samples.PeakSamples
 	switch v := res.Value.(type) {
 	case promql.Matrix:

@@ -327,6 +327,7 @@ func (r *run) adopt(o *run) {
 	r.again += o.again
 	r.samples.TotalSamples += o.samples.TotalSamples
 	r.samples.SamplesRead += o.samples.SamplesRead
+	r.fetched.Add(o.fetched)
 	r.samples.PeakSamples = max(r.samples.PeakSamples, o.samples.PeakSamples)
 	r.spunBytes += o.kept.hits()
 }

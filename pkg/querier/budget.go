@@ -3,6 +3,7 @@ package querier
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"github.com/prometheus/prometheus/model/labels"
 
@@ -25,6 +26,8 @@ type budget struct {
 	own    int64       // of the working set of the query
 	query  *memory.Working
 	ended  bool // nothing is charged any more: nobody would give it back
+
+	fetched *fetchedBytes // nil: nobody asks
 }
 
 // What a query holds in memory of a series and of a chunk beside their text and data.
@@ -42,6 +45,33 @@ func newBudget(ctx context.Context, q *Querier, v limits.View) *budget {
 		series:    map[uint64]struct{}{},
 		loan:      q.memory.Loan(),
 		query:     memory.WorkingOf(ctx),
+		fetched:   fetchedOf(ctx),
+	}
+}
+
+// fetchedBytes counts what a query fetched, over all that it selects.
+type fetchedBytes struct{ ingesters, blocks atomic.Int64 }
+
+type fetchedKey struct{}
+
+// countFetched returns ctx for a query whose bytes are counted.
+func countFetched(ctx context.Context) (context.Context, *fetchedBytes) {
+	f := new(fetchedBytes)
+	return context.WithValue(ctx, fetchedKey{}, f), f
+}
+
+func fetchedOf(ctx context.Context) *fetchedBytes {
+	f, _ := ctx.Value(fetchedKey{}).(*fetchedBytes)
+	return f
+}
+
+func (f *fetchedBytes) add(bytes int, from string) {
+	switch {
+	case f == nil:
+	case from == fromBlocks:
+		f.blocks.Add(int64(bytes))
+	default:
+		f.ingesters.Add(int64(bytes))
 	}
 }
 

@@ -94,6 +94,7 @@ func (e *Executor) query(ctx context.Context, w *work.Work) error {
 	q := w.Query
 	source := e.Storage
 	var selected atomic.Int64
+	ctx, fetched := countFetched(ctx)
 	if q.ShardCount > 0 {
 		if q.ShardIndex >= q.ShardCount {
 			return errs.New(errs.Invalid, "shard %d of %d does not exist", q.ShardIndex, q.ShardCount)
@@ -119,6 +120,7 @@ func (e *Executor) query(ctx context.Context, w *work.Work) error {
 	}
 	out := work.NewResult(res.Value, res.Warnings, prepared.Close)
 	out.Series = selected.Load()
+	out.Fetched = work.Fetched{Ingesters: fetched.ingesters.Load(), StoreGateways: fetched.blocks.Load()}
 	if s := prepared.Stats(); s != nil && s.Samples != nil {
 		out.Samples = *s.Samples
 	}

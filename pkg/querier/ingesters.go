@@ -345,6 +345,7 @@ func readChunk(m *chunks.Meta, encoding uint32, data []byte) (err error) {
 func (q *Querier) chargeFetched(n, size int, from string, b *budget) error {
 	q.metrics.chunks.WithLabelValues(from).Add(float64(n))
 	q.metrics.chunkBytes.WithLabelValues(from).Add(float64(size))
+	b.fetched.add(size, from)
 	if err := b.use(int64(size)); err != nil {
 		return err
 	}

@@ -541,9 +541,12 @@ type Part struct {
 	Body           []byte                 `protobuf:"bytes,13,opt,name=body,proto3" json:"body,omitempty"`
 	// Series without histograms as package packed lays them out, if the query allows it, and how many
 	// series and points these are. They come before those of series.
-	Packed        []byte `protobuf:"bytes,14,opt,name=packed,proto3" json:"packed,omitempty"`
-	PackedSeries  uint32 `protobuf:"varint,15,opt,name=packed_series,json=packedSeries,proto3" json:"packed_series,omitempty"`
-	PackedPoints  uint32 `protobuf:"varint,16,opt,name=packed_points,json=packedPoints,proto3" json:"packed_points,omitempty"`
+	Packed       []byte `protobuf:"bytes,14,opt,name=packed,proto3" json:"packed,omitempty"`
+	PackedSeries uint32 `protobuf:"varint,15,opt,name=packed_series,json=packedSeries,proto3" json:"packed_series,omitempty"`
+	PackedPoints uint32 `protobuf:"varint,16,opt,name=packed_points,json=packedPoints,proto3" json:"packed_points,omitempty"`
+	// Beside head: bytes of chunks that the query fetched, of all replicas.
+	IngesterBytes int64 `protobuf:"varint,20,opt,name=ingester_bytes,json=ingesterBytes,proto3" json:"ingester_bytes,omitempty"`
+	BlockBytes    int64 `protobuf:"varint,21,opt,name=block_bytes,json=blockBytes,proto3" json:"block_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -679,6 +682,20 @@ func (x *Part) GetPackedSeries() uint32 {
 func (x *Part) GetPackedPoints() uint32 {
 	if x != nil {
 		return x.PackedPoints
+	}
+	return 0
+}
+
+func (x *Part) GetIngesterBytes() int64 {
+	if x != nil {
+		return x.IngesterBytes
+	}
+	return 0
+}
+
+func (x *Part) GetBlockBytes() int64 {
+	if x != nil {
+		return x.BlockBytes
 	}
 	return 0
 }
@@ -1111,7 +1128,7 @@ const file_query_proto_rawDesc = "" +
 	"\x05error\x18\x04 \x01(\v2\x19.amphora.query.v1.FailureR\x05error\"1\n" +
 	"\aFailure\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\rR\x04kind\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\"\x8d\x04\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\xd5\x04\n" +
 	"\x04Part\x12*\n" +
 	"\x04head\x18\x01 \x01(\v2\x16.amphora.query.v1.HeadR\x04head\x120\n" +
 	"\x06series\x18\x02 \x03(\v2\x18.amphora.query.v1.SeriesR\x06series\x12,\n" +
@@ -1128,7 +1145,10 @@ const file_query_proto_rawDesc = "" +
 	"\x04body\x18\r \x01(\fR\x04body\x12\x16\n" +
 	"\x06packed\x18\x0e \x01(\fR\x06packed\x12#\n" +
 	"\rpacked_series\x18\x0f \x01(\rR\fpackedSeries\x12#\n" +
-	"\rpacked_points\x18\x10 \x01(\rR\fpackedPoints\"N\n" +
+	"\rpacked_points\x18\x10 \x01(\rR\fpackedPoints\x12%\n" +
+	"\x0eingester_bytes\x18\x14 \x01(\x03R\ringesterBytes\x12\x1f\n" +
+	"\vblock_bytes\x18\x15 \x01(\x03R\n" +
+	"blockBytes\"N\n" +
 	"\x04Note\x12\x12\n" +
 	"\x04info\x18\x01 \x01(\bR\x04info\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12\x1e\n" +

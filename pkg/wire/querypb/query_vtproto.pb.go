@@ -458,6 +458,20 @@ func (m *Part) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.BlockBytes != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.BlockBytes))
+		i--
+		dAtA[i] = 0x1
+		i--
+		dAtA[i] = 0xa8
+	}
+	if m.IngesterBytes != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.IngesterBytes))
+		i--
+		dAtA[i] = 0x1
+		i--
+		dAtA[i] = 0xa0
+	}
 	if m.PackedPoints != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.PackedPoints))
 		i--
@@ -1210,6 +1224,12 @@ func (m *Part) SizeVT() (n int) {
 	}
 	if m.PackedPoints != 0 {
 		n += 2 + protohelpers.SizeOfVarint(uint64(m.PackedPoints))
+	}
+	if m.IngesterBytes != 0 {
+		n += 2 + protohelpers.SizeOfVarint(uint64(m.IngesterBytes))
+	}
+	if m.BlockBytes != 0 {
+		n += 2 + protohelpers.SizeOfVarint(uint64(m.BlockBytes))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -2924,6 +2944,44 @@ func (m *Part) UnmarshalVT(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.PackedPoints |= uint32(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 20:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field IngesterBytes", wireType)
+			}
+			m.IngesterBytes = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.IngesterBytes |= int64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 21:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field BlockBytes", wireType)
+			}
+			m.BlockBytes = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.BlockBytes |= int64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}

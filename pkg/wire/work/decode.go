@@ -28,7 +28,7 @@ func (r *receiver) add(p *querypb.Part) error {
 			return errs.New(errs.Internal, "an answer begins twice")
 		}
 		r.head = p.Head
-		r.res.Series = p.FetchedSeries
+		r.res.Series, r.res.Fetched = p.FetchedSeries, Fetched{p.IngesterBytes, p.BlockBytes}
 		r.res.Samples = stats.QuerySamples{TotalSamples: p.Samples, TotalSamplesPerStep: p.SamplesPerStep,
 			SamplesRead: p.SamplesRead, SamplesReadPerStep: p.ReadPerStep, PeakSamples: int(p.PeakSamples)}
 	}

@@ -72,6 +72,7 @@ func (e *encoder) notes(r *Result, text string) {
 	p.Samples, p.SamplesPerStep = r.Samples.TotalSamples, r.Samples.TotalSamplesPerStep
 	p.SamplesRead, p.ReadPerStep = r.Samples.SamplesRead, r.Samples.SamplesReadPerStep
 	p.PeakSamples, p.FetchedSeries = int64(r.Samples.PeakSamples), r.Series
+	p.IngesterBytes, p.BlockBytes = r.Fetched.Ingesters, r.Fetched.StoreGateways
 }
 
 func (e *encoder) flush() error {

@@ -102,8 +102,24 @@ type Result struct {
 	Warnings annotations.Annotations // as texts if the answer came from another process
 	Samples  stats.QuerySamples
 	Series   int64 // that a shard selected
+	Fetched  Fetched
 	release  func()
 }
+
+// Fetched is how many bytes of chunks a query read, of all replicas: those that limits count as fetched.
+type Fetched struct {
+	Ingesters     int64 `json:"ingesters"`
+	StoreGateways int64 `json:"store_gateways"`
+}
+
+// Add adds o to f.
+func (f *Fetched) Add(o Fetched) {
+	f.Ingesters += o.Ingesters
+	f.StoreGateways += o.StoreGateways
+}
+
+// Total is from wherever.
+func (f Fetched) Total() int64 { return f.Ingesters + f.StoreGateways }
 
 // NewResult returns a result that is valid until release is called; nil: for ever.
 func NewResult(v parser.Value, ws annotations.Annotations, release func()) *Result {
