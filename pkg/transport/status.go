@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"context"
 	"errors"
 	"io"
 	"strings"
@@ -59,7 +60,22 @@ func fromStatus(err error) error {
 	if !ok {
 		return err
 	}
-	return errs.Wrap(statusKind(s), &remoteError{s})
+	return errs.Wrap(statusKind(s), &remoteError{worded(s)})
+}
+
+// worded gives the end of a call whose context has ended the words of contexts. The peer, which knows the
+// deadline, may be first to end the stream, and then the status has those of the protocol.
+func worded(s *status.Status) *status.Status {
+	if !strings.HasPrefix(s.Message(), "stream terminated by RST_STREAM") {
+		return s
+	}
+	switch s.Code() {
+	case codes.DeadlineExceeded:
+		return status.New(s.Code(), context.DeadlineExceeded.Error())
+	case codes.Canceled:
+		return status.New(s.Code(), context.Canceled.Error())
+	}
+	return s
 }
 
 // statusKind reads the kind off s, or derives it from the code of a peer that names none.
