@@ -63,6 +63,7 @@ type explained struct {
 		Parts  []struct {
 			Query, Merge          string
 			Shards, Ranges, Steps int
+			Bytes                 fetchedBytes `json:"fetched_bytes"`
 		}
 		Outer          string
 		Seconds        float64
@@ -71,15 +72,39 @@ type explained struct {
 		Evaluated      []struct {
 			Shard, Shards, Samples int
 			Seconds                float64
+			Bytes                  fetchedBytes `json:"fetched_bytes"`
 		}
 		Cache []struct{ Outcome string }
+		Bytes fetchedBytes `json:"fetched_bytes"`
 	}
 }
 
-func (r asker) explain(ctx context.Context, t *testing.T, form url.Values) explained {
+// fetchedBytes is how many bytes were read from where.
+type fetchedBytes struct {
+	Ingesters int
+	Gateways  int `json:"store_gateways"`
+}
+
+// bytes returns what the whole query fetched, and fails the test unless its parts, and what was evaluated, did as much.
+func (e *explained) bytes(t *testing.T) fetchedBytes {
+	t.Helper()
+	var parts, pieces fetchedBytes
+	for _, p := range e.Data.Parts {
+		parts.Ingesters, parts.Gateways = parts.Ingesters+p.Bytes.Ingesters, parts.Gateways+p.Bytes.Gateways
+	}
+	for _, p := range e.Data.Evaluated {
+		pieces.Ingesters, pieces.Gateways = pieces.Ingesters+p.Bytes.Ingesters, pieces.Gateways+p.Bytes.Gateways
+	}
+	if parts != e.Data.Bytes || pieces != e.Data.Bytes {
+		t.Errorf("parts fetched %+v, the pieces of them %+v, the whole query %+v", parts, pieces, e.Data.Bytes)
+	}
+	return e.Data.Bytes
+}
+
+func (r asker) explain(ctx context.Context, t *testing.T, form url.Values, header ...string) explained {
 	t.Helper()
 	var out explained
-	got := r.post(ctx, t, "analyze", form)
+	got := r.get(ctx, t, "analyze", form, header...)
 	if err := json.Unmarshal([]byte(got.body), &out); err != nil || got.status != 200 {
 		t.Fatalf("analyze %v: %s, %v", form, got, err)
 	}
@@ -169,6 +194,10 @@ func layout(ctx context.Context, t *testing.T, r asker, now time.Time) {
 		t.Errorf("it took %+v", ran)
 	} else if w := ran.Evaluated[0]; len(ran.Evaluated) != ran.Works || w.Shards != 16 || w.Shard < 1 || w.Seconds <= 0 || len(ran.Cache) != len(ran.Ranges) || ran.Cache[0].Outcome == "" {
 		t.Errorf("its parts took %+v, and the cache had %+v", ran.Evaluated, ran.Cache)
+	}
+	two := url.Values{"query": {"sum(shelves) / sum(shelves offset 1h)"}, "time": {seconds(now.UnixMilli())}, "analyze": {"true"}}
+	if ran := r.explain(ctx, t, two); len(ran.Data.Parts) != 2 || ran.bytes(t).Ingesters == 0 || ran.Data.Parts[0].Bytes.Ingesters == 0 || ran.Data.Parts[1].Bytes.Ingesters == 0 {
+		t.Errorf("two parts fetched %+v", ran.Data)
 	}
 	form.Del("analyze")
 	if again := r.explain(ctx, t, form).Data; again.Parts[0].Shards != 2 {
@@ -314,6 +343,11 @@ func places(ctx context.Context, t *testing.T, r asker, now time.Time) {
 			return nil
 		})
 	}
+	form.Set("analyze", "true")
+	if got := r.explain(ctx, t, form, "X-Filter-Queryables", "store-gateway", "Cache-Control", "no-store"); got.bytes(t).Gateways == 0 || got.bytes(t).Ingesters != 0 {
+		t.Errorf("of blocks alone, %+v was fetched", got.Data.Bytes)
+	}
+	form.Del("analyze")
 	wants(t, "no such place", r.get(ctx, t, "query", form, "X-Filter-Queryables", "nowhere"), 200, `"result":[]`)
 	waits := func() int {
 		page, err := harness.Get(ctx, r.n.URL("/metrics"))
@@ -354,7 +388,7 @@ func TestQueriesThatWaitAreListedStoppedAndTimeOut(t *testing.T) {
 	})
 	eventually(ctx, t, "a query to time out", func() error { // until the frontend knows the scheduler it says unavailable
 		got := r.get(ctx, t, "query", url.Values{"query": {"shelves"}, "timeout": {"200ms"}})
-		if got.status != 503 || !strings.Contains(got.body, `"timeout"`) {
+		if got.status != 503 || !strings.Contains(got.body, `"errorType":"timeout","error":"query timed out in `) {
 			return errors.New(got.String())
 		}
 		return nil

@@ -87,7 +87,7 @@ type CostDeps struct {
 
 // Rings are the rings that have pages.
 type Rings struct {
-	IngesterRing, DistributorRing, StoreGatewayRing, CompactorRing, SchedulerRing admin.RingView
+	IngesterRing, DistributorRing, StoreGatewayRing, CompactorRing, SchedulerRing, FrontendRing admin.RingView
 }
 
 // BlockDeps is what is done with the blocks in object storage.

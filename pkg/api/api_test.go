@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/util/annotations"
 	"github.com/prometheus/prometheus/util/teststorage"
 
 	"github.com/amphora-metrics/amphora/pkg/api/admin"
@@ -59,11 +60,13 @@ func (*fakes) Tenants(context.Context) ([]admin.TenantInfo, error)      { return
 func (*fakes) Tenant(context.Context, tenant.ID) (admin.TenantInfo, error) {
 	return admin.TenantInfo{}, nil
 }
-func (*fakes) Stop(context.Context, string) error { return nil }
+func (*fakes) Stop(context.Context, string, bool) error { return nil }
 func (*fakes) RecentSeries(context.Context, bool, []*labels.Matcher, func(labels.Labels) error) error {
 	return nil
 }
-func (*fakes) Running(context.Context) (any, error) { return nil, nil }
+func (*fakes) Running(context.Context, bool) (any, annotations.Annotations, error) {
+	return nil, nil, nil
+}
 func (*fakes) Explain(context.Context, string, prom.Window, bool) (any, error) {
 	return nil, nil
 }
@@ -96,7 +99,7 @@ func everything(t testing.TB, f *fakes) Deps {
 		Blocks: BlockDeps{Uploads: noBlocks{}, Deletions: noBlocks{}, SeriesDeletions: noBlocks{}, Planner: noBlocks{}, Stored: noBlocks{},
 			Marks: noBlocks{}, StoreShutdown: f, History: noBlocks{}},
 		Memberlist: f,
-		Rings:      Rings{IngesterRing: oneMember{}, DistributorRing: oneMember{}, StoreGatewayRing: oneMember{}, CompactorRing: oneMember{}, SchedulerRing: oneMember{}},
+		Rings:      Rings{IngesterRing: oneMember{}, DistributorRing: oneMember{}, StoreGatewayRing: oneMember{}, CompactorRing: oneMember{}, SchedulerRing: oneMember{}, FrontendRing: oneMember{}},
 		Alertmanager: &AlertmanagerDeps{
 			Serve: func(w http.ResponseWriter, _ *http.Request, path string) error {
 				_, err := io.WriteString(w, path)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"math"
 
+	"github.com/prometheus/prometheus/util/annotations"
+
 	"github.com/amphora-metrics/amphora/pkg/api/prom"
 	"github.com/amphora-metrics/amphora/pkg/config"
 	"github.com/amphora-metrics/amphora/pkg/frontend"
@@ -52,21 +54,35 @@ func (c *FederationConfig) most() int {
 type overseer struct{ f *frontend.Frontend }
 
 // Running is part of prom.Overseer.
-func (o overseer) Running(ctx context.Context) (any, error) {
-	ids, err := tenant.Many(ctx)
+func (o overseer) Running(ctx context.Context, all bool) (any, annotations.Annotations, error) {
+	of, err := whose(ctx, all)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return o.f.Running(ids), nil
+	list, problems := o.f.Running(ctx, of)
+	var warnings annotations.Annotations
+	for _, p := range problems {
+		warnings.Add(p)
+	}
+	return list, warnings, nil
+}
+
+// whose is of whom a caller sees the queries.
+func whose(ctx context.Context, all bool) (frontend.Whose, error) {
+	if all {
+		return frontend.Whose{All: true}, nil
+	}
+	ids, err := tenant.Many(ctx)
+	return frontend.Whose{Tenants: ids}, err
 }
 
 // Stop is part of prom.Overseer.
-func (o overseer) Stop(ctx context.Context, id string) error {
-	ids, err := tenant.Many(ctx)
+func (o overseer) Stop(ctx context.Context, id string, all bool) error {
+	of, err := whose(ctx, all)
 	if err != nil {
 		return err
 	}
-	return o.f.Stop(ids, id)
+	return o.f.Stop(ctx, of, id)
 }
 
 // Explain is part of prom.Overseer.

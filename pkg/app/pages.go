@@ -50,6 +50,9 @@ func (a *App) mountPages(d *api.Deps) error {
 		}
 		d.SchedulerRing = roster{&members.Roster{KV: r.KVClient, Key: scheduler.RingKey, Timeout: a.cfg.Reads.Schedulers.Heartbeats.Timeout}}
 	}
+	if err := a.mountFrontendRing(d); err != nil {
+		return err
+	}
 	if a.cfg.runs("compactor") && !a.cfg.alone() {
 		if r, err = a.compactorRing(); err != nil {
 			return err

@@ -28,11 +28,12 @@ import (
 
 // ReadsConfig is the settings of what stands between the API and the queriers.
 type ReadsConfig struct {
-	Scheduler  scheduler.Config
-	Schedulers SchedulersConfig
-	Frontend   frontend.Config
-	Federation FederationConfig
-	Results    ResultsCacheConfig
+	Scheduler    scheduler.Config
+	Schedulers   SchedulersConfig
+	Frontend     frontend.Config
+	FrontendRing FrontendRingConfig
+	Federation   FederationConfig
+	Results      ResultsCacheConfig
 }
 
 func (c *ReadsConfig) declare(s *config.Set) {
@@ -40,6 +41,7 @@ func (c *ReadsConfig) declare(s *config.Set) {
 	s.Mount("query_scheduler", &c.Scheduler)
 	s.Mount("query_scheduler", &c.Schedulers)
 	s.Mount("frontend", &c.Frontend)
+	s.Mount("frontend.ring", &c.FrontendRing)
 	s.Mount("frontend", schedulerAddresses{&c.Schedulers.FrontendTo, "query-frontend.scheduler-address"})
 	s.Mount("tenant_federation", &c.Federation)
 	s.Mount("frontend.results_cache", &c.Results)
@@ -51,6 +53,7 @@ type readParts struct {
 	scheduler     part[*scheduler.Scheduler]
 	schedulerRing part[*ring.Ring]
 	frontend      part[*frontend.Frontend]
+	frontendRing  part[*ring.Ring]
 	turns         part[*turns.Gate]
 	work          work.Runner // of the frontend, once built
 }
@@ -272,8 +275,12 @@ func (a *App) frontend() (*frontend.Frontend, error) {
 		if err != nil {
 			return nil, err
 		}
+		peers, err := a.frontendPeers()
+		if err != nil {
+			return nil, err
+		}
 		return frontend.New(a.cfg.Reads.Frontend, frontend.Deps{Logger: a.log, Reg: a.reg, Limits: a.limits.For, Engine: e, Run: run,
-			Results: kept, Changes: changesBy(run), Skew: a.clockSkew(), Lookback: a.cfg.Engine.LookbackDelta, QueryLog: a.logs.QueryLog, Turns: a.turns()})
+			Results: kept, Changes: changesBy(run), Skew: a.clockSkew(), Lookback: a.cfg.Engine.LookbackDelta, QueryLog: a.logs.QueryLog, Turns: a.turns(), Peers: peers})
 	})
 }
 

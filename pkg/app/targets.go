@@ -39,7 +39,7 @@ var targetDocs = []target{
 func builders() map[string]func(*App) error {
 	return map[string]func(*App) error{
 		"query-scheduler": (*App).buildScheduler,
-		"query-frontend":  func(a *App) error { _, err := a.frontend(); return err },
+		"query-frontend":  (*App).buildFrontend,
 
 		"ingester":      (*App).buildIngester,
 		"store-gateway": (*App).buildStoreGateway,

@@ -47,6 +47,7 @@ type Deps struct {
 	QueryLog QueryLog
 	// Turns is who puts answers together when. Nil: that is left to the machine.
 	Turns *turns.Gate
+	Peers Peers
 }
 
 // Frontend prepares queries that queriers answer. It is a promql.QueryEngine, whose Queryables are not

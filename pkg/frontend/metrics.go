@@ -14,6 +14,7 @@ type metrics struct {
 	unmerged prometheus.Counter
 	refused  *prometheus.CounterVec
 	running  prometheus.Gauge
+	stopped  prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -34,5 +35,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		refused: f.NewCounterVec(prometheus.CounterOpts{Name: "amphora_query_frontend_rejected_queries_total",
 			Help: "Queries refused by an administrator's rule."}, []string{"reason"}),
 		running: f.NewGauge(prometheus.GaugeOpts{Name: "amphora_query_frontend_running_queries", Help: "Queries under way."}),
+		stopped: f.NewCounter(prometheus.CounterOpts{Name: "amphora_query_frontend_stopped_queries_total",
+			Help: "Queries of this frontend that somebody stopped, here or through another frontend."}),
 	}
 }

@@ -2,8 +2,11 @@ package frontend
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strconv"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/prometheus/model/timestamp"
@@ -25,6 +28,7 @@ type query struct {
 	tenants []tenant.ID
 	cancel  context.CancelFunc
 	run     *run
+	laid    atomic.Pointer[run] // run once it is there, for those who list queries
 	took    time.Duration
 	parts   int
 	timers  *stats.QueryTimers
@@ -105,16 +109,17 @@ func (q *query) Exec(ctx context.Context) *promql.Result {
 	ctx, stop := context.WithCancelCause(ctx)
 	q.cancel = func() { stop(context.Canceled) }
 	begin := f.deps.Now()
-	id := f.running.add(Running{Tenants: q.tenants, Class: work.ClassOf(ctx).String(), Query: q.asked.Text, Since: begin}, stop)
+	id := f.running.add(Running{Tenants: q.tenants, Class: work.ClassOf(ctx).String(), Query: q.asked.Text, Since: begin}, q, stop)
 	f.metrics.running.Inc()
 	timer, ctx := q.timers.GetSpanTimer(ctx, stats.ExecTotalTime)
 	q.lay(ctx)
+	q.laid.Store(q.run)
 	out, err := q.answer(ctx)
 	timer.Finish()
 	f.metrics.running.Dec()
 	f.running.remove(id)
-	if err != nil && errs.KindOf(context.Cause(ctx)) == errs.Unprocessable {
-		err = context.Cause(ctx) // it was stopped, and what it was at then tells nothing
+	if err != nil {
+		err = ended(ctx, err, promql.ErrQueryTimeout("expression evaluation"))
 	}
 	q.took = f.deps.Now().Sub(begin)
 	q.report(ctx, err)
@@ -122,6 +127,22 @@ func (q *query) Exec(ctx context.Context) *promql.Result {
 		return &promql.Result{Err: err}
 	}
 	return &promql.Result{Value: out.value, Warnings: out.notes}
+}
+
+// ended is err as those who asked are told. What a query was at when somebody stopped it tells nothing; and
+// who notices first that its time is over, and how that is worded there, must not matter: it is told as late.
+func ended(ctx context.Context, err, late error) error {
+	if cause := context.Cause(ctx); errs.KindOf(cause) == errs.Unprocessable {
+		return cause
+	}
+	end, ok := ctx.Deadline()
+	if !ok || time.Until(end) > 0 || errors.Is(ctx.Err(), context.Canceled) || strings.Contains(err.Error(), promql.ErrQueryTimeout("").Error()) {
+		return err
+	}
+	if kind := errs.KindOf(err); kind != errs.Timeout && kind != errs.Canceled {
+		return err
+	}
+	return errs.Wrap(errs.Timeout, late)
 }
 
 // answer has q answered, by its error of a moment ago if that is kept.
@@ -226,7 +247,7 @@ func (q *query) report(ctx context.Context, err error) {
 	f.deps.Logger.Log(context.WithoutCancel(ctx), level, text, "tenants", names, "class", class, "query", q.asked.Text,
 		"start", q.asked.Start, "end", q.asked.End, "step", q.asked.Step, "status", outcome, "err", err, "response_time", q.took,
 		"results_cache_hit_bytes", q.run.kept.hits()+q.run.spunBytes, "results_cache_miss_bytes", q.run.kept.misses(),
-		"split_queries", q.parts, "shards", q.run.shards, "parts", q.run.works, "samples_processed", q.run.samples.TotalSamples, "peak_samples", q.run.samples.PeakSamples)
+		"split_queries", q.parts, "shards", q.run.shards, "parts", q.run.works, "samples_processed", q.run.samples.TotalSamples, "peak_samples", q.run.samples.PeakSamples, "fetched_chunk_bytes", q.run.fetched.Total())
 }
 
 // ServerTiming is what q took, for the header Server-Timing.
@@ -236,7 +257,7 @@ func (q *query) ServerTiming() string {
 	}
 	n := func(name string, v int64) string { return ", " + name + ";val=" + strconv.FormatInt(v, 10) }
 	return responseTime(q.took) +
-		n("samples_processed", q.run.samples.TotalSamples) + n("split_queries", int64(q.parts)) + n("sharded_queries", int64(q.run.shards)) + n("queries", int64(q.run.works)) + n("results_cache_hit_bytes", int64(q.run.kept.hits()+q.run.spunBytes))
+		n("samples_processed", q.run.samples.TotalSamples) + n("bytes_processed", q.run.fetched.Total()) + n("split_queries", int64(q.parts)) + n("sharded_queries", int64(q.run.shards)) + n("queries", int64(q.run.works)) + n("results_cache_hit_bytes", int64(q.run.kept.hits()+q.run.spunBytes))
 }
 
 // Close implements promql.Query: the result must not be used any more.

@@ -47,23 +47,27 @@ func TestAQueryIsStoppedByItsOwnTenantAlone(t *testing.T) {
 	out := make(chan *promql.Result, 1)
 	go func() { out <- instant(tenant.InjectMany(t.Context(), []tenant.ID{"a", "b"}), t, f, "up") }()
 	<-h.begun
-	if got := f.Running([]tenant.ID{"a"}); len(got) != 0 {
+	under := func(ids ...tenant.ID) []Running {
+		list, _ := f.Running(t.Context(), Whose{Tenants: ids})
+		return list
+	}
+	if got := under("a"); len(got) != 0 {
 		t.Errorf("a sees a query that reads of b: %v", got)
 	}
-	list := f.Running([]tenant.ID{"a", "b", "c"})
+	list := under("a", "b", "c")
 	if len(list) != 1 || list[0].Query != "up" {
 		t.Fatalf("under way: %v", list)
 	}
-	if err := f.Stop([]tenant.ID{"a"}, list[0].ID); errs.KindOf(err) != errs.NotFound {
+	if err := f.Stop(t.Context(), Whose{Tenants: []tenant.ID{"a"}}, list[0].ID); errs.KindOf(err) != errs.NotFound {
 		t.Errorf("a stopped it: %v", err)
 	}
-	if err := f.Stop([]tenant.ID{"a", "b"}, list[0].ID); err != nil {
+	if err := f.Stop(t.Context(), Whose{Tenants: []tenant.ID{"a", "b"}}, list[0].ID); err != nil {
 		t.Error(err)
 	}
 	if res := <-out; errs.KindOf(res.Err) != errs.Unprocessable || !strings.Contains(res.Err.Error(), "stopped on request") {
 		t.Errorf("it ended with %v", res.Err)
 	}
-	if got := f.Running([]tenant.ID{"a", "b"}); len(got) != 0 {
+	if got := under("a", "b"); len(got) != 0 {
 		t.Errorf("still under way: %v", got)
 	}
 }

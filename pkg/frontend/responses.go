@@ -34,7 +34,11 @@ func (f *Frontend) Respond(ctx context.Context, w http.ResponseWriter, r *http.R
 		w = &timed{ResponseWriter: w, now: f.deps.Now, begin: f.deps.Now()}
 	}
 	ask := func(w http.ResponseWriter) error {
-		return f.deps.Run.Run(ctx, &work.Work{Class: work.ClassOf(ctx), Request: r, Writer: w})
+		err := f.deps.Run.Run(ctx, &work.Work{Class: work.ClassOf(ctx), Request: r, Writer: w})
+		if err != nil {
+			return ended(ctx, err, context.DeadlineExceeded)
+		}
+		return nil
 	}
 	kind, ttl := f.lookupOf(ctx, r)
 	if ttl <= 0 {

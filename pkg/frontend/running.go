@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -13,18 +14,40 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 )
 
+const (
+	// mostListed bounds the queries that one process lists: the oldest, which are those that last.
+	mostListed = 1000
+	// mostListedText bounds what a list says of one query.
+	mostListedText = 16 << 10
+)
+
 // Running is a query under way.
 type Running struct {
-	ID         string        `json:"id"`
-	Tenants    []tenant.ID   `json:"tenants"`
-	Class      string        `json:"class"`
-	Query      string        `json:"query"`
-	Start, End time.Time     `json:"-"`
-	Step       time.Duration `json:"-"`
-	Since      time.Time     `json:"since"`
+	ID       string      `json:"id"` // that no other query of the cluster has
+	Frontend string      `json:"frontend,omitempty"`
+	Tenants  []tenant.ID `json:"tenants"`
+	Class    string      `json:"class"`
+	Query    string      `json:"query"`
+	Since    time.Time   `json:"since"`
+	// What its parts took that are done.
+	Parts   int   `json:"parts_done"`
+	Samples int64 `json:"samples"`
+	Fetched int64 `json:"fetched_bytes"`
 }
 
-// running is all queries under way.
+// Whose says of which tenants' queries a list is, and which may be stopped: those that read of no other
+// tenants.
+type Whose struct {
+	Tenants []tenant.ID
+	All     bool // of every tenant
+}
+
+// covers says whether all tenants of a query are among those of w.
+func (w Whose) covers(of []tenant.ID) bool {
+	return w.All || !slices.ContainsFunc(of, func(id tenant.ID) bool { return !slices.Contains(w.Tenants, id) })
+}
+
+// running is all queries under way in this process.
 type running struct {
 	mu sync.Mutex // guards m
 	m  map[string]runningQuery
@@ -32,6 +55,7 @@ type running struct {
 
 type runningQuery struct {
 	Running
+	q      *query
 	cancel context.CancelCauseFunc
 }
 
@@ -40,12 +64,13 @@ func newRunning() *running { return &running{m: map[string]runningQuery{}} }
 // errKilled is why a query ends that somebody stopped.
 func errKilled() error { return errs.New(errs.Unprocessable, "the query was stopped on request") }
 
-func (r *running) add(q Running, cancel context.CancelCauseFunc) (id string) {
+func (r *running) add(about Running, q *query, cancel context.CancelCauseFunc) (id string) {
+	// 128 bits, so that processes need not agree on who gives which.
+	about.ID = strconv.FormatUint(rand.Uint64(), 36) + strconv.FormatUint(rand.Uint64(), 36)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	q.ID = strconv.FormatUint(rand.Uint64(), 36)
-	r.m[q.ID] = runningQuery{q, cancel}
-	return q.ID
+	r.m[about.ID] = runningQuery{about, q, cancel}
+	return about.ID
 }
 
 func (r *running) remove(id string) {
@@ -54,33 +79,48 @@ func (r *running) remove(id string) {
 	delete(r.m, id)
 }
 
-// Running lists the queries under way in this process that read of all of ids, the oldest first.
-func (f *Frontend) Running(ids []tenant.ID) []Running {
-	f.running.mu.Lock()
-	defer f.running.mu.Unlock()
-	out := []Running{}
-	for _, q := range f.running.m {
-		if covers(ids, q.Tenants) {
-			out = append(out, q.Running)
+// list returns the queries under way in this process, the oldest first.
+func (r *running) list(of Whose) []Running {
+	r.mu.Lock()
+	found := []runningQuery{}
+	for _, q := range r.m {
+		if of.covers(q.Tenants) {
+			found = append(found, q)
 		}
 	}
-	slices.SortFunc(out, func(a, b Running) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.ID, b.ID)) })
+	r.mu.Unlock()
+	slices.SortFunc(found, func(a, b runningQuery) int { return older(&a.Running, &b.Running) })
+	out := make([]Running, min(len(found), mostListed))
+	for i := range out {
+		out[i] = found[i].Running
+		if len(out[i].Query) > mostListedText {
+			out[i].Query = strings.ToValidUTF8(out[i].Query[:mostListedText], "") + "..."
+		}
+		if run := found[i].q.laid.Load(); run != nil {
+			out[i].Parts, out[i].Samples, out[i].Fetched = run.soFar()
+		}
+	}
 	return out
 }
 
-// covers says whether all tenants of a query are among ids.
-func covers(ids, of []tenant.ID) bool {
-	return !slices.ContainsFunc(of, func(id tenant.ID) bool { return !slices.Contains(ids, id) })
-}
+// older sorts queries by when they began.
+func older(a, b *Running) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.ID, b.ID)) }
 
-// Stop ends the query with an id, if it reads of no other tenants than ids. Errors: NotFound.
-func (f *Frontend) Stop(ids []tenant.ID, id string) error {
-	f.running.mu.Lock()
-	defer f.running.mu.Unlock()
-	q, ok := f.running.m[id]
-	if !ok || !covers(ids, q.Tenants) {
-		return errs.New(errs.NotFound, "no query %q is under way in this process", id)
+// stop ends a query of this process. It says whether it is one.
+func (r *running) stop(of Whose, id string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	q, ok := r.m[id]
+	if !ok || !of.covers(q.Tenants) {
+		return false
 	}
 	q.cancel(errKilled())
-	return nil
+	return true
+}
+
+// soFar is what the parts took that are done.
+func (r *run) soFar() (parts int, samples, fetched int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.works, r.samples.TotalSamples, r.fetched.Total()
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/amphora-metrics/amphora/pkg/wire/cachepb"
 	"github.com/amphora-metrics/amphora/pkg/wire/deltapb"
+	"github.com/amphora-metrics/amphora/pkg/wire/querypb"
 	"github.com/amphora-metrics/amphora/pkg/wire/rulerpb"
 )
 
@@ -78,6 +79,11 @@ func NewRulers(cfg ClientConfig, deps ClientDeps) (*ClientPool[rulerpb.RulerClie
 // NewDeltas returns the clients by which distributors reach those that add up series.
 func NewDeltas(cfg ClientConfig, deps ClientDeps) (*ClientPool[deltapb.DeltasClient], error) {
 	return newClientPool(cfg, deps, "distributor", deltapb.NewDeltasClient, newDeltaClientDuration(deps.Registerer))
+}
+
+// NewFrontends returns the clients by which query-frontends ask each other what is under way.
+func NewFrontends(cfg ClientConfig, deps ClientDeps) (*ClientPool[querypb.FrontendClient], error) {
+	return newClientPool(cfg, deps, "query-frontend", querypb.NewFrontendClient, newFrontendClientDuration(deps.Registerer))
 }
 
 // NewCaches returns the clients by which store-gateways reach the parts that others hold of the cache

@@ -159,3 +159,8 @@ func newDeltaClientDuration(reg prometheus.Registerer) *prometheus.HistogramVec 
 	return promauto.With(reg).NewHistogramVec(prometheus.HistogramOpts{Name: "amphora_distributor_client_request_duration_seconds",
 		Help: "Time of calls to other distributors.", Buckets: instrument.DefBuckets}, []string{"operation", "status_code"})
 }
+
+func newFrontendClientDuration(reg prometheus.Registerer) *prometheus.HistogramVec {
+	return promauto.With(reg).NewHistogramVec(prometheus.HistogramOpts{Name: "amphora_query_frontend_client_request_duration_seconds",
+		Help: "Time of calls to other query-frontends, about the queries under way there.", Buckets: instrument.DefBuckets}, []string{"operation", "status_code"})
+}

@@ -96,7 +96,7 @@ func queryAlerts() []alert {
 	return []alert{
 		{"QueriesStuck", `sum by (cluster, job) (min_over_time(amphora_query_scheduler_queue_length[1m])) > 0`, "5m", critical, "{{ $value }} queries wait in {{ $labels.job }}.",
 			"There are fewer queriers than there is work, or none are connected.",
-			"amphora_query_scheduler_connected_workers counts the connected workers. Add queriers; `/prometheus/api/v1/status/active_queries` lists running queries, and DELETE stops one."},
+			"amphora_query_scheduler_connected_workers counts the connected workers. Add queriers; `/query-frontend/active_queries` lists the running queries of all tenants, and DELETE stops one."},
 		{"BlocksMissing", `sum by (cluster, job) (rate(amphora_querier_blocks_consistency_checks_failed_total[5m])) > 0`, "10m", critical, "Queries fail because blocks of the bucket index are not in the bucket.",
 			"Something other than the compactor deletes blocks, or a bucket index is old.",
 			"`amphoratool bucket verify --tenant=…` names them. Look for lifecycle rules of the bucket. The next cleanup of the compactor rewrites the index."},

@@ -6,14 +6,18 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/prometheus/prometheus/util/annotations"
 )
 
 // Overseer knows of the queries under way, and how queries are laid out. What it returns is for
-// encoding/json. The context of each call carries the tenants, and no other tenant's queries are seen.
+// encoding/json. The context of each call carries the tenants, and no other tenant's queries are seen
+// unless all are asked for.
 type Overseer interface {
-	Running(ctx context.Context) (any, error)
-	// Stop ends a query. Errors: NotFound.
-	Stop(ctx context.Context, id string) error
+	// Running lists queries; warnings say which may be missing.
+	Running(ctx context.Context, all bool) (list any, warnings annotations.Annotations, err error)
+	// Stop ends a query. Errors: NotFound, Unavailable.
+	Stop(ctx context.Context, id string, all bool) error
 	// Explain says how a query is laid out and, if it is to be run, what that took.
 	Explain(ctx context.Context, qs string, at Window, run bool) (any, error)
 }
@@ -24,18 +28,22 @@ type Window struct {
 	Step       time.Duration
 }
 
-// Running lists the queries of the tenants that are under way in this process.
-func (a *API) Running(w http.ResponseWriter, r *http.Request) error {
-	list, err := a.b.Overseer.Running(r.Context())
-	if err != nil {
-		return err
+// Running lists the queries under way: those of the tenants of a request, or all.
+func (a *API) Running(all bool) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		list, warnings, err := a.b.Overseer.Running(r.Context(), all)
+		if err != nil {
+			return err
+		}
+		return a.encoded(w, r, list, warnings)
 	}
-	return a.encoded(w, r, list)
 }
 
-// StopRunning ends the query whose id the path has.
-func (a *API) StopRunning(_ http.ResponseWriter, r *http.Request) error {
-	return a.b.Overseer.Stop(r.Context(), r.PathValue("id"))
+// StopRunning ends the query whose id the path has, of the tenants of a request or whosever it is.
+func (a *API) StopRunning(all bool) func(http.ResponseWriter, *http.Request) error {
+	return func(_ http.ResponseWriter, r *http.Request) error {
+		return a.b.Overseer.Stop(r.Context(), r.PathValue("id"), all)
+	}
 }
 
 // Explain answers with the plan of a query, which it runs with analyze=true.
@@ -65,15 +73,15 @@ func (a *API) Explain(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return paramError("query", err)
 	}
-	return a.encoded(w, r, out)
+	return a.encoded(w, r, out, nil)
 }
 
 // encoded answers with v as JSON.
-func (a *API) encoded(w http.ResponseWriter, r *http.Request, v any) error {
+func (a *API) encoded(w http.ResponseWriter, r *http.Request, v any, ws annotations.Annotations) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("encode an answer: %w", err)
 	}
-	a.success(w, r, nil, "", func(out *answer) { out.buf = append(out.buf, b...) })
+	a.success(w, r, ws, "", func(out *answer) { out.buf = append(out.buf, b...) })
 	return nil
 }
