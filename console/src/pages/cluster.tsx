@@ -1,5 +1,5 @@
 import { useState } from "preact/hooks";
-import { json, Refusal, request, type Scope, server } from "../api";
+import { json, Refusal, request } from "../api";
 import { useLoad } from "../load";
 import { ago, bytes, count, span, when } from "../text";
 import { Badge, Button, Card, Choice, Confirm, Empty, Facts, Head, Loading, Notice, Problem, Table, Tabs } from "../ui";
@@ -10,6 +10,7 @@ const rings: [string, string][] = [
   ["/distributor/ring", "Distributors"],
   ["/store-gateway/ring", "Store-gateways"],
   ["/compactor/ring", "Compactors"],
+  ["/query-frontend/ring", "Query-frontends"],
   ["/ruler/ring", "Rulers"],
   ["/multitenant_alertmanager/ring", "Alertmanagers"],
 ];
@@ -33,7 +34,7 @@ export function Cluster() {
         {tab === "health" && <Health />}
         {tab === "rings" && <Rings />}
         {tab === "blocks" && <Storage />}
-        {tab === "queries" && <AllQueries />}
+        {tab === "queries" && <Live />}
       </Tabs>
     </>
   );
@@ -258,29 +259,5 @@ function Blocks(p: { tenant: string }) {
         />
       )}
     </Card>
-  );
-}
-
-interface TenantUsage {
-  userID: string;
-  numSeries: number;
-  ingestionRate: number;
-}
-
-/** mostTenants bounds how many tenants are asked for their queries, every three seconds. */
-const mostTenants = 25;
-
-function AllQueries() {
-  const it = useLoad(async (signal) => (await json<{ tenants: TenantUsage[] }>("/distributor/all_user_stats", { signal })).tenants, []);
-  const only = server().defaultTenant;
-  const busy = [...(it.data ?? [])].sort((a, b) => b.ingestionRate - a.ingestionRate).slice(0, mostTenants);
-  const scopes = busy.map((t): Scope => ({ kind: t.userID === only || !t.userID.startsWith("ws-") ? "tenant" : "workspace", id: t.userID }));
-  return (
-    <>
-      <Problem error={it.error} what="Tenants cannot be listed" />
-      {it.loading && <Loading what="tenants" />}
-      {it.data && it.data.length > mostTenants && <Notice kind="info">{`Of ${it.data.length} tenants the ${mostTenants} that write most are shown. The queries of another are on its own pages.`}</Notice>}
-      {it.data && <Live scopes={scopes} />}
-    </>
   );
 }

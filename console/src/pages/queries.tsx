@@ -1,5 +1,5 @@
 import { useState } from "preact/hooks";
-import { at, json, prom, type Scope } from "../api";
+import { type Answer, at, json, type Scope, server } from "../api";
 import { useLoad } from "../load";
 import { href } from "../route";
 import { ago } from "../text";
@@ -7,39 +7,57 @@ import { Badge, Button, Card, Confirm, Head, Link, Loading, Notice, Problem, Tab
 
 interface Query {
   id: string;
+  frontend?: string;
   tenants: string[];
   class: string;
   query: string;
   since: string;
 }
 
-/** Queries are those under way, of one workspace or of several, each of which is asked for by itself. */
-export function Live(p: { scopes: Scope[] }) {
-  const key = p.scopes.map((s) => s.id).join(" ");
+/** path is where the queries of a scope are listed and stopped, or those of all tenants. */
+const path = (scope?: Scope) => (scope ? at(scope, "/api/v1/status/active_queries") : { path: "/query-frontend/active_queries", tenant: undefined });
+
+/** scopeOf is where a query can be asked again. */
+function scopeOf(q: Query): Scope | null {
+  const [id, more] = q.tenants;
+  if (!id || more) return null;
+  return { kind: id === server().defaultTenant || !id.startsWith("ws-") ? "tenant" : "workspace", id };
+}
+
+function Text(p: { of: Query; scope: Scope | null }) {
+  const text = <code>{p.of.query}</code>;
+  return p.scope ? <Link to={href(p.scope, "explore", { q: p.of.query })}>{text}</Link> : text;
+}
+
+/** Live shows the queries under way, of a scope or of all tenants. */
+export function Live(p: { scope?: Scope }) {
   const all = useLoad(
-    async (signal) => {
-      const lists = await Promise.all(p.scopes.map(async (scope) => ((await prom<Query[] | null>(scope, "/api/v1/status/active_queries", {}, signal)).data ?? []).map((q) => ({ ...q, scope }))));
-      return lists.flat();
+    (signal) => {
+      const { path: from, tenant } = path(p.scope);
+      return json<Answer<Query[] | null>>(from, { signal, ...(tenant ? { tenant } : {}) });
     },
-    [key],
+    [p.scope?.id ?? ""],
     3000,
   );
-  const [ending, setEnding] = useState<(Query & { scope: Scope }) | null>(null);
+  const list = all.data?.data ?? [];
+  const [ending, setEnding] = useState<Query | null>(null);
   const [told, setTold] = useState("");
   return (
     <Card title="Live queries">
       {told && <Notice kind="good">{told}</Notice>}
       <Problem error={all.error} what="Live queries cannot be shown" />
       {all.loading && <Loading what="live queries" />}
-      {all.data?.length === 0 && <p class="faint">No query is under way in this process. The list is read every three seconds.</p>}
-      {all.data && all.data.length > 0 && (
+      {all.data?.warnings?.map((w) => <Notice kind="warn" key={w}>{w}</Notice>)}
+      {all.data && list.length === 0 && <p class="faint">No query is under way. The list is read every three seconds.</p>}
+      {list.length > 0 && (
         <Table
           caption="Live queries"
-          rows={all.data}
+          rows={list}
           id={(q) => q.id}
           columns={[
-            { name: "Query", show: (q) => <Link to={href(q.scope, "explore", { q: q.query })}><code>{q.query}</code></Link> },
+            { name: "Query", show: (q) => <Text of={q} scope={p.scope ?? scopeOf(q)} /> },
             { name: "Of", by: (q) => q.tenants.join(), show: (q) => <code>{q.tenants.join(", ")}</code> },
+            { name: "Query-frontend", by: (q) => q.frontend ?? "", show: (q) => q.frontend ?? "–" },
             { name: "Class", by: (q) => q.class, show: (q) => <Badge>{q.class}</Badge> },
             { name: "Began", by: (q) => q.since, show: (q) => ago(q.since) },
             { name: "Actions", hide: true, show: (q) => (
@@ -52,8 +70,8 @@ export function Live(p: { scopes: Scope[] }) {
       )}
       {ending && (
         <Confirm title="Stop query" label="Stop query" close={() => setEnding(null)} act={async () => {
-            const { path, tenant } = at(ending.scope, "/api/v1/status/active_queries/" + encodeURIComponent(ending.id));
-            await json(path, { method: "DELETE", ...(tenant ? { tenant } : {}) });
+            const { path: from, tenant } = path(p.scope);
+            await json(from + "/" + encodeURIComponent(ending.id), { method: "DELETE", ...(tenant ? { tenant } : {}) });
             setTold("The query was stopped.");
             await all.reload();
           }}>
@@ -69,8 +87,8 @@ export function Live(p: { scopes: Scope[] }) {
 export function Queries(p: { scope: Scope }) {
   return (
     <>
-      <Head title="Live queries" sub="Queries that this server evaluates now." />
-      <Live scopes={[p.scope]} />
+      <Head title="Live queries" sub="Queries that are evaluated now." />
+      <Live scope={p.scope} />
     </>
   );
 }
