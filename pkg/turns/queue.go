@@ -42,6 +42,27 @@ func (g *Gate) hurry(s *share) {
 	}
 }
 
+// overtake says whether s goes on although no place is free: whoever asks has a processor at this moment,
+// so if its tenant had less than another one that one steps aside when it next looks up.
+func (g *Gate) overtake(s *share) bool {
+	if g.free > 0 || g.free <= -g.places {
+		return false
+	}
+	s.used = max(s.used, g.clock-credit)
+	var most *Turn
+	for _, h := range g.held {
+		if h.share.used > s.used && !h.aside.Load() && (most == nil || h.share.used > most.share.used) {
+			most = h
+		}
+	}
+	if most == nil {
+		return false
+	}
+	most.aside.Store(true)
+	most.look.Store(0)
+	return true
+}
+
 // mayHave says whether s may have one more place. It may not have all while another tenant asks now and
 // then: who has little to do would wait for a place each time, and its requests for a processor.
 func (g *Gate) mayHave(s *share, now time.Duration) bool {
@@ -62,6 +83,9 @@ func (g *Gate) hush(s *share, now time.Duration) {
 		g.quiet[1] = g.quiet[0]
 	}
 	g.quiet[0] = quiet{s.tenant, now + recent}
+	if len(g.shares)-g.idle > 1 { // s is not among the idle yet
+		g.company.Store(int64(now + company))
+	}
 }
 
 // next is the turn that is due of those that wait: of the tenant that had least, and of its own the
@@ -121,6 +145,7 @@ func (g *Gate) drop(t *Turn) {
 	i := slices.Index(g.held, t)
 	g.held = slices.Delete(g.held, i, i+1)
 	t.share.held--
+	t.aside.Store(false)
 }
 
 // passOn gives the free places to who is due.

@@ -5,8 +5,9 @@
 //
 // Scheduling is cooperative: between two pieces of work a goroutine checks whether somebody else is
 // due, and it gives up its turn while it waits for anything. One place is kept free for tenants that
-// ask only now and then. A process with a single tenant, or with less work than processors, pays one
-// look at the clock.
+// ask only now and then; if none is free, one that had less goes on at once and the one that had most
+// steps aside. Among several tenants the kernel is asked, too, whether other threads are to run. A
+// process with a single tenant, or with less work than processors, pays one look at the clock.
 package turns
 
 import (
@@ -49,6 +50,9 @@ const (
 	// recent is for how long a place is kept for a tenant that asked: that of the next query of a dashboard
 	// or of the next rule of a group.
 	recent = 100 * time.Millisecond
+	// company is for how long the kernel is asked to run other threads now and then, after several tenants
+	// had work at a time: until the next evaluation of a rule or refresh of a dashboard.
+	company = time.Minute
 )
 
 // Gate hands out the turns of one process. A nil Gate lets everybody go on.
@@ -57,10 +61,11 @@ type Gate struct {
 	now      func() time.Duration // any monotonic clock
 	metrics  *metrics
 	waiting  atomic.Int32 // turns that wait, for those who only want to know whether any does
+	company  atomic.Int64 // until when several tenants are expected to ask, a time.Duration
 
 	mu     sync.Mutex // guards what follows
 	places int
-	free   int      // turns that nobody has
+	free   int      // turns that nobody has; below 0: so many more were given than there are
 	quiet  [2]quiet // the tenants that last had nothing to do any more, the later first
 	held   []*Turn
 	watch  *time.Timer // runs while turns wait; nil: none ever did
@@ -98,6 +103,7 @@ type Turn struct {
 
 	state atomic.Int32 // holding, waiting or not; changed with the mutex of the gate
 	look  atomic.Int64 // when it next looks who is due, a time.Duration
+	aside atomic.Bool  // it was overtaken and is to step aside; changed with the mutex of the gate
 
 	// Its goroutine's alone: when it was begun, how long it did not compute since then, and since when it
 	// rests (below 0: it does not).
@@ -241,7 +247,11 @@ func (t *Turn) Yield() {
 	// What needs no turn, such as a server that passes a request on, would wait here for the 10 ms after
 	// which the scheduler of the language interrupts, once for each hop of a query.
 	runtime.Gosched()
-	if t.gate.waiting.Load() == 0 {
+	if now < time.Duration(t.gate.company.Load()) {
+		// Nor does the kernel interrupt who computes before its next tick, for the thread that a request woke.
+		yieldThread()
+	}
+	if t.gate.waiting.Load() == 0 && !t.aside.Load() {
 		return
 	}
 	t.gate.mu.Lock()
@@ -251,7 +261,7 @@ func (t *Turn) Yield() {
 // take gives t a turn or has it wait for one. It is called with g.mu, and releases it.
 func (g *Gate) take(t *Turn) {
 	now := g.now()
-	if g.free > 0 && g.mayHave(t.share, now) {
+	if g.free > 0 && g.mayHave(t.share, now) || g.overtake(t.share) {
 		g.free--
 		g.give(t, now)
 		g.mu.Unlock()
@@ -314,7 +324,12 @@ func (g *Gate) turnOver(t *Turn, now time.Duration) {
 		return
 	}
 	g.charge(t, now)
-	if state == holding {
+	switch {
+	case state == holding && t.aside.Load() && g.free < 0:
+		g.drop(t)
+		g.free++
+	case state == holding:
+		t.aside.Store(false) // who overtook it is done
 		next := g.next(t.share, now)
 		if next == nil || !due(next, t, now-t.since) {
 			g.mu.Unlock()
