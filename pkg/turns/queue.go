@@ -42,25 +42,21 @@ func (g *Gate) hurry(s *share) {
 	}
 }
 
-// overtake says whether s goes on although no place is free: whoever asks has a processor at this moment,
-// so if its tenant had less than another one that one steps aside when it next looks up.
+// overtake says whether s goes on although the only place is not free: if its tenant had less than the one
+// that computes, that one steps aside when it next looks up.
 func (g *Gate) overtake(s *share) bool {
-	if g.free > 0 || g.free <= -g.places {
+	if g.places > 1 || g.free != 0 {
 		return false
 	}
 	s.used = max(s.used, g.clock-credit)
-	var most *Turn
 	for _, h := range g.held {
-		if h.share.used > s.used && !h.aside.Load() && (most == nil || h.share.used > most.share.used) {
-			most = h
+		if h.share.used > s.used {
+			h.aside.Store(true)
+			h.look.Store(0)
+			return true
 		}
 	}
-	if most == nil {
-		return false
-	}
-	most.aside.Store(true)
-	most.look.Store(0)
-	return true
+	return false
 }
 
 // mayHave says whether s may have one more place. It may not have all while another tenant asks now and

@@ -5,9 +5,9 @@
 //
 // Scheduling is cooperative: between two pieces of work a goroutine checks whether somebody else is
 // due, and it gives up its turn while it waits for anything. One place is kept free for tenants that
-// ask only now and then; if none is free, one that had less goes on at once and the one that had most
-// steps aside. Among several tenants the kernel is asked, too, whether other threads are to run. A
-// process with a single tenant, or with less work than processors, pays one look at the clock.
+// ask only now and then; if there is but one, a tenant that had less than the one that has it goes on at
+// once, and that one steps aside. Among several tenants who computes for long lets the kernel run other
+// threads, too. A process with a single tenant, or with less work than processors, pays one look at the clock.
 package turns
 
 import (
@@ -51,8 +51,10 @@ const (
 	// or of the next rule of a group.
 	recent = 100 * time.Millisecond
 	// company is for how long the kernel is asked to run other threads now and then, after several tenants
-	// had work at a time: until the next evaluation of a rule or refresh of a dashboard.
+	// had work at a time: until the next evaluation of a rule or refresh of a dashboard. It is asked by turns
+	// that were begun so much earlier: a small query would wait for a tick itself.
 	company = time.Minute
+	lengthy = 5 * time.Millisecond
 )
 
 // Gate hands out the turns of one process. A nil Gate lets everybody go on.
@@ -247,7 +249,7 @@ func (t *Turn) Yield() {
 	// What needs no turn, such as a server that passes a request on, would wait here for the 10 ms after
 	// which the scheduler of the language interrupts, once for each hop of a query.
 	runtime.Gosched()
-	if now < time.Duration(t.gate.company.Load()) {
+	if now-t.begun >= lengthy && now < time.Duration(t.gate.company.Load()) {
 		// Nor does the kernel interrupt who computes before its next tick, for the thread that a request woke.
 		yieldThread()
 	}

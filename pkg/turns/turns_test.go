@@ -128,7 +128,7 @@ func TestANewcomerIsDueAtOnce(t *testing.T) {
 			waited := time.Since(begin)
 			compute(in, turn, 2*time.Millisecond)
 			end()
-			if took := time.Since(begin); waited != 0 || took > 2*time.Millisecond+unit {
+			if took := time.Since(begin); waited > unit || took > 2*time.Millisecond+unit {
 				t.Fatalf("2 ms of work of a tenant with little to do waited %s and took %s", waited, took)
 			}
 			time.Sleep(20 * time.Millisecond)
@@ -139,10 +139,9 @@ func TestANewcomerIsDueAtOnce(t *testing.T) {
 	})
 }
 
-func TestANewcomerOvertakesAndOthersStepAside(t *testing.T) {
+func TestANewcomerOvertakesWhoHasTheOnlyPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const places = 2
-		g := gate(places)
+		g := gate(1)
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		var loud time.Duration
@@ -158,7 +157,7 @@ func TestANewcomerOvertakesAndOthersStepAside(t *testing.T) {
 			}
 			return calm, len(g.held)
 		}
-		for range 8 { // more than there are places
+		for range 8 {
 			wg.Go(func() {
 				in, turn, end := g.Begin(by(t.Context(), "calm", 1))
 				defer end()
@@ -166,17 +165,17 @@ func TestANewcomerOvertakesAndOthersStepAside(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		if calm, all := computing(); calm != places || all != 2*places {
+		if calm, all := computing(); calm != 1 || all != 2 {
 			t.Errorf("at once %d of a newcomer's goroutines compute, of %d", calm, all)
 		}
 		time.Sleep(unit)
 		synctest.Wait()
-		if calm, all := computing(); calm != places || all != places {
+		if calm, all := computing(); calm != 1 || all != 1 {
 			t.Errorf("soon %d of a newcomer's goroutines compute, of %d", calm, all)
 		}
 		cancel()
 		wg.Wait()
-		settled(t, g, places)
+		settled(t, g, 1)
 	})
 }
 
