@@ -272,3 +272,90 @@ func sampleOf(page, series string) (v float64) {
 	}
 	return v
 }
+
+// TestInnerHTTPChangesToTLSUnderLoad turns the listeners behind a gateway to TLS one after the other, while it calls
+// them both ways. Reads notice nothing, and pushes are told nothing but to try again.
+func TestInnerHTTPChangesToTLSUnderLoad(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("starts real processes; not in -short")
+	}
+	ctx := bounded(t, 4*time.Minute)
+	dir := t.TempDir()
+	x := &innerTLS{ca: newAuthority(t), files: &shownFiles{t: t, pair: filepath.Join(dir, "pair.pem"), root: filepath.Join(dir, "root.pem")}}
+	x.files.believe(x.ca)
+	x.files.show(x.ca, 2, time.Now().Add(time.Hour))
+	c := harness.Start(ctx, t, harness.Options{Binary: binary(ctx, t), Files: true, Replicas: 1, Flags: busyFlags(), Nodes: []harness.Spec{
+		{Name: "store", Target: "ingester,store-gateway"}, {Name: "front-1", Target: "distributor,querier"}, {Name: "front-2", Target: "distributor,querier"},
+	}})
+	var up []string
+	fronts := c.Of("distributor")
+	for _, n := range fronts {
+		for _, service := range []string{"distributor", "querier"} {
+			up = append(up, service+"="+n.URL(""), service+"="+strings.Replace(n.URL(""), "http:", "https:", 1))
+		}
+	}
+	var err error
+	x.gateway, err = c.Add(harness.Spec{Name: "gateway", Target: "gateway", Flags: []string{"-gateway.upstreams=" + strings.Join(up, ","),
+		"-gateway.tls-cert-path=" + x.files.pair, "-gateway.tls-key-path=" + x.files.pair, "-gateway.tls-ca-path=" + x.files.root}})
+	must(t, err)
+	must(t, x.gateway.WaitReady(ctx))
+	eventually(ctx, t, "pushes are taken", func() error {
+		if r, err := x.push(ctx, "sold", time.Now()); err != nil || r.status != 200 {
+			return fmt.Errorf("%s %w", r, err)
+		}
+		return nil
+	})
+	load, stop := context.WithCancel(ctx)
+	defer stop()
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	seen := map[string]map[int]int{"push": {}, "read": {}}
+	others := []string{}
+	for name, send := range map[string]func(context.Context) (reply, error){
+		"push": func(ctx context.Context) (reply, error) { return x.push(ctx, "load", time.Now()) },
+		"read": func(ctx context.Context) (reply, error) {
+			return try(ctx, "GET", x.gateway.URL("/prometheus/api/v1/query?query=sold"), nil, "X-Scope-OrgID", "shop")
+		},
+	} {
+		for range 3 {
+			wg.Go(func() {
+				for load.Err() == nil {
+					r, err := send(ctx) // what was begun is finished
+					mu.Lock()
+					seen[name][r.status]++
+					if err != nil || r.status != 200 && r.status != 503 {
+						others = append(others, fmt.Sprint(name, ": ", r, " ", err))
+					}
+					mu.Unlock()
+				}
+			})
+		}
+	}
+	pem, err := os.ReadFile(x.files.root)
+	must(t, err)
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem)
+	for _, n := range fronts {
+		c.SetFlags(n, x.served()...)
+		must(t, n.Process.Stop())
+		n.TLS = &tls.Config{RootCAs: roots}
+		must(t, n.Start())
+		must(t, n.WaitReady(ctx))
+		pause(ctx, t, time.Second) // less than what passes between two looks of the gateway
+	}
+	stop()
+	wg.Wait()
+	t.Logf("answers by status: %v", seen)
+	if len(others) > 0 {
+		t.Errorf("%d answers are other than 200 and 503, such as %s", len(others), others[0])
+	}
+	for name, by := range seen {
+		if by[200] < 50 || name == "read" && by[503] > 0 { // processes that stop refuse pushes for another try
+			t.Errorf("%s: %v", name, by)
+		}
+	}
+	if r, err := x.push(ctx, "sold", time.Now()); err != nil || r.status != 200 {
+		t.Errorf("with TLS everywhere: %s %v", r, err)
+	}
+}

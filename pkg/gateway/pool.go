@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -33,6 +34,7 @@ type instance struct {
 	unready  atomic.Bool
 	restless atomic.Int64 // until when it is left alone, Unix nanoseconds
 	silent   atomic.Int64 // how many questions in a row had no answer
+	deaf     atomic.Bool  // it speaks TLS, and its address here is without
 	waiting  waiting
 }
 
@@ -56,6 +58,9 @@ type pool struct {
 }
 
 // instances returns those to try, in the order in which to do so: in turn, the ones that cannot be used at last.
+//
+// While a cluster changes to TLS every process has two addresses, of which the one that begins to answer is not known
+// to be ready yet: so those that are without TLS, where it is spoken, come last of all.
 func (p *pool) instances(ctx context.Context) []*instance {
 	if p.found.Load() == nil {
 		p.look(ctx)
@@ -66,15 +71,18 @@ func (p *pool) instances(ctx context.Context) []*instance {
 		return nil
 	}
 	now, start := time.Now(), int(p.turn.Add(1)%uint64(n))
-	fit, tired := make([]*instance, 0, n), []*instance(nil)
+	fit, tired, deaf := make([]*instance, 0, n), []*instance(nil), []*instance(nil)
 	for i := range n {
-		if x := all[(start+i)%n]; x.fit(now) {
+		switch x := all[(start+i)%n]; {
+		case x.fit(now):
 			fit = append(fit, x)
-		} else {
+		case x.deaf.Load():
+			deaf = append(deaf, x)
+		default:
 			tired = append(tired, x)
 		}
 	}
-	return append(fit, tired...)
+	return slices.Concat(fit, tired, deaf)
 }
 
 // count returns how many instances can be used, and how many not.
@@ -162,7 +170,7 @@ func (p *pool) probe(ctx context.Context) {
 		room <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-room }()
-			ready, answered := p.ready(ctx, x.url)
+			ready, answered := p.ready(ctx, x)
 			x.unready.Store(!ready)
 			if answered {
 				x.silent.Store(0)
@@ -176,10 +184,10 @@ func (p *pool) probe(ctx context.Context) {
 
 // ready says whether an instance takes requests, and whether it answered at all. One that does not know the
 // question takes them.
-func (p *pool) ready(ctx context.Context, at *url.URL) (ready, answered bool) {
+func (p *pool) ready(ctx context.Context, x *instance) (ready, answered bool) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, at.Scheme+"://"+at.Host+"/ready", http.NoBody)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, x.url.Scheme+"://"+x.url.Host+"/ready", http.NoBody)
 	if err != nil {
 		return false, false
 	}
@@ -189,7 +197,8 @@ func (p *pool) ready(ctx context.Context, at *url.URL) (ready, answered bool) {
 	}
 	defer func() { _ = resp.Body.Close() }()
 	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 4<<10)) // so that the connection can be used again
-	return resp.StatusCode < http.StatusInternalServerError && !wantsTLS(resp), true
+	x.deaf.Store(wantsTLS(resp))
+	return resp.StatusCode < http.StatusInternalServerError && !x.deaf.Load(), true
 }
 
 // wantsTLS recognizes the answer of a listener with TLS to a request without. It has not read the request.

@@ -62,6 +62,7 @@ func (p *pool) send(r *http.Request, again bool) (*http.Response, error) {
 		if err == nil && wantsTLS(resp) {
 			_ = resp.Body.Close()
 			x.unready.Store(true)
+			x.deaf.Store(true)
 			last = errs.New(errs.Unavailable, "%s speaks TLS: its address must begin with https", x.url.Host)
 			if m.passed == nil && m.held == nil {
 				continue

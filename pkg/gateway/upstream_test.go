@@ -272,6 +272,14 @@ func TestInstancesAreCalledByTheProtocolThatTheySpeak(t *testing.T) {
 		}
 	}
 	alone := u.pools["distributor"]
+	for _, x := range *alone.found.Load() { // as if nobody had found out yet that the instance with TLS is ready
+		x.unready.Store(true)
+	}
+	for range 8 {
+		if code, text := try("text/plain", "body"); code != 200 {
+			t.Errorf("while none is known to be ready: %d %s", code, text)
+		}
+	}
 	alone.configured = alone.configured[3:] // the one that speaks TLS, by its address without
 	alone.found.Store(nil)
 	if code, text := try("text/plain", "body"); code != 503 {
