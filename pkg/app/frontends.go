@@ -70,7 +70,7 @@ func (a *App) frontendPeers() (frontend.Peers, error) {
 }
 
 // otherFrontends lists the healthy members of the ring but the one at self.
-func (a *App) otherFrontends(r *ring.Ring, self string) ([]frontend.Peer, error) {
+func (a *App) otherFrontends(r ring.ReadRing, self string) ([]frontend.Peer, error) {
 	set, err := r.GetAllHealthy(ring.NewOp([]ring.InstanceState{ring.ACTIVE}, nil))
 	if err != nil {
 		return nil, errs.New(errs.Unavailable, "find the other query-frontends: %w", err)
