@@ -141,7 +141,7 @@ func understand(r reply, inOrder bool) (said, error) {
 			at, _ := p[0].(float64)
 			key := key + "@" + fmt.Sprint(int64(math.Round(at*1000)))
 			if _, twice := out.points[key]; twice {
-				return out, fmt.Errorf("%s is there twice", key)
+				key += " again" // where label_replace makes one series of floats and histograms, Prometheus shows both
 			}
 			out.points[key] = jsonText(p[1])
 		}

@@ -74,6 +74,9 @@ func (l *Ledger) round(now time.Time) {
 		w.cycles, w.collected = u.cycles, now
 		l.observe(u)
 	}
+	if l.inUse() > l.limits.line(writes) {
+		l.workings.relieve()
+	}
 	l.tell(now)
 	if l.level.Load() >= int32(caches) && now.Sub(w.shrunk) >= shrinkEvery {
 		w.shrunk = now

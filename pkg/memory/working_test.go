@@ -85,6 +85,40 @@ func TestTheHeaviestQueryEndsWhenMemoryIsShort(t *testing.T) {
 	}
 }
 
+// TestQueriesEndBeforeTheProcessDoes has a query make more than it says: it may be any, but the heaviest goes
+// first, and one at a time.
+func TestQueriesEndBeforeTheProcessDoes(t *testing.T) {
+	p := newProcess(t)
+	begin := func(n int64) *Working {
+		_, q := p.Workings().Begin(t.Context(), 0, nil)
+		if err := q.Use(n); err != nil {
+			t.Fatal(err)
+		}
+		return q
+	}
+	line, reads := p.limits.line(writes), p.limits.line(reads)
+	light, heavy := begin(1), begin(reads/4)
+	ended := func(when string, first, second bool) {
+		t.Helper()
+		if heavy.Evicted() != nil != first || light.Evicted() != nil != second {
+			t.Errorf("%s: the heavy query ended: %v, the light one: %v", when, heavy.Evicted(), light.Evicted())
+		}
+	}
+	p.collected(line - 1)
+	ended("below the line", false, false)
+	p.collected(line + 1)
+	ended("above the line", true, false)
+	p.collected(line + 1)
+	ended("before the first is gone", true, false)
+	heavy.End()
+	p.collected(line - 1)
+	ended("below the line again", true, false)
+	p.collected(line + 1)
+	ended("above the line again", true, true)
+	light.End()
+	p.collected(line + 1) // without queries nobody ends
+}
+
 func TestManyQueriesAtOnceLeaveNothingBehind(t *testing.T) {
 	w, a := roomFor(t, 20<<20)
 	var wg sync.WaitGroup
