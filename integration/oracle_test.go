@@ -242,6 +242,7 @@ func (o *oracle) compare(ctx context.Context, c oracleCall) error {
 // TestGeneratedQueriesAnswerAsOnAPrometheusBesideUs asks the process and a Prometheus with the same data
 // queries of all kinds. AMPHORA_ORACLE_FOR=10m makes it go on for as long, from seeds that it prints.
 func TestGeneratedQueriesAnswerAsOnAPrometheusBesideUs(t *testing.T) {
+	t.Parallel()
 	long, _ := time.ParseDuration(os.Getenv("AMPHORA_ORACLE_FOR"))
 	ctx := bounded(t, 4*time.Minute+long)
 	o := newOracle(ctx, t)

@@ -87,6 +87,7 @@ func badCalls() []badCall {
 
 // TestBadRequestsAreRefusedInTheWordsOfPrometheus compares what is said of bad requests.
 func TestBadRequestsAreRefusedInTheWordsOfPrometheus(t *testing.T) {
+	t.Parallel()
 	ctx := bounded(t, 3*time.Minute)
 	o := newOracle(ctx, t)
 	for _, c := range badCalls() {
@@ -121,6 +122,7 @@ func refusal(r reply) (out refusedAs) {
 
 // TestListsAreThoseOfAPrometheusBesideUs compares labels, values and series.
 func TestListsAreThoseOfAPrometheusBesideUs(t *testing.T) {
+	t.Parallel()
 	ctx := bounded(t, 3*time.Minute)
 	o := newOracle(ctx, t)
 	g := oracleGrammar{rand.New(rand.NewPCG(1, 3))}

@@ -31,6 +31,8 @@ type watch struct {
 	refusedAt time.Time // when that last grew
 	pressed   class     // valid if under: the class last told of
 	under     bool
+	ending    bool   // a query was ended for want of memory, and what it had is not collected yet
+	patience  uint64 // until so many collections no other is ended
 }
 
 // running watches until the process stops.
@@ -59,6 +61,7 @@ func (l *Ledger) round(now time.Time) {
 		w.cycles, w.collected = u.cycles, now
 		l.observe(u)
 		l.pacing.follow(u.live, l.limits.Go)
+		l.relieve()
 	}
 	refused := int64(0)
 	for u := range l.accounts {
@@ -68,19 +71,30 @@ func (l *Ledger) round(now time.Time) {
 		w.refused, w.refusedAt = refused, now
 	}
 	refusing := now.Sub(w.refusedAt) < watchEvery
-	if (refusing || l.inUse() > l.limits.line(newSeries)) && now.Sub(w.collected) >= collectAfter {
+	gone := w.ending && !l.workings.leaving()
+	if gone || (refusing || l.inUse() > l.limits.line(newSeries)) && now.Sub(w.collected) >= collectAfter {
+		w.ending = w.ending && !gone
 		l.collect()
 		u := l.look()
 		w.cycles, w.collected = u.cycles, now
 		l.observe(u)
 	}
-	if l.inUse() > l.limits.line(writes) {
-		l.workings.relieve()
-	}
 	l.tell(now)
 	if l.level.Load() >= int32(caches) && now.Sub(w.shrunk) >= shrinkEvery {
 		w.shrunk = now
 		l.shrink()
+	}
+}
+
+// relieve ends the query that holds the most if a collection left more in use than writes may: what a query
+// makes of its data may be more than it says, and no query's end costs as much as that of the process.
+func (l *Ledger) relieve() {
+	w := &l.watch
+	switch {
+	case l.inUse() <= l.limits.line(writes):
+	case l.workings.leaving(), w.cycles >= w.patience && l.workings.endHeaviest():
+		// A collection that begins before the query is gone still finds what it had.
+		w.ending, w.patience = true, w.cycles+2
 	}
 }
 

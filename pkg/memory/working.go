@@ -166,25 +166,35 @@ func (w *Workings) evict(q *Working, used int64) bool {
 	return true
 }
 
-// relieve ends the query that holds the most, unless one is on its way out. What a query makes of its data
-// may be more than it says, and no query's end costs as much as that of the process.
-func (w *Workings) relieve() {
+// leaving says whether a query was ended for others and is not gone yet.
+func (w *Workings) leaving() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for o := range w.running {
+		if o.evicted.Load() {
+			return true
+		}
+	}
+	return false
+}
+
+// endHeaviest ends the query that holds the most, if there is any.
+func (w *Workings) endHeaviest() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var worst *Working
 	for o := range w.running {
-		if o.evicted.Load() {
-			return
-		}
 		if worst == nil || o.held.Load() > worst.held.Load() {
 			worst = o
 		}
 	}
-	if worst != nil {
-		worst.evicted.Store(true)
-		worst.cancel(errEvicted())
-		w.evictions.Add(1)
+	if worst == nil {
+		return false
 	}
+	worst.evicted.Store(true)
+	worst.cancel(errEvicted())
+	w.evictions.Add(1)
+	return true
 }
 
 // Evicted returns why the query was ended for others, nil if it was not.
