@@ -246,7 +246,7 @@ func TestRangesAndFormsAreBounded(t *testing.T) {
 		{"a range of all time", fmt.Sprintf("query_range?query=up&start=%d&end=%d&step=800000", end-8_000_000_000, end), 200, `"up"`},
 		{"no matcher", "series", 400, `no match[] parameter provided`},
 		{"an empty matcher", "series?match[]={}", 400, `invalid parameter`},
-		{"a matcher that is none", "labels?match[]=up{", 400, `invalid parameter`},
+		{"a matcher that is none", "labels?match[]=up{", 400, `parse error`},
 		{"a label name that is none", "label/%FF/values", 400, `invalid label name`},
 		{"no such path", "nothing", 404, `nothing`},
 		{"no such path of Prometheus", "admin/tsdb/snapshot", 404, ``},
