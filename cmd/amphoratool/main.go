@@ -27,6 +27,7 @@ import (
 	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/remoteread"
 	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/rules"
 	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/settings"
+	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/usage"
 	"github.com/amphora-metrics/amphora/cmd/amphoratool/internal/workspaces"
 	"github.com/amphora-metrics/amphora/pkg/telemetry"
 )
@@ -45,7 +46,7 @@ func main() {
 // families are the commands, in the order of the help.
 func families() []func(*kingpin.Application, *cli.Env) {
 	return []func(*kingpin.Application, *cli.Env){
-		rules.Register, alerting.Register, promqltool.Register, blocks.Register, remoteread.Register, exporting.Register, analyze.Register,
+		rules.Register, alerting.Register, promqltool.Register, blocks.Register, remoteread.Register, exporting.Register, analyze.Register, usage.Register,
 		buckets.Register, inspection.Register, settings.Register, workspaces.Register, loading.Register, querytee.Register,
 	}
 }

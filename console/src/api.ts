@@ -186,6 +186,17 @@ export interface Answer<T> {
 
 /** prom calls the Prometheus API of a scope. Long queries go into the body. */
 export async function prom<T>(scope: Scope, path: string, params: Call["params"] = {}, signal?: AbortSignal, method = "GET"): Promise<Answer<T>> {
+  const { path: to, call } = callOf(scope, path, params, signal, method);
+  return json<Answer<T>>(to, call);
+}
+
+/** promText is prom for an answer that is not JSON. */
+export async function promText(scope: Scope, path: string, params: Call["params"], signal: AbortSignal): Promise<string> {
+  const { path: to, call } = callOf(scope, path, params, signal, "POST");
+  return (await request(to, { ...call, accept: "*/*" })).text();
+}
+
+function callOf(scope: Scope, path: string, params: Call["params"] = {}, signal: AbortSignal | undefined, method: string): { path: string; call: Call } {
   const { path: to, tenant } = at(scope, path);
   const call: Call = { method, signal };
   if (tenant) call.tenant = tenant;
@@ -197,7 +208,7 @@ export async function prom<T>(scope: Scope, path: string, params: Call["params"]
   } else {
     call.params = params;
   }
-  return json<Answer<T>>(to, call);
+  return { path: to, call };
 }
 
 /** signIn checks credentials against the server, and uses them from then on if they are good. */

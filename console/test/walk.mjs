@@ -271,6 +271,16 @@ await step("cardinality, narrowed to a metric", async () => {
   await page.getByRole("table", { name: "Series by side" }).getByText("left").waitFor();
 });
 
+await step("metrics that nobody asks for, and what drops them", async () => {
+  await page.getByRole("tab", { name: "Unused" }).click();
+  await page.getByLabel("Show", { exact: true }).selectOption("all");
+  await page.getByRole("table", { name: "Metrics by use" }).getByText("walk:two").waitFor();
+  await page.getByLabel("Drop walk:two").check();
+  await page.getByText(/write_relabel_configs:[^]*walk:two/).waitFor();
+  await page.getByLabel("For", { exact: true }).selectOption("otelcol");
+  await page.getByText(/filter\/unused/).waitFor();
+});
+
 await step("logging of events and of heavy queries", async () => {
   await nav("Logging");
   await page.getByText("Queries are not logged.").waitFor();

@@ -64,6 +64,7 @@ func (*fakes) Stop(context.Context, string, bool) error { return nil }
 func (*fakes) RecentSeries(context.Context, bool, []*labels.Matcher, func(labels.Labels) error) error {
 	return nil
 }
+func (*fakes) DropRules(tenant.ID, string, []string) (string, error) { return "", nil }
 func (*fakes) Running(context.Context, bool) (any, annotations.Annotations, error) {
 	return nil, nil, nil
 }
@@ -88,7 +89,7 @@ func everything(t testing.TB, f *fakes) Deps {
 		Ruler:  noRules{}.deps(),
 		Limits: func(tenant.ID) limits.View { return limits.View{} },
 		Pusher: f, Usage: f, Elected: func() admin.Elected { return admin.Elected{} },
-		Read:     &prom.Backends{Engine: eng, Storage: db, Exemplars: db.DB, Overseer: f, Series: f},
+		Read:     &prom.Backends{Engine: eng, Storage: db, Exemplars: db.DB, Overseer: f, Series: f, Usage: noUsage{f}},
 		Ingester: &IngesterDeps{Flusher: f, PrepareShutdown: f, PrepareDownscale: f, UnregisterOnShutdown: f, Tenants: f, HeadMetrics: http.NotFoundHandler()},
 		Build:    admin.BuildInfo{Version: "1.2.3"},
 		Ready:    func(context.Context) error { return nil },
@@ -114,6 +115,13 @@ func everything(t testing.TB, f *fakes) Deps {
 		},
 		Control: noCalls{},
 	}
+}
+
+// noUsage knows of nothing that was asked for.
+type noUsage struct{ *fakes }
+
+func (noUsage) Usage(context.Context, tenant.ID, prom.Inventory, prom.UsageAsk) (any, error) {
+	return struct{}{}, nil
 }
 
 // oneMember is a ring.

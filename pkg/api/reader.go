@@ -33,6 +33,14 @@ func (a *API) counted(h func(*prom.API, http.ResponseWriter, *http.Request) erro
 	return a.forwarded(func(w http.ResponseWriter, r *http.Request) error { return h(a.prom, w, r) })
 }
 
+// insightful returns the handler of what is known of usage, which goes elsewhere or has both what is stored and what is asked for.
+func (a *API) insightful(h func(*prom.API, http.ResponseWriter, *http.Request) error) Handler {
+	if a.deps.Read == nil || a.deps.Read.Forward == nil && a.deps.Read.Usage == nil {
+		return nil
+	}
+	return a.counted(h)
+}
+
 // overseen returns h if queries are overseen in this process.
 func (a *API) overseen(h Handler) Handler {
 	if a.deps.Read == nil || a.deps.Read.Overseer == nil {

@@ -43,7 +43,10 @@ func (a *App) mountBlocks(d *api.BlockDeps) error {
 		if err != nil {
 			return err
 		}
-		d.Uploads, d.Deletions, d.Planner, d.Marks = c, c, planner{c}, c
+		if d.Deletions, err = a.tenantDeletions(c); err != nil {
+			return err
+		}
+		d.Uploads, d.Planner, d.Marks = c, planner{c}, c
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -39,12 +40,16 @@ func (a *App) control() (*control.Control, error) {
 		if err != nil {
 			return nil, err
 		}
+		forget, err := a.forgetUsage()
+		if err != nil {
+			return nil, err
+		}
 		d := control.Deps{
 			Documents: docs, Region: a.region(), Account: a.accountOf, Only: workspaceOf, Log: a.log, Reg: a.reg,
 			RulesKey: ruler.DocumentKey, RulesName: ruler.NamespaceOf, CheckRules: check,
 			DefinitionKey: definitionKey, CheckDefinition: a.checkDefinition, CheckLimits: limits.Check,
 			RulesChanged: announce, CheckScrape: a.checkScrape, ScrapersChanged: changed,
-			Purge:       func(ctx context.Context, id tenant.ID) error { return purge(ctx, b, id) },
+			Purge:       func(ctx context.Context, id tenant.ID) error { return errors.Join(purge(ctx, b, id), forget(ctx, id)) },
 			CheckPolicy: checkPolicy, Epoch: func(id tenant.ID) uint64 { return a.limits.For(id).Epoch() },
 		}
 		if allowance := gateway.NewAllowance(&a.cfg.Callers.Gateway); allowance != nil && !a.cfg.hasGateway() {

@@ -7,6 +7,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/docstore"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
+	usageinsights "github.com/amphora-metrics/amphora/pkg/usage"
 )
 
 // TenantEncryption says how the objects of tenants are encrypted, by their limits. What belongs to the
@@ -51,7 +52,7 @@ func ownerOf(object string) (tenant.ID, bool) {
 
 // ownDocument returns what stands behind the directory of a kind of documents that are tenants'.
 func ownDocument(key string) (string, bool) {
-	for _, dir := range []string{"rules/", alertDocs, promotedDocs, grafanaDocs, "deletions/", "control/withdrawn/"} {
+	for _, dir := range []string{"rules/", alertDocs, promotedDocs, grafanaDocs, "deletions/", usageinsights.Documents, "control/withdrawn/"} {
 		if rest, ok := strings.CutPrefix(key, dir); ok {
 			return rest, true
 		}

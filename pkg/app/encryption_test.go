@@ -5,6 +5,7 @@ import (
 
 	"github.com/amphora-metrics/amphora/pkg/docstore"
 	"github.com/amphora-metrics/amphora/pkg/ruler"
+	usageinsights "github.com/amphora-metrics/amphora/pkg/usage"
 )
 
 func TestEveryObjectOfATenantIsKnownToBeItsOwn(t *testing.T) {
@@ -16,7 +17,7 @@ func TestEveryObjectOfATenantIsKnownToBeItsOwn(t *testing.T) {
 	document := func(key string) string { return docstore.Prefix + "/" + key }
 	for _, object := range []string{
 		id + "/01J/index", id + "/bucket-index.json.gz", id + "/markers/x", "__amphora_cluster/alertmanager/" + id + "/fullstate",
-		document(rules), document(definitionKey(id)), document(deletionKey(id)),
+		document(rules), document(definitionKey(id)), document(deletionKey(id)), document(usageinsights.Documents + id),
 		document("control/workspaces/" + id + ".json"), document("control/withdrawn/" + id + "/" + rules),
 	} {
 		if got, ok := ownerOf(object); !ok || got != id {

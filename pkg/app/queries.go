@@ -22,6 +22,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/transport"
 	"github.com/amphora-metrics/amphora/pkg/turns"
+	usageinsights "github.com/amphora-metrics/amphora/pkg/usage"
 	"github.com/amphora-metrics/amphora/pkg/wire/querypb"
 	"github.com/amphora-metrics/amphora/pkg/wire/work"
 )
@@ -34,6 +35,7 @@ type ReadsConfig struct {
 	FrontendRing FrontendRingConfig
 	Federation   FederationConfig
 	Results      ResultsCacheConfig
+	Insights     usageinsights.Config
 }
 
 func (c *ReadsConfig) declare(s *config.Set) {
@@ -45,6 +47,7 @@ func (c *ReadsConfig) declare(s *config.Set) {
 	s.Mount("frontend", schedulerAddresses{&c.Schedulers.FrontendTo, "query-frontend.scheduler-address"})
 	s.Mount("tenant_federation", &c.Federation)
 	s.Mount("frontend.results_cache", &c.Results)
+	s.Mount("usage_insights", &c.Insights)
 }
 
 // readParts are the parts of that.
@@ -55,6 +58,7 @@ type readParts struct {
 	frontend      part[*frontend.Frontend]
 	frontendRing  part[*ring.Ring]
 	turns         part[*turns.Gate]
+	insights      part[*usageinsights.Tracker]
 	work          work.Runner // of the frontend, once built
 }
 
@@ -216,8 +220,12 @@ func (a *App) backends() (*prom.Backends, error) {
 	if err != nil {
 		return nil, err
 	}
+	t, err := a.insights()
+	if err != nil {
+		return nil, err
+	}
 	all := querier.NewFederation(q, a.cfg.Reads.Federation.MaxConcurrent, a.cfg.Reads.Federation.Partial)
-	return &prom.Backends{Engine: e, Storage: all, Exemplars: all, Metadata: all, Series: q, Limits: a.limits.For, Timeout: a.cfg.Engine.Timeout, Turns: a.turns()}, nil
+	return &prom.Backends{Engine: e, Storage: all, Exemplars: all, Metadata: all, Usage: usageSource{t}, Series: q, Limits: a.limits.For, Timeout: a.cfg.Engine.Timeout, Turns: a.turns()}, nil
 }
 
 // buildQuerier builds the querier with its workers.
@@ -230,7 +238,7 @@ func (a *App) buildQuerier() error {
 	if err != nil {
 		return err
 	}
-	run := &querier.Executor{Engine: b.Engine, Storage: b.Storage, API: api.Reader(a.cfg.API.Prom, *b, nil, a.log), Changes: q.Changes, Durations: querier.NewDurations(a.reg), Activity: a.activity}
+	run := &querier.Executor{Engine: b.Engine, Storage: b.Storage, API: api.Reader(a.cfg.API.Prom, noted(*b), nil, a.log), Changes: q.Changes, Durations: querier.NewDurations(a.reg), Activity: a.activity}
 	id, err := a.cfg.Ring.ID()
 	if err != nil {
 		return err
@@ -292,8 +300,11 @@ func (a *App) mountReads(d *api.Deps) error {
 			return nil
 		}
 		b, err := a.backends()
-		d.Read = b
-		return err
+		if err != nil {
+			return err
+		}
+		d.Read = new(noted(*b))
+		return nil
 	}
 	f, err := a.frontend()
 	if err != nil {
@@ -303,7 +314,11 @@ func (a *App) mountReads(d *api.Deps) error {
 	if err != nil {
 		return err
 	}
-	d.Read = &prom.Backends{Engine: fronted{e, f}, Limits: a.limits.For, Timeout: a.cfg.Engine.Timeout, Prepare: classify, Overseer: overseer{f}, Turns: a.turns()}
+	t, err := a.insights()
+	if err != nil {
+		return err
+	}
+	d.Read = &prom.Backends{Engine: notedEngine{fronted{e, f}, t}, Limits: a.limits.For, Timeout: a.cfg.Engine.Timeout, Prepare: classify, Overseer: overseer{f}, Turns: a.turns()}
 	d.Read.Forward = func(w http.ResponseWriter, r *http.Request) error {
 		ctx, cancel := context.WithTimeout(classify(r), a.cfg.Engine.Timeout)
 		defer cancel()

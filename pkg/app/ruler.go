@@ -107,9 +107,13 @@ func (a *App) ruler() (*ruler.Ruler, error) {
 		if err != nil {
 			return nil, err
 		}
+		noted, err := a.insights()
+		if err != nil {
+			return nil, err
+		}
 		return ruler.New(a.cfg.Rules.Ruler, ruler.Deps{
 			Evaluate: remote, Alertmanager: own,
-			Logger: a.events(), Reg: a.reg, Limits: a.limits.For, Documents: docs, Cluster: cluster, Engine: promql{e, a.limits}, Storage: q,
+			Logger: a.events(), Reg: a.reg, Limits: a.limits.For, Documents: docs, Cluster: cluster, Engine: notedRules{promql{e, a.limits}, noted}, Storage: q,
 			Push: func(ctx context.Context, id tenant.ID, req *remotewrite.Request) error {
 				_, err := d.PushFrom(ctx, id, frame.Rule, req)
 				return err

@@ -38,6 +38,8 @@ var (
 		"Whether /api/v1/cardinality is enabled.", "api")
 	CardinalityAnalysisMaxResults = define("cardinality_analysis_max_results", "querier.cardinality-api-max-series-limit", 500, "",
 		"Largest limit parameter of a request to /api/v1/cardinality.", "api")
+	UsageInsightsEnabled = define("usage_insights_enabled", "query-frontend.usage-insights-enabled", true, "",
+		"Whether it is noted which metrics and labels queries, rules and lookups name, for /api/v1/usage/metrics.", "usage")
 	LabelNamesAndValuesResultsMaxSize = define("label_names_and_values_results_max_size_bytes", "querier.label-names-and-values-results-max-size-bytes", 400<<20, "bytes",
 		"Label names and values that one request to /api/v1/cardinality may count. 0: no limit.", "api")
 	LabelValuesMaxCardinalityLabelNames = define("label_values_max_cardinality_label_names_per_request", "querier.label-values-max-cardinality-label-names-per-request", 100, "names",

@@ -3,6 +3,7 @@ import { prom, Refusal, type Scope } from "../api";
 import { useLoad } from "../load";
 import { href } from "../route";
 import { count } from "../text";
+import { Unused } from "./unused";
 import { Button, Card, Empty, Form, Head, Link, Loading, Problem, Table, Tabs, Text } from "../ui";
 
 interface Row {
@@ -65,9 +66,10 @@ export function Cardinality(p: { scope: Scope }) {
         tabs={[
           ["now", "Now"],
           ["blocks", "In blocks"],
+          ["unused", "Unused"],
         ]}
       >
-        {tab === "now" ? <Now scope={p.scope} /> : <Blocks scope={p.scope} />}
+        {tab === "now" ? <Now scope={p.scope} /> : tab === "blocks" ? <Blocks scope={p.scope} /> : <Unused scope={p.scope} />}
       </Tabs>
     </>
   );

@@ -51,6 +51,7 @@ type Backends struct {
 	Exemplars storage.ExemplarQueryable   // nil: there are no exemplars
 	Metadata  MetadataSource              // nil: there is no metadata
 	Series    SeriesSource                // nil: series are not counted
+	Usage     UsageSource                 // nil: nobody knows what is asked for
 	Overseer  Overseer                    // nil: queries are not overseen
 	Limits    func(tenant.ID) limits.View // nil: the defaults
 	Now       func() time.Time            // nil: time.Now
