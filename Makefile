@@ -66,7 +66,7 @@ else
 endif
 
 race: ## Run the tests of RACE (./pkg/...) under the race detector.
-	CGO_ENABLED=1 go test -race -count=$(COUNT) $(RACE)
+	COUNT=$(COUNT) tools/race.sh $(RACE)
 
 lint: lint-tool ## Run golangci-lint.
 	$(TOOLS)/golangci-lint-$(GOLANGCI_LINT) run ./...

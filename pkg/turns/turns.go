@@ -6,8 +6,8 @@
 // Scheduling is cooperative: between two pieces of work a goroutine checks whether somebody else is
 // due, and it gives up its turn while it waits for anything. One place is kept free for tenants that
 // ask only now and then; if there is but one, a tenant that had less than the one that has it goes on at
-// once, and that one steps aside. Among several tenants who computes for long lets the kernel run other
-// threads, too. A process with a single tenant, or with less work than processors, pays one look at the clock.
+// once, and that one steps aside. Among several tenants, who computes for long has the network
+// looked at. A process with a single tenant, or with less work than processors, pays one look at the clock.
 package turns
 
 import (
@@ -50,9 +50,8 @@ const (
 	// recent is for how long a place is kept for a tenant that asked: that of the next query of a dashboard
 	// or of the next rule of a group.
 	recent = 100 * time.Millisecond
-	// company is for how long the kernel is asked to run other threads now and then, after several tenants
-	// had work at a time: until the next evaluation of a rule or refresh of a dashboard. It is asked by turns
-	// that were begun so much earlier: a small query would wait for a tick itself.
+	// company is for how long the network is looked at now and then, after several tenants had work at a time:
+	// until the next evaluation of a rule or refresh of a dashboard. Who does so began its turn lengthy earlier.
 	company = time.Minute
 	lengthy = 5 * time.Millisecond
 )
@@ -64,6 +63,7 @@ type Gate struct {
 	metrics  *metrics
 	waiting  atomic.Int32 // turns that wait, for those who only want to know whether any does
 	company  atomic.Int64 // until when several tenants are expected to ask, a time.Duration
+	network  network
 
 	mu     sync.Mutex // guards what follows
 	places int
@@ -250,8 +250,7 @@ func (t *Turn) Yield() {
 	// which the scheduler of the language interrupts, once for each hop of a query.
 	runtime.Gosched()
 	if now-t.begun >= lengthy && now < time.Duration(t.gate.company.Load()) {
-		// Nor does the kernel interrupt who computes before its next tick, for the thread that a request woke.
-		yieldThread()
+		t.gate.network.look(now)
 	}
 	if t.gate.waiting.Load() == 0 && !t.aside.Load() {
 		return
