@@ -152,9 +152,6 @@ type oracleCall struct {
 	form url.Values
 }
 
-// text is what is asked.
-func (c oracleCall) text() string { return c.path + "?" + c.form.Encode() }
-
 // call makes one request over data that begin at start; the same in other words come after it, and may be
 // answered from what is kept.
 func (g oracleGrammar) call(start int64) []oracleCall {
