@@ -21,7 +21,7 @@ func TestTheBinaryAnswersTheProbesOfItsPods(t *testing.T) {
 	n := everything(ctx, t)
 	chart, lib := read(t, "operations/helm/amphora/templates/_pod.tpl"), read(t, "operations/jsonnet/amphora/pod.libsonnet")
 
-	probes := regexp.MustCompile(`(\w+Probe):\s+httpGet: \{path: (\S+), port: ([\w-]+)\}`).FindAllStringSubmatch(chart, -1)
+	probes := regexp.MustCompile(`(\w+Probe):\s+httpGet: \{path: (\S+), port: ([\w-]+)(?:\{\{ if \$served \}\}, scheme: HTTPS\{\{ end \}\})?\}`).FindAllStringSubmatch(chart, -1)
 	if len(probes) != 3 || strings.Count(chart, "Probe:") != 3 {
 		t.Fatalf("the chart has %d probes, of which %d are understood, want 3", strings.Count(chart, "Probe:"), len(probes))
 	}
