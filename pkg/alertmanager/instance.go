@@ -71,7 +71,7 @@ type instance struct {
 
 	mu sync.Mutex // guards apply
 
-	dispatcher atomic.Pointer[dispatch.Dispatcher]
+	dispatcher atomic.Pointer[dispatching]
 	inhibitor  atomic.Pointer[inhibit.Inhibitor]
 }
 
@@ -155,7 +155,7 @@ func (in *instance) apply(d *definition, version string) error {
 		return err
 	}
 	in.inhibitor.Load().Stop()
-	in.dispatcher.Load().Stop()
+	in.dispatcher.Load().stop()
 	inhibitor := inhibit.NewInhibitor(in.alerts, d.conf.InhibitRules, in.log, eventrecorder.NopRecorder())
 	p := pipeline{id: in.id, view: in.view, own: in.m.metrics, metrics: in.notifyMetrics, log: in.notified, inhibitor: inhibitor, silencer: in.silencer,
 		intervener: timeinterval.NewIntervener(b.intervals), marker: in.groups, others: in, sends: &in.sends, decisions: &in.decisions}
@@ -164,8 +164,8 @@ func (in *instance) apply(d *definition, version string) error {
 	if most := limits.AlertmanagerMaxRepeatInterval.Of(in.view()); most > 0 {
 		root.Walk(func(r *dispatch.Route) { r.RouteOpts.RepeatInterval = min(r.RouteOpts.RepeatInterval, most) })
 	}
-	dispatcher := dispatch.NewDispatcher(in.alerts, root, p.stages(b.receivers), in.groups, timeout, groupMaintenance,
-		groupLimit{in.view}, in.log, eventrecorder.NopRecorder(), in.dispatchMetrics, b.tmpl)
+	dispatcher := &dispatching{Dispatcher: dispatch.NewDispatcher(in.alerts, root, p.stages(b.receivers), in.groups, timeout, groupMaintenance,
+		groupLimit{in.view}, in.log, eventrecorder.NopRecorder(), in.dispatchMetrics, b.tmpl)}
 	// Inhibition comes first, so that nobody is notified of what it would have held back.
 	in.running.Go(inhibitor.Run)
 	inhibitor.WaitForLoading()
@@ -173,7 +173,7 @@ func (in *instance) apply(d *definition, version string) error {
 	in.running.Go(func() {
 		// Before, alerts come in one by one from other replicas, and groups would be told of in parts.
 		<-in.settled
-		dispatcher.Run(time.Now())
+		dispatcher.run()
 	})
 	if in.isSettled() {
 		dispatcher.WaitForLoading()
@@ -209,7 +209,7 @@ func (in *instance) start() {
 func (in *instance) stop(ctx context.Context, keep bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.dispatcher.Load().Stop()
+	in.dispatcher.Load().stop()
 	in.inhibitor.Load().Stop()
 	in.sends.close(ctx)
 	in.cancel()
