@@ -9,7 +9,6 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/api/prom"
 	"github.com/amphora-metrics/amphora/pkg/config"
 	"github.com/amphora-metrics/amphora/pkg/frontend"
-	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/wire/work"
 )
 
@@ -55,7 +54,7 @@ type overseer struct{ f *frontend.Frontend }
 
 // Running is part of prom.Overseer.
 func (o overseer) Running(ctx context.Context, all bool) (any, annotations.Annotations, error) {
-	of, err := whose(ctx, all)
+	of, err := frontend.WhoseOf(ctx, all)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -67,18 +66,9 @@ func (o overseer) Running(ctx context.Context, all bool) (any, annotations.Annot
 	return list, warnings, nil
 }
 
-// whose is of whom a caller sees the queries.
-func whose(ctx context.Context, all bool) (frontend.Whose, error) {
-	if all {
-		return frontend.Whose{All: true}, nil
-	}
-	ids, err := tenant.Many(ctx)
-	return frontend.Whose{Tenants: ids}, err
-}
-
 // Stop is part of prom.Overseer.
 func (o overseer) Stop(ctx context.Context, id string, all bool) error {
-	of, err := whose(ctx, all)
+	of, err := frontend.WhoseOf(ctx, all)
 	if err != nil {
 		return err
 	}

@@ -131,18 +131,9 @@ type Server struct {
 // NewServer returns the gRPC service of f.
 func NewServer(f *Frontend) *Server { return &Server{f: f} }
 
-// whose is whom a call is for.
-func whose(ctx context.Context, all bool) (Whose, error) {
-	if all {
-		return Whose{All: true}, nil
-	}
-	ids, err := tenant.Many(ctx)
-	return Whose{Tenants: ids}, err
-}
-
 // Running implements querypb.FrontendServer.
 func (s *Server) Running(ctx context.Context, in *querypb.RunningRequest) (*querypb.RunningResponse, error) {
-	of, err := whose(ctx, in.All)
+	of, err := WhoseOf(ctx, in.All)
 	if err != nil {
 		return nil, err
 	}
@@ -169,7 +160,7 @@ func fromWire(q *querypb.RunningQuery) Running {
 
 // Stop implements querypb.FrontendServer.
 func (s *Server) Stop(ctx context.Context, in *querypb.StopRequest) (*querypb.StopResponse, error) {
-	of, err := whose(ctx, in.All)
+	of, err := WhoseOf(ctx, in.All)
 	if err != nil {
 		return nil, err
 	}

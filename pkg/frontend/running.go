@@ -42,6 +42,15 @@ type Whose struct {
 	All     bool // of every tenant
 }
 
+// WhoseOf is all, or the tenants of ctx.
+func WhoseOf(ctx context.Context, all bool) (Whose, error) {
+	if all {
+		return Whose{All: true}, nil
+	}
+	ids, err := tenant.Many(ctx)
+	return Whose{Tenants: ids}, err
+}
+
 // covers says whether all tenants of a query are among those of w.
 func (w Whose) covers(of []tenant.ID) bool {
 	return w.All || !slices.ContainsFunc(of, func(id tenant.ID) bool { return !slices.Contains(w.Tenants, id) })

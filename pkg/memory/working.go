@@ -143,49 +143,47 @@ func (q *Working) reserve(step int64) error {
 	return nil
 }
 
-// evict ends the heaviest query if it is much heavier than q, which would have used bytes.
+// evict ends the heaviest query if it is much heavier than q, which would have used bytes. It says whether
+// there will be room.
 func (w *Workings) evict(q *Working, used int64) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var worst *Working
-	most := heavier * used
-	for o := range w.running {
-		if o.evicted.Load() {
-			return o != q // one is on its way out
-		}
-		if held := o.held.Load(); o != q && held > most {
-			worst, most = o, held
-		}
+	if gone := w.out(); gone != nil {
+		return gone != q
 	}
-	if worst == nil {
-		return false
-	}
-	worst.evicted.Store(true)
-	worst.cancel(errEvicted())
-	w.evictions.Add(1)
-	return true
+	return w.end(q, heavier*used)
 }
 
 // leaving says whether a query was ended for others and is not gone yet.
 func (w *Workings) leaving() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for o := range w.running {
-		if o.evicted.Load() {
-			return true
-		}
-	}
-	return false
+	return w.out() != nil
 }
 
 // endHeaviest ends the query that holds the most, if there is any.
 func (w *Workings) endHeaviest() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	return w.end(nil, -1)
+}
+
+// out returns a query that was ended for others and is not gone yet. It needs w.mu.
+func (w *Workings) out() *Working {
+	for q := range w.running {
+		if q.evicted.Load() {
+			return q
+		}
+	}
+	return nil
+}
+
+// end ends the query but q that holds the most, if that is more than some bytes. It needs w.mu.
+func (w *Workings) end(q *Working, bytes int64) bool {
 	var worst *Working
 	for o := range w.running {
-		if worst == nil || o.held.Load() > worst.held.Load() {
-			worst = o
+		if held := o.held.Load(); o != q && held > bytes {
+			worst, bytes = o, held
 		}
 	}
 	if worst == nil {
