@@ -48,7 +48,7 @@ func newOracle(ctx context.Context, t *testing.T) *oracle {
 		"-query-frontend.cache-results", "-querier.query-ingesters-within=0", "-ingester.out-of-order-time-window=500000h", "-validation.name-validation-scheme=utf8",
 		"-query-frontend.enabled-promql-experimental-functions=all", "-distributor.ingestion-rate-limit=0", "-query-frontend.query-stats-enabled=false", "-tenant-federation.enabled")
 	p, err := harness.StartPrometheus(ctx, harness.TestLog(t), harness.PrometheusOptions{Dir: filepath.Join(dir, "prometheus"), Receiver: true, Late: true,
-		Features: []string{"promql-experimental-functions", "promql-duration-expr", "promql-extended-range-selectors", "promql-binop-fill-modifiers", "promql-per-step-stats", "exemplar-storage"}})
+		Features: oracleFeatures()})
 	harness.Need(t, err)
 	t.Cleanup(func() {
 		if err := p.Stop(); err != nil {
@@ -68,6 +68,11 @@ func newOracle(ctx context.Context, t *testing.T) *oracle {
 		}
 	}
 	return o
+}
+
+// oracleFeatures are those of Prometheus that all of ours are compared to.
+func oracleFeatures() []string {
+	return []string{"promql-experimental-functions", "promql-duration-expr", "promql-extended-range-selectors", "promql-binop-fill-modifiers", "promql-per-step-stats", "exemplar-storage"}
 }
 
 // push sends a request of remote write 1.0 to all.
@@ -204,6 +209,11 @@ func plainError(text string) string {
 
 // compare asks all tenants and returns how one of them differs.
 func (o *oracle) compare(ctx context.Context, c oracleCall) error {
+	return o.compareAt(ctx, c, o.n.URL("/prometheus"))
+}
+
+// compareAt is compare of the tenants of another server.
+func (o *oracle) compareAt(ctx context.Context, c oracleCall, url string) error {
 	want, err := o.ask(ctx, c, o.base, "")
 	if err != nil {
 		return err
@@ -214,7 +224,7 @@ func (o *oracle) compare(ctx context.Context, c oracleCall) error {
 	// Which series are cut off is open, and so is the last digit of what becomes a label.
 	limited := c.form.Get("limit") != "" && c.form.Get("limit") != "0" || strings.Contains(c.form.Get("query"), "limitk") || strings.Contains(c.form.Get("query"), "count_values")
 	for _, tenant := range o.tenants {
-		got, err := o.ask(ctx, c, o.n.URL("/prometheus"), tenant)
+		got, err := o.ask(ctx, c, url, tenant)
 		if err != nil {
 			return err
 		}

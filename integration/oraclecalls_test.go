@@ -147,6 +147,11 @@ func TestListsAreThoseOfAPrometheusBesideUs(t *testing.T) {
 }
 
 func (o *oracle) compareLists(ctx context.Context, path string, form url.Values) error {
+	return o.compareListsAt(ctx, path, form, o.n.URL("/prometheus"))
+}
+
+// compareListsAt is compareLists of the tenants of another server.
+func (o *oracle) compareListsAt(ctx context.Context, path string, form url.Values, base string) error {
 	type list struct {
 		refusedAs
 		Data            []any
@@ -178,7 +183,7 @@ func (o *oracle) compareLists(ctx context.Context, path string, form url.Values)
 		return out
 	}
 	for _, tenant := range o.tenants {
-		got, err := ask(o.n.URL("/prometheus"), tenant)
+		got, err := ask(base, tenant)
 		if err != nil {
 			return err
 		}

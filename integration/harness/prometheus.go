@@ -24,8 +24,9 @@ type PrometheusOptions struct {
 	Version2 bool     // remote write 2.0 instead of 1.0
 	Sign     Keys     // what it signs with, as for Amazon's service; none: it does not
 	Labels   map[string]string
-	Receiver bool // accepts remote write at /api/v1/write, with the defaults of Prometheus, and scrapes nothing
-	Late     bool // as a Receiver, it takes samples of any age
+	Receiver bool   // accepts remote write at /api/v1/write, with the defaults of Prometheus, and scrapes nothing
+	Late     bool   // as a Receiver, it takes samples of any age
+	ReadURL  string // as a Receiver, it reads from there too, as Tenant; "": it does not
 	Features []string
 }
 
@@ -104,6 +105,9 @@ func (o PrometheusOptions) config() ([]byte, error) {
 		text := "global: {}\n"
 		if o.Late {
 			text += "storage: {tsdb: {out_of_order_time_window: 10y}}\n"
+		}
+		if o.ReadURL != "" {
+			text += fmt.Sprintf("remote_read: [{url: %q, read_recent: true, headers: {X-Scope-OrgID: %q}}]\n", o.ReadURL, o.Tenant)
 		}
 		return []byte(text), nil
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/grafana/dskit/ring"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
@@ -394,10 +395,20 @@ func toLabels(b *labels.ScratchBuilder, pairs []string) (labels.Labels, error) {
 	return b.Labels(), nil
 }
 
+// toWire translates matchers. An index cannot answer ""="" beside other matchers and fails, which would look like a fault of
+// who was asked: there is no label without a name, so such a matcher is decided here.
 func toWire(matchers []*labels.Matcher) []*ingesterpb.Matcher {
-	out := make([]*ingesterpb.Matcher, len(matchers))
-	for i, m := range matchers {
-		out[i] = &ingesterpb.Matcher{Type: wireType(m.Type), Name: m.Name, Value: m.Value}
+	out := make([]*ingesterpb.Matcher, 0, len(matchers))
+	for _, m := range matchers {
+		switch {
+		case m.Name != "" || m.Value != "":
+			out = append(out, &ingesterpb.Matcher{Type: wireType(m.Type), Name: m.Name, Value: m.Value})
+		case !m.Matches(""):
+			return []*ingesterpb.Matcher{{Type: ingesterpb.Matcher_NOT_REGEX, Name: model.MetricNameLabel, Value: ".*"}} // nothing
+		}
+	}
+	if len(out) == 0 && len(matchers) > 0 {
+		out = append(out, &ingesterpb.Matcher{Type: ingesterpb.Matcher_EQUAL}) // all series
 	}
 	return out
 }

@@ -250,7 +250,11 @@ func (a *API) chunksOf(ctx context.Context, query *prompb.Query, index int64, ou
 		return err
 	}
 	defer q.Close()
-	set := q.Select(ctx, true, readHints(query), ms...) // sorted: readers merge streams
+	hints := readHints(query)
+	if hints != nil && hints.Func == "series" {
+		hints.Func = "" // a stream has no form for series without chunks
+	}
+	set := q.Select(ctx, true, hints, ms...) // sorted: readers merge streams
 	var (
 		it   chunks.Iterator
 		lbls []prompb.Label
