@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
@@ -13,40 +14,42 @@ import (
 )
 
 func TestABreakerRefusesPushesAfterManyFailed(t *testing.T) {
-	s, d := func() (*site, *disk) {
-		d := &disk{}
-		d.free.Store(500 << 20)
-		return newSite(t, siteOptions{deps: func(deps *Deps) { deps.DiskSpace = d.space }, change: func(c *Config) {
-			c.Disk = DiskConfig{MinFreeBytes: 10 << 20}
-			c.Gates.PushBreaker.Enabled, c.Gates.PushBreaker.Executions, c.Gates.PushBreaker.Cooldown = true, 10, 100*time.Millisecond
-		}}), d
-	}()
-	w := newSender(s.Ingester)
-	w.mustPush(t, "t1", point{metric("a"), base, 1})
-	d.set(s, 5)
-	push := func(at int64) frame.Result {
-		return w.push(t.Context(), w.frame("t1", point{metric("a"), base + at, 1}))
-	}
-	for k := range int64(9) {
-		wantRefused(t, push(k+1), "ingester-disk-full")
-	}
-	res := push(10)
-	wantRefused(t, res, "ingester-circuit-breaker-open")
-	if !strings.Contains(res.Message, "circuit breaker open on push request type with remaining delay") {
-		t.Errorf("message %q", res.Message)
-	}
-	equal(t, s.dump(t, "t1"), map[string]string{`{__name__="a"}`: "0:1"}) // queries have their own
-	for metric, labels := range map[string][]string{
-		"amphora_ingester_circuit_breaker_results_total":     {"request_type", "push", "result", "circuit_breaker_open"},
-		"amphora_ingester_circuit_breaker_transitions_total": {"request_type", "push", "state", "open"},
-		"amphora_ingester_circuit_breaker_current_state":     {"request_type", "push", "state", "open"},
-	} {
-		if got := s.counter(t, metric, labels...); got != 1 {
-			t.Errorf("%s %v is %v, want 1", metric, labels, got)
+	synctest.Test(t, func(t *testing.T) {
+		s, d := func() (*site, *disk) {
+			d := &disk{}
+			d.free.Store(500 << 20)
+			return newSite(t, siteOptions{deps: func(deps *Deps) { deps.DiskSpace = d.space }, change: func(c *Config) {
+				c.Disk = DiskConfig{MinFreeBytes: 10 << 20}
+				c.Gates.PushBreaker.Enabled, c.Gates.PushBreaker.Executions, c.Gates.PushBreaker.Cooldown = true, 10, 100*time.Millisecond
+			}}), d
+		}()
+		w := newSender(s.Ingester)
+		w.mustPush(t, "t1", point{metric("a"), base, 1})
+		d.set(s, 5)
+		push := func(at int64) frame.Result {
+			return w.push(t.Context(), w.frame("t1", point{metric("a"), base + at, 1}))
 		}
-	}
-	d.set(s, 500)
-	poll(t, "the breaker to close", func() bool { return push(11).Outcome == frame.Stored })
+		for k := range int64(9) {
+			wantRefused(t, push(k+1), "ingester-disk-full")
+		}
+		res := push(10)
+		wantRefused(t, res, "ingester-circuit-breaker-open")
+		if !strings.Contains(res.Message, "circuit breaker open on push request type with remaining delay") {
+			t.Errorf("message %q", res.Message)
+		}
+		equal(t, s.dump(t, "t1"), map[string]string{`{__name__="a"}`: "0:1"}) // queries have their own
+		for metric, labels := range map[string][]string{
+			"amphora_ingester_circuit_breaker_results_total":     {"request_type", "push", "result", "circuit_breaker_open"},
+			"amphora_ingester_circuit_breaker_transitions_total": {"request_type", "push", "state", "open"},
+			"amphora_ingester_circuit_breaker_current_state":     {"request_type", "push", "state", "open"},
+		} {
+			if got := s.counter(t, metric, labels...); got != 1 {
+				t.Errorf("%s %v is %v, want 1", metric, labels, got)
+			}
+		}
+		d.set(s, 500)
+		poll(t, "the breaker to close", func() bool { return push(11).Outcome == frame.Stored })
+	})
 }
 
 func TestABreakerOfQueriesCountsThoseThatFail(t *testing.T) {

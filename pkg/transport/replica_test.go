@@ -145,7 +145,7 @@ func TestPushTimesOutOnceAndTheLateAnswerIsDropped(t *testing.T) {
 	release := make(chan struct{})
 	srv := &memoryServer{before: func(context.Context, *frame.Frame) { <-release }}
 	ing := startIngester(t, "", srv)
-	pool, reg := startReplicas(t, 300*time.Millisecond)
+	pool, reg := startReplicas(t, 3*time.Second) // frames that are not under way by then never go
 	r := replicaFor(t, pool, ing.addr)
 	var calls atomic.Int64
 	results := make(chan frame.Result, 20)
