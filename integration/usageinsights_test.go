@@ -152,23 +152,74 @@ func TestWhatNobodyAsksForIsToldAcrossProcesses(t *testing.T) {
 	if !written(t, dir, document) {
 		t.Fatalf("there is no document %s to begin with", document)
 	}
-	must(t, one.Stop())
-	must(t, two.Stop())
 	if r := call(ctx, t, http.MethodPost, store.URL("/compactor/delete_tenant"), nil, "X-Scope-OrgID", "team-b"); r.status != 200 {
 		t.Fatalf("delete a tenant that nobody asked for: %s", r)
 	}
 	if r := call(ctx, t, http.MethodDelete, store.URL("/prometheus/config/v1/rules/ns"), nil, "X-Scope-OrgID", "team-a"); r.status/100 != 2 {
 		t.Fatalf("delete the rule: %s", r)
 	}
-	eventually(ctx, t, "what is known of a deleted tenant to go", func() error {
-		if r := call(ctx, t, http.MethodPost, store.URL("/compactor/delete_tenant"), nil, "X-Scope-OrgID", "team-a"); r.status != 200 {
-			return errors.New(r.String())
+	ask(one, "query", url.Values{"query": {`by_nobody`}})
+	ask(two, "query", url.Values{"query": {`by_nobody`}}) // which it has not written
+	if r := call(ctx, t, http.MethodPost, store.URL("/compactor/delete_tenant"), nil, "X-Scope-OrgID", "team-a"); r.status != 200 {
+		t.Fatalf("delete the tenant: %s", r)
+	}
+	ask(one, "query", url.Values{"query": {`by_dashboard`}})
+	for _, n := range []*harness.Node{one, two, store} {
+		must(t, n.Stop()) // and writes
+	}
+	if written(t, dir, document) {
+		t.Error("what is known of a deleted tenant is there")
+	}
+}
+
+// TestWhatIsKnownOfAWorkspaceGoesWithIt: two frontends note what a workspace asks for, one of them writes it after the
+// workspace is purged.
+func TestWhatIsKnownOfAWorkspaceGoesWithIt(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t, 2*time.Minute)
+	dir := t.TempDir()
+	c := harness.Start(ctx, t, harness.Options{Binary: binary(ctx, t), Replicas: 1, Files: true, Dir: dir, Nodes: []harness.Spec{
+		{Name: "store", Target: "ingester,distributor,query-scheduler,querier,control", Flags: []string{"-control.purge-after=1ms", "-control.janitor-period=200ms"}},
+		{Name: "frontend-1", Target: "query-frontend", Flags: []string{"-usage-insights.write-period=200ms"}},
+		{Name: "frontend-2", Target: "query-frontend", Flags: []string{"-usage-insights.write-period=1h"}},
+	}})
+	store, one, two := c.Node("store"), c.Node("frontend-1"), c.Node("frontend-2")
+	var made struct {
+		WorkspaceID string `json:"workspaceId"`
+	}
+	r := call(ctx, t, http.MethodPost, store.URL("/workspaces"), []byte(`{"alias":"a"}`))
+	if err := json.Unmarshal([]byte(r.body), &made); err != nil || made.WorkspaceID == "" {
+		t.Fatalf("make a workspace: %s, %v", r, err)
+	}
+	asked := func(n *harness.Node) func() error {
+		return func() error {
+			r, err := try(ctx, http.MethodGet, n.URL("/prometheus/api/v1/query?query=up"), nil, "X-Scope-OrgID", made.WorkspaceID)
+			if err == nil && r.status != 200 {
+				err = errors.New(r.String())
+			}
+			return err
 		}
-		if written(t, dir, document) {
-			return errors.New("its document is there")
+	}
+	eventually(ctx, t, "the first frontend to answer", asked(one))
+	eventually(ctx, t, "the second frontend to answer", asked(two))
+	document := filepath.Join("documents", "usage", made.WorkspaceID)
+	there := func(is bool) func() error {
+		return func() error {
+			if written(t, dir, document) != is {
+				return fmt.Errorf("document %s, there: %v", document, !is)
+			}
+			return nil
 		}
-		return nil
-	})
+	}
+	eventually(ctx, t, "the document", there(true))
+	if r := call(ctx, t, http.MethodDelete, store.URL("/workspaces/"+made.WorkspaceID), nil); r.status/100 != 2 {
+		t.Fatalf("delete the workspace: %s", r)
+	}
+	eventually(ctx, t, "the document to go", there(false))
+	for _, n := range []*harness.Node{one, two} {
+		must(t, n.Stop()) // and writes
+	}
+	must(t, there(false)())
 }
 
 // refuses: what is wrong with a request is told, and a tenant sees nothing of another.

@@ -43,10 +43,7 @@ func (a *App) mountBlocks(d *api.BlockDeps) error {
 		if err != nil {
 			return err
 		}
-		if d.Deletions, err = a.tenantDeletions(c); err != nil {
-			return err
-		}
-		d.Uploads, d.Planner, d.Marks = c, planner{c}, c
+		d.Deletions, d.Uploads, d.Planner, d.Marks = c, c, planner{c}, c
 	}
 	return nil
 }

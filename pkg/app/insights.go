@@ -10,10 +10,10 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/util/annotations"
+	"github.com/thanos-io/objstore"
 
-	"github.com/amphora-metrics/amphora/pkg/api/admin"
 	"github.com/amphora-metrics/amphora/pkg/api/prom"
-	"github.com/amphora-metrics/amphora/pkg/compactor"
+	"github.com/amphora-metrics/amphora/pkg/block"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 	usageinsights "github.com/amphora-metrics/amphora/pkg/usage"
 	"github.com/amphora-metrics/amphora/pkg/wire/work"
@@ -27,8 +27,15 @@ func (a *App) insights() (*usageinsights.Tracker, error) {
 		if err != nil {
 			return nil, err
 		}
+		b, err := a.blocksBucket()
+		if err != nil {
+			return nil, err
+		}
 		t, err := usageinsights.New(a.cfg.Reads.Insights, usageinsights.Deps{Log: a.log, Reg: a.reg, Limits: a.limits.For, Documents: docs,
-			Observes: a.cfg.runs("query-frontend")})
+			Deleted: func(ctx context.Context, id tenant.ID) (bool, error) {
+				d, err := block.ReadTenantDeletion(ctx, objstore.NewPrefixedBucket(b, string(id)))
+				return d != nil, err
+			}, Observes: a.cfg.runs("query-frontend")})
 		if err != nil {
 			return nil, err
 		}
@@ -47,26 +54,6 @@ func (a *App) forgetUsage() (func(context.Context, tenant.ID) error, error) {
 	}
 	docs, err := a.documents()
 	return func(ctx context.Context, id tenant.ID) error { return usageinsights.Delete(ctx, docs, id) }, err
-}
-
-// forgetful deletes tenants with what is known of what they asked for.
-type forgetful struct {
-	*compactor.Compactor
-	forget func(context.Context, tenant.ID) error
-}
-
-// DeleteTenant is part of admin.TenantDeletions.
-func (f forgetful) DeleteTenant(ctx context.Context, id tenant.ID) error {
-	if err := f.Compactor.DeleteTenant(ctx, id); err != nil {
-		return err
-	}
-	return f.forget(ctx, id)
-}
-
-// tenantDeletions is what c does for the API.
-func (a *App) tenantDeletions(c *compactor.Compactor) (admin.TenantDeletions, error) {
-	forget, err := a.forgetUsage()
-	return forgetful{c, forget}, err
 }
 
 // usageSource gives the tracker the shape that the API asks for.

@@ -119,6 +119,9 @@ func (a *App) compactor() (*compactor.Compactor, error) {
 		if deps.Deletions, err = a.deletions(); err != nil {
 			return nil, err
 		}
+		if deps.Forget, err = a.forgetUsage(); err != nil {
+			return nil, err
+		}
 		if !a.cfg.alone() {
 			if deps.Owns, err = a.ownsCompaction(); err != nil {
 				return nil, err

@@ -323,6 +323,9 @@ func (c *Compactor) deleteRest(ctx context.Context, id tenant.ID) error {
 	if err != nil {
 		return errs.New(errs.Unavailable, "list what is left of the tenant: %w", err)
 	}
+	if err := c.forget(ctx, id); err != nil { // which came after the mark, from who had not seen it
+		return err
+	}
 	for _, name := range append(names, path.Join(block.MarkersDir, block.TenantDeletionMark)) {
 		if err := bkt.Delete(ctx, name); err != nil && !bkt.IsObjNotFoundErr(err) {
 			return errs.New(errs.Unavailable, "delete %s: %w", name, err)

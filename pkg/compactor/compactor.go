@@ -50,6 +50,9 @@ type Deps struct {
 	Peers func() int
 	// Deletions are the requests to delete series. nil: there are none.
 	Deletions *tombstone.Requests
+	// Forget deletes what is known of a tenant elsewhere in the bucket. It may be called more than once. nil: there is
+	// nothing.
+	Forget func(context.Context, tenant.ID) error
 	// Activity is told of the jobs under way. nil: nobody is.
 	Activity *activity.Tracker
 	Now      func() time.Time // nil: time.Now

@@ -452,6 +452,21 @@ func TestADeletedTenantLeavesNothingBehind(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := w.compactor()
+	marked := func() bool {
+		d, err := block.ReadTenantDeletion(t.Context(), w.tenantBucket())
+		return err == nil && d != nil
+	}
+	elsewhere := "known"
+	unanswered := errors.New("the bucket does not answer")
+	c.deps.Forget = func(_ context.Context, id tenant.ID) error {
+		if id != "t1" || !marked() {
+			t.Errorf("tenant %s forgotten, marked %v", id, marked())
+		}
+		if unanswered == nil {
+			elsewhere = ""
+		}
+		return unanswered
+	}
 	if err := errors.Join(c.Compact(t.Context()), c.CleanUp(t.Context())); err != nil {
 		t.Fatal(err)
 	}
@@ -460,8 +475,12 @@ func TestADeletedTenantLeavesNothingBehind(t *testing.T) {
 		t.Fatalf("%+v, %v; %d blocks", d, err, len(w.index()))
 	}
 	w.now = w.now.Add(7 * time.Hour)
-	if err := c.CleanUp(t.Context()); err != nil {
-		t.Fatal(err)
+	if err := c.CleanUp(t.Context()); err == nil || !marked() {
+		t.Errorf("what is known elsewhere is not deleted: %v, marked %v", err, marked())
+	}
+	unanswered = nil
+	if err := c.CleanUp(t.Context()); err != nil || elsewhere != "" {
+		t.Fatal(err, elsewhere)
 	}
 	n := 0
 	if err := w.bkt.Iter(t.Context(), "", func(string) error { n++; return nil }, objstore.WithRecursiveIter()); err != nil || n != 0 {

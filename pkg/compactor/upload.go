@@ -405,8 +405,10 @@ func (c *Compactor) UploadState(ctx context.Context, id tenant.ID, b ulid.ULID) 
 // Unavailable.
 func (c *Compactor) DeleteTenant(ctx context.Context, id tenant.ID) error {
 	bkt := c.bucket(id)
-	if d, err := block.ReadTenantDeletion(ctx, bkt); err != nil || d != nil {
+	if d, err := block.ReadTenantDeletion(ctx, bkt); err != nil {
 		return err
+	} else if d != nil {
+		return c.forget(ctx, id)
 	}
 	if err := c.hideAll(ctx, id); err != nil {
 		return err
@@ -415,7 +417,15 @@ func (c *Compactor) DeleteTenant(ctx context.Context, id tenant.ID) error {
 		return err
 	}
 	c.deps.Logger.Info("tenant marked for deletion", "tenant", id)
-	return nil
+	return c.forget(ctx, id)
+}
+
+// forget deletes what is known of a tenant elsewhere.
+func (c *Compactor) forget(ctx context.Context, id tenant.ID) error {
+	if c.deps.Forget == nil {
+		return nil
+	}
+	return c.deps.Forget(ctx, id)
 }
 
 // hideAll hides what there is of a tenant from queries: ingesters have its samples for hours after its blocks are

@@ -46,7 +46,7 @@ type notes struct {
 	Names map[kind]map[string]asked `json:"names"`
 	// Unnamed is of selectors that do not say of which metric.
 	Unnamed asked `json:"unnamed"`
-	// Lost is the last day on which something had no place.
+	// Lost is the last day on which something had no place, or nothing was noted of the tenant.
 	Lost day `json:"lost,omitempty"`
 }
 

@@ -37,7 +37,8 @@ type Report struct {
 	// ObservedSince is the first day of those on which it was noted what is asked for, and ObservedDays how many they are.
 	ObservedSince string `json:"observed_since"`
 	ObservedDays  int    `json:"observed_days"`
-	// Incomplete is the last day on which the tenant asked for more names than are remembered; nothing is then called unused.
+	// Incomplete is the last day on which the tenant asked for more names than are remembered, or for something while this
+	// was not noted; nothing is then called unused.
 	Incomplete string `json:"incomplete,omitempty"`
 
 	Totals struct {

@@ -4,6 +4,7 @@
 package usage
 
 import (
+	"context"
 	"hash/maphash"
 	"log/slog"
 	"strings"
@@ -62,6 +63,8 @@ type Deps struct {
 	Reg       prometheus.Registerer
 	Limits    func(tenant.ID) limits.View
 	Documents *docstore.Store
+	// Deleted says whether a tenant is being deleted. No document is begun for one that is. nil: none is.
+	Deleted func(context.Context, tenant.ID) (bool, error)
 	// Observes says that queries come in here: a day on which no process does is one of which nothing is known.
 	Observes bool
 	Now      func() time.Time // nil: time.Now
@@ -112,7 +115,11 @@ func (t *Tracker) Query(ids []tenant.ID, class work.Class, text string, tree fun
 	key, today := maphash.String(t.seed, text)+spread*uint64(class), dayOf(t.deps.Now())
 	var found *names
 	for _, id := range ids {
-		if n := t.of(id); n != nil && n.knows(key, today) || !t.Notes(id) {
+		if n := t.of(id); n != nil && n.knows(key, today) {
+			continue
+		}
+		if !t.Notes(id) {
+			t.miss(id, today)
 			continue
 		}
 		if found == nil {
@@ -130,9 +137,12 @@ func (t *Tracker) Lookup(ids []tenant.ID, class work.Class, label string, ms []*
 	if len(ms) > 0 {
 		found.selector(ms, false)
 	}
+	today := dayOf(t.deps.Now())
 	for _, id := range ids {
 		if t.Notes(id) {
-			t.note(id, asking{class: class, day: dayOf(t.deps.Now())}, &found)
+			t.note(id, asking{class: class, day: today}, &found)
+		} else {
+			t.miss(id, today)
 		}
 	}
 }
@@ -164,19 +174,67 @@ type asking struct {
 	query uint64 // its hash; 0: it is none
 }
 
+// begun returns what is noted of a tenant.
+func (t *Tracker) begun(id tenant.ID) *noted {
+	if n := t.of(id); n != nil {
+		return n
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.tenants[id]
+	if n == nil {
+		n = &noted{}
+		t.tenants[id] = n
+	}
+	return n
+}
+
+// miss notes that a tenant asked for something that is not noted.
+func (t *Tracker) miss(id tenant.ID, today day) {
+	if n := t.of(id); n != nil && n.misses(today) {
+		return
+	}
+	for !t.begun(id).miss(today) {
+	}
+}
+
+// misses says whether it is known that something was not noted today.
+func (n *noted) misses(today day) bool {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.today.Lost == today
+}
+
+// miss is not ok if n is gone.
+func (n *noted) miss(today day) (ok bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.gone {
+		return false
+	}
+	n.begin(today)
+	n.today.Lost, n.pending.Lost = today, today
+	return true
+}
+
+// begin forgets the days before today. It needs n.mu.
+func (n *noted) begin(today day) {
+	if n.day != today {
+		n.day, n.texts, n.today = today, map[uint64]struct{}{}, notes{}
+	}
+}
+
+// clear forgets all. What was noted today is then noted anew if it is asked for again.
+func (n *noted) clear() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.pending, n.today, n.texts = notes{}, notes{}, map[uint64]struct{}{}
+}
+
 // note notes names for a tenant.
 func (t *Tracker) note(id tenant.ID, by asking, found *names) {
 	for {
-		n := t.of(id)
-		if n == nil {
-			t.mu.Lock()
-			if n = t.tenants[id]; n == nil {
-				n = &noted{}
-				t.tenants[id] = n
-			}
-			t.mu.Unlock()
-		}
-		if lost, ok := n.add(by, found); ok {
+		if lost, ok := t.begun(id).add(by, found); ok {
 			t.metrics.lost.Add(float64(lost))
 			return
 		}
@@ -190,9 +248,7 @@ func (n *noted) add(by asking, found *names) (lost int, ok bool) {
 	if n.gone {
 		return 0, false
 	}
-	if n.day != by.day {
-		n.day, n.texts, n.today = by.day, map[uint64]struct{}{}, notes{}
-	}
+	n.begin(by.day)
 	if by.query != 0 && len(n.texts) < maxTexts {
 		n.texts[by.query] = struct{}{}
 	}

@@ -31,8 +31,12 @@ type world struct {
 	t    testing.TB
 	docs *docstore.Store
 	cfg  Config
-	mu   sync.Mutex
+	mu   sync.Mutex // guards what follows
 	now  time.Time
+	off  map[tenant.ID]bool // nothing is noted of them
+	gone map[tenant.ID]bool // they are marked as being deleted
+	// marks, if not nil, is why marks cannot be read.
+	marks error
 }
 
 func newWorld(t testing.TB) *world {
@@ -42,7 +46,31 @@ func newWorld(t testing.TB) *world {
 	}
 	t.Cleanup(func() { _ = b.Close() })
 	return &world{t: t, docs: docstore.New(b, docstore.Prefix, prometheus.NewRegistry()),
-		cfg: Config{WritePeriod: time.Minute, Retention: 10 * 24 * time.Hour}, now: time.Now()}
+		cfg: Config{WritePeriod: time.Minute, Retention: 10 * 24 * time.Hour}, now: time.Now(), off: map[tenant.ID]bool{"off": true}, gone: map[tenant.ID]bool{}}
+}
+
+func (w *world) set(what map[tenant.ID]bool, id tenant.ID, to bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	what[id] = to
+}
+
+func (w *world) is(what map[tenant.ID]bool, id tenant.ID) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return what[id]
+}
+
+func (w *world) deleted(_ context.Context, id tenant.ID) (bool, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.gone[id], w.marks
+}
+
+func (w *world) unread(marks error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.marks = marks
 }
 
 func (w *world) clock() time.Time {
@@ -58,8 +86,8 @@ func (w *world) pass(d time.Duration) {
 }
 
 func (w *world) tracker() *Tracker {
-	t, err := New(w.cfg, Deps{Log: slog.New(slog.DiscardHandler), Documents: w.docs, Observes: true, Now: w.clock, Reg: prometheus.NewRegistry(), Limits: func(id tenant.ID) limits.View {
-		return limits.UsageInsightsEnabled.With(limits.View{}, id != "off")
+	t, err := New(w.cfg, Deps{Log: slog.New(slog.DiscardHandler), Documents: w.docs, Observes: true, Now: w.clock, Reg: prometheus.NewRegistry(), Deleted: w.deleted, Limits: func(id tenant.ID) limits.View {
+		return limits.UsageInsightsEnabled.With(limits.View{}, !w.is(w.off, id))
 	}})
 	if err != nil {
 		w.t.Fatal(err)
@@ -251,14 +279,88 @@ func TestAReportCallsNothingUnusedThatItCannotKnow(t *testing.T) {
 	}
 }
 
-func TestATenantThatIsNotObservedHasNoDocument(t *testing.T) {
+// TestOfATenantThatIsNotObservedNothingIsKnown: not even that it did not ask for something.
+func TestOfATenantThatIsNotObservedNothingIsKnown(t *testing.T) {
+	ask := map[string]func(*world, *Tracker){
+		"query":  func(w *world, tr *Tracker) { w.query(tr, "off", work.AdHoc, "a") },
+		"lookup": func(_ *world, tr *Tracker) { tr.Lookup([]tenant.ID{"off"}, work.AdHoc, "job", nil) },
+	}
+	for name, ask := range ask {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			tr := w.tracker()
+			ask(w, tr)
+			w.write(tr)
+			d, err := w.docs.Get(t.Context(), documentKey("off"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			n, err := decode(d.Data)
+			if err != nil || len(n.Names) != 0 || n.Unnamed != (asked{}) || n.Lost != dayOf(w.clock()) {
+				t.Errorf("its document says %+v, %v", n, err)
+			}
+			ask(w, tr)
+			w.write(tr)
+			if again, err := w.docs.Get(t.Context(), d.Key); err != nil || again.Version != d.Version {
+				t.Errorf("it is written each time, %v", err)
+			}
+
+			w.set(w.off, "off", false) // from the next day on
+			w.pass(24 * time.Hour)
+			w.query(tr, "off", work.AdHoc, "b")
+			w.write(tr)
+			if r := w.report(tr, "off", stored("a", "b"), Ask{Days: 2}); r.Incomplete == "" || r.unused() != "" {
+				t.Errorf("with a day of which nothing is known: incomplete %q, unused %s", r.Incomplete, r.unused())
+			}
+			if r := w.report(tr, "off", stored("a", "b"), Ask{Days: 1}); r.Incomplete != "" || !strings.HasPrefix(r.unused(), "a,") {
+				t.Errorf("without: incomplete %q, unused %s", r.Incomplete, r.unused())
+			}
+		})
+	}
+}
+
+// TestWhatIsKnownOfADeletedTenantStaysDeleted: one process deletes it, another has notes that are not written.
+func TestWhatIsKnownOfADeletedTenantStaysDeleted(t *testing.T) {
 	w := newWorld(t)
-	tr := w.tracker()
-	w.query(tr, "off", work.AdHoc, "a")
-	tr.Lookup([]tenant.ID{"off"}, work.AdHoc, "job", nil)
-	w.write(tr)
-	if es, err := w.docs.List(t.Context(), Documents); err != nil || len(es) != 0 {
-		t.Errorf("documents %v, %v", es, err)
+	one, two := w.tracker(), w.tracker()
+	w.query(one, "t", work.AdHoc, "a")
+	w.query(two, "t", work.AdHoc, "b")
+	w.query(two, "other", work.AdHoc, "b")
+	w.write(one)
+	w.query(one, "t", work.AdHoc, "c")
+	w.set(w.gone, "t", true)
+	if err := one.Forget(t.Context(), "t"); err != nil {
+		t.Fatal(err)
+	}
+	there := func() (keys []string) {
+		es, err := w.docs.List(t.Context(), Documents)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range es {
+			keys = append(keys, e.Key)
+		}
+		return keys
+	}
+	w.unread(errs.New(errs.Unavailable, "marks cannot be read"))
+	if err := two.Write(t.Context()); err == nil || len(there()) != 0 {
+		t.Errorf("who cannot know writes %v, %v", there(), err)
+	}
+	w.unread(nil)
+	for range 2 {
+		for _, tr := range []*Tracker{one, two} {
+			w.query(tr, "t", work.AdHoc, "b") // while it is deleted
+			w.write(tr)
+		}
+		if got := there(); !slices.Equal(got, []string{documentKey("other")}) {
+			t.Fatalf("there are %v", got)
+		}
+	}
+	w.set(w.gone, "t", false) // it is gone, and its name is used again
+	w.query(two, "t", work.AdHoc, "b")
+	w.write(two)
+	if r := w.report(one, "t", stored("a", "b"), Ask{Days: 1}); !strings.HasPrefix(r.unused(), "a,") || strings.Contains(r.unused(), "b,") {
+		t.Errorf("unused %s", r.unused())
 	}
 }
 

@@ -2,6 +2,7 @@ package usage
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -98,11 +99,16 @@ func (t *Tracker) write(ctx context.Context, id tenant.ID, today day) error {
 		return nil
 	}
 	err := t.merge(ctx, id, &pending, today)
-	if err == nil {
+	switch {
+	case err == nil:
 		t.metrics.written.Inc()
 		return nil
+	case errors.Is(err, errDeleted):
+		n.clear()
+		return nil
+	case ctx.Err() == nil: // or else the process stops, and writes it then
+		t.metrics.failed.Inc()
 	}
-	t.metrics.failed.Inc()
 	n.mu.Lock()
 	pending.merge(&n.pending)
 	n.pending = pending
@@ -120,10 +126,19 @@ func (t *Tracker) forget(id tenant.ID, n *noted) {
 	}
 }
 
+// errDeleted is why nothing is written of a tenant.
+var errDeleted = errors.New("the tenant is being deleted")
+
 // merge adds pending to the document of a tenant.
 func (t *Tracker) merge(ctx context.Context, id tenant.ID, pending *notes, today day) error {
 	lost := 0
 	_, err := t.deps.Documents.Update(ctx, documentKey(id), func(old docstore.Doc) ([]byte, error) {
+		// Who deletes a tenant marks it first, and then deletes its document: none must come back after that.
+		if old.Version == "" && t.deps.Deleted != nil {
+			if gone, err := t.deps.Deleted(ctx, id); err != nil || gone {
+				return nil, cmp.Or(err, errDeleted)
+			}
+		}
 		all, err := t.read(old, today)
 		if err != nil {
 			return nil, err
@@ -221,13 +236,11 @@ func (t *Tracker) sweep(ctx context.Context) error {
 	return nil
 }
 
-// Forget deletes what is known of a tenant. What other processes have not written yet comes back with their next
-// writes, and goes after the retention.
+// Forget deletes what is known of a tenant that is marked as being deleted. What other processes have not written yet
+// they forget when they see the mark.
 func (t *Tracker) Forget(ctx context.Context, id tenant.ID) error {
 	if n := t.of(id); n != nil {
-		n.mu.Lock()
-		n.pending, n.today, n.texts = notes{}, notes{}, map[uint64]struct{}{}
-		n.mu.Unlock()
+		n.clear()
 	}
 	return Delete(ctx, t.deps.Documents, id)
 }

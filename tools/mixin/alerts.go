@@ -111,6 +111,9 @@ func queryAlerts() []alert {
 		{"BucketIndexOld", `time() - min by (cluster, user) (amphora_bucket_index_last_successful_update_timestamp_seconds > 0) > 2100`, "10m", critical, "The bucket index of tenant {{ $labels.user }} was last updated more than half an hour ago.",
 			"Queries do not see new blocks, and fail after an hour.",
 			"Check that a compactor is running (`CompactorNotCleaning`). Its log has a line for each tenant that fails."},
+		{"UsageNotWritten", `sum by (cluster, job) (rate(amphora_usage_writes_total{outcome="failed"}[15m])) > 0`, "1h", warning, "{{ $labels.job }} cannot write what tenants ask for to object storage.",
+			"Metrics may be called unused that queries of the last hours asked for. A process keeps what it could not write until it ends.",
+			"Its log says why, as `what tenants asked for is not written`. Check the access to the documents in the bucket. Until it is over, drop no metrics that the report calls unused, and do not restart these processes."},
 	}
 }
 

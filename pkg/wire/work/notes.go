@@ -47,10 +47,12 @@ func (n *note) Merge(other error) error {
 	return n
 }
 
+// forced is a note on buckets that were not monotonous.
+var forced = regexp.MustCompile(`^(.*, from buckets )(\S+)( to )(\S+)(, with a max diff of )(\S+)(, over )(-?\d+)( samples from )(\S+)( to )(\S+)( \(\S+\))$`)
+
 // mergeForced makes one of two notes on buckets that were not monotonous: one from the least to the largest
 // of both. Others stay as they are.
 func mergeForced(a, b string) string {
-	forced := regexp.MustCompile(`^(.*, from buckets )(\S+)( to )(\S+)(, with a max diff of )(\S+)(, over )(-?\d+)( samples from )(\S+)( to )(\S+)( \(\S+\))$`)
 	x, y := forced.FindStringSubmatch(a), forced.FindStringSubmatch(b)
 	if x == nil || y == nil {
 		return a
