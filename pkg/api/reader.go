@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -70,6 +71,9 @@ func Reader(cfg prom.Config, b prom.Backends, reg prometheus.Registerer, log *sl
 		mux.HandleFunc(rt.Path, func(rw http.ResponseWriter, r *http.Request) {
 			w := &countingWriter{ResponseWriter: rw}
 			if err := a.handle(h, w, r, NoTenant); err != nil {
+				if cause := context.Cause(r.Context()); errs.KindOf(cause) == errs.Unprocessable {
+					err = cause // it was stopped, and what it was at then tells nothing
+				}
 				a.fail(w, r, &rt, errs.Wrap(errs.KindOf(err), err))
 			}
 		})

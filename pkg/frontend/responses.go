@@ -33,6 +33,14 @@ func (f *Frontend) Respond(ctx context.Context, w http.ResponseWriter, r *http.R
 	if work.WantsTiming(r.Header) && strings.Contains(r.URL.Path, "/api/v1/cardinality/") {
 		w = &timed{ResponseWriter: w, now: f.deps.Now, begin: f.deps.Now()}
 	}
+	ids, err := tenant.Many(ctx)
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(context.Canceled)
+	id := f.running.add(Running{Tenants: ids, Class: work.ClassOf(ctx).String(), Query: asksFor(r), Since: f.deps.Now()}, nil, stop)
+	defer f.running.remove(id)
 	ask := func(w http.ResponseWriter) error {
 		err := f.deps.Run.Run(ctx, &work.Work{Class: work.ClassOf(ctx), Request: r, Writer: w})
 		if err != nil {
@@ -45,10 +53,6 @@ func (f *Frontend) Respond(ctx context.Context, w http.ResponseWriter, r *http.R
 		return ask(w)
 	}
 	form, err := formOf(r)
-	if err != nil {
-		return err
-	}
-	ids, err := tenant.Many(ctx)
 	if err != nil {
 		return err
 	}
@@ -71,6 +75,34 @@ func (f *Frontend) Respond(ctx context.Context, w http.ResponseWriter, r *http.R
 		f.deps.Results.Set(key, p.Encode(), ttl)
 	}
 	return nil
+}
+
+// asksFor is what a request asks for, in a list of what is under way. Its body can be read again afterwards.
+func asksFor(r *http.Request) string {
+	form := r.URL.Query()
+	if r.Body != nil && strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-www-form-urlencoded") {
+		// What goes wrong goes wrong again where the body is needed.
+		head, _ := io.ReadAll(io.LimitReader(r.Body, mostListedText))
+		r.Body = readCloser{io.MultiReader(bytes.NewReader(head), r.Body), r.Body}
+		values, _ := url.ParseQuery(string(head))
+		for k, vs := range values {
+			form[k] = append(vs, form[k]...)
+		}
+	}
+	text := r.Method + " " + r.URL.Path
+	if len(form) == 0 {
+		return text
+	}
+	parameters, err := url.QueryUnescape(form.Encode())
+	if err != nil {
+		panic("BUG: " + err.Error())
+	}
+	return text + "?" + parameters
+}
+
+type readCloser struct {
+	io.Reader
+	io.Closer
 }
 
 // lookupOf says what a request is for the cache, and how long its answer is kept.

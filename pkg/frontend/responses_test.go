@@ -3,6 +3,7 @@ package frontend
 import (
 	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http/httptest"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/wire/work"
@@ -34,6 +36,57 @@ func (e *echoing) Run(_ context.Context, w *work.Work) error {
 	_, err := w.Writer.Write([]byte(text))
 	return err
 }
+
+// TestReadsThatAreNoQueriesAreListedAndStopped: also those that may be kept, and whatever their body is.
+func TestReadsThatAreNoQueriesAreListedAndStopped(t *testing.T) {
+	f := started(t, Config{}, &queriers{}, limits.ResultsCacheTTLForLabels.With(limits.View{}, time.Hour))
+	const form = "application/x-www-form-urlencoded"
+	for _, c := range []struct{ method, target, kind, body, want string }{
+		{"GET", "/prometheus/api/v1/labels", "", "", "GET /prometheus/api/v1/labels"},
+		{"GET", "/prometheus/api/v1/series?match%5B%5D=%7Ba%3D%22b+c%22%7D&start=1", "", "", `GET /prometheus/api/v1/series?match[]={a="b c"}&start=1`},
+		{"POST", "/prometheus/api/v1/series?limit=2", form, "match[]=up&limit=1", "POST /prometheus/api/v1/series?limit=1&limit=2&match[]=up"},
+		{"POST", "/prometheus/api/v1/series", form, "x=" + strings.Repeat("y", 2*mostListedText), "POST /prometheus/api/v1/series?x=yyy"},
+		{"POST", "/prometheus/api/v1/read", "application/x-protobuf", "\x01", "POST /prometheus/api/v1/read"},
+	} {
+		var body string
+		begun := make(chan struct{})
+		f.deps.Run = runner(func(ctx context.Context, w *work.Work) error {
+			b, err := io.ReadAll(w.Request.Body)
+			body = string(b)
+			close(begun)
+			<-ctx.Done()
+			return errors.Join(ctx.Err(), err)
+		})
+		r := httptest.NewRequest(c.method, c.target, strings.NewReader(c.body))
+		r.Header.Set("Content-Type", c.kind)
+		ended := make(chan error, 1)
+		go func() { ended <- f.Respond(tenant.Inject(t.Context(), "a"), httptest.NewRecorder(), r) }()
+		<-begun
+		if list, _ := f.Running(t.Context(), Whose{Tenants: []tenant.ID{"b"}}); len(list) != 0 {
+			t.Errorf("another tenant sees %v", list)
+		}
+		list, _ := f.Running(t.Context(), Whose{Tenants: []tenant.ID{"a"}})
+		if len(list) != 1 || !strings.HasPrefix(list[0].Query, c.want) || len(list[0].Query) > mostListedText+len("...") {
+			t.Fatalf("%s: listed as %+v", c.target, list)
+		}
+		if err := f.Stop(t.Context(), Whose{Tenants: []tenant.ID{"a"}}, list[0].ID); err != nil {
+			t.Error(err)
+		}
+		if err := <-ended; errs.KindOf(err) != errs.Unprocessable || !strings.Contains(err.Error(), "stopped on request") {
+			t.Errorf("%s: who asked got %v", c.target, err)
+		}
+		if body != c.body {
+			t.Errorf("%s: of a body of %d bytes %d arrived", c.target, len(c.body), len(body))
+		}
+		if list, _ := f.Running(t.Context(), Whose{All: true}); len(list) != 0 {
+			t.Errorf("afterwards there are %v", list)
+		}
+	}
+}
+
+type runner func(context.Context, *work.Work) error
+
+func (r runner) Run(ctx context.Context, w *work.Work) error { return r(ctx, w) }
 
 // TestKeptListsAreThoseOfTheSameRequest asks for lists in ways that look alike; each answer is held against
 // that of a frontend that keeps nothing.

@@ -21,13 +21,13 @@ const (
 	mostListedText = 16 << 10
 )
 
-// Running is a query under way.
+// Running is a query under way, or another read.
 type Running struct {
 	ID       string      `json:"id"` // that no other query of the cluster has
 	Frontend string      `json:"frontend,omitempty"`
 	Tenants  []tenant.ID `json:"tenants"`
 	Class    string      `json:"class"`
-	Query    string      `json:"query"`
+	Query    string      `json:"query"` // of another read its method, path and parameters
 	Since    time.Time   `json:"since"`
 	// What its parts took that are done.
 	Parts   int   `json:"parts_done"`
@@ -64,7 +64,7 @@ type running struct {
 
 type runningQuery struct {
 	Running
-	q      *query
+	q      *query // nil: it is another read
 	cancel context.CancelCauseFunc
 }
 
@@ -105,8 +105,10 @@ func (r *running) list(of Whose) []Running {
 		if len(out[i].Query) > mostListedText {
 			out[i].Query = strings.ToValidUTF8(out[i].Query[:mostListedText], "") + "..."
 		}
-		if run := found[i].q.laid.Load(); run != nil {
-			out[i].Parts, out[i].Samples, out[i].Fetched = run.soFar()
+		if q := found[i].q; q != nil {
+			if run := q.laid.Load(); run != nil {
+				out[i].Parts, out[i].Samples, out[i].Fetched = run.soFar()
+			}
 		}
 	}
 	return out
