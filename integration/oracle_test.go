@@ -32,6 +32,7 @@ type oracle struct {
 	start   int64  // of the data
 	tenants []string
 	filled  int // answers with points
+	noted   int // answers with warnings or infos
 }
 
 func newOracle(ctx context.Context, t *testing.T) *oracle {
@@ -220,6 +221,9 @@ func (o *oracle) compareAt(ctx context.Context, c oracleCall, url string) error 
 	}
 	if len(want.points) > 0 {
 		o.filled++
+	}
+	if want.warnings+want.infos != "" {
+		o.noted++
 	}
 	// Which series are cut off is open, and so is the last digit of what becomes a label.
 	limited := c.form.Get("limit") != "" && c.form.Get("limit") != "0" || strings.Contains(c.form.Get("query"), "limitk") || strings.Contains(c.form.Get("query"), "count_values")

@@ -82,41 +82,37 @@ func TestHostileExpressionsAreRefusedAtOnce(t *testing.T) {
 		qs   string
 		kind errs.Kind
 	}{
-		"a century of milliseconds":    {`count_over_time(vector(1)[100y:1ms])`, errs.TooLarge},
-		"as it is":                     {`vector(1)[100y:1ms]`, errs.TooLarge},
-		"in parentheses":               {`((count_over_time((vector(1))[100y:1ms])))`, errs.TooLarge},
-		"fixed in time":                {`count_over_time(vector(1)[100y:1ms] @ 5)`, errs.TooLarge},
-		"nested subqueries":            {`sum_over_time(sum_over_time(sum_over_time(vector(1)[1d:1s])[1d:1s])[1d:1s])`, errs.TooLarge},
-		"many subqueries":              {strings.Repeat(`sum_over_time(sum_over_time(vector(1)[1h:100ms])[1h:200ms]) + `, 100) + "1", errs.TooLarge},
-		"25 doubling label_replace":    {strings.ReplaceAll(doubling(25, "label_replace"), "vector(1)", seed), errs.TooLarge},
-		"25 doubling label_join":       {strings.ReplaceAll(doubling(25, "label_join"), "vector(1)", seed), errs.TooLarge},
-		"doubling across names":        {nested(12, `label_replace(label_replace(`, seed, `, "b", "$x${x}", "a", "(?P<x>.*)"), "a", "$0", "b", "(.*)")`), errs.TooLarge},
-		"doubling behind operators":    {nested(12, `(label_join(`, seed, `, "a", "", "a", "a") or vector(2))`), errs.TooLarge},
-		"100,000 parentheses":          {nested(100_000, "(", "1", ")"), errs.Invalid},
-		"100,000 open ones":            {strings.Repeat("(", 100_000), errs.Invalid},
-		"1,000 functions":              {nested(1000, "abs(", "vector(1)", ")"), errs.Invalid},
-		"100,000 signs":                {strings.Repeat("-", 100_000) + "1", errs.Invalid},
-		"100,000 terms":                {strings.Repeat("1+", 100_000) + "1", errs.Invalid},
-		"100,000 powers":               {strings.Repeat("1^", 100_000) + "1", errs.Invalid},
-		"501 terms":                    {strings.Repeat("up or ", maxDepth) + "up", errs.Invalid},
-		"signs of a series":            {strings.Repeat("-", maxOperators) + "x", errs.Invalid},
-		"100,000 arguments":            {"label_join(x" + strings.Repeat(`,"a"`, 100_000) + ")", errs.Invalid},
-		"100,000 matchers":             {"x{" + strings.Repeat(`a="b",`, 100_000) + "}", errs.Invalid},
-		"100,000 labels":               {"sum by (" + strings.Repeat("a,", 100_000) + "a)(x)", errs.Invalid},
-		"100,000 calculations":         {"rate(x[1m" + strings.Repeat("+1m", 100_000) + "])", errs.Invalid},
-		"2 MiB":                        {`count_values("` + strings.Repeat("a", 2<<20) + `", x)`, errs.Invalid},
-		"a duration out of range":      {`vector(1)[99999999999y:1s]`, errs.Invalid},
-		"calculated steps":             {`count_over_time(vector(1)[100y * 1:1ms / 1])`, errs.TooLarge},
-		"experimental without leave":   {`mad_over_time(x[5m])`, errs.Invalid},
-		"a limit without leave":        {`limitk(1, x)`, errs.Invalid},
-		"a calculated range, no leave": {`rate(x[5m * 2])`, errs.Invalid},
-		"an anchored range, no leave":  {`rate(x[5m] anchored)`, errs.Invalid},
+		"a century of milliseconds":   {`count_over_time(vector(1)[100y:1ms])`, errs.TooLarge},
+		"as it is":                    {`vector(1)[100y:1ms]`, errs.TooLarge},
+		"in parentheses":              {`((count_over_time((vector(1))[100y:1ms])))`, errs.TooLarge},
+		"fixed in time":               {`count_over_time(vector(1)[100y:1ms] @ 5)`, errs.TooLarge},
+		"nested subqueries":           {`sum_over_time(sum_over_time(sum_over_time(vector(1)[1d:1s])[1d:1s])[1d:1s])`, errs.TooLarge},
+		"many subqueries":             {strings.Repeat(`sum_over_time(sum_over_time(vector(1)[1h:100ms])[1h:200ms]) + `, 100) + "1", errs.TooLarge},
+		"25 doubling label_replace":   {strings.ReplaceAll(doubling(25, "label_replace"), "vector(1)", seed), errs.TooLarge},
+		"25 doubling label_join":      {strings.ReplaceAll(doubling(25, "label_join"), "vector(1)", seed), errs.TooLarge},
+		"doubling across names":       {nested(12, `label_replace(label_replace(`, seed, `, "b", "$x${x}", "a", "(?P<x>.*)"), "a", "$0", "b", "(.*)")`), errs.TooLarge},
+		"doubling behind operators":   {nested(12, `(label_join(`, seed, `, "a", "", "a", "a") or vector(2))`), errs.TooLarge},
+		"100,000 parentheses":         {nested(100_000, "(", "1", ")"), errs.Invalid},
+		"100,000 open ones":           {strings.Repeat("(", 100_000), errs.Invalid},
+		"1,000 functions":             {nested(1000, "abs(", "vector(1)", ")"), errs.Invalid},
+		"100,000 signs":               {strings.Repeat("-", 100_000) + "1", errs.Invalid},
+		"100,000 terms":               {strings.Repeat("1+", 100_000) + "1", errs.Invalid},
+		"100,000 powers":              {strings.Repeat("1^", 100_000) + "1", errs.Invalid},
+		"501 terms":                   {strings.Repeat("up or ", maxDepth) + "up", errs.Invalid},
+		"signs of a series":           {strings.Repeat("-", maxOperators) + "x", errs.Invalid},
+		"100,000 arguments":           {"label_join(x" + strings.Repeat(`,"a"`, 100_000) + ")", errs.Invalid},
+		"100,000 matchers":            {"x{" + strings.Repeat(`a="b",`, 100_000) + "}", errs.Invalid},
+		"100,000 labels":              {"sum by (" + strings.Repeat("a,", 100_000) + "a)(x)", errs.Invalid},
+		"100,000 calculations":        {"rate(x[1m" + strings.Repeat("+1m", 100_000) + "])", errs.Invalid},
+		"2 MiB":                       {`count_values("` + strings.Repeat("a", 2<<20) + `", x)`, errs.Invalid},
+		"a duration out of range":     {`vector(1)[99999999999y:1s]`, errs.Invalid},
+		"calculated steps":            {`count_over_time(vector(1)[100y * 1:1ms / 1])`, errs.TooLarge},
+		"experimental without leave":  {`mad_over_time(x[5m])`, errs.Invalid},
+		"a limit without leave":       {`limitk(1, x)`, errs.Invalid},
+		"an anchored range, no leave": {`rate(x[5m] anchored)`, errs.Invalid},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx := t.Context()
-			if !strings.Contains(name, "leave") {
-				ctx = Allow(ctx, "duration_expr")
-			}
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
 			began := time.Now()
@@ -266,7 +262,7 @@ func mustParse(t testing.TB, e *Engine, qs string) parser.Expr {
 func TestExperimentalPartsNeedTheTenantsList(t *testing.T) {
 	e := open(t, defaults())
 	for qs, name := range map[string]string{
-		`mad_over_time(x[5m])`: "mad_over_time", `limitk(1, x)`: "limitk", `rate(x[5m * 2])`: "duration_expr",
+		`mad_over_time(x[5m])`: "mad_over_time", `limitk(1, x)`: "limitk",
 		`rate(x[5m] smoothed)`: "extended_range_selectors", `a + fill(0) b`: "binop_fill_modifiers",
 	} {
 		if _, err := e.Format(t.Context(), qs); errs.KindOf(err) != errs.Invalid || !strings.Contains(err.Error(), name) {
@@ -276,6 +272,11 @@ func TestExperimentalPartsNeedTheTenantsList(t *testing.T) {
 			if _, err := e.Format(Allow(t.Context(), list), qs); err != nil {
 				t.Errorf("%s with %q: %v", qs, list, err)
 			}
+		}
+	}
+	for _, qs := range []string{`rate(x[5m * 2])`, `x offset -(1h)`, `max_over_time(x[1h:step() * 2])`} { // Prometheus has them without a flag
+		if _, err := e.Format(t.Context(), qs); err != nil {
+			t.Errorf("%s: %v", qs, err)
 		}
 	}
 }

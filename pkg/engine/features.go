@@ -16,9 +16,8 @@ const everything = "all"
 // The names by which a tenant's list allows experimental syntax. Functions and aggregations go by
 // their own names.
 const (
-	durationExpressions = "duration_expr"
-	rangeModifiers      = "extended_range_selectors"
-	fillModifiers       = "binop_fill_modifiers"
+	rangeModifiers = "extended_range_selectors"
+	fillModifiers  = "binop_fill_modifiers"
 )
 
 type allowedKey struct{}
@@ -58,12 +57,7 @@ func checkAllowed(ctx context.Context, expr parser.Expr) error {
 			need(n.Func.Experimental, n.Func.Name)
 		case *parser.AggregateExpr:
 			need(n.Op.IsExperimentalAggregator(), n.Op.String())
-		case *parser.SubqueryExpr:
-			need(n.RangeExpr != nil || n.StepExpr != nil || n.OriginalOffsetExpr != nil, durationExpressions)
-		case *parser.MatrixSelector:
-			need(n.RangeExpr != nil, durationExpressions)
 		case *parser.VectorSelector:
-			need(n.OriginalOffsetExpr != nil, durationExpressions)
 			need(n.Anchored || n.Smoothed, rangeModifiers)
 		case *parser.BinaryExpr:
 			m := n.VectorMatching

@@ -205,7 +205,7 @@ var (
 	MaxQueryExpressionSize = define("max_query_expression_size_bytes", "query-frontend.max-query-expression-size-bytes", 0, "bytes",
 		"Longest query text. 0: no limit.", "api")
 	EnabledExperimentalFunctions = define("enabled_promql_experimental_functions", "query-frontend.enabled-promql-experimental-functions", "", "",
-		"Experimental PromQL functions a tenant may use: a list separated by commas, or all.", "api")
+		"Experimental PromQL functions a tenant may use, and extended_range_selectors or binop_fill_modifiers: a list separated by commas, or all.", "api")
 	MaxSeriesQueryLimit = define("max_series_query_limit", "querier.max-series-query-limit", 0, "series",
 		"Most series in one answer of the series API. 0: no limit.", "api")
 	MaxLabelNamesLimit = define("max_label_names_limit", "querier.max-label-names-limit", 0, "names",

@@ -112,11 +112,14 @@ func everyReplica[T any](ctx context.Context, q *Querier, mint, maxt int64, f fu
 
 // Metadata returns what is known of the tenant's metric families, by name: of metric, or of all if
 // that is empty. What senders said lately counts; of metrics that nobody sends any more, what is stored
-// beside their blocks. A negative limit, of families or of entries of each, is none.
+// beside their blocks. A negative limit of families is none, and so is one below 1 of the entries of each.
 func (q *Querier) Metadata(ctx context.Context, metric string, limit, limitPerMetric int) (map[string][]metadata.Metadata, error) {
 	out := map[string][]metadata.Metadata{}
-	if limit == 0 || limitPerMetric == 0 {
+	if limit == 0 {
 		return out, nil
+	}
+	if limitPerMetric < 1 {
+		limitPerMetric = -1 // 0 is no limit here, as in Prometheus
 	}
 	hidden, err := q.requested(ctx)
 	if err != nil {
