@@ -64,7 +64,7 @@ func (p *pool) send(r *http.Request, again bool) (*http.Response, error) {
 			x.unready.Store(true)
 			x.deaf.Store(true)
 			last = errs.New(errs.Unavailable, "%s speaks TLS: its address must begin with https", x.url.Host)
-			if m.passed == nil && m.held == nil {
+			if m.passed == nil {
 				continue
 			}
 			return nil, last // what was read of the body is gone
@@ -112,7 +112,7 @@ type message struct {
 	r      *http.Request
 	again  bool
 	kept   []byte        // the body, to be sent more than once
-	held   *bytes.Reader // the body, to be sent once
+	held   *bytes.Reader // the body, of which each try sends a copy
 	passed *passedBody   // the body, which is neither
 }
 
@@ -152,7 +152,8 @@ func (m *message) to(x *instance) *http.Request {
 	case m.passed != nil:
 		try.Body = m.passed
 	case m.held != nil:
-		try.Body = io.NopCloser(m.held) // which the transport knows: it sends header and body at once
+		body := *m.held                // from its beginning: that of the try before may still be read
+		try.Body = io.NopCloser(&body) // which the transport knows: it sends header and body at once
 	case m.kept != nil:
 		try.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(m.kept)), nil }
 		try.Body, _ = try.GetBody() // it never fails

@@ -133,6 +133,9 @@ func NewUpstreams(cfg UpstreamConfig, deps UpstreamDeps) (*Upstreams, error) {
 						r.Out.Header[name] = v
 					}
 				}
+				if held, ok := r.In.Body.(inMemory); ok { // which the proxy hides, as other bodies cannot be read later
+					r.Out.Body = held
+				}
 			},
 			Transport:     p,
 			FlushInterval: -1, // streams must not wait

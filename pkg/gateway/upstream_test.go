@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -278,6 +279,23 @@ func TestInstancesAreCalledByTheProtocolThatTheySpeak(t *testing.T) {
 	for range 8 {
 		if code, text := try("text/plain", "body"); code != 200 {
 			t.Errorf("while none is known to be ready: %d %s", code, text)
+		}
+	}
+	held := func() (int, string) { // as a body is whose signature was checked
+		r := httptest.NewRequest("POST", "/x", http.NoBody)
+		r.Body, r.ContentLength = inMemory{bytes.NewReader([]byte("body"))}, 4
+		w := httptest.NewRecorder()
+		u.Of("distributor", false).ServeHTTP(w, r)
+		return w.Code, w.Body.String()
+	}
+	for range 8 {
+		for _, x := range *alone.found.Load() { // as if all had begun to speak TLS, or to be away, this moment
+			x.unready.Store(false)
+			x.deaf.Store(false)
+			x.restless.Store(0)
+		}
+		if code, text := held(); code != 200 || !strings.HasSuffix(text, " body") {
+			t.Errorf("a body that is in memory: %d %s", code, text)
 		}
 	}
 	alone.configured = alone.configured[3:] // the one that speaks TLS, by its address without

@@ -84,7 +84,8 @@ func collector(b *strings.Builder, metrics []string) {
 		switch {
 		case !part:
 			whole = append(whole, m)
-		case slices.Contains(metrics, family+"_count") && slices.Contains(metrics, family+"_sum"):
+		case slices.Contains(metrics, family+"_count") && slices.Contains(metrics, family+"_sum") &&
+			(slices.Contains(metrics, family+"_bucket") || slices.Contains(metrics, family)): // a histogram, or a summary
 			whole = append(whole, family)
 		default:
 			parts = append(parts, m)
@@ -100,7 +101,7 @@ func collector(b *strings.Builder, metrics []string) {
 	}
 	b.WriteString("\n")
 	for _, m := range slices.Compact(whole) {
-		b.WriteString("        - " + quoted("name == "+quoted(m)) + "\n")
+		b.WriteString("        - " + strings.ReplaceAll(quoted("name == "+quoted(m)), "$", "$$") + "\n") // two are one to collectors
 	}
 }
 

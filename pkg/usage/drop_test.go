@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -83,7 +84,8 @@ func TestRulesDropWhatIsNamedAndNothingElse(t *testing.T) {
 }
 
 func TestACollectorDropsHistogramsWholeOrNotAtAll(t *testing.T) {
-	text, err := DropRules("t", FormCollector, []string{"up", "h_bucket", "h_sum", "h_count", "part_bucket", "s_sum", "s_count", `a"b`})
+	text, err := DropRules("t", FormCollector, []string{"up", "h_bucket", "h_sum", "h_count", "part_bucket", "s", "s_sum", "s_count",
+		"used_sum", "used_count", `a"b`, "a$$b"}) // and not used_bucket
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,11 +98,14 @@ func TestACollectorDropsHistogramsWholeOrNotAtAll(t *testing.T) {
 		t.Fatalf("%v\n%s", err, text)
 	}
 	got := strings.Join(x.Processors["filter/unused"].Metrics.Metric, ",")
-	if want := `name == "a\"b",name == "h",name == "s",name == "up"`; got != want {
+	// Collectors take two dollar signs of a configuration for one.
+	if want := `name == "a\"b",name == "a$$$$b",name == "h",name == "s",name == "up"`; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	if !strings.Contains(text, `"part_bucket"`) {
-		t.Errorf("the part is not told of:\n%s", text)
+	for _, part := range []string{"part_bucket", "used_sum", "used_count"} {
+		if !strings.Contains(text, strconv.Quote(part)+"\n") {
+			t.Errorf("%s is not told of:\n%s", part, text)
+		}
 	}
 }
 

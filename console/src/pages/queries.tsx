@@ -17,6 +17,9 @@ interface Query {
 /** path is where the queries of a scope are listed and stopped, or those of all tenants. */
 const path = (scope?: Scope) => (scope ? at(scope, "/api/v1/status/active_queries") : { path: "/query-frontend/active_queries", tenant: undefined });
 
+/** isQuery tells queries from other reads, of which the method comes first. */
+const isQuery = (q: Query) => !/^[A-Z]+ \/prometheus\/api\//.test(q.query);
+
 /** scopeOf is where a query can be asked again. */
 function scopeOf(q: Query): Scope | null {
   const [id, more] = q.tenants;
@@ -26,7 +29,7 @@ function scopeOf(q: Query): Scope | null {
 
 function Text(p: { of: Query; scope: Scope | null }) {
   const text = <code>{p.of.query}</code>;
-  return p.scope ? <Link to={href(p.scope, "explore", { q: p.of.query })}>{text}</Link> : text;
+  return p.scope && isQuery(p.of) ? <Link to={href(p.scope, "explore", { q: p.of.query })}>{text}</Link> : text;
 }
 
 /** Live shows the queries under way, of a scope or of all tenants. */

@@ -53,8 +53,8 @@ export function Unused(p: { scope: Scope }) {
             </Notice>
           )}
           {r.incomplete && (
-            <Notice kind="warn" title="More names are asked for than are remembered">
-              Therefore nothing is called unused. The last time was {r.incomplete}.
+            <Notice kind="warn" title="Not all that is asked for was noted">
+              More names are asked for than are remembered, or usage insights were off for a time: nothing is called unused. The last time was {r.incomplete}.
             </Notice>
           )}
           <p class="summary" role="status">

@@ -129,7 +129,7 @@ func (c *command) tell(r *report) {
 		c.Log.Warn("what is asked for was not observed on all days", "days", d.Days, "observed", d.ObservedDays, "since", d.ObservedSince)
 	}
 	if d.Incomplete != "" {
-		c.Log.Warn("more names were asked for than are remembered, so that nothing is called unused", "last", d.Incomplete)
+		c.Log.Warn("more names were asked for than are remembered, or usage insights were off for a time, so that nothing is called unused", "last", d.Incomplete)
 	}
 	c.Log.Info("usage", "metrics", d.Totals.Metrics, "unused", d.Totals.UnusedMetrics, "series", d.Totals.Series, "in_unused_metrics", d.Totals.UnusedSeries)
 }
