@@ -123,7 +123,7 @@ const (
 // Select begins to read. The set must be closed before the block. Errors: those of ctx, Internal if
 // the block is corrupted, TooLarge, Unavailable.
 func (b *Block) Select(ctx context.Context, sel Selection) (*SeriesSet, error) {
-	s := &SeriesSet{ctx: ctx, block: b, sel: sel, files: make([]*paged.File, len(b.opened.segments))}
+	s := &SeriesSet{ctx: ctx, block: b, sel: sel, at: -1, files: make([]*paged.File, len(b.opened.segments))}
 	var err error
 	if s.refs, err = b.expand(ctx, sel.Matchers); err != nil {
 		return nil, fmt.Errorf("select from block %s: %w", b.opened.key.block, err)
@@ -194,11 +194,18 @@ func keyOf(matchers []*labels.Matcher) string {
 	return strings.Join(keys, "\xfe")
 }
 
-// Ahead reads the first series before Next does, so that those of several blocks can be read side by side.
-// Its error is that of the set, too.
+// Due says whether Next would read series ahead, as it has passed on all that were.
+func (s *SeriesSet) Due() bool {
+	return s.err == nil && s.at+1 >= len(s.batch.series) && len(s.refs) > 0
+}
+
+// Ahead reads the series that follow before Next does if that is due, so that those of several blocks can be
+// read side by side. The one that Next moved to is no longer valid then. Its error is that of the set, too.
 func (s *SeriesSet) Ahead() error {
-	if s.err == nil && len(s.batch.series) == 0 && len(s.refs) > 0 {
-		s.at, s.err = -1, s.read()
+	if s.Due() {
+		if s.at, s.err = -1, s.read(); s.err != nil {
+			s.batch.series = nil
+		}
 	}
 	return s.err
 }
@@ -220,8 +227,7 @@ func (s *SeriesSet) Next() bool {
 		if s.err != nil || len(s.refs) == 0 {
 			return false
 		}
-		if s.err = s.read(); s.err != nil {
-			s.batch.series = nil
+		if s.Ahead() != nil {
 			return false
 		}
 		s.at = 0

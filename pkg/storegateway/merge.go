@@ -3,11 +3,15 @@ package storegateway
 import (
 	"bytes"
 	"cmp"
+	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/amphora-metrics/amphora/pkg/block"
+	"github.com/amphora-metrics/amphora/pkg/turns"
 )
 
 // merged yields the series of several blocks sorted by labels, each once. Blocks of times that follow each
@@ -17,6 +21,8 @@ type merged struct {
 	heap  [][]*block.SeriesSet // a min-heap by labels; the sets of one element stand on the same series
 	here  []*block.SeriesSet   // those that stand on the current series
 	spare [][]*block.SeriesSet // memory for elements
+	due   []*block.SeriesSet   // of refill
+	turn  *turns.Turn          // of who reads
 	err   error
 
 	chunks []block.Chunk
@@ -56,6 +62,7 @@ func (m *merged) all() []block.Chunk {
 
 // advance moves the sets that stand on the current series.
 func (m *merged) advance() {
+	m.refill()
 	var same []*block.SeriesSet // that stand on the same series now
 	for _, s := range m.here {
 		if !s.Next() {
@@ -78,6 +85,58 @@ func (m *merged) advance() {
 	}
 	m.spare = append(m.spare, m.here[:0])
 	m.here = nil
+}
+
+// refill has the sets that stand on the current series read what follows, if that is due in several of them,
+// as it mostly is in all at a time. They read side by side as long as processors have nothing else to do.
+func (m *merged) refill() {
+	m.due = m.due[:0]
+	for _, s := range m.here {
+		if s.Due() {
+			m.due = append(m.due, s)
+		}
+	}
+	if len(m.due) < 2 {
+		return
+	}
+	var (
+		next   atomic.Int32
+		wg     sync.WaitGroup
+		mu     sync.Mutex // guards broken
+		broken any        // a panic
+	)
+	read := func(turn *turns.Turn) {
+		for i := int(next.Add(1)) - 1; i < len(m.due); i = int(next.Add(1)) - 1 {
+			s := m.due[i]
+			s.Waits = resting(turn)
+			_ = s.Ahead() // Next tells it
+			s.Waits = resting(m.turn)
+		}
+	}
+	for range min(len(m.due), runtime.GOMAXPROCS(0)) - 1 {
+		turn, end, ok := m.turn.Second()
+		if !ok {
+			break
+		}
+		wg.Go(func() {
+			defer end()
+			defer func() {
+				if p := recover(); p != nil {
+					mu.Lock()
+					broken = p
+					mu.Unlock()
+				}
+			}()
+			read(turn)
+		})
+	}
+	read(m.turn)
+	m.turn.Rest() // who waits does not compute
+	wg.Wait()
+	m.turn.Resume()
+	if broken != nil {
+		panic(broken)
+	}
 }
 
 func (m *merged) less(i, j int) bool {

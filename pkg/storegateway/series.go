@@ -170,6 +170,7 @@ func (w *writer) message() *storepb.SeriesResponse {
 // sendAll merges the sets and sends what they have, up to the limit of the request.
 func (w *writer) sendAll(ctx context.Context, sets []*block.SeriesSet) error {
 	m := merge(sets)
+	m.turn = w.turn
 	for m.next() {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)

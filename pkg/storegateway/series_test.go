@@ -1,13 +1,19 @@
 package storegateway
 
 import (
+	"context"
 	"fmt"
+	"runtime"
+	"slices"
+	"strconv"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/amphora-metrics/amphora/pkg/tenant"
+	"github.com/amphora-metrics/amphora/pkg/turns"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
 	"github.com/amphora-metrics/amphora/pkg/wire/storepb"
 )
@@ -94,6 +100,54 @@ func TestWhatIsSentStays(t *testing.T) {
 			}
 			if want := fmt.Sprintf("%03d", i); s.Labels[3] != want || n != 10 {
 				t.Fatalf("packed %t: series %v with %d samples, want %s with 10", packs, s.Labels, n, want)
+			}
+		}
+	}
+}
+
+// Blocks of several batches are read side by side on a machine with processors to spare, and one after the
+// other on any other; a set that others overtake reads on by itself.
+func TestBatchesOfSeveralBlocksAreReadAsOfOne(t *testing.T) {
+	if n := runtime.GOMAXPROCS(0); n < 4 {
+		runtime.GOMAXPROCS(4)
+		t.Cleanup(func() { runtime.GOMAXPROCS(n) })
+	}
+	w := newWorld(t, nil)
+	blocks := [][]byte{w.block(0, 100_000, 5000), w.block(7_200_000, 100_000, 5000), w.block(14_400_000, 101_000, 4500), w.block(21_600_000, 100_000, 2048)}
+	for _, places := range []int{1, 2, 4} {
+		g := turns.New(places, func(context.Context) (string, turns.Class) { return "t1", 0 }, prometheus.NewRegistry())
+		w.g.deps.Turns = g
+		for range 3 {
+			r, err := w.ask(nil, blocks...)
+			if err != nil || len(r.series) != 5500 || !slices.IsSorted(r.names()) || r.work.Series != 5000+5000+4500+2048 {
+				t.Fatalf("%d places: %d series, %+v, %v", places, len(r.series), r.work, err)
+			}
+			for _, s := range r.series {
+				i, err := strconv.Atoi(s.Labels[3])
+				if err != nil {
+					t.Fatal(err)
+				}
+				want := 0
+				for _, of := range [][2]int{{100_000, 105_000}, {100_000, 105_000}, {101_000, 105_500}, {100_000, 102_048}} {
+					if i >= of[0] && i < of[1] {
+						want++
+					}
+				}
+				if len(s.Chunks) != want {
+					t.Fatalf("%d places: series %d has %d chunks, want %d", places, i, len(s.Chunks), want)
+				}
+			}
+			_, turn, end := g.Begin(t.Context())
+			ends := []func(){end}
+			for range places - 1 {
+				_, leave, ok := turn.Second()
+				if !ok {
+					t.Fatalf("of %d places one was not given back", places)
+				}
+				ends = append(ends, leave)
+			}
+			for _, end := range ends {
+				end()
 			}
 		}
 	}

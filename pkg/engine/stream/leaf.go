@@ -2,7 +2,6 @@ package stream
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
@@ -20,29 +19,6 @@ type leaf struct {
 	stale    bool // staleness markers are wanted
 
 	set storage.SeriesSet
-	samples
-}
-
-// next reads the next series that has samples. Errors: ErrUnsupported, those of the storage.
-func (l *leaf) next(ctx context.Context) (lset labels.Labels, ok bool, err error) {
-	for {
-		if err := l.run.interrupted(ctx); err != nil {
-			return lset, false, err
-		}
-		if !l.set.Next() {
-			if err := l.set.Err(); err != nil {
-				return lset, false, fmt.Errorf("expanding series: %w", err)
-			}
-			return lset, false, nil
-		}
-		s := l.set.At()
-		if err := l.load(s, l.hints.Start, l.hints.End, l.stale); err != nil {
-			return lset, false, err
-		}
-		if len(l.ts) > 0 {
-			return s.Labels(), true, nil
-		}
-	}
 }
 
 func (l *leaf) oneName() bool { return l.named }
@@ -84,6 +60,7 @@ func (w when) ref(i int) int64 {
 type instants struct {
 	*leaf
 	when
+	crew  *crew
 	times bool // the times of the samples instead of their values, in seconds
 	names *unique
 	out   series
@@ -91,16 +68,15 @@ type instants struct {
 
 func (s *instants) next(ctx context.Context) (*series, error) {
 	for {
-		lset, ok, err := s.leaf.next(ctx)
+		f, ok, err := s.crew.next(ctx)
 		if err != nil || !ok {
 			return nil, err
 		}
-		s.out.lset, s.out.drop = lset, false
-		n := s.fill()
-		if n == 0 {
+		s.out = series{lset: f.lset, vals: f.vals}
+		if f.total == 0 {
 			continue
 		}
-		s.tally.add(int64(n), int64(n))
+		s.tally.add(f.total, f.read)
 		if s.times {
 			if err := s.names.unname(&s.out); err != nil {
 				return nil, err
@@ -111,9 +87,9 @@ func (s *instants) next(ctx context.Context) (*series, error) {
 }
 
 // fill sets the values of the steps and returns how many there are.
-func (s *instants) fill() (n int) {
-	ts, vs, vals := s.ts, s.vs, s.out.vals
-	next, lookback := 0, s.run.lookback
+func (s *instants) fill(w *worker, _ labels.Labels, vals []float64) (total, read int64) {
+	ts, vs := w.ts, w.vs
+	next, lookback, n := 0, s.run.lookback, int64(0)
 	for i := range vals {
 		ref := s.ref(i)
 		for next < len(ts) && ts[next] <= ref {
@@ -130,7 +106,7 @@ func (s *instants) fill() (n int) {
 		s.tally.at(i, 1, 1)
 		n++
 	}
-	return n
+	return n, n
 }
 
 // tally counts samples for the statistics of a query.

@@ -66,7 +66,7 @@ func (p *planner) selector(e *parser.VectorSelector, sc scope, times bool) (oper
 	}
 	l.stale = true
 	o := &instants{leaf: l, when: w, times: times, names: newUnique(p.run, l)}
-	p.run.reserve(&o.out.vals, sc.n)
+	o.crew = p.crewOf(l, sc.n, func() *worker { return &worker{leaf: l, values: o.fill} })
 	return o, nil
 }
 

@@ -43,6 +43,7 @@ type run struct {
 	lookback int64
 	instant  bool
 	leaves   []*leaf
+	crews    []*crew
 
 	annos   annotations.Annotations
 	samples *stats.QuerySamples

@@ -124,6 +124,11 @@ func (p *Plan) Run(ctx context.Context, q storage.Querier, samples *stats.QueryS
 	if err := r.allot(); err != nil {
 		return nil, nil, err
 	}
+	defer func() {
+		for _, c := range r.crews {
+			c.dismiss()
+		}
+	}()
 	for _, l := range r.leaves {
 		l.set = q.Select(ctx, false, &l.hints, l.matchers...)
 	}

@@ -22,9 +22,8 @@ func (o *subquery) oneName() bool {
 	return ok && n.oneName()
 }
 
-func (o *subquery) taken() *samples { return &o.samples }
-
-func (o *subquery) nextSamples(ctx context.Context) (labels.Labels, bool, bool, error) {
+// next reads the next series that has samples; drop says whether its name is to be removed.
+func (o *subquery) next(ctx context.Context) (lset labels.Labels, drop, ok bool, err error) {
 	for {
 		if err := o.run.interrupted(ctx); err != nil {
 			return labels.EmptyLabels(), false, false, err
@@ -76,7 +75,6 @@ func (p *planner) rangeCall(e *parser.Call, sc scope) (operator, error) {
 		}
 	}
 	o := &windows{}
-	p.run.reserve(&o.out.vals, sc.n)
 	args := append(parser.Expressions(nil), e.Args...)
 	var params []scalar
 	for i, a := range e.Args {
@@ -85,13 +83,15 @@ func (p *planner) rangeCall(e *parser.Call, sc scope) (operator, error) {
 		case *parser.MatrixSelector:
 			var l *leaf
 			if l, o.when, err = p.leafOf(a.VectorSelector.(*parser.VectorSelector), sc, a.Range.Milliseconds()); err == nil {
-				o.src, o.tally, o.rng = l, l.tally, a.Range
+				o.leaf, o.tally, o.rng = l, l.tally, a.Range
+				o.crew = p.crewOf(l, sc.n, o.worker)
 			}
 		case *parser.SubqueryExpr:
 			var s *subquery
 			if s, o.when, err = p.subquery(a, sc); err == nil {
-				o.src, o.tally, o.rng = s, sc.tally(p.run), a.Range
+				o.sub, o.tally, o.rng = s, sc.tally(p.run), a.Range
 				o.tally.unread = true
+				p.run.reserve(&o.vals, sc.n)
 			}
 			// What the Prometheus engine puts in the place of a subquery has no text.
 			args[i] = &parser.MatrixSelector{Range: a.Range, VectorSelector: &parser.VectorSelector{}}
@@ -105,10 +105,14 @@ func (p *planner) rangeCall(e *parser.Call, sc scope) (operator, error) {
 			return nil, err
 		}
 	}
-	if o.src == nil {
+	switch {
+	case o.leaf != nil:
+		o.names = newUnique(p.run, o.leaf)
+	case o.sub != nil:
+		o.names = newUnique(p.run, o.sub)
+	default:
 		return nil, unsupported("function " + e.Func.Name)
 	}
-	o.names = newUnique(p.run, o.src)
 	var ok bool
 	if o.kernel, ok = kernelOf(e.Func.Name, o.rng); !ok {
 		call := promql.FunctionCalls[e.Func.Name]
@@ -117,6 +121,9 @@ func (p *planner) rangeCall(e *parser.Call, sc scope) (operator, error) {
 		}
 		o.params = params
 		o.kernel.value = called(p.run, call, args, &o.values)
+		if o.crew != nil {
+			o.crew.single = true
+		}
 	}
 	if o.kernel.counter {
 		o.noted = p.counterNames(args)

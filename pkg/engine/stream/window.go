@@ -5,21 +5,9 @@ import (
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/amphora-metrics/amphora/pkg/turns"
 )
-
-// source yields series as samples.
-type source interface {
-	// nextSamples reads the next series that has samples; drop says whether its name is to be removed.
-	nextSamples(ctx context.Context) (lset labels.Labels, drop, ok bool, err error)
-	taken() *samples
-}
-
-func (l *leaf) nextSamples(ctx context.Context) (labels.Labels, bool, bool, error) {
-	lset, ok, err := l.next(ctx)
-	return lset, false, ok, err
-}
-
-func (l *leaf) taken() *samples { return &l.samples }
 
 // window is what a function of a range vector sees at one step: the samples from lo up to hi, at
 // least one, with from < t <= to.
@@ -47,10 +35,12 @@ type kernel struct {
 	counter bool                    // names of series should be those of counters
 }
 
-// windows evaluates a function over windows of its source.
+// windows evaluates a function over windows of a selection or of a subquery.
 type windows struct {
 	when
-	src    source
+	leaf   *leaf
+	crew   *crew     // of leaf
+	sub    *subquery // instead of leaf
 	tally  tally
 	rng    time.Duration
 	kernel kernel
@@ -60,15 +50,18 @@ type windows struct {
 	values [][]float64              // of params
 	ready  bool
 	w      window
+	vals   []float64 // of sub
 	out    series
 }
 
 func (o *windows) oneName() bool {
-	if o.kernel.keeps {
-		n, ok := o.src.(interface{ oneName() bool })
-		return ok && n.oneName()
+	switch {
+	case !o.kernel.keeps:
+		return !o.names.keep
+	case o.leaf != nil:
+		return o.leaf.oneName()
 	}
-	return !o.names.keep
+	return o.sub.oneName()
 }
 
 func (o *windows) keepNames() { o.names.keep = !o.kernel.keeps }
@@ -85,24 +78,17 @@ func (o *windows) next(ctx context.Context) (*series, error) {
 		o.ready = true
 	}
 	for {
-		lset, drop, ok, err := o.src.nextSamples(ctx)
+		f, drop, ok, err := o.read(ctx)
 		if err != nil || !ok {
 			return nil, err
 		}
-		in := o.src.taken()
-		w := &o.w
-		w.ts, w.vs, w.lset = in.ts, in.vs, lset
-		if o.kernel.resets {
-			w.findResets()
-		}
-		total, read := o.slide()
-		o.tally.add(total, read)
-		if !some(o.out.vals) {
+		o.tally.add(f.total, f.read)
+		if !some(f.vals) {
 			continue
 		}
-		o.out.lset, o.out.drop = lset, drop
+		o.out = series{f.lset, drop, f.vals}
 		if o.noted != nil {
-			o.noted(lset)
+			o.noted(f.lset)
 		}
 		if !o.kernel.keeps {
 			if err := o.names.unname(&o.out); err != nil {
@@ -111,6 +97,27 @@ func (o *windows) next(ctx context.Context) (*series, error) {
 		}
 		return &o.out, nil
 	}
+}
+
+// read evaluates the next series; drop says whether its name is to be removed.
+func (o *windows) read(ctx context.Context) (f found, drop, ok bool, err error) {
+	if o.crew != nil {
+		f, ok, err = o.crew.next(ctx)
+		return f, false, ok, err
+	}
+	if f.lset, drop, ok, err = o.sub.next(ctx); ok {
+		f.vals = o.vals
+		f.total, f.read = o.slide(&o.w, &o.sub.samples, f.lset, f.vals, o.tally.run.turn)
+	}
+	return f, drop, ok, err
+}
+
+// worker returns who evaluates series of the leaf.
+func (o *windows) worker() *worker {
+	w := &window{}
+	return &worker{leaf: o.leaf, values: func(by *worker, lset labels.Labels, vals []float64) (total, read int64) {
+		return o.slide(w, &by.samples, lset, vals, by.turn)
+	}}
 }
 
 func (w *window) findResets() {
@@ -127,11 +134,14 @@ func (w *window) findResets() {
 // long series over long windows take seconds.
 const stepsAtOnce = 32
 
-// slide moves the window over the steps. It returns how many samples the windows have, and how many
-// there are in all of them together.
-func (o *windows) slide() (total, read int64) {
-	w, rng := &o.w, o.rng.Milliseconds()
-	ts, vals := w.ts, o.out.vals
+// slide moves w over the steps of a series. It returns how many samples the windows have, and how many there
+// are in all of them together.
+func (o *windows) slide(w *window, in *samples, lset labels.Labels, vals []float64, turn *turns.Turn) (total, read int64) {
+	w.ts, w.vs, w.lset = in.ts, in.vs, lset
+	if o.kernel.resets {
+		w.findResets()
+	}
+	ts, rng := w.ts, o.rng.Milliseconds()
 	lo, hi, seen := 0, 0, 0
 	for i := range vals {
 		w.to = o.ref(i)
@@ -157,7 +167,7 @@ func (o *windows) slide() (total, read int64) {
 		w.lo, w.hi, w.step, w.at = lo, hi, i, o.when.at(i)
 		vals[i] = o.kernel.value(w)
 		if i%stepsAtOnce == stepsAtOnce-1 {
-			o.tally.run.turn.Yield()
+			turn.Yield()
 		}
 	}
 	return total, read
