@@ -225,6 +225,7 @@ func TestNoHelperIsLeftOfAQueryThatEnds(t *testing.T) {
 	twoProcessors(t)
 	for range 20 {
 		ctx, cancel := context.WithCancel(t.Context())
+		t.Cleanup(cancel)
 		var n, reading atomic.Int32
 		all := books(t, 600, 20)
 		for i := range all {
