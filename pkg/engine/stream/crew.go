@@ -82,7 +82,7 @@ type batch struct {
 	worker *worker
 	found  []found
 	vals   []float64
-	broken any // what it panicked with
+	broken string // what it panicked with
 }
 
 // crewOf returns what evaluates the series of l.
@@ -242,8 +242,8 @@ func (b *batch) finish(turn *turns.Turn) {
 // wait is finish for who wants what was found.
 func (b *batch) wait(turn *turns.Turn) {
 	b.finish(turn)
-	if b.broken != nil {
-		panic(b.broken)
+	if b.broken != "" {
+		panic("BUG: " + b.broken)
 	}
 }
 
