@@ -2,6 +2,7 @@ package querier
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -77,7 +78,7 @@ func BenchmarkMerge(b *testing.B) {
 				for b.Loop() {
 					sources := make([]source, len(replicas))
 					for i, r := range replicas {
-						sources[i] = &fetched{series: r.series}
+						sources[i] = &fetched{series: slices.Clone(r.series)} // which is let go of as it is read
 					}
 					sel := &selection{ready: make(chan struct{}), merger: newMerger(sources, c.q.metrics), maxt: 1 << 40}
 					close(sel.ready)

@@ -97,6 +97,7 @@ func (m *merger) nextAny() bool {
 		s := &m.pile.series[m.pile.i]
 		m.pile.i++
 		m.lset, m.metas, m.mixed = s.lset, s.metas, s.mixed
+		*s = piled{} // as fetched.next
 	}
 	var dropped int
 	m.metas, dropped = distinct(m.metas)
@@ -225,7 +226,15 @@ type fetchedSeries struct {
 	metas []chunks.Meta
 }
 
-func (f *fetched) next() bool { f.i++; return f.i <= len(f.series) }
+// next lets go of the series before: its chunks need not stay in memory when the reader is done with them.
+func (f *fetched) next() bool {
+	if f.i > 0 && f.i <= len(f.series) {
+		f.series[f.i-1] = fetchedSeries{}
+	}
+	f.i++
+	return f.i <= len(f.series)
+}
+
 func (f *fetched) err() error { return nil }
 func (f *fetched) at() (labels.Labels, []chunks.Meta) {
 	s := &f.series[f.i-1]

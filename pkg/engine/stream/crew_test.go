@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"math"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/timestamp"
@@ -276,6 +278,38 @@ func TestHelpersHaveTurns(t *testing.T) {
 			}
 			end()
 		}
+	}
+}
+
+// The labels that storage returns may be views of memory that holds the chunks, too: the result of a range has its own.
+func TestARangeDoesNotKeepWhatItWasReadFrom(t *testing.T) {
+	all := books(t, 200, 30)
+	for _, text := range []string{`m_total`, `rate(m_total[2m])`, `last_over_time(m_total[2m])`, `-m_total`, `m_total > 2`} {
+		expr, err := parser.NewParser(parser.Options{}).ParseExpr(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := New(Settings{MaxSamples: 1e6}).Plan(Query{Expr: expr, Start: 60_000, End: 300_000, Step: 30_000, Lookback: 5 * time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, _, err := p.Run(t.Context(), shelf{all: all}, &stats.QuerySamples{}, free{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range v.(promql.Matrix) {
+			i, err := strconv.Atoi(s.Metric.Get("n"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if unsafe.StringData(s.Metric.Get("n")) == unsafe.StringData(all[i].Labels().Get("n")) {
+				t.Fatalf("%s: series %s has the labels of storage", text, s.Metric)
+			}
+		}
+		if len(v.(promql.Matrix)) == 0 {
+			t.Errorf("%s: no series", text)
+		}
+		p.Close()
 	}
 }
 

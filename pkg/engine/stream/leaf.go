@@ -72,7 +72,7 @@ func (s *instants) next(ctx context.Context) (*series, error) {
 		if err != nil || !ok {
 			return nil, err
 		}
-		s.out = series{lset: f.lset, vals: f.vals}
+		s.out = series{lset: f.lset, vals: f.vals, lent: true}
 		if f.total == 0 {
 			continue
 		}

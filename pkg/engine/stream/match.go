@@ -156,7 +156,7 @@ func (t *table) row(l labels.Labels, drop bool) (*series, error) {
 		}
 		i = len(t.rows)
 		t.index[h] = i
-		t.rows = append(t.rows, series{l, drop, vals})
+		t.rows = append(t.rows, series{lset: l, drop: drop, vals: vals})
 	}
 	return &t.rows[i], nil
 }

@@ -113,7 +113,7 @@ func (o *ranked) next(ctx context.Context) (*series, error) {
 	}
 	row := &o.rows[o.order[o.i]]
 	o.i++
-	o.out = series(*row)
+	o.out = series{lset: row.lset, drop: row.drop, vals: row.vals}
 	return &o.out, nil
 }
 

@@ -22,6 +22,7 @@ type series struct {
 	lset labels.Labels
 	drop bool      // its name is removed from the result
 	vals []float64 // one for each step, or absent
+	lent bool      // lset may be a view of memory that holds the chunks of the series, too
 }
 
 // operator yields the series of a vector. A series belongs to the caller, who may write over its
@@ -142,7 +143,7 @@ func (r *run) zeroes(n int) ([]float64, error) {
 func (r *run) copied(s *series) (series, error) {
 	vals, err := r.keep(len(s.vals))
 	copy(vals, s.vals)
-	return series{s.lset, s.drop, vals}, err
+	return series{lset: s.lset, drop: s.drop, vals: vals, lent: s.lent}, err
 }
 
 // floats returns room for n points of the result.
@@ -224,6 +225,9 @@ func (r *run) collect(ctx context.Context, op operator) (parser.Value, error) {
 		n := count(s.vals)
 		if n == 0 {
 			continue
+		}
+		if s.lent && !r.instant { // the result is not to keep the chunks in memory
+			s.lset, s.lent = s.lset.Copy(), false
 		}
 		if r.eval.settings.DelayedNames {
 			if s.drop {

@@ -86,7 +86,7 @@ func (o *windows) next(ctx context.Context) (*series, error) {
 		if !some(f.vals) {
 			continue
 		}
-		o.out = series{f.lset, drop, f.vals}
+		o.out = series{lset: f.lset, drop: drop, vals: f.vals, lent: true}
 		if o.noted != nil {
 			o.noted(f.lset)
 		}
