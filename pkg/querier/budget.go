@@ -18,7 +18,14 @@ type budget struct {
 	q                            *Querier
 	maxSeries, maxChunks, maxLen int // 0: no limit
 
-	mu     sync.Mutex // guards what follows
+	fetched *fetchedBytes // nil: nobody asks
+	tab     *tab          // nil: what is charged stays so until the query ends
+	*spent
+}
+
+// spent is what was charged to a budget.
+type spent struct {
+	mu     sync.Mutex // guards what follows, and all tabs
 	series map[uint64]struct{}
 	chunks int
 	bytes  int
@@ -26,8 +33,86 @@ type budget struct {
 	own    int64       // of the working set of the query
 	query  *memory.Working
 	ended  bool // nothing is charged any more: nobody would give it back
+}
 
-	fetched *fetchedBytes // nil: nobody asks
+// tab is what one attempt charges, so that it can be given back when the attempt was in vain. Of two
+// attempts at the same, which are rivals, the one that charged more counts against the limits of
+// chunks: the other one's answer is thrown away. The memory of both counts.
+type tab struct {
+	up, rival     *tab // up: it is a part of this one
+	chunks, bytes int
+	memory        int64
+	void          bool // nothing is charged any more
+}
+
+// on returns the budget for an attempt whose charges t has.
+func (b *budget) on(t *tab) *budget {
+	out := *b
+	out.tab = t
+	return &out
+}
+
+// compete makes two attempts rivals.
+func (b *budget) compete(one, other *tab) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	chunks, bytes := one.chunks+other.chunks, one.bytes+other.bytes
+	one.rival, other.rival = other, one
+	weightChunks, weightBytes := one.weight()
+	b.chunks += weightChunks - chunks
+	b.bytes += weightBytes - bytes
+}
+
+// drop takes back what an attempt charged, and has it charge no more.
+func (b *budget) drop(t *tab) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.book(t, -t.chunks, -t.bytes)
+	if t.void = true; b.ended {
+		return
+	}
+	memory := t.memory
+	for up := t; up != nil; up = up.up {
+		up.memory -= memory
+	}
+	if b.query == nil {
+		_ = b.loan.Use(-memory) // which cannot fail
+		return
+	}
+	b.query.Return(memory)
+	b.own -= memory
+}
+
+// weight is what a tab and its rival count for.
+func (t *tab) weight() (chunks, bytes int) {
+	if t.rival == nil {
+		return t.chunks, t.bytes
+	}
+	return max(t.chunks, t.rival.chunks), max(t.bytes, t.rival.bytes)
+}
+
+// book counts chunks on t, on what it is a part of, and on the budget. The caller has b.mu.
+func (b *budget) book(t *tab, chunks, bytes int) {
+	for ; t != nil; t = t.up {
+		chunksBefore, bytesBefore := t.weight()
+		t.chunks += chunks
+		t.bytes += bytes
+		chunks, bytes = t.weight()
+		chunks -= chunksBefore
+		bytes -= bytesBefore
+	}
+	b.chunks += chunks
+	b.bytes += bytes
+}
+
+// voided says whether t, or what it is a part of, was dropped.
+func (t *tab) voided() bool {
+	for ; t != nil; t = t.up {
+		if t.void {
+			return true
+		}
+	}
+	return false
 }
 
 // What a query holds in memory of a series and of a chunk beside their text and data.
@@ -42,10 +127,8 @@ func newBudget(ctx context.Context, q *Querier, v limits.View) *budget {
 		maxSeries: limits.MaxFetchedSeriesPerQuery.Of(v),
 		maxChunks: limits.MaxFetchedChunksPerQuery.Of(v),
 		maxLen:    limits.MaxFetchedChunkBytesPerQuery.Of(v),
-		series:    map[uint64]struct{}{},
-		loan:      q.memory.Loan(),
-		query:     memory.WorkingOf(ctx),
 		fetched:   fetchedOf(ctx),
+		spent:     &spent{series: map[uint64]struct{}{}, loan: q.memory.Loan(), query: memory.WorkingOf(ctx)},
 	}
 }
 
@@ -109,14 +192,23 @@ func (b *budget) borrow(bytes int64) error {
 	if b.ended {
 		return errSessionClosed
 	}
-	if b.query == nil {
-		return b.loan.Use(bytes)
+	if b.tab.voided() {
+		return errNotNeeded
 	}
-	err := b.query.Use(bytes)
-	if err == nil {
+	if b.query == nil {
+		if err := b.loan.Use(bytes); err != nil {
+			return err
+		}
+	} else {
+		if err := b.query.Use(bytes); err != nil {
+			return err
+		}
 		b.own += bytes
 	}
-	return err
+	for t := b.tab; t != nil; t = t.up {
+		t.memory += bytes
+	}
+	return nil
 }
 
 // release gives back what was charged to the process; the query has ended.
@@ -133,9 +225,10 @@ func (b *budget) release() {
 // mapped files, charges them by use as well.
 func (b *budget) chargeChunks(n, size int) error {
 	b.mu.Lock()
-	b.chunks += n
-	b.bytes += size
 	err := b.borrow(int64(n) * chunkOverheadBytes)
+	if err == nil {
+		b.book(b.tab, n, size)
+	}
 	n, size = b.chunks, b.bytes
 	b.mu.Unlock()
 	if err != nil {

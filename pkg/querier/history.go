@@ -52,10 +52,10 @@ func (q *Querier) History(ctx context.Context, limit int) (History, error) {
 		return out, err
 	}
 	gone := goneToWire(hidden)
-	answers, err := askStores(ctx, q, sc, func(ctx context.Context, c storepb.StoreGatewayClient, blocks [][]byte) (*storepb.StatsResponse, [][]byte, error) {
-		r, err := c.Stats(ctx, &storepb.StatsRequest{Blocks: blocks, Limit: uint32(limit * statsDepth), Gone: gone})
+	answers, err := askStores(ctx, q, sc, storeCall[*storepb.StatsResponse]{patient: true, call: func(ctx context.Context, to storeAsked) (*storepb.StatsResponse, [][]byte, error) {
+		r, err := to.client.Stats(ctx, &storepb.StatsRequest{Blocks: to.blocks, Limit: uint32(limit * statsDepth), Gone: gone})
 		return r, r.GetBlocks(), err
-	})
+	}})
 	if err != nil {
 		return out, err
 	}

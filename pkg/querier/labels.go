@@ -94,9 +94,9 @@ func (s *session) labels(ctx context.Context, hints *storage.LabelHints, call la
 	}
 	if sc.blocks {
 		g.Go(func() (err error) {
-			old, err = askStores(gctx, s.q, sc, func(ctx context.Context, c storepb.StoreGatewayClient, blocks [][]byte) ([]string, [][]byte, error) {
-				return call.store(ctx, c, sc, blocks)
-			})
+			old, err = askStores(gctx, s.q, sc, storeCall[[]string]{call: func(ctx context.Context, to storeAsked) ([]string, [][]byte, error) {
+				return call.store(ctx, to.client, sc, to.blocks)
+			}})
 			return err
 		})
 	}

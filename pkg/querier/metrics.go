@@ -16,7 +16,8 @@ type metrics struct {
 	surveys     prometheus.Counter
 
 	blocksAsked, refetched, inconsistent prometheus.Counter
-	storeRetries, bucketRequests         prometheus.Counter
+	storeRetries, storeHedged            prometheus.Counter
+	bucketRequests                       prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -50,6 +51,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		refetched:      counter("blocks_index_refetched_total", "Bucket indexes read again because blocks they name are gone, mostly compacted."),
 		inconsistent:   counter("blocks_consistency_checks_failed_total", "Queries that failed because blocks of the bucket index are not in the bucket."),
 		storeRetries:   counter("storegateway_refetches_total", "Rounds of asking other store-gateways for blocks that the first ones did not answer for."),
+		storeHedged:    counter("storegateway_reads_hedged_total", "Reads for which the other store-gateways of some blocks were asked because the first one was silent for 3 s. A steady rise means that a store-gateway is slow or hangs, or that the bucket is slow."),
 		bucketRequests: counter("bucket_requests_total", "Requests to object storage that store-gateways made for this querier's queries."),
 		fetchesWait: f.NewGauge(prometheus.GaugeOpts{
 			Name: "amphora_querier_fetches_waiting",

@@ -58,8 +58,11 @@ type Querier struct {
 	memory  *memory.Account
 	shards  *shards
 
-	suspects   suspects
+	suspects   suspects // ingesters
 	complained occasional
+
+	silent      suspects // store-gateways
+	silenceTold occasional
 }
 
 var (

@@ -31,7 +31,10 @@ type session struct {
 	cancels []context.CancelCauseFunc
 }
 
-var errSessionClosed = errs.New(errs.Canceled, "query has ended")
+var (
+	errSessionClosed = errs.New(errs.Canceled, "query has ended")
+	errNotNeeded     = errs.New(errs.Canceled, "others have answered")
+)
 
 func newSession(q *Querier, mint, maxt int64) *session {
 	return &session{q: q, mint: mint, maxt: maxt, slots: make(chan struct{}, sessionFetches)}

@@ -11,11 +11,12 @@ import (
 	"github.com/grafana/dskit/ring"
 )
 
-// suspectFor is how long an ingester that was slow or failed is asked last.
+// suspectFor is how long who was slow or failed is asked last.
 const suspectFor = 15 * time.Second
 
-// suspects remembers the ingesters that were slow or failed lately, so that not every read has to
-// find out again. To be asked last costs nothing in correctness: a quorum is a quorum.
+// suspects remembers the ingesters that were slow or failed lately, or the store-gateways that were
+// silent, so that not every read has to find out again. To be asked last costs nothing in correctness:
+// a quorum is a quorum, and every owner of a block has all of it.
 type suspects struct {
 	mu    sync.Mutex // guards since
 	since map[string]time.Time
@@ -33,6 +34,24 @@ func (s *suspects) note(addr string, bad bool, now time.Time) {
 	} else {
 		delete(s.since, addr)
 	}
+}
+
+// now returns who is suspected; nil if nobody is.
+func (s *suspects) now(now time.Time) map[string]bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out map[string]bool
+	for addr, at := range s.since {
+		if now.Sub(at) >= suspectFor {
+			delete(s.since, addr)
+			continue
+		}
+		if out == nil {
+			out = map[string]bool{}
+		}
+		out[addr] = true
+	}
+	return out
 }
 
 // zones orders zones in which nobody is suspected before the others, of each kind those that are
