@@ -188,8 +188,12 @@ func TestAScraperRunsInOneProcessAndMovesWhenThatIsGone(t *testing.T) {
 	})
 	s.with(func() {
 		for id, series := range s.last {
+			failed := false // a scrape that a busy machine did not answer in time marks all but up, which is 0
 			for name, v := range series {
-				if math.IsNaN(v) {
+				failed = failed || strings.HasPrefix(name, "__name__=up,") && v == 0
+			}
+			for name, v := range series {
+				if math.IsNaN(v) && !failed {
 					t.Errorf("%s: %s ended when the scraper moved", id, name)
 				}
 			}
