@@ -261,8 +261,8 @@ rules:
 			t.Errorf("alert %d ends in %s", i, d)
 		}
 	}
-	gauge(0)
 	down := time.Now()
+	gauge(0)
 	must(t, harness.Poll(ctx, func(context.Context) error {
 		if _, ok := box.find(func(a postedAlert) bool { return !a.EndsAt.After(a.at) && a.at.After(down) }); !ok {
 			return fmt.Errorf("the alert does not resolve")
