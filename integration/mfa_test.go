@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -37,6 +38,16 @@ func (a *authenticator) code(steps int64) string {
 	_, _ = m.Write(bits.BigEndian.AppendUint64(nil, uint64(time.Now().Unix()/30+steps)))
 	sum := m.Sum(nil)
 	return fmt.Sprintf("%06d", bits.BigEndian.Uint32(sum[sum[19]&15:])<<1>>1%1_000_000)
+}
+
+// wrong is a code that the app does not show.
+func (a *authenticator) wrong() string {
+	for n := 0; ; n++ {
+		code := fmt.Sprintf("%06d", n)
+		if !slices.ContainsFunc([]int64{-2, -1, 0, 1, 2}, func(steps int64) bool { return a.code(steps) == code }) {
+			return code
+		}
+	}
 }
 
 // device makes a device of a user and enables it. One code of it is left, the next.
@@ -132,6 +143,75 @@ func TestTheCommandLineShowsCodes(t *testing.T) {
 		}
 		return nil
 	}))
+}
+
+// TestOfGatewaysThatAreShownOneCodeOneTakesIt shows each code to two processes at once, several times.
+func TestOfGatewaysThatAreShownOneCodeOneTakesIt(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("starts real processes; not in -short")
+	}
+	ctx := bounded(t, 3*time.Minute)
+	dir := t.TempDir()
+	credential, key := filepath.Join(dir, "root-credential"), filepath.Join(dir, "operator.key")
+	must(t, os.WriteFile(key, []byte(strings.Repeat("0123456789abcdef", 4)), 0o600))
+	c := harness.Start(ctx, t, harness.Options{Binary: binary(ctx, t), Files: true, Replicas: 1, Flags: busyFlags(), Nodes: []harness.Spec{{Name: "store", Target: "ingester,distributor"}}})
+	var gateways []*admin
+	for _, name := range []string{"gateway-1", "gateway-2"} {
+		g, err := c.Add(harness.Spec{Name: name, Target: "gateway", Flags: []string{"-auth.enabled", "-auth.root-credential-file=" + credential, "-auth.key-file=" + key,
+			"-auth.identity-refresh=1s", "-auth.failed-logins-per-minute=0", "-gateway.upstreams=distributor=" + c.Node("store").URL("")}})
+		must(t, err)
+		must(t, g.WaitReady(ctx))
+		gateways = append(gateways, &admin{t: t, node: g, credential: credential})
+	}
+	first := gateways[0]
+	first.run(ctx, "", "", "iam", "put", "users", "ann")
+	made := first.key(ctx, "iam", "key", "create", "ann")
+	var devices []*authenticator
+	for _, name := range []string{"one", "two", "three", "four"} {
+		devices = append(devices, first.device(ctx, "ann", name))
+	}
+	for _, d := range devices {
+		show := func(a *admin, code string) error {
+			service := sts.New(sts.Options{Region: "us-east-1", BaseEndpoint: aws.String(a.node.URL("")), RetryMaxAttempts: 1,
+				Credentials: credentials.NewStaticCredentialsProvider(made["access_key"], made["secret_key"], "")})
+			_, err := service.GetSessionToken(ctx, &sts.GetSessionTokenInput{SerialNumber: &d.serial, TokenCode: &code})
+			return err
+		}
+		for _, a := range gateways { // each of which looks for changes by itself
+			eventually(ctx, t, "the device to be known", func() error {
+				if err := show(a, d.wrong()); err == nil || !strings.Contains(err.Error(), "invalid MFA one time pass code") {
+					return fmt.Errorf("a wrong code: %w", err)
+				}
+				return nil
+			})
+		}
+		code := d.code(1)
+		begin, answers := make(chan struct{}), make(chan error)
+		shown := 0
+		for range 4 {
+			for _, a := range gateways {
+				shown++
+				go func() {
+					<-begin
+					answers <- show(a, code)
+				}()
+			}
+		}
+		close(begin)
+		taken := 0
+		for range shown {
+			switch err := <-answers; {
+			case err == nil:
+				taken++
+			case !strings.Contains(err.Error(), "AccessDenied") || !strings.Contains(err.Error(), "MultiFactorAuthentication failed"):
+				t.Errorf("%s: %v", d.serial, err)
+			}
+		}
+		if taken != 1 {
+			t.Errorf("%s: of %d times that a code was shown, %d were taken", d.serial, shown, taken)
+		}
+	}
 }
 
 // amazonTool is Amazon's, with a key.
