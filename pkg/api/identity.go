@@ -29,7 +29,7 @@ func (rt *Route) Reads() prom.Reads {
 	switch rt.Path {
 	case "/prometheus/api/v1/query", "/prometheus/api/v1/query_range", "/prometheus/api/v1/query_exemplars":
 		return prom.ByQuery
-	case "/prometheus/api/v1/series", "/prometheus/api/v1/export", "/prometheus/api/v1/export/csv", "/prometheus/api/v1/export/native":
+	case "/prometheus/api/v1/series", "/prometheus/federate", "/prometheus/api/v1/export", "/prometheus/api/v1/export/csv", "/prometheus/api/v1/export/native":
 		return prom.ByMatch
 	case "/prometheus/api/v1/labels", "/prometheus/api/v1/label/{name}/values", "/prometheus/api/v1/metadata":
 		return prom.ByMatchMay

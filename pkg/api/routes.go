@@ -252,6 +252,8 @@ var Routes = append([]Route{
 		bind: func(a *API) Handler { return a.forwarded(a.prom.Metadata) }},
 	{Methods: "POST", Path: "/prometheus/api/v1/read", Action: QueryMetrics, Service: Querier, Tenancy: Tenants, Doc: "Remote read, as samples or as a stream of chunks.",
 		bind: func(a *API) Handler { return a.forwarded(a.prom.RemoteRead) }},
+	{Methods: "GET", Path: "/prometheus/federate", Action: QueryMetrics, Service: Querier, Tenancy: Tenants, Doc: "Newest samples, not older than 5 minutes, of the series that match: `match[]` (may repeat), in the formats that Prometheus scrapes, by `Accept`.",
+		bind: func(a *API) Handler { return a.forwarded(a.prom.Federate) }},
 	{Methods: "GET,POST", Path: "/prometheus/api/v1/export", Action: QueryMetrics, Service: Querier, Tenancy: OneTenant, Style: JSON, Doc: "Samples as JSON objects, one on each line, as `/api/v1/import` takes them: `match[]` (may repeat), `start`, `end`, `max_rows_per_line`, `after` (the `metric` of the last series that was received, to go on behind it), `histograms` (fail or omit; else native histograms are lines, too).",
 		bind: func(a *API) Handler { return a.forwarded(a.prom.Export) }},
 	{Methods: "GET,POST", Path: "/prometheus/api/v1/export/csv", Action: QueryMetrics, Service: Querier, Tenancy: OneTenant, Style: JSON, Doc: "Samples as lines of CSV: `match[]`, `start`, `end`, `after`, `histograms`, and `format`, the columns: labels, `__value__`, `__timestamp__` with `:unix_s`, `:unix_ms`, `:unix_ns` or `:rfc3339`.",
