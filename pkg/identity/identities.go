@@ -65,6 +65,7 @@ type Identities struct {
 	stamp    string     // of the file as read
 	file     []*Account
 	stored   map[string]known // by key of the document
+	changed  bool             // stored is, since current was made of it
 	asked    time.Time        // when an unknown caller made us read last
 	failed   bool             // that could not be done
 }
@@ -161,19 +162,18 @@ func (x *Identities) reload(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	changed, err := x.readStore(ctx)
-	if err != nil {
+	if err := x.readStore(ctx); err != nil {
 		return err
 	}
 	if len(file)+len(x.stored) == 0 {
 		if err := x.bootstrap(ctx); err != nil {
 			return err
 		}
-		if changed, err = x.readStore(ctx); err != nil {
+		if err := x.readStore(ctx); err != nil {
 			return err
 		}
 	}
-	if x.current.Load() != nil && stamp == x.stamp && !changed {
+	if x.current.Load() != nil && stamp == x.stamp && !x.changed {
 		return nil
 	}
 	d, err := newDirectory(merged(file, x.stored))
@@ -181,7 +181,7 @@ func (x *Identities) reload(ctx context.Context) (err error) {
 		x.stored = nil // it is read again until it is right
 		return err
 	}
-	x.file, x.stamp = file, stamp
+	x.file, x.stamp, x.changed = file, stamp, false
 	x.current.Store(d)
 	x.log.Info("identities read", "accounts", len(d.accounts), "access_keys", len(d.keys), "tokens", len(d.tokens), "roles", len(d.roles))
 	return nil

@@ -113,14 +113,15 @@ func (a *Account) allMFA() []*MFADevice {
 	return out
 }
 
-// readStore brings x.stored up to date and says whether anything changed. It needs x.mu.
-func (x *Identities) readStore(ctx context.Context) (bool, error) {
+// readStore brings x.stored up to date, and notes that it changed for whoever makes a directory of it next: it may be
+// called for a list alone. It needs x.mu.
+func (x *Identities) readStore(ctx context.Context) error {
 	if x.store == nil {
-		return false, nil
+		return nil
 	}
 	entries, err := x.store.List(ctx, documentsPrefix)
 	if err != nil {
-		return false, fmt.Errorf("list identities: %w", err)
+		return fmt.Errorf("list identities: %w", err)
 	}
 	changed := len(entries) != len(x.stored)
 	next := make(map[string]known, len(entries))
@@ -135,16 +136,16 @@ func (x *Identities) readStore(ctx context.Context) (bool, error) {
 			continue // it went meanwhile
 		}
 		if err != nil {
-			return false, fmt.Errorf("read identities: %w", err)
+			return fmt.Errorf("read identities: %w", err)
 		}
 		a, err := x.decode(e.Key, doc.Data)
 		if err != nil {
-			return false, err
+			return err
 		}
 		next[e.Key] = known{doc.Version, a}
 	}
-	x.stored = next
-	return changed, nil
+	x.stored, x.changed = next, x.changed || changed
+	return nil
 }
 
 // merged returns the accounts of the file and those of the store; what both have of one account is
@@ -187,7 +188,7 @@ func (x *Identities) Change(ctx context.Context, account string, change func(*Ac
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if _, err := x.readStore(ctx); err != nil {
+	if err := x.readStore(ctx); err != nil {
 		return err
 	}
 	key := documentsPrefix + account
@@ -222,7 +223,7 @@ func (x *Identities) Change(ctx context.Context, account string, change func(*Ac
 func (x *Identities) Stored(ctx context.Context, account string) (*Account, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if _, err := x.readStore(ctx); err != nil {
+	if err := x.readStore(ctx); err != nil {
 		return nil, err
 	}
 	k, ok := x.stored[documentsPrefix+account]
@@ -236,7 +237,7 @@ func (x *Identities) Stored(ctx context.Context, account string) (*Account, erro
 func (x *Identities) Accounts(ctx context.Context) ([]string, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if _, err := x.readStore(ctx); err != nil {
+	if err := x.readStore(ctx); err != nil {
 		return nil, err
 	}
 	ids := []string{}

@@ -235,3 +235,60 @@ func TestAStoreThatIsAwayMakesNobodyWrong(t *testing.T) {
 		t.Errorf("away again, and somebody who may be known elsewhere: %v", err)
 	}
 }
+
+// TestWhoLooksAtIdentitiesHidesNoChange: what was changed elsewhere, such as a key that was deleted, holds here after the
+// next refresh also if somebody lists identities, or fails to change them, before that.
+func TestWhoLooksAtIdentitiesHidesNoChange(t *testing.T) {
+	looks := map[string]func(*testing.T, *Identities){
+		"an account": func(t *testing.T, x *Identities) {
+			if _, err := x.Stored(t.Context(), "000000000000"); err != nil {
+				t.Error(err)
+			}
+		},
+		"accounts": func(t *testing.T, x *Identities) {
+			if _, err := x.Accounts(t.Context()); err != nil {
+				t.Error(err)
+			}
+		},
+		"a change that is refused": func(t *testing.T, x *Identities) {
+			if _, err := ask(t, x, "DELETE", accountPath+"/users/nobody", ""); err == nil {
+				t.Error("nobody is deleted")
+			}
+		},
+	}
+	for name, look := range looks {
+		t.Run(name, func(t *testing.T) {
+			one, other, _, _, _ := twoReplicas(t)
+			if _, err := ask(t, one, "PUT", accountPath+"/users/ann", "{}"); err != nil {
+				t.Fatal(err)
+			}
+			made, err := ask(t, one, "POST", accountPath+"/users/ann/keys", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			id, _ := made["access_key"].(string)
+			known := func() bool {
+				if err := other.update(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				d, err := other.look()
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, ok := d.keys[id]
+				return ok
+			}
+			look(t, other)
+			if !known() {
+				t.Error("a new key is not known")
+			}
+			if _, err := ask(t, one, "DELETE", accountPath+"/users/ann/keys/"+id, ""); err != nil {
+				t.Fatal(err)
+			}
+			look(t, other)
+			if known() {
+				t.Error("a deleted key is known")
+			}
+		})
+	}
+}
