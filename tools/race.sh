@@ -7,7 +7,7 @@ set -euo pipefail
 export CGO_ENABLED=1
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-if go test -race -count="${COUNT:-1}" "$@" 2>&1 | tee "$log"; then exit 0; fi
+if go test -race -timeout 20m -count="${COUNT:-1}" "$@" 2>&1 | tee "$log"; then exit 0; fi
 crash='^ThreadSanitizer: CHECK failed'
 crashed=$(grep -c "$crash" "$log" || true)
 failed=$(awk '$1 == "FAIL" && NF > 1 {print $2}' "$log")
@@ -16,4 +16,4 @@ if [[ $crashed -eq 0 || $crashed -ne $(wc -w <<<"$failed") ]] || grep -qE '^ *--
 fi
 printf '\n!!!!!!!! the race detector crashed (golang/go#78156); once more: %s\n\n' "$failed" >&2
 # shellcheck disable=SC2086 # They are several words.
-go test -race -count="${COUNT:-1}" $failed
+go test -race -timeout 20m -count="${COUNT:-1}" $failed
