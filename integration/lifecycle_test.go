@@ -248,7 +248,7 @@ func slowPush(ctx context.Context, t *testing.T, base, tenant string, s prompb.T
 func TestStopLosesNothing(t *testing.T) {
 	t.Parallel()
 	ctx := bounded(t, 2*time.Minute)
-	n := everything(ctx, t, "-distributor.ingestion-rate-limit=0", "-shutdown-delay=1s")
+	n := everything(ctx, t, "-distributor.ingestion-rate-limit=0", "-shutdown-delay=5s")
 	j := newJournal("team-a", func() []string { return []string{n.URL("")} })
 	load, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
@@ -269,7 +269,7 @@ func TestStopLosesNothing(t *testing.T) {
 		return nil
 	})
 	stored(t, pushV1(ctx, t, n.URL(""), "late", floats(time.Now(), 1, "__name__", "late"))) // it still serves
-	pause(ctx, t, 2*time.Second)                                                            // now it does not
+	pause(ctx, t, 6*time.Second)                                                            // now it does not
 	if r, err := finish(); err != nil || r.status != 200 {
 		t.Errorf("a push under way when the process was told to stop: %s, %v", r, err)
 	}
