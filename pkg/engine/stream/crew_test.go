@@ -154,7 +154,7 @@ func TestManySeriesAreEvaluatedByHelpersAsByOne(t *testing.T) {
 		`sum by (group) (rate(m_total[2m]))`, `rate(m_total[2m])`, `m_total`, `avg(m_total)`, `topk(3, increase(m_total[3m]))`,
 		`max by (group) (max_over_time(m_total[2m])) / on (group) count by (group) (m_total > 3)`, `timestamp(m_total)`,
 		`quantile by (group) (0.9, last_over_time(m_total[90s]))`, `-m_total + 1`, `sum(m_total @ 400)`,
-		`max_over_time(sum by (group) (rate(m_total[2m]))[5m:1m])`,
+		`max_over_time(sum by (group) (rate(m_total[2m]))[5m:1m])`, `sum by (group) (quantile_over_time(0.9, m_total[2m]))`,
 	} {
 		for _, steps := range []int{1, 7, 500} {
 			got, helpers, err := evaluated(t.Context(), t, shelf{all: all}, text, steps)
@@ -177,9 +177,14 @@ func TestManySeriesAreEvaluatedByHelpersAsByOne(t *testing.T) {
 
 func TestAFunctionWithAStateHasNoHelpers(t *testing.T) {
 	twoProcessors(t)
-	_, helpers, err := evaluated(t.Context(), t, shelf{all: books(t, 500, 60)}, `quantile_over_time(0.5, m_total[2m])`, 20)
-	if err != nil || helpers != 0 {
-		t.Errorf("%d helpers, %v", helpers, err)
+	for _, text := range []string{
+		`predict_linear(m_total[2m], 60)`,
+		`quantile_over_time(1.5, m_total[2m])`, // it warns
+	} {
+		_, helpers, err := evaluated(t.Context(), t, shelf{all: books(t, 500, 60)}, text, 20)
+		if err != nil || helpers != 0 {
+			t.Errorf("%s: %d helpers, %v", text, helpers, err)
+		}
 	}
 }
 

@@ -2,8 +2,11 @@ package stream
 
 import (
 	"math"
+	"slices"
 	"time"
 
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/util/annotations"
 	"github.com/prometheus/prometheus/util/kahansum"
 )
 
@@ -36,6 +39,27 @@ func kernelOf(name string, rng time.Duration) (kernel, bool) {
 		"stddev_over_time":  func(w *window) float64 { return math.Sqrt(varianceOver(w)) },
 	}[name]
 	return kernel{value: f}, f != nil
+}
+
+// quantileOver is quantile_over_time, with params of which the first is the quantile. The Prometheus engine
+// makes a copy of the window for each step, most of what a query allocates.
+func quantileOver(r *run, param parser.Expr, params *[][]float64) kernel {
+	none := func(q float64) bool { return math.IsNaN(q) || q < 0 || q > 1 }
+	return kernel{
+		warns: func(params [][]float64) bool { return slices.ContainsFunc(params[0], none) },
+		value: func(w *window) float64 {
+			q := (*params)[0][w.step]
+			if none(q) {
+				r.annos.Add(annotations.NewInvalidQuantileWarning(q, param.PositionRange()))
+			}
+			if w.sortedLo != w.lo || w.sortedHi != w.hi {
+				w.sortedLo, w.sortedHi = w.lo, w.hi
+				w.sorted = append(w.sorted[:0], w.vs[w.lo:w.hi]...)
+				slices.Sort(w.sorted) // NaN comes first
+			}
+			return quantileOf(q, w.sorted)
+		},
+	}
 }
 
 // extrapolated is rate, increase and delta: the difference of the last and the first sample, with

@@ -303,6 +303,12 @@ func (o *quantiles) note() {
 
 // quantile returns the q-quantile of values, at least one, which it sorts.
 func quantile(q float64, values []float64) float64 {
+	slices.Sort(values) // NaN comes first
+	return quantileOf(q, values)
+}
+
+// quantileOf returns the q-quantile of values, at least one, which are sorted.
+func quantileOf(q float64, values []float64) float64 {
 	switch {
 	case math.IsNaN(q):
 		return math.NaN()
@@ -311,7 +317,6 @@ func quantile(q float64, values []float64) float64 {
 	case q > 1:
 		return math.Inf(1)
 	}
-	slices.Sort(values) // NaN comes first
 	n := float64(len(values))
 	rank := q * (n - 1)
 	lower := math.Max(0, math.Floor(rank))

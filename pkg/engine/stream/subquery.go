@@ -114,7 +114,10 @@ func (p *planner) rangeCall(e *parser.Call, sc scope) (operator, error) {
 		return nil, unsupported("function " + e.Func.Name)
 	}
 	var ok bool
-	if o.kernel, ok = kernelOf(e.Func.Name, o.rng); !ok {
+	if o.kernel, ok = kernelOf(e.Func.Name, o.rng); !ok && e.Func.Name == "quantile_over_time" {
+		o.params = params
+		o.kernel = quantileOver(p.run, args[0], &o.values)
+	} else if !ok {
 		call := promql.FunctionCalls[e.Func.Name]
 		if call == nil {
 			return nil, unsupported("function " + e.Func.Name)

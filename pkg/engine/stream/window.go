@@ -25,14 +25,19 @@ type window struct {
 	resets []int32
 	next   int
 	lset   labels.Labels
+
+	// sorted has the values from sortedLo up to sortedHi, for functions that want them so.
+	sorted             []float64
+	sortedLo, sortedHi int
 }
 
 // kernel is a function of a range vector.
 type kernel struct {
-	value   func(w *window) float64 // or absent
-	resets  bool                    // it wants resets
-	keeps   bool                    // the result has the name of the series
-	counter bool                    // names of series should be those of counters
+	value   func(w *window) float64       // or absent
+	resets  bool                          // it wants resets
+	keeps   bool                          // the result has the name of the series
+	counter bool                          // names of series should be those of counters
+	warns   func(params [][]float64) bool // says whether it will, which only one goroutine can; nil: never
 }
 
 // windows evaluates a function over windows of a selection or of a subquery.
@@ -74,6 +79,9 @@ func (o *windows) next(ctx context.Context) (*series, error) {
 				return nil, err
 			}
 			o.values = append(o.values, vals)
+		}
+		if o.crew != nil && o.kernel.warns != nil && o.kernel.warns(o.values) {
+			o.crew.single = true
 		}
 		o.ready = true
 	}
@@ -137,7 +145,7 @@ const stepsAtOnce = 32
 // slide moves w over the steps of a series. It returns how many samples the windows have, and how many there
 // are in all of them together.
 func (o *windows) slide(w *window, in *samples, lset labels.Labels, vals []float64, turn *turns.Turn) (total, read int64) {
-	w.ts, w.vs, w.lset = in.ts, in.vs, lset
+	w.ts, w.vs, w.lset, w.sortedHi = in.ts, in.vs, lset, 0
 	if o.kernel.resets {
 		w.findResets()
 	}
