@@ -7,7 +7,7 @@
 // due, and it gives up its turn while it waits for anything. One place is kept free for tenants that
 // ask only now and then; if there is but one, a tenant that had less than the one that has it goes on at
 // once, and that one steps aside. Among several tenants, who computes for long has the network
-// looked at. A process with a single tenant, or with less work than processors, pays one look at the clock.
+// looked at, and lets other threads have the processor. A process with a single tenant, or with less work than processors, pays one look at the clock.
 package turns
 
 import (
@@ -50,8 +50,8 @@ const (
 	// recent is for how long a place is kept for a tenant that asked: that of the next query of a dashboard
 	// or of the next rule of a group.
 	recent = 100 * time.Millisecond
-	// company is for how long the network is looked at now and then, after several tenants had work at a time:
-	// until the next evaluation of a rule or refresh of a dashboard. Who does so began its turn lengthy earlier.
+	// company is for how long the network and other threads are thought of, after several tenants had work at a
+	// time: until the next evaluation of a rule or refresh of a dashboard. Who does so began its turn lengthy earlier.
 	company = time.Minute
 	lengthy = 5 * time.Millisecond
 )
@@ -250,6 +250,7 @@ func (t *Turn) Yield() {
 	// which the scheduler of the language interrupts, once for each hop of a query.
 	runtime.Gosched()
 	if now-t.begun >= lengthy && now < time.Duration(t.gate.company.Load()) {
+		letThreads()
 		t.gate.network.look(now)
 	}
 	if t.gate.waiting.Load() == 0 && !t.aside.Load() {
