@@ -134,6 +134,19 @@ func stored(t *testing.T, r reply) {
 	}
 }
 
+// keep pushes raw until it is taken, as clients do that are told to come again.
+func keep(ctx context.Context, t *testing.T, base, tenant string, raw []byte) {
+	t.Helper()
+	eventually(ctx, t, "a push that is taken", func() error {
+		r := pushBytes(ctx, t, base, tenant, typeV1, raw)
+		if r.status == http.StatusServiceUnavailable {
+			return fmt.Errorf("answered %s", r)
+		}
+		stored(t, r)
+		return nil
+	})
+}
+
 // pairs makes labels of name, value, name, value, in that order.
 func pairs(kv ...string) []prompb.Label {
 	var out []prompb.Label

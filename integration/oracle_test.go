@@ -80,7 +80,7 @@ func oracleFeatures() []string {
 func (o *oracle) push(ctx context.Context, t *testing.T, raw []byte) {
 	t.Helper()
 	for _, tenant := range o.tenants {
-		stored(t, pushBytes(ctx, t, o.n.URL(""), tenant, typeV1, raw))
+		keep(ctx, t, o.n.URL(""), tenant, raw)
 	}
 	stored(t, call(ctx, t, http.MethodPost, o.base+"/api/v1/write", snappy.Encode(nil, raw), "Content-Type", typeV1, "Content-Encoding", "snappy"))
 }

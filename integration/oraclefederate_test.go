@@ -76,7 +76,7 @@ func TestFederateIsThatOfAPrometheusBesideUs(t *testing.T) {
 	t.Cleanup(func() { must(t, p.Stop()) })
 	raw, err := federateData(time.Now()).Marshal()
 	must(t, err)
-	stored(t, pushBytes(ctx, t, n.URL(""), "full", typeV1, raw))
+	keep(ctx, t, n.URL(""), "full", raw)
 	stored(t, call(ctx, t, http.MethodPost, "http://"+p.Address+"/api/v1/write", snappy.Encode(nil, raw), "Content-Type", typeV1, "Content-Encoding", "snappy"))
 	delimited := "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
 	shown := 0
@@ -122,12 +122,12 @@ func exposition(t *testing.T, r reply) []string {
 	dec := expfmt.NewDecoder(bytes.NewReader([]byte(r.body)), expfmt.NewFormat(expfmt.TypeProtoDelim))
 	for {
 		var f dto.MetricFamily
-		if err := dec.Decode(&f); errors.Is(err, io.EOF) {
+		err := dec.Decode(&f)
+		if errors.Is(err, io.EOF) {
 			slices.Sort(out)
 			return slices.Compact(out) // families of one name may alternate
-		} else {
-			must(t, err)
 		}
+		must(t, err)
 		for _, m := range f.Metric {
 			out = append(out, f.GetName()+" "+f.GetType().String()+" "+strings.Join(strings.Fields(m.String()), " "))
 		}

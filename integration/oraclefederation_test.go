@@ -45,7 +45,7 @@ func newUnitedOracle(ctx context.Context, t *testing.T) *oracle {
 			}
 			raw, err := req.Marshal()
 			must(t, err)
-			stored(t, pushBytes(ctx, t, n.URL(""), tenant, typeV1, raw))
+			keep(ctx, t, n.URL(""), tenant, raw)
 			for k := range req.Timeseries { // __tenant_id__ comes before all other labels but __name__
 				ls := req.Timeseries[k].Labels
 				at := 0

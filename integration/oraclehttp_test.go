@@ -205,16 +205,14 @@ func exchanges(start int64) []exchange {
 	for _, params := range []string{"&limit=1;", "&%zz", "&limit=%", "&a;b=1"} {
 		out = append(out, broken(get(query+"g"+params)), broken(get(ranged+"g"+params)), broken(post("query", "time="+at+"&query=g"+params)), get("series?match[]=g"+params), broken(post("labels", "match[]=g"+params)))
 	}
-	for _, e := range []exchange{
+	out = append(out,
 		post("query?query=1&time="+at, "query=2"), post("query?time=1", "query=time()&time=2"), post("query?query=vector(1)&time="+at, ""), post("query?limit=1&time="+at, "query=g&limit=2"),
-		{method: "GET", target: query + "1", body: "query=2", header: form}, post("query", "query=1&query=2&time="+at), broken(post("query", "time="+at+"&query=1%")), broken(post("query", "time="+at+"&query=1;x=2")),
-		{method: "POST", target: "query", body: "query=1&time=" + at, header: []string{"Content-Type", "application/x-www-form-urlencoded; charset=utf-8"}},
-		{method: "POST", target: "query", body: "query=1&time=" + at, header: []string{"Content-Type", "APPLICATION/X-WWW-FORM-URLENCODED"}},
-		{method: "POST", target: "query", body: "query=1&time=" + at, header: []string{"Content-Type", "application/x-www-form-urlencoded;;"}, ours: 400},
-		{method: "POST", target: "query", body: "query=1&time=" + at, header: []string{"Content-Type", "nonsense/"}, ours: 400},
-	} {
-		out = append(out, e)
-	}
+		exchange{method: "GET", target: query + "1", body: "query=2", header: form}, post("query", "query=1&query=2&time="+at), broken(post("query", "time="+at+"&query=1%")), broken(post("query", "time="+at+"&query=1;x=2")),
+		exchange{method: "POST", target: "query", body: "query=1&time=" + at, header: []string{"Content-Type", "application/x-www-form-urlencoded; charset=utf-8"}},
+		exchange{method: "POST", target: "query", body: "query=1&time=" + at, header: []string{"Content-Type", "APPLICATION/X-WWW-FORM-URLENCODED"}},
+		exchange{method: "POST", target: "query", body: "query=1&time=" + at, header: []string{"Content-Type", "application/x-www-form-urlencoded;;"}, ours: 400},
+		exchange{method: "POST", target: "query", body: "query=1&time=" + at, header: []string{"Content-Type", "nonsense/"}, ours: 400},
+	)
 	for _, q := range []string{`sum(g) by(a)`, `{"näme with dots.and/more"}`, `g[5m] offset -1h @ end()`, `limitk(1, g)`, `info(g)`, `sum(rate(g[5m])) > bool 3 or vector(1)`, `g offset (1h + 5m)`, `"text"`, `1 # comment`, `histogram_quantiles(nh, "q", 0.5)`, `g anchored`, `rate(g[5m] smoothed)`,
 		`g + fill(0) k`, strings.Repeat("(", 20) + "g" + strings.Repeat(")", 20), `count_values("x", g)`, `label_replace(g, "a", "$1", "b", "(.*)")`, `-g ^ 2`, `g == on() group_left(x) k`, `absent(g{a=~"\\d+"})`, "g{a='x',b=`y`}", ``, `  `, `)`, `g{`, `nofunc(g)`} {
 		out = append(out, get("format_query?query="+url.QueryEscape(q)), get("parse_query?query="+url.QueryEscape(q)), post("format_query", "query="+url.QueryEscape(q)), post("parse_query", "query="+url.QueryEscape(q)))
