@@ -317,7 +317,7 @@ func TestATimeoutOfAQuerysOwnIsToldApart(t *testing.T) {
 	}
 	stored(t, pushV1(ctx, t, n.URL(""), "team-a", all...))
 	r := asker{n, "team-a"}
-	form := around(now, 55*time.Minute, "query", "sum(quantile_over_time(0.9, shelves[1h]))", "step", "0.301")
+	form := around(now, 55*time.Minute, "query", "sum(predict_linear(shelves[1h], 60))", "step", "0.301")
 	eventually(ctx, t, "a timeout that is the query's fault", func() error {
 		if got := r.get(ctx, t, "query_range", form); got.status != 422 || !strings.Contains(got.body, "err-amphora-query-timeout") || !strings.Contains(got.body, `"execution"`) {
 			return errors.New(got.String())

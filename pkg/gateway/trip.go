@@ -49,7 +49,7 @@ func (p *pool) send(r *http.Request, again bool) (*http.Response, error) {
 	}
 	last := errs.New(errs.Unavailable, "no instance is known")
 	for i, x := range all {
-		try := m.to(x)
+		try, known := m.to(x), x.fit(time.Now())
 		forget := func() bool { return true }
 		if m.again {
 			try, forget = x.waiting.add(try)
@@ -71,11 +71,11 @@ func (p *pool) send(r *http.Request, again bool) (*http.Response, error) {
 		}
 		spare := again && i+1 < len(all) && r.Context().Err() == nil
 		switch {
-		case err == nil && !(spare && leaving(resp)):
+		case err == nil && !(spare && (leaving(resp) || !known && resp.StatusCode == http.StatusServiceUnavailable)):
 			m.answered()
 			return resp, nil
 		case err == nil:
-			_ = resp.Body.Close() // it says no more than its status
+			_ = resp.Body.Close() // it says no more than its status: the instance stops, or just begins
 			again = false
 		case unsent(err) && r.Context().Err() == nil:
 			last = err

@@ -80,28 +80,35 @@ func TestReadsThatNobodyAnsweredAreSentOnceMore(t *testing.T) {
 	for name, c := range map[string]struct {
 		hosts  hosts
 		writes bool
+		begins bool // none is known to be ready
 		body   string
 		want   string
 		status int
 		again  float64
 	}{
-		"an instance ends":                              {hosts: hosts{"a": fails(ended), "b": says("b", 200)}, body: "query", want: "b got 5", status: 200, again: 1},
-		"an instance stops":                             {hosts: hosts{"a": says("a", 503, "Connection"), "b": says("b", 200)}, body: "query", want: "b got 5", status: 200, again: 1},
-		"an instance is gone":                           {hosts: hosts{"a": fails(refused), "b": says("b", 200)}, body: "query", want: "b got 5", status: 200},
-		"without a body":                                {hosts: hosts{"a": fails(ended), "b": says("b", 200)}, want: "b got 0", status: 200, again: 1},
-		"the only instance ends, others may be behind":  {hosts: hosts{"a": fails(ended)}, body: "query", want: "querier cannot be reached", status: 503, again: 1},
-		"the only instance stops":                       {hosts: hosts{"a": says("a", 503, "Connection")}, body: "query", want: "a got 5", status: 503, again: 1},
-		"one ends, the next is gone":                    {hosts: hosts{"a": fails(ended), "b": fails(refused), "c": says("c", 200)}, body: "query", want: "c got 5", status: 200, again: 1},
-		"what ends two instances does not get to more":  {hosts: hosts{"a": fails(ended), "b": fails(ended), "c": says("c", 200)}, body: "query", want: "querier cannot be reached", status: 503, again: 1},
-		"an instance that only says 503 has its reason": {hosts: hosts{"a": says("a", 503), "b": says("b", 200)}, body: "query", want: "a got 5", status: 503},
-		"too large to be kept":                          {hosts: hosts{"a": fails(ended), "b": says("b", 200)}, body: large, want: "querier cannot be reached", status: 503},
-		"no read":                                       {hosts: hosts{"a": fails(ended), "b": says("b", 200)}, writes: true, body: "push", want: "querier cannot be reached", status: 503},
-		"no read, and the instance stops":               {hosts: hosts{"a": says("a", 503, "Connection"), "b": says("b", 200)}, writes: true, body: "push", want: "a got 4", status: 503},
-		"no read, and the instance is gone":             {hosts: hosts{"a": fails(refused), "b": says("b", 200)}, writes: true, body: "push", want: "b got 4", status: 200},
+		"an instance ends":                                        {hosts: hosts{"a": fails(ended), "b": says("b", 200)}, body: "query", want: "b got 5", status: 200, again: 1},
+		"an instance stops":                                       {hosts: hosts{"a": says("a", 503, "Connection"), "b": says("b", 200)}, body: "query", want: "b got 5", status: 200, again: 1},
+		"an instance is gone":                                     {hosts: hosts{"a": fails(refused), "b": says("b", 200)}, body: "query", want: "b got 5", status: 200},
+		"without a body":                                          {hosts: hosts{"a": fails(ended), "b": says("b", 200)}, want: "b got 0", status: 200, again: 1},
+		"the only instance ends, others may be behind":            {hosts: hosts{"a": fails(ended)}, body: "query", want: "querier cannot be reached", status: 503, again: 1},
+		"the only instance stops":                                 {hosts: hosts{"a": says("a", 503, "Connection")}, body: "query", want: "a got 5", status: 503, again: 1},
+		"one ends, the next is gone":                              {hosts: hosts{"a": fails(ended), "b": fails(refused), "c": says("c", 200)}, body: "query", want: "c got 5", status: 200, again: 1},
+		"what ends two instances does not get to more":            {hosts: hosts{"a": fails(ended), "b": fails(ended), "c": says("c", 200)}, body: "query", want: "querier cannot be reached", status: 503, again: 1},
+		"an instance that only says 503 has its reason":           {hosts: hosts{"a": says("a", 503), "b": says("b", 200)}, body: "query", want: "a got 5", status: 503},
+		"an instance that begins says 503":                        {hosts: hosts{"a": says("a", 503), "b": says("b", 200)}, begins: true, body: "query", want: "b got 5", status: 200, again: 1},
+		"an instance that begins has the reason of the next, too": {hosts: hosts{"a": says("a", 503), "b": says("b", 503), "c": says("c", 200)}, begins: true, body: "query", want: "b got 5", status: 503, again: 1},
+		"no read, and the instance begins":                        {hosts: hosts{"a": says("a", 503), "b": says("b", 200)}, writes: true, begins: true, body: "push", want: "a got 4", status: 503},
+		"too large to be kept":                                    {hosts: hosts{"a": fails(ended), "b": says("b", 200)}, body: large, want: "querier cannot be reached", status: 503},
+		"no read":                                                 {hosts: hosts{"a": fails(ended), "b": says("b", 200)}, writes: true, body: "push", want: "querier cannot be reached", status: 503},
+		"no read, and the instance stops":                         {hosts: hosts{"a": says("a", 503, "Connection"), "b": says("b", 200)}, writes: true, body: "push", want: "a got 4", status: 503},
+		"no read, and the instance is gone":                       {hosts: hosts{"a": fails(refused), "b": says("b", 200)}, writes: true, body: "push", want: "b got 4", status: 200},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			u := between(t, c.hosts)
+			for _, x := range *u.pools["querier"].found.Load() {
+				x.unready.Store(c.begins)
+			}
 			w := httptest.NewRecorder()
 			u.Of("querier", !c.writes).ServeHTTP(w, httptest.NewRequest("POST", "/x", strings.NewReader(c.body)))
 			if w.Code != c.status || strings.TrimSpace(w.Body.String()) != c.want {
