@@ -370,6 +370,7 @@ func TestDamagedFramesAreNotTaken(t *testing.T) {
 		"empty chunk": {frame(t, []string{"__name__", "f"}, prompb.Chunk{Type: prompb.Chunk_XOR}), "bytes"},
 		"no encoding": {frame(t, []string{"__name__", "f"}, prompb.Chunk{Type: 99, Data: make([]byte, 9)}), "encoding"},
 		"cut chunk":   {frame(t, []string{"__name__", "f"}, prompb.Chunk{Type: prompb.Chunk_XOR, Data: []byte{0, 9, 1}}), "a chunk of"},
+		"finer":       {frame(t, []string{"__name__", "f"}, finer(t)), "negative"},
 		"wide":        {frame(t, []string{"__name__", "f"}, prompb.Chunk{Type: prompb.Chunk_HISTOGRAM, Data: wide}), "buckets"},
 	} {
 		if _, err := Native(append(append([]byte(nil), good...), c.body...), at, nil, &room{1 << 20}); errs.KindOf(err) != errs.Invalid || !strings.Contains(err.Error(), c.want) || len(err.Error()) > 500 {
@@ -381,12 +382,18 @@ func TestDamagedFramesAreNotTaken(t *testing.T) {
 	}
 }
 
+// finer returns a chunk for which upstream's reader panics: a schema that it makes coarser, with spans that overlap.
+func finer(t testing.TB) prompb.Chunk {
+	return chunkOf(t, sample{fh: &histogram.FloatHistogram{Schema: 20, Count: 3, Sum: 1, PositiveSpans: []histogram.Span{{Length: 2}, {Offset: -1, Length: 1}}, PositiveBuckets: []float64{1, 1, 1}}}, 0)
+}
+
 func FuzzNative(f *testing.F) {
 	for _, x := range histograms() {
 		c := chunkOf(f, x, 0)
 		f.Add(uint8(c.Type), c.Data)
 	}
 	f.Add(uint8(prompb.Chunk_XOR), chunkOf(f, sample{}, 5).Data)
+	f.Add(uint8(prompb.Chunk_FLOAT_HISTOGRAM), finer(f).Data)
 	f.Fuzz(func(t *testing.T, enc uint8, data []byte) {
 		res, err := Native(frame(t, []string{"__name__", "f"}, prompb.Chunk{Type: prompb.Chunk_Encoding(enc % 8), Data: data}), at, nil, &room{1 << 24})
 		scan(t, res, err)

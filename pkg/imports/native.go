@@ -4,13 +4,13 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
-	"math"
 
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/prompb"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 
+	"github.com/amphora-metrics/amphora/pkg/chunkcheck"
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/remotewrite"
 )
@@ -23,8 +23,6 @@ const (
 	frameFactor = 8
 	// mostSamples bounds the samples that one series of the body has, for the encoder holds one at a time.
 	mostSamples = 1000
-	// histogramHeader is the bytes of a chunk of histograms before its bits.
-	histogramHeader = 3
 )
 
 // Native makes a remote write 2.0 body of chunks in the frames of remote read, as export/native has them.
@@ -66,7 +64,7 @@ func (w *writer) frames(body []byte) error {
 	return nil
 }
 
-// chunked writes the samples of the chunks of a series.
+// chunked writes the samples of the chunks of a series, as series of up to mostSamples.
 func (w *writer) chunked(s *prompb.ChunkedSeries) error {
 	b := labels.NewScratchBuilder(len(s.Labels))
 	for _, l := range s.Labels {
@@ -74,62 +72,46 @@ func (w *writer) chunked(s *prompb.ChunkedSeries) error {
 	}
 	b.Sort()
 	ls := b.Labels()
-	var it chunkenc.Iterator
+	n := 0
 	for _, c := range s.Chunks {
-		chunk, err := soundChunk(c)
-		if err != nil {
-			return err
-		}
-		if chunk == nil {
-			continue
-		}
-		it = chunk.Iterator(it)
-		for more := true; more; {
-			if more, err = w.some(ls, it); err != nil {
+		err := chunkcheck.Each(chunkenc.Encoding(c.Type), c.Data, func(x *chunkcheck.Sample) error {
+			if n == 0 {
+				if err := w.series(ls); err != nil {
+					return err
+				}
+			}
+			if err := w.checked(x); err != nil {
 				return err
 			}
-		}
-	}
-	return nil
-}
-
-// some writes up to mostSamples samples as a series. more is false if there are none behind them.
-func (w *writer) some(ls labels.Labels, it chunkenc.Iterator) (more bool, err error) {
-	n := 0
-	for ; n < mostSamples; n++ {
-		kind := it.Next()
-		if kind == chunkenc.ValNone {
-			break
-		}
-		if n == 0 {
-			if err := w.series(ls); err != nil {
-				return false, err
+			if n++; n < mostSamples {
+				return nil
 			}
-		}
-		switch kind {
-		case chunkenc.ValFloat:
-			t, v := it.At()
-			w.enc.Sample(v, t, 0)
-		case chunkenc.ValHistogram:
-			t, h := it.AtHistogram(nil)
-			h.CounterResetHint = told(h.CounterResetHint)
-			err = w.histogram(h, t)
-		default:
-			t, fh := it.AtFloatHistogram(nil)
-			fh.CounterResetHint = told(fh.CounterResetHint)
-			err = w.floatHistogram(fh, t)
-		}
+			n = 0
+			return w.enc.EndSeries()
+		})
 		if err != nil {
-			return false, err
+			return errs.Wrap(errs.KindOf(err), fmt.Errorf("a chunk of %.200s: %w", ls, err))
 		}
-	}
-	if err := it.Err(); err != nil {
-		return false, errs.New(errs.Invalid, "a chunk of %.200s: %w", ls, err)
 	}
 	if n == 0 {
-		return false, nil
+		return nil
 	}
-	return n == mostSamples, w.enc.EndSeries()
+	return w.enc.EndSeries()
+}
+
+// checked writes a sample of the series that was begun.
+func (w *writer) checked(x *chunkcheck.Sample) error {
+	switch x.Kind {
+	case chunkenc.ValFloat:
+		w.enc.Sample(x.V, x.T, 0)
+		return nil
+	case chunkenc.ValHistogram:
+		x.H.CounterResetHint = told(x.H.CounterResetHint)
+		return w.histogram(x.H, x.T)
+	default:
+		x.FH.CounterResetHint = told(x.FH.CounterResetHint)
+		return w.floatHistogram(x.FH, x.T)
+	}
 }
 
 // told is a hint as it is passed on: that there is no reset follows from the samples.
@@ -138,76 +120,4 @@ func told(h histogram.CounterResetHint) histogram.CounterResetHint {
 		return histogram.UnknownCounterReset
 	}
 	return h
-}
-
-// soundChunk returns a chunk whose reading takes memory by its size, whoever made it; nil: it is empty.
-func soundChunk(c prompb.Chunk) (chunkenc.Chunk, error) {
-	enc, header := chunkenc.Encoding(c.Type), 2
-	native := false
-	switch enc {
-	case chunkenc.EncXOR:
-	case chunkenc.EncHistogram, chunkenc.EncFloatHistogram:
-		native, header = true, histogramHeader
-	default:
-		return nil, errs.New(errs.Invalid, "a chunk has the encoding %d, which is unknown here", c.Type)
-	}
-	if len(c.Data) < header {
-		return nil, errs.New(errs.Invalid, "a chunk has %d bytes, the least is %d", len(c.Data), header)
-	}
-	if binary.BigEndian.Uint16(c.Data) == 0 {
-		return nil, nil
-	}
-	if native {
-		if n := bucketsOf(c.Data[histogramHeader:]); n > remotewrite.MaxBuckets {
-			return nil, errs.New(errs.Invalid, "the histograms of a chunk have %d buckets, the most is %d", n, remotewrite.MaxBuckets)
-		}
-	}
-	chunk, err := chunkenc.FromData(enc, c.Data)
-	return chunk, errs.Wrap(errs.Invalid, err)
-}
-
-// bucketsOf is how many buckets the layout of a chunk of histograms announces: its reader makes room for
-// all of them before it sees any.
-func bucketsOf(b []byte) uint64 {
-	r := bits{b: b}
-	if r.read(8) == 255 {
-		r.read(64) // a zero threshold that is no power of two
-	}
-	r.varbit() // schema
-	total := uint64(0)
-	for range 2 {
-		for n := r.varbit(); n > 0 && !r.ended(); n-- {
-			total += min(r.varbit(), math.MaxUint32)
-			r.varbit() // offset
-		}
-	}
-	return total
-}
-
-// bits reads numbers of bits, the highest first. Behind the end there are zeros.
-type bits struct {
-	b  []byte
-	at int
-}
-
-func (r *bits) ended() bool { return r.at >= 8*len(r.b) }
-
-func (r *bits) read(n int) (v uint64) {
-	for range n {
-		v <<= 1
-		if !r.ended() {
-			v |= uint64(r.b[r.at/8]>>(7-r.at%8)) & 1
-		}
-		r.at++
-	}
-	return v
-}
-
-// varbit reads a number behind ones that say how long it is.
-func (r *bits) varbit() uint64 {
-	ones := 0
-	for ones < 8 && r.read(1) == 1 {
-		ones++
-	}
-	return r.read([...]int{0, 3, 6, 9, 12, 18, 25, 56, 64}[ones])
 }
