@@ -38,18 +38,19 @@ type worker struct {
 	samples
 	leaf *leaf
 	turn *turns.Turn // of the goroutine
-	// values sets vals, one for each step, and returns how many samples are in the windows and were read.
-	values func(w *worker, lset labels.Labels, vals []float64) (total, read int64)
+	// values sets vals, one for each step, and returns how many samples are in the windows and were read. Its error is
+	// that of ctx.
+	values func(ctx context.Context, w *worker, lset labels.Labels, vals []float64) (total, read int64, err error)
 }
 
-// evaluate makes values of s; none have no samples. Errors: ErrUnsupported, those of the storage.
-func (w *worker) evaluate(s storage.Series, vals []float64) found {
+// evaluate makes values of s; none have no samples. Errors: ErrUnsupported, those of the storage and of ctx.
+func (w *worker) evaluate(ctx context.Context, s storage.Series, vals []float64) found {
 	l := w.leaf
 	if err := w.load(s, l.hints.Start, l.hints.End, l.stale); err != nil || len(w.ts) == 0 {
 		return found{err: err}
 	}
 	out := found{lset: s.Labels(), vals: vals}
-	out.total, out.read = w.values(w, out.lset, vals)
+	out.total, out.read, out.err = w.values(ctx, w, out.lset, vals)
 	return out
 }
 
@@ -62,14 +63,17 @@ type crew struct {
 	// single is set if only one goroutine may evaluate.
 	single bool
 
-	own   *worker
-	vals  []float64 // of a series that own evaluated
-	seen  int
-	over  bool  // there are no more series
-	err   error // why
-	round []*batch
-	at    int // of round
-	spare []*batch
+	own  *worker
+	vals []float64 // of a series that own evaluated
+	// helping is the context of helpers, which end with it; nil: there were none.
+	helping   context.Context //nolint:containedctx // It is that of the query, and ends earlier.
+	dismissed context.CancelFunc
+	seen      int
+	over      bool  // there are no more series
+	err       error // why
+	round     []*batch
+	at        int // of round
+	spare     []*batch
 }
 
 // batch is series that follow each other.
@@ -111,7 +115,7 @@ func (c *crew) next(ctx context.Context) (out found, ok bool, err error) {
 			continue
 		}
 		if b.done == nil {
-			out = c.own.evaluate(b.series[b.i], c.vals)
+			out = c.own.evaluate(ctx, b.series[b.i], c.vals)
 			b.series[b.i] = nil // its chunks need not stay in memory
 		} else {
 			b.wait(c.leaf.run.turn)
@@ -154,7 +158,10 @@ func (c *crew) muster(ctx context.Context) bool {
 			end()
 			break
 		}
-		go b.evaluate(ctx, c.n, turn, end)
+		if c.helping == nil {
+			c.helping, c.dismissed = context.WithCancel(ctx)
+		}
+		go b.evaluate(c.helping, c.n, turn, end)
 	}
 	return len(c.round[0].series) > 0
 }
@@ -216,7 +223,7 @@ func (b *batch) evaluate(ctx context.Context, n int, turn *turns.Turn, end func(
 			b.found = append(b.found, found{err: err})
 			return
 		}
-		b.found = append(b.found, w.evaluate(s, b.vals[i*n:(i+1)*n:(i+1)*n]))
+		b.found = append(b.found, w.evaluate(ctx, s, b.vals[i*n:(i+1)*n:(i+1)*n]))
 		b.series[i] = nil
 	}
 }
@@ -247,8 +254,12 @@ func (b *batch) wait(turn *turns.Turn) {
 	}
 }
 
-// dismiss waits for the helpers that are left of a query which ended early.
+// dismiss ends the helpers that are left of a query which ended early, and returns when they are done.
 func (c *crew) dismiss() {
+	if c.helping == nil {
+		return
+	}
+	c.dismissed()
 	for _, b := range c.round {
 		if b.done != nil {
 			b.finish(c.leaf.run.turn)

@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"runtime"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unsafe"
 
@@ -103,20 +105,7 @@ func books(t testing.TB, n, samples int) []storage.Series {
 // evaluated answers a query over series, and says how many goroutines beside its own evaluated some.
 func evaluated(ctx context.Context, t testing.TB, q shelf, text string, steps int) (answer string, helpers int, err error) {
 	t.Helper()
-	expr, err := parser.NewParser(parser.Options{}).ParseExpr(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	start, step := int64(5*60_000), int64(30_000)
-	end := start + int64(steps-1)*step
-	if expr, err = promql.PreprocessExpr(expr, timestamp.Time(start), timestamp.Time(end), 30*time.Second); err != nil {
-		t.Fatal(err)
-	}
-	p, err := New(Settings{MaxSamples: 10_000_000, SubqueryStep: func(int64) int64 { return 60_000 }}).Plan(
-		Query{Expr: expr, Start: start, End: end, Step: step, Lookback: 5 * time.Minute})
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := planOf(t, text, steps)
 	defer p.Close()
 	var counted stats.QuerySamples
 	v, notes, err := p.Run(ctx, q, &counted, free{})
@@ -131,6 +120,26 @@ func evaluated(ctx context.Context, t testing.TB, q shelf, text string, steps in
 		return "", helpers, err
 	}
 	return fmt.Sprint(v, notes, counted.TotalSamples, counted.SamplesRead, counted.PeakSamples), helpers, nil
+}
+
+// planOf plans a query of so many steps.
+func planOf(t testing.TB, text string, steps int) *Plan {
+	t.Helper()
+	expr, err := parser.NewParser(parser.Options{}).ParseExpr(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start, step := int64(5*60_000), int64(30_000)
+	end := start + int64(steps-1)*step
+	if expr, err = promql.PreprocessExpr(expr, timestamp.Time(start), timestamp.Time(end), 30*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	p, err := New(Settings{MaxSamples: 10_000_000, SubqueryStep: func(int64) int64 { return 60_000 }}).Plan(
+		Query{Expr: expr, Start: start, End: end, Step: step, Lookback: 5 * time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
 }
 
 // free is memory that nobody counts.
@@ -256,6 +265,60 @@ func TestNoHelperIsLeftOfAQueryThatEnds(t *testing.T) {
 			t.Error("somebody reads after the end of the query")
 		}
 	}
+}
+
+// looks is a context that is canceled once so many have looked.
+type looks struct {
+	context.Context
+	left atomic.Int32
+}
+
+func (l *looks) Err() error {
+	if l.left.Add(-1) < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+// The steps of one series may take seconds.
+func TestOneLongSeriesEndsWithItsQuery(t *testing.T) {
+	for _, text := range []string{`quantile_over_time(0.5, m_total[10m])`, `predict_linear(m_total[10m], 5)`, `max_over_time(m_total[10m:15s])`} {
+		ctx := &looks{Context: t.Context()}
+		ctx.left.Store(20)
+		_, _, err := evaluated(ctx, t, shelf{all: books(t, 1, 4000)}, text, 1900)
+		if _, ok := errors.AsType[promql.ErrQueryCanceled](err); !ok {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+// A query that ends for another reason than its context does not wait for what helpers have still to do.
+func TestHelpersEndWithAQueryThatFails(t *testing.T) {
+	twoProcessors(t)
+	all := books(t, alone+2*batchMost, 20)
+	synctest.Test(t, func(t *testing.T) {
+		first, p := alone+batchMost, planOf(t, `sum(m_total)`, 20)
+		broken := all[alone].(book)
+		broken.meta.Chunk = chunkenc.NewXORChunk()
+		broken.meta.Chunk.Reset([]byte{0, 9, 1})
+		all[alone] = broken
+		var read atomic.Int32
+		for i := first; i < len(all); i++ {
+			b := all[i].(book)
+			b.read = func() {
+				read.Add(1)
+				<-p.run.crews[0].helping.Done()
+			}
+			all[i] = b
+		}
+		defer p.Close()
+		if _, _, err := p.Run(t.Context(), shelf{all: all}, &stats.QuerySamples{}, free{}); err == nil || !strings.Contains(err.Error(), "shorter than its samples") {
+			t.Errorf("a broken chunk: %v", err)
+		}
+		if n := read.Load(); n > mostHelpers {
+			t.Errorf("helpers read %d series of a query that had failed", n)
+		}
+	})
 }
 
 // A helper needs a place of its own, which it gives back.

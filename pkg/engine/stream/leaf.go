@@ -87,7 +87,7 @@ func (s *instants) next(ctx context.Context) (*series, error) {
 }
 
 // fill sets the values of the steps and returns how many there are.
-func (s *instants) fill(w *worker, _ labels.Labels, vals []float64) (total, read int64) {
+func (s *instants) fill(_ context.Context, w *worker, _ labels.Labels, vals []float64) (total, read int64, err error) {
 	ts, vs := w.ts, w.vs
 	next, lookback, n := 0, s.run.lookback, int64(0)
 	for i := range vals {
@@ -106,7 +106,7 @@ func (s *instants) fill(w *worker, _ labels.Labels, vals []float64) (total, read
 		s.tally.at(i, 1, 1)
 		n++
 	}
-	return n, n
+	return n, n, nil
 }
 
 // tally counts samples for the statistics of a query.

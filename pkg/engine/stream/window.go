@@ -115,7 +115,7 @@ func (o *windows) read(ctx context.Context) (f found, drop, ok bool, err error) 
 	}
 	if f.lset, drop, ok, err = o.sub.next(ctx); ok {
 		f.vals = o.vals
-		f.total, f.read = o.slide(&o.w, &o.sub.samples, f.lset, f.vals, o.tally.run.turn)
+		f.total, f.read, err = o.slide(ctx, &o.w, &o.sub.samples, f.lset, f.vals, o.tally.run.turn)
 	}
 	return f, drop, ok, err
 }
@@ -123,8 +123,8 @@ func (o *windows) read(ctx context.Context) (f found, drop, ok bool, err error) 
 // worker returns who evaluates series of the leaf.
 func (o *windows) worker() *worker {
 	w := &window{}
-	return &worker{leaf: o.leaf, values: func(by *worker, lset labels.Labels, vals []float64) (total, read int64) {
-		return o.slide(w, &by.samples, lset, vals, by.turn)
+	return &worker{leaf: o.leaf, values: func(ctx context.Context, by *worker, lset labels.Labels, vals []float64) (total, read int64, err error) {
+		return o.slide(ctx, w, &by.samples, lset, vals, by.turn)
 	}}
 }
 
@@ -138,19 +138,23 @@ func (w *window) findResets() {
 	}
 }
 
-// stepsAtOnce is how many steps of a series are evaluated without a look at who else is due: those of a
-// long series over long windows take seconds.
-const stepsAtOnce = 32
+// samplesAtOnce is how many samples functions are given without a look at who else is due and whether the query has
+// ended, and stepSamples how many a step counts for beside its own: all steps of a series over long windows take
+// seconds together.
+const (
+	samplesAtOnce = 8 << 10
+	stepSamples   = samplesAtOnce / 32
+)
 
 // slide moves w over the steps of a series. It returns how many samples the windows have, and how many there
-// are in all of them together.
-func (o *windows) slide(w *window, in *samples, lset labels.Labels, vals []float64, turn *turns.Turn) (total, read int64) {
+// are in all of them together. Its error is that of ctx.
+func (o *windows) slide(ctx context.Context, w *window, in *samples, lset labels.Labels, vals []float64, turn *turns.Turn) (total, read int64, err error) {
 	w.ts, w.vs, w.lset, w.sortedHi = in.ts, in.vs, lset, 0
 	if o.kernel.resets {
 		w.findResets()
 	}
 	ts, rng := w.ts, o.rng.Milliseconds()
-	lo, hi, seen := 0, 0, 0
+	lo, hi, seen, given := 0, 0, 0, 0
 	for i := range vals {
 		w.to = o.ref(i)
 		w.from = w.to - rng
@@ -174,9 +178,13 @@ func (o *windows) slide(w *window, in *samples, lset labels.Labels, vals []float
 		o.tally.at(i, int64(hi-lo), int64(fresh))
 		w.lo, w.hi, w.step, w.at = lo, hi, i, o.when.at(i)
 		vals[i] = o.kernel.value(w)
-		if i%stepsAtOnce == stepsAtOnce-1 {
+		if given += stepSamples + hi - lo; given >= samplesAtOnce {
+			given = 0
 			turn.Yield()
+			if err := Interrupted(ctx); err != nil {
+				return 0, 0, err
+			}
 		}
 	}
-	return total, read
+	return total, read, nil
 }
