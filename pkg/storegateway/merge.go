@@ -3,7 +3,9 @@ package storegateway
 import (
 	"bytes"
 	"cmp"
+	"fmt"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -100,10 +102,10 @@ func (m *merged) refill() {
 		return
 	}
 	var (
-		next   atomic.Int32
-		wg     sync.WaitGroup
-		mu     sync.Mutex // guards broken
-		broken any        // a panic
+		next    atomic.Int32
+		helpers sync.WaitGroup
+		mu      sync.Mutex // guards broken
+		broken  string     // what a helper panicked with
 	)
 	read := func(turn *turns.Turn) {
 		for i := int(next.Add(1)) - 1; i < len(m.due); i = int(next.Add(1)) - 1 {
@@ -118,25 +120,27 @@ func (m *merged) refill() {
 		if !ok {
 			break
 		}
-		wg.Go(func() {
+		helpers.Go(func() {
 			defer end()
 			defer func() {
 				if p := recover(); p != nil {
 					mu.Lock()
-					broken = p
+					broken = fmt.Sprintf("%v\n%s", p, debug.Stack())
 					mu.Unlock()
 				}
 			}()
 			read(turn)
 		})
 	}
+	defer func() { // of a panic, too: the sets are closed next
+		m.turn.Rest() // who waits does not compute
+		helpers.Wait()
+		m.turn.Resume()
+		if broken != "" {
+			panic("BUG: " + broken)
+		}
+	}()
 	read(m.turn)
-	m.turn.Rest() // who waits does not compute
-	wg.Wait()
-	m.turn.Resume()
-	if broken != nil {
-		panic(broken)
-	}
 }
 
 func (m *merged) less(i, j int) bool {

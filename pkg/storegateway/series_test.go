@@ -6,12 +6,16 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/amphora-metrics/amphora/pkg/block"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/turns"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
@@ -151,6 +155,72 @@ func TestBatchesOfSeveralBlocksAreReadAsOfOne(t *testing.T) {
 			}
 		}
 	}
+}
+
+// isBelow says whether a function calls who calls this, however far up.
+func isBelow(name string) bool {
+	calls := make([]uintptr, 64)
+	frames := runtime.CallersFrames(calls[:runtime.Callers(1, calls)])
+	for f, more := frames.Next(); more; f, more = frames.Next() {
+		if strings.HasSuffix(f.Function, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// The sets are closed after a panic, and their memory goes to others: nobody may read into it by then.
+func TestNobodyReadsAfterAPanic(t *testing.T) {
+	if n := runtime.GOMAXPROCS(0); n < 2 {
+		runtime.GOMAXPROCS(2)
+		t.Cleanup(func() { runtime.GOMAXPROCS(n) })
+	}
+	w := newWorld(t, nil)
+	o, err := w.g.open(tenant.Inject(t.Context(), "t1"), [][]byte{w.block(0, 0, 10), w.block(7_200_000, 0, 10)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.close()
+	both, panics := make(chan struct{}), make(chan struct{})
+	var inside, ended atomic.Int32
+	var sets []*block.SeriesSet
+	for _, b := range o.blocks {
+		begun := false
+		s, err := b.Select(t.Context(), block.Selection{MaxTime: 1 << 40, Matchers: []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "__name__", "m")}, Memory: func(n int64) error {
+			if n <= 0 || !begun {
+				begun = true
+				return nil
+			}
+			if inside.Add(1) == 2 {
+				close(both)
+			}
+			<-both
+			if isBelow("TestNobodyReadsAfterAPanic") {
+				close(panics)
+				panic("no more memory")
+			}
+			<-panics
+			for range 1000 {
+				runtime.Gosched()
+			}
+			ended.Add(1)
+			return nil
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		sets = append(sets, s)
+	}
+	defer func() {
+		if p := recover(); p != "no more memory" {
+			t.Errorf("panicked with %v", p)
+		}
+		if ended.Load() != 1 {
+			t.Error("a helper reads on")
+		}
+	}()
+	t.Errorf("no panic, another series %t", merge(sets).next())
 }
 
 // BenchmarkSeries reads blocks of the same series that follow each other in time, all pages being here.
