@@ -147,6 +147,29 @@ func TestAStoreGatewayThatHangsIsNotWaitedFor(t *testing.T) {
 	}
 }
 
+// TestTwoOfThreeStoreGatewaysThatHangAreNotWaitedFor freezes two at once: those silent for 3 s are left for the next owners,
+// and these after another 3 s for the last ones.
+func TestTwoOfThreeStoreGatewaysThatHangAreNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("starts real processes; not in -short")
+	}
+	ctx := bounded(t, 3*time.Minute)
+	s := newHangingStores(ctx, t, []string{"a", "b", "c"})
+	s.learn(ctx, t)
+	s.readAll(ctx, t, "at rest")
+	both := []*harness.Node{s.Node("store-0"), s.Node("store-1")}
+	all(t, both, func(n *harness.Node) error { return n.Signal(syscall.SIGSTOP) })
+	if took := s.readAll(ctx, t, "two hang"); took > 12*time.Second {
+		t.Errorf("while two hung an answer took %s", took)
+	}
+	if took := s.readAll(ctx, t, "they are known to hang"); took > 12*time.Second {
+		t.Errorf("when it was known that two hung an answer took %s", took)
+	}
+	all(t, both, func(n *harness.Node) error { return n.Signal(syscall.SIGCONT) })
+	s.readAll(ctx, t, "they go on")
+}
+
 // TestTheOnlyStoreGatewayThatHangsIsAnError says so within the time in which a dead connection is found.
 func TestTheOnlyStoreGatewayThatHangsIsAnError(t *testing.T) {
 	t.Parallel()

@@ -52,15 +52,14 @@ func (b *budget) on(t *tab) *budget {
 	return &out
 }
 
-// compete makes two attempts rivals.
+// compete makes two attempts rivals, which are parts of the same or of nothing.
 func (b *budget) compete(one, other *tab) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	chunks, bytes := one.chunks+other.chunks, one.bytes+other.bytes
 	one.rival, other.rival = other, one
 	weightChunks, weightBytes := one.weight()
-	b.chunks += weightChunks - chunks
-	b.bytes += weightBytes - bytes
+	b.book(one.up, weightChunks-chunks, weightBytes-bytes)
 }
 
 // drop takes back what an attempt charged, and has it charge no more.

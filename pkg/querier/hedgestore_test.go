@@ -350,10 +350,69 @@ func TestAllOwnersThatHangCostTheReadItsTimeAndNoMoreCalls(t *testing.T) {
 		if err == nil || err.Error() != "out of time" || took != 20*time.Second {
 			t.Errorf("after %s: %v", took, err)
 		}
-		if c := d.calls(t); c != "a1 b1" { // there is one hedge and no second
+		if c := d.calls(t); c != "a1 b1 c1" {
 			t.Errorf("asked %s", c)
 		}
 	})
+}
+
+// TestTwoOfThreeStoreGatewaysThatHangCostOneReadSixSeconds has the last owner answer whole, which is charged once, whatever the
+// two say before they are silent; that they are is known for a while, of both.
+func TestTwoOfThreeStoreGatewaysThatHangCostOneReadSixSeconds(t *testing.T) {
+	t.Parallel()
+	late := errs.New(errs.Unavailable, "keepalive")
+	for name, w := range map[string]struct {
+		a, b  []time.Duration
+		err   error // of a and b, after the last of their delays
+		after time.Duration
+		calls string
+		known string // who is asked by the next read
+	}{
+		"both are silent":           {a: []time.Duration{never}, b: []time.Duration{never}, after: 2 * hedgeAfter, calls: "a3 b3 c3", known: "c3"},
+		"both stop half way":        {a: []time.Duration{0, 0, never}, b: []time.Duration{0, time.Second, never}, after: 2*hedgeAfter + time.Second, calls: "a3 b3 c3", known: "c3"},
+		"both stop before the end":  {a: []time.Duration{0, 0, 0, never}, b: []time.Duration{0, 0, 0, never}, after: 2 * hedgeAfter, calls: "a3 b3 c3", known: "c3"},
+		"the first goes on in time": {a: []time.Duration{2*hedgeAfter - 1}, b: []time.Duration{never}, after: 2*hedgeAfter - 1, calls: "a3 b3", known: "a3"},
+		"the next is only slow":     {a: []time.Duration{never}, b: []time.Duration{2 * time.Second, 2 * time.Second}, after: hedgeAfter + 4*time.Second, calls: "a3 b3", known: "b3"},
+		"both die, the next first":  {a: []time.Duration{5 * time.Second}, b: []time.Duration{time.Second}, err: late, after: hedgeAfter + time.Second, calls: "a3 b3 c3", known: "b3"},
+		"the first dies meanwhile":  {a: []time.Duration{5 * time.Second}, b: []time.Duration{never}, err: late, after: 2 * hedgeAfter, calls: "a3 b3 c3", known: "a3"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				d := newDoors(t, "abc", "abc", "abc")
+				d.doors["a"].behave(w.err, w.a...)
+				d.doors["b"].behave(w.err, w.b...)
+				b := d.counted(t)
+				got, missing, took, err := d.series(t.Context(), b)
+				if err != nil || len(missing) > 0 || !once(got, d.all()) || took != w.after {
+					t.Errorf("%v, without %v, after %s, %v; want all once after %s", got, missing, took, err, w.after)
+				}
+				if c := d.calls(t); c != w.calls {
+					t.Errorf("asked %s, want %s", c, w.calls)
+				}
+				healthy := newDoors(t, "a", "a", "a")
+				want := healthy.counted(t)
+				if _, _, _, err := healthy.series(t.Context(), want); err != nil {
+					t.Error(err)
+				}
+				if b.chunks != want.chunks || b.bytes != want.bytes || b.own != want.own {
+					t.Errorf("%d chunks, %d bytes, memory %d are charged, want %d, %d, %d", b.chunks, b.bytes, b.own, want.chunks, want.bytes, want.own)
+				}
+				if n := testutil.ToFloat64(d.q.metrics.storeHedged); n != 1 {
+					t.Errorf("%g reads count as hedged, want 1", n)
+				}
+				for _, of := range d.doors {
+					of.behave(nil)
+				}
+				if _, _, took, err := d.values(t.Context()); err != nil || took != 0 {
+					t.Errorf("the next read: %v after %s", err, took)
+				}
+				if c := d.calls(t); c != w.known {
+					t.Errorf("the next read asked %s, want %s", c, w.known)
+				}
+			})
+		})
+	}
 }
 
 // TestWhatTheOthersCannotAnswerIsWaitedFor has a hedge fail in each way while the first store-gateway is only slow.
@@ -534,7 +593,7 @@ func TestOneOfTwoAnswersCountsWhateverTheirOrder(t *testing.T) {
 			}
 			d.calls(t)
 			switch {
-			case err != nil && (lost || hang > 0 && len(down) > 1 || len(down) > 0 && len(d.gone) > 0):
+			case err != nil && (lost || len(down) > 0 && len(d.gone) > 0):
 			case err != nil:
 				t.Errorf("all blocks have an owner that answers: %v after %s", err, took)
 			case lost && len(d.gone) == 0:

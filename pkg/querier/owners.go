@@ -152,7 +152,7 @@ func (q *Querier) owners(sc scope, blocks []ulid.ULID, now time.Time) (map[ulid.
 }
 
 // rounds asks the owners of blocks from the one at index try on, until all have answered or there are
-// no more. The charges are part of up; if that is nil, those that are silent are not waited for.
+// no more. The charges are part of up, if that is not nil.
 func (a *asking[T]) rounds(ctx context.Context, blocks []ulid.ULID, try int, up *tab) (out found[T]) {
 	var why error
 	for begin := try; len(blocks) > 0; try++ {
@@ -204,8 +204,8 @@ func (a *asking[T]) group(ctx context.Context, addr string, blocks []ulid.ULID, 
 	c := a.start(ctx, addr, blocks, up)
 	defer c.silence.timer.Stop()
 	silent := c.silence.timer.C
-	if a.how.patient || up != nil || slices.ContainsFunc(blocks, func(u ulid.ULID) bool { return try+1 >= len(a.owners[u]) }) {
-		silent = nil // others cannot be asked for all of it, or are asked already
+	if a.how.patient || slices.ContainsFunc(blocks, func(u ulid.ULID) bool { return try+1 >= len(a.owners[u]) }) {
+		silent = nil // others cannot be asked for all of it
 	}
 	select {
 	case got := <-c.result:
@@ -221,9 +221,10 @@ func (a *asking[T]) group(ctx context.Context, addr string, blocks []ulid.ULID, 
 	return a.race(ctx, c, blocks, try+1)
 }
 
-// race waits for c, which is silent, and for the owners of its blocks from index try on.
+// race waits for c, which is silent, and for the owners of its blocks from index try on: of these
+// the next one is asked, and if it is silent as well the one after it, and so on.
 func (a *asking[T]) race(ctx context.Context, c *storeAsk[T], blocks []ulid.ULID, try int) found[T] {
-	said, theirs := c.silence.said(), &tab{}
+	said, theirs := c.silence.said(), &tab{up: c.tab.up}
 	if b := a.how.budget; b != nil {
 		b.compete(c.tab, theirs)
 	}
