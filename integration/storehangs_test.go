@@ -56,10 +56,10 @@ func (s *hangingStores) learn(ctx context.Context, t *testing.T) {
 	during := url.Values{"start": {seconds(s.start.UnixMilli())}, "end": {seconds(s.end.UnixMilli())}, "match[]": {"small"}}.Encode()
 	s.paths = []string{"query_range?" + url.Values{"query": {"sum by (i) (sum_over_time(small[2h]))"}, "step": {"2h"},
 		"start": {seconds(s.start.Add(2*time.Hour - time.Millisecond).UnixMilli())}, "end": {seconds(s.end.UnixMilli())}}.Encode(),
-		"series?" + during, "labels?" + during, "label/i/values?" + during}
-	for i, n := range []int{3 * s.blocks, 3, 1, 1} {
+		"series?" + during, "labels?" + during, "label/i/values?" + during, "status/tsdb"}
+	for i, n := range []int{3 * s.blocks, 3, 1, 1, 1} {
 		r := s.read(ctx, t, s.paths[i])
-		text := []string{`"276"`, `"small"`, `["__name__","i"]`, `["0","1","2"]`}[i]
+		text := []string{`"276"`, `"small"`, `["__name__","i"]`, `["0","1","2"]`, `{"name":"small","value":3}`}[i]
 		if r.status != http.StatusOK || strings.Count(r.body, text) != n {
 			t.Fatalf("%s answered %s, want %d times %s", s.paths[i], r, n, text)
 		}

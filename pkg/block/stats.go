@@ -43,10 +43,14 @@ type Gone struct {
 func (b *Block) Range() (mint, maxt int64) { return b.opened.mint, b.opened.maxt - 1 }
 
 // Stats counts from the index's postings, and of series that may be gone from their entries: chunks are
-// not read. limit bounds each list. Errors: as Select.
-func (b *Block) Stats(ctx context.Context, limit int, gone Gone) (Stats, error) {
+// not read. limit bounds each list. progress, if not nil, is called often while it counts; its error ends that.
+// Errors: as Select.
+func (b *Block) Stats(ctx context.Context, limit int, gone Gone, progress func() error) (Stats, error) {
+	if progress == nil {
+		progress = func() error { return nil }
+	}
 	s := Stats{}
-	without, err := b.gone(ctx, gone)
+	without, err := b.gone(ctx, gone, progress)
 	if err != nil {
 		return s, err
 	}
@@ -64,6 +68,9 @@ func (b *Block) Stats(ctx context.Context, limit int, gone Gone) (Stats, error) 
 		for _, v := range values {
 			if err := ctx.Err(); err != nil {
 				return s, context.Cause(ctx)
+			}
+			if err := progress(); err != nil {
+				return s, err
 			}
 			n, err := b.count(ctx, name, v, without)
 			if err != nil {
@@ -90,7 +97,7 @@ func (b *Block) Stats(ctx context.Context, limit int, gone Gone) (Stats, error) 
 
 // gone returns the series of which nothing is left, in order. Of a chunk the first and the last sample
 // are known: one that is gone but for a stretch between two deletions counts as left.
-func (b *Block) gone(ctx context.Context, g Gone) (out []storage.SeriesRef, err error) {
+func (b *Block) gone(ctx context.Context, g Gone, progress func() error) (out []storage.SeriesRef, err error) {
 	touched, err := b.touched(ctx, g)
 	if err != nil {
 		return nil, err
@@ -99,6 +106,9 @@ func (b *Block) gone(ctx context.Context, g Gone) (out []storage.SeriesRef, err 
 	for batch := range slices.Chunk(touched, batchSeries) {
 		if err := ctx.Err(); err != nil {
 			return nil, context.Cause(ctx)
+		}
+		if err := progress(); err != nil {
+			return nil, err
 		}
 		if err := s.foresee(batch, len(batch)); err != nil {
 			return nil, err

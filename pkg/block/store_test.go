@@ -577,9 +577,17 @@ func TestLabelsAndStatsOfAStoredBlock(t *testing.T) {
 	if values, err = b.LabelValues(t.Context(), "zone", []*labels.Matcher{eq("i", "00001")}); err != nil || !slices.Equal(values, []string{"z1"}) {
 		t.Errorf("values of one series %v, %v", values, err)
 	}
-	st, err := b.Stats(t.Context(), 2, Gone{})
+	steps := 0
+	st, err := b.Stats(t.Context(), 2, Gone{}, func() error { steps++; return nil })
 	if err != nil || st.Series != 300 || len(st.SeriesByMetric) != 2 || st.SeriesByMetric[0] != (Count{"m0", 30}) || st.ValuesByLabel[0] != (Count{"i", 300}) {
 		t.Errorf("%+v, %v", st, err)
+	}
+	if steps < 300 {
+		t.Errorf("%d steps are told of counting 300 values", steps)
+	}
+	enough := errors.New("enough")
+	if _, err := b.Stats(t.Context(), 2, Gone{}, func() error { return enough }); !errors.Is(err, enough) {
+		t.Errorf("counting that is to end: %v", err)
 	}
 }
 

@@ -97,21 +97,22 @@ func (d *door) LabelValues(ctx context.Context, in *storepb.LabelValuesRequest, 
 	return out, d.pause(ctx, 0)
 }
 
-func (d *door) Stats(ctx context.Context, in *storepb.StatsRequest, _ ...grpc.CallOption) (*storepb.StatsResponse, error) {
-	defer d.end()
-	return &storepb.StatsResponse{Blocks: d.begin(in.Blocks)}, d.pause(ctx, 0)
-}
-
-// doorStream sends a series of one chunk for each block, then their names.
-type doorStream struct {
+// doorStream sends messages.
+type doorStream[M any] struct {
 	grpc.ClientStream
 	ctx      context.Context
 	d        *door
-	messages []*storepb.SeriesResponse
+	messages []*M
 	sent     int
 }
 
-func (s *doorStream) Recv() (*storepb.SeriesResponse, error) {
+// opened is a stream of d that whoever reads it ends.
+func opened[M any](ctx context.Context, d *door, messages ...*M) *doorStream[M] {
+	context.AfterFunc(ctx, d.end)
+	return &doorStream[M]{ctx: ctx, d: d, messages: messages}
+}
+
+func (s *doorStream[M]) Recv() (*M, error) {
 	if s.sent == len(s.messages) {
 		return nil, io.EOF
 	}
@@ -122,6 +123,16 @@ func (s *doorStream) Recv() (*storepb.SeriesResponse, error) {
 	return s.messages[s.sent-1], nil
 }
 
+// Stats says twice that it counts, then how many series each block has.
+func (d *door) Stats(ctx context.Context, in *storepb.StatsRequest, _ ...grpc.CallOption) (grpc.ServerStreamingClient[storepb.StatsResponse], error) {
+	out := opened(ctx, d, &storepb.StatsResponse{}, &storepb.StatsResponse{})
+	for _, b := range d.begin(in.Blocks) {
+		out.messages = append(out.messages, &storepb.StatsResponse{Blocks: [][]byte{b}, Stats: []*storepb.BlockStats{{Block: b, Series: 1}}})
+	}
+	return out, nil
+}
+
+// Series sends a series of one chunk for each block, then their names.
 func (d *door) Series(ctx context.Context, in *storepb.SeriesRequest, _ ...grpc.CallOption) (grpc.ServerStreamingClient[storepb.SeriesResponse], error) {
 	served := d.begin(in.Blocks)
 	var names []string
@@ -135,8 +146,7 @@ func (d *door) Series(ctx context.Context, in *storepb.SeriesRequest, _ ...grpc.
 		return nil, err
 	}
 	app.Append(0, 1000, 1)
-	context.AfterFunc(ctx, d.end) // who reads a stream ends it
-	out := &doorStream{ctx: ctx, d: d}
+	out := opened[storepb.SeriesResponse](ctx, d)
 	for _, n := range names {
 		out.messages = append(out.messages, &storepb.SeriesResponse{Series: []*ingesterpb.Series{{Labels: []string{"block", n},
 			Chunks: []*ingesterpb.Chunk{{MinTime: 1000, MaxTime: 1000, Encoding: uint32(chunkenc.EncXOR), Data: chunk.Bytes()}}}}})
@@ -464,20 +474,43 @@ func TestWhatTheOthersCannotAnswerIsWaitedFor(t *testing.T) {
 	})
 }
 
-// TestWhatLastsIsNotAskedTwice is about calls that compute for long.
-func TestWhatLastsIsNotAskedTwice(t *testing.T) {
+// TestCountsMayTakeLongButNotBeSilent has store-gateways count for long, which those that say so may.
+func TestCountsMayTakeLongButNotBeSilent(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		d := newDoors(t, "ab")
-		d.doors["a"].behave(nil, time.Minute)
-		_, _, err := askBlocks(t.Context(), d.q, scope{tenant: "t1"}, d.blocks, storeCall[int]{patient: true, call: func(ctx context.Context, to storeAsked) (int, [][]byte, error) {
-			r, err := to.client.Stats(ctx, &storepb.StatsRequest{Blocks: to.blocks})
-			return 1, r.GetBlocks(), err
-		}})
-		if c := d.calls(t); err != nil || c != "a1" {
-			t.Errorf("asked %s, %v", c, err)
-		}
-	})
+	for name, w := range map[string]struct {
+		a     []time.Duration
+		after time.Duration
+		calls string
+	}{
+		"counts for long":         {a: []time.Duration{2 * time.Second, 2 * time.Second, 2 * time.Second, 2 * time.Second}, after: 8 * time.Second, calls: "a2"},
+		"hangs":                   {a: []time.Duration{never}, after: hedgeAfter, calls: "a2 b2"},
+		"hangs while it counts":   {a: []time.Duration{time.Second, time.Second, never}, after: 2*time.Second + hedgeAfter, calls: "a2 b2"},
+		"hangs between two":       {a: []time.Duration{0, 0, time.Second, never}, after: time.Second + hedgeAfter, calls: "a2 b2"},
+		"is silent a bit shorter": {a: []time.Duration{0, 0, hedgeAfter - 1}, after: hedgeAfter - 1, calls: "a2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				d := newDoors(t, "ab", "ab")
+				d.doors["a"].behave(nil, w.a...)
+				begin := time.Now()
+				answers, missing, err := askBlocks(t.Context(), d.q, scope{tenant: "t1"}, d.blocks, storeCall[[]*storepb.BlockStats]{call: func(ctx context.Context, to storeAsked) ([]*storepb.BlockStats, [][]byte, error) {
+					return d.q.blockStats(ctx, to, &storepb.StatsRequest{Blocks: to.blocks, Piecemeal: true})
+				}})
+				took := time.Since(begin)
+				var got []string
+				for _, s := range slices.Concat(answers...) {
+					got = append(got, ulid.ULID(s.Block).String())
+				}
+				if err != nil || len(missing) > 0 || !once(got, d.all()) || took != w.after {
+					t.Errorf("%v, without %v, after %s, %v; want all once after %s", got, missing, took, err, w.after)
+				}
+				if c := d.calls(t); c != w.calls {
+					t.Errorf("asked %s, want %s", c, w.calls)
+				}
+			})
+		})
+	}
 }
 
 // TestAStreamOfSeriesMayTakeLongButNotBeSilent counts the time since the last message, and charges one of the two

@@ -52,9 +52,8 @@ func (q *Querier) History(ctx context.Context, limit int) (History, error) {
 		return out, err
 	}
 	gone := goneToWire(hidden)
-	answers, err := askStores(ctx, q, sc, storeCall[*storepb.StatsResponse]{patient: true, call: func(ctx context.Context, to storeAsked) (*storepb.StatsResponse, [][]byte, error) {
-		r, err := to.client.Stats(ctx, &storepb.StatsRequest{Blocks: to.blocks, Limit: uint32(limit * statsDepth), Gone: gone})
-		return r, r.GetBlocks(), err
+	answers, err := askStores(ctx, q, sc, storeCall[[]*storepb.BlockStats]{call: func(ctx context.Context, to storeAsked) ([]*storepb.BlockStats, [][]byte, error) {
+		return q.blockStats(ctx, to, &storepb.StatsRequest{Blocks: to.blocks, Limit: uint32(limit * statsDepth), Gone: gone, Piecemeal: true})
 	}})
 	if err != nil {
 		return out, err
@@ -69,7 +68,7 @@ func (q *Querier) History(ctx context.Context, limit int) (History, error) {
 	}
 	byStretch := map[stretch][]*storepb.BlockStats{}
 	for _, a := range answers {
-		for _, s := range a.Stats {
+		for _, s := range a {
 			if s.Series == 0 {
 				continue // nothing is left of it
 			}
@@ -92,6 +91,21 @@ func (q *Querier) History(ctx context.Context, limit int) (History, error) {
 	out.SeriesByPair = largest(byStretch, (*storepb.BlockStats).GetSeriesByPair, true, limit)
 	out.ValuesByLabel = largest(byStretch, (*storepb.BlockStats).GetValuesByLabel, false, limit)
 	return out, nil
+}
+
+// blockStats reads the counts of one store-gateway, which says something again and again while it counts.
+func (q *Querier) blockStats(ctx context.Context, to storeAsked, req *storepb.StatsRequest) (stats []*storepb.BlockStats, served [][]byte, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends the stream if it is left before its end
+	stream, err := to.client.Stats(ctx, req)
+	if err != nil {
+		return nil, nil, err
+	}
+	err = receive(ctx, q.deps.Turns, heard(to.silence, stream.Recv), func(m *storepb.StatsResponse) error {
+		stats, served = append(stats, m.Stats...), append(served, m.Blocks...)
+		return nil
+	})
+	return stats, served, err
 }
 
 // goneToWire words what is hidden for a store-gateway.

@@ -27,9 +27,8 @@ var storeRead = ring.NewOp([]ring.InstanceState{ring.ACTIVE}, nil)
 // storeCall is how store-gateways are asked.
 type storeCall[T any] struct {
 	// call asks one store-gateway, and returns the answer and the blocks that it looked into.
-	call    func(context.Context, storeAsked) (T, [][]byte, error)
-	budget  *budget // what call charges; nil: nothing
-	patient bool    // a healthy store-gateway may say nothing for as long as it takes
+	call   func(context.Context, storeAsked) (T, [][]byte, error)
+	budget *budget // what call charges; nil: nothing
 }
 
 // storeAsked is one store-gateway and what it is asked.
@@ -204,7 +203,7 @@ func (a *asking[T]) group(ctx context.Context, addr string, blocks []ulid.ULID, 
 	c := a.start(ctx, addr, blocks, up)
 	defer c.silence.timer.Stop()
 	silent := c.silence.timer.C
-	if a.how.patient || slices.ContainsFunc(blocks, func(u ulid.ULID) bool { return try+1 >= len(a.owners[u]) }) {
+	if slices.ContainsFunc(blocks, func(u ulid.ULID) bool { return try+1 >= len(a.owners[u]) }) {
 		silent = nil // others cannot be asked for all of it
 	}
 	select {

@@ -23,6 +23,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunks"
 	"github.com/thanos-io/objstore"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/amphora-metrics/amphora/pkg/block"
 	"github.com/amphora-metrics/amphora/pkg/bucket"
@@ -149,6 +150,70 @@ func (w *world) ask(change func(*storepb.SeriesRequest), blocks ...[]byte) (*rep
 	return r, w.g.Series(req, r)
 }
 
+// told is what a gateway says of blocks.
+type told struct {
+	grpc.ServerStream
+	ctx      context.Context
+	messages []*storepb.StatsResponse
+}
+
+func (s *told) Context() context.Context { return s.ctx }
+
+func (s *told) Send(m *storepb.StatsResponse) error {
+	s.messages = append(s.messages, m)
+	return nil
+}
+
+// stats counts, and fails the test if the counts in one message are not those in several.
+func (w *world) stats(req *storepb.StatsRequest) (*storepb.StatsResponse, error) {
+	one, some := &told{ctx: tenant.Inject(w.t.Context(), "t1")}, &told{ctx: tenant.Inject(w.t.Context(), "t1")}
+	if err := w.g.Stats(req, one); err != nil {
+		return nil, err
+	}
+	req.Piecemeal = true
+	if err := w.g.Stats(req, some); err != nil {
+		return nil, err
+	}
+	all := &storepb.StatsResponse{}
+	for _, m := range some.messages {
+		all.Blocks, all.Stats = append(all.Blocks, m.Blocks...), append(all.Stats, m.Stats...)
+	}
+	if len(one.messages) != 1 || len(some.messages) < len(all.Blocks) || !proto.Equal(all, one.messages[0]) {
+		w.t.Errorf("%d messages with %v, and %d with %v if several are allowed", len(one.messages), one.messages, len(some.messages), all)
+	}
+	return all, nil
+}
+
+// TestWhoCountsForLongSaysSo sends a word each second, to who takes it.
+func TestWhoCountsForLongSaysSo(t *testing.T) {
+	t.Parallel()
+	for _, some := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			to := &told{ctx: t.Context()}
+			p := &pulse{to: to, some: some, last: time.Now()}
+			for range 25 {
+				if err := p.beat(); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(pulseEvery / 5)
+			}
+			want := 0
+			if some {
+				want = 4
+			}
+			if len(to.messages) != want {
+				t.Errorf("%d words in 5 s, want %d", len(to.messages), want)
+			}
+			if err := p.add([]byte("one"), &storepb.BlockStats{Series: 1}); err != nil {
+				t.Fatal(err)
+			}
+			if err := p.end(); err != nil || len(to.messages) != want+1 || len(to.messages[want].Stats) != 1 {
+				t.Errorf("%v, %v", to.messages, err)
+			}
+		})
+	}
+}
+
 func (r *reply) names() (out []string) {
 	for _, s := range r.series {
 		out = append(out, s.Labels[3])
@@ -263,8 +328,8 @@ func TestLabelsOfSeveralBlocks(t *testing.T) {
 	if want := []string{"__name__", "i", "odd"}; err != nil || !slices.Equal(n.Names, want) {
 		t.Errorf("%v, %v", n, err)
 	}
-	s, err := w.g.Stats(ctx, &storepb.StatsRequest{Blocks: [][]byte{a}, Limit: 1})
-	if err != nil || len(s.Stats) != 1 || s.Stats[0].Series != 3 || s.Stats[0].SeriesByMetric[0].Count != 3 {
+	s, err := w.stats(&storepb.StatsRequest{Blocks: [][]byte{a, b, ulid.MustNew(1, nil).Bytes()}, Limit: 1})
+	if err != nil || len(s.Stats) != 2 || len(s.Blocks) != 2 || s.Stats[0].Series != 3 || s.Stats[0].SeriesByMetric[0].Count != 3 {
 		t.Errorf("%v, %v", s, err)
 	}
 }
@@ -289,7 +354,7 @@ func TestStatsLeaveOutWhatIsGone(t *testing.T) {
 		"all but some": {[]*storepb.Gone{{MinTime: -1 << 60, MaxTime: 19_000, Selectors: all, Except: []*ingesterpb.Matchers{is("i", "002"), is("i", "004")}}}, "2 m:2 __name__:1,i:2,odd:1"},
 		"all":          {[]*storepb.Gone{{MinTime: -1 << 60, MaxTime: 19_000, Selectors: all}}, "0  "},
 	} {
-		r, err := w.g.Stats(tenant.Inject(t.Context(), "t1"), &storepb.StatsRequest{Blocks: [][]byte{a}, Gone: c.gone})
+		r, err := w.stats(&storepb.StatsRequest{Blocks: [][]byte{a}, Gone: c.gone})
 		if err != nil || len(r.Stats) != 1 {
 			t.Fatalf("%s: %v, %v", name, r, err)
 		}
@@ -312,7 +377,7 @@ func TestStatsLeaveOutWhatIsGone(t *testing.T) {
 		}
 	}
 	wrong := []*storepb.Gone{{Selectors: []*ingesterpb.Matchers{{Matchers: []*ingesterpb.Matcher{{Type: 9, Name: "i"}}}}}}
-	if _, err := w.g.Stats(tenant.Inject(t.Context(), "t1"), &storepb.StatsRequest{Blocks: [][]byte{a}, Gone: wrong}); errs.KindOf(err) != errs.Invalid {
+	if _, err := w.stats(&storepb.StatsRequest{Blocks: [][]byte{a}, Gone: wrong}); errs.KindOf(err) != errs.Invalid {
 		t.Errorf("an unknown matcher: %v, want Invalid", err)
 	}
 }

@@ -46,8 +46,8 @@ func (l *localStore) LabelValues(ctx context.Context, in *pb.LabelValuesRequest,
 }
 
 // Stats implements storepb.StoreGatewayClient.
-func (l *localStore) Stats(ctx context.Context, in *pb.StatsRequest, _ ...grpc.CallOption) (*pb.StatsResponse, error) {
-	return unaryLocal(ctx, l.guard, l.srv.Stats, in)
+func (l *localStore) Stats(ctx context.Context, in *pb.StatsRequest, _ ...grpc.CallOption) (grpc.ServerStreamingClient[pb.StatsResponse], error) {
+	return openLocal(ctx, l.guard, func(s grpc.ServerStreamingServer[pb.StatsResponse]) error { return l.srv.Stats(in, s) }), nil
 }
 
 // Series implements storepb.StoreGatewayClient.

@@ -599,10 +599,12 @@ func (x *LabelValuesResponse) GetBlocks() [][]byte {
 }
 
 type StatsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Blocks        [][]byte               `protobuf:"bytes,1,rep,name=blocks,proto3" json:"blocks,omitempty"`
-	Limit         uint32                 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"` // entries of each list; 0: 10
-	Gone          []*Gone                `protobuf:"bytes,3,rep,name=gone,proto3" json:"gone,omitempty"`    // series of which nothing else is left are not counted
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Blocks [][]byte               `protobuf:"bytes,1,rep,name=blocks,proto3" json:"blocks,omitempty"`
+	Limit  uint32                 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"` // entries of each list; 0: 10
+	Gone   []*Gone                `protobuf:"bytes,3,rep,name=gone,proto3" json:"gone,omitempty"`    // series of which nothing else is left are not counted
+	// The answer may come in several messages, a part of the blocks in each, and empty ones while it counts.
+	Piecemeal     bool `protobuf:"varint,4,opt,name=piecemeal,proto3" json:"piecemeal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -656,6 +658,13 @@ func (x *StatsRequest) GetGone() []*Gone {
 		return x.Gone
 	}
 	return nil
+}
+
+func (x *StatsRequest) GetPiecemeal() bool {
+	if x != nil {
+		return x.Piecemeal
+	}
+	return false
 }
 
 // Gone are the samples with min_time <= t <= max_time of the series that one of the selectors selects
@@ -966,11 +975,12 @@ const file_store_proto_rawDesc = "" +
 	"\x05limit\x18\x06 \x01(\x04R\x05limit\"E\n" +
 	"\x13LabelValuesResponse\x12\x16\n" +
 	"\x06values\x18\x01 \x03(\tR\x06values\x12\x16\n" +
-	"\x06blocks\x18\x02 \x03(\fR\x06blocks\"h\n" +
+	"\x06blocks\x18\x02 \x03(\fR\x06blocks\"\x86\x01\n" +
 	"\fStatsRequest\x12\x16\n" +
 	"\x06blocks\x18\x01 \x03(\fR\x06blocks\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12*\n" +
-	"\x04gone\x18\x03 \x03(\v2\x16.amphora.store.v1.GoneR\x04gone\"\xb0\x01\n" +
+	"\x04gone\x18\x03 \x03(\v2\x16.amphora.store.v1.GoneR\x04gone\x12\x1c\n" +
+	"\tpiecemeal\x18\x04 \x01(\bR\tpiecemeal\"\xb0\x01\n" +
 	"\x04Gone\x12\x19\n" +
 	"\bmin_time\x18\x01 \x01(\x03R\aminTime\x12\x19\n" +
 	"\bmax_time\x18\x02 \x01(\x03R\amaxTime\x12;\n" +
@@ -989,13 +999,13 @@ const file_store_proto_rawDesc = "" +
 	"\n" +
 	"NamedCount\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05count\x18\x02 \x01(\x04R\x05count2\xdc\x02\n" +
+	"\x05count\x18\x02 \x01(\x04R\x05count2\xde\x02\n" +
 	"\fStoreGateway\x12M\n" +
 	"\x06Series\x12\x1f.amphora.store.v1.SeriesRequest\x1a .amphora.store.v1.SeriesResponse0\x01\x12W\n" +
 	"\n" +
 	"LabelNames\x12#.amphora.store.v1.LabelNamesRequest\x1a$.amphora.store.v1.LabelNamesResponse\x12Z\n" +
-	"\vLabelValues\x12$.amphora.store.v1.LabelValuesRequest\x1a%.amphora.store.v1.LabelValuesResponse\x12H\n" +
-	"\x05Stats\x12\x1e.amphora.store.v1.StatsRequest\x1a\x1f.amphora.store.v1.StatsResponseB5Z3github.com/amphora-metrics/amphora/pkg/wire/storepbb\x06proto3"
+	"\vLabelValues\x12$.amphora.store.v1.LabelValuesRequest\x1a%.amphora.store.v1.LabelValuesResponse\x12J\n" +
+	"\x05Stats\x12\x1e.amphora.store.v1.StatsRequest\x1a\x1f.amphora.store.v1.StatsResponse0\x01B5Z3github.com/amphora-metrics/amphora/pkg/wire/storepbb\x06proto3"
 
 var (
 	file_store_proto_rawDescOnce sync.Once

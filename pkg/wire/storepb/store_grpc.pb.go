@@ -41,8 +41,9 @@ type StoreGatewayClient interface {
 	Series(ctx context.Context, in *SeriesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SeriesResponse], error)
 	LabelNames(ctx context.Context, in *LabelNamesRequest, opts ...grpc.CallOption) (*LabelNamesResponse, error)
 	LabelValues(ctx context.Context, in *LabelValuesRequest, opts ...grpc.CallOption) (*LabelValuesResponse, error)
-	// Stats counts series by label from the blocks' indexes alone, without those that are gone.
-	Stats(ctx context.Context, in *StatsRequest, opts ...grpc.CallOption) (*StatsResponse, error)
+	// Stats counts series by label from the blocks' indexes alone, without those that are gone. All is in
+	// one message, unless the request allows several.
+	Stats(ctx context.Context, in *StatsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StatsResponse], error)
 }
 
 type storeGatewayClient struct {
@@ -92,15 +93,24 @@ func (c *storeGatewayClient) LabelValues(ctx context.Context, in *LabelValuesReq
 	return out, nil
 }
 
-func (c *storeGatewayClient) Stats(ctx context.Context, in *StatsRequest, opts ...grpc.CallOption) (*StatsResponse, error) {
+func (c *storeGatewayClient) Stats(ctx context.Context, in *StatsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StatsResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(StatsResponse)
-	err := c.cc.Invoke(ctx, StoreGateway_Stats_FullMethodName, in, out, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &StoreGateway_ServiceDesc.Streams[1], StoreGateway_Stats_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
-	return out, nil
+	x := &grpc.GenericClientStream[StatsRequest, StatsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
 }
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type StoreGateway_StatsClient = grpc.ServerStreamingClient[StatsResponse]
 
 // StoreGatewayServer is the server API for StoreGateway service.
 // All implementations must embed UnimplementedStoreGatewayServer
@@ -116,8 +126,9 @@ type StoreGatewayServer interface {
 	Series(*SeriesRequest, grpc.ServerStreamingServer[SeriesResponse]) error
 	LabelNames(context.Context, *LabelNamesRequest) (*LabelNamesResponse, error)
 	LabelValues(context.Context, *LabelValuesRequest) (*LabelValuesResponse, error)
-	// Stats counts series by label from the blocks' indexes alone, without those that are gone.
-	Stats(context.Context, *StatsRequest) (*StatsResponse, error)
+	// Stats counts series by label from the blocks' indexes alone, without those that are gone. All is in
+	// one message, unless the request allows several.
+	Stats(*StatsRequest, grpc.ServerStreamingServer[StatsResponse]) error
 	mustEmbedUnimplementedStoreGatewayServer()
 }
 
@@ -137,8 +148,8 @@ func (UnimplementedStoreGatewayServer) LabelNames(context.Context, *LabelNamesRe
 func (UnimplementedStoreGatewayServer) LabelValues(context.Context, *LabelValuesRequest) (*LabelValuesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method LabelValues not implemented")
 }
-func (UnimplementedStoreGatewayServer) Stats(context.Context, *StatsRequest) (*StatsResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method Stats not implemented")
+func (UnimplementedStoreGatewayServer) Stats(*StatsRequest, grpc.ServerStreamingServer[StatsResponse]) error {
+	return status.Error(codes.Unimplemented, "method Stats not implemented")
 }
 func (UnimplementedStoreGatewayServer) mustEmbedUnimplementedStoreGatewayServer() {}
 func (UnimplementedStoreGatewayServer) testEmbeddedByValue()                      {}
@@ -208,23 +219,16 @@ func _StoreGateway_LabelValues_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
-func _StoreGateway_Stats_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(StatsRequest)
-	if err := dec(in); err != nil {
-		return nil, err
+func _StoreGateway_Stats_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(StatsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
 	}
-	if interceptor == nil {
-		return srv.(StoreGatewayServer).Stats(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: StoreGateway_Stats_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(StoreGatewayServer).Stats(ctx, req.(*StatsRequest))
-	}
-	return interceptor(ctx, in, info, handler)
+	return srv.(StoreGatewayServer).Stats(m, &grpc.GenericServerStream[StatsRequest, StatsResponse]{ServerStream: stream})
 }
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type StoreGateway_StatsServer = grpc.ServerStreamingServer[StatsResponse]
 
 // StoreGateway_ServiceDesc is the grpc.ServiceDesc for StoreGateway service.
 // It's only intended for direct use with grpc.RegisterService,
@@ -241,15 +245,16 @@ var StoreGateway_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "LabelValues",
 			Handler:    _StoreGateway_LabelValues_Handler,
 		},
-		{
-			MethodName: "Stats",
-			Handler:    _StoreGateway_Stats_Handler,
-		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "Series",
 			Handler:       _StoreGateway_Series_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Stats",
+			Handler:       _StoreGateway_Stats_Handler,
 			ServerStreams: true,
 		},
 	},
