@@ -11,7 +11,9 @@ import (
 )
 
 // counter is a store-gateway that knows one block, of 7 series.
-type counter struct{ UnimplementedStoreGatewayServer }
+type counter struct {
+	UnimplementedStoreGatewayServer
+}
 
 func (counter) Stats(in *StatsRequest, to grpc.ServerStreamingServer[StatsResponse]) error {
 	if in.Piecemeal {
