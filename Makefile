@@ -164,7 +164,10 @@ proto: $(TOOLS)/protoc-gen-go-$(PROTOC_GO) $(TOOLS)/protoc-gen-go-grpc-$(PROTOC_
 	    --go-vtproto_opt=features=size+marshal+unmarshal "$$(basename $$f)"; \
 	done
 
-.PHONY: cross sbom packages
+# What is packed bears the time of the commit: the same commit is the same bytes, whoever packs it and when.
+PACKED_AT = $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+
+.PHONY: cross sbom packages release
 cross: ## Build the programs for Linux on amd64 and arm64 into bin/linux-<arch>.
 	@set -e; for arch in amd64 arm64; do \
 	  GOOS=linux GOARCH=$$arch go build -trimpath -ldflags '$(LDFLAGS)' -o bin/linux-$$arch/ ./cmd/...; \
@@ -176,9 +179,20 @@ sbom: cross ## Write what the programs are made of to bin/linux-<arch>/*.cdx.jso
 	done
 
 packages: sbom $(TOOLS)/nfpm-$(NFPM) ## Make deb and rpm packages for amd64 and arm64 in bin.
+	@rm -f bin/*.deb bin/*.rpm
 	@set -e; for arch in amd64 arm64; do for kind in deb rpm; do \
-	  ARCH=$$arch VERSION=$(PACKAGED) $(TOOLS)/nfpm-$(NFPM) package -f operations/packages/nfpm.yaml -p $$kind -t bin/; \
+	  SOURCE_DATE_EPOCH=$(PACKED_AT) ARCH=$$arch VERSION=$(PACKAGED) $(TOOLS)/nfpm-$(NFPM) package -f operations/packages/nfpm.yaml -p $$kind -t bin/; \
 	done; done
+
+release: packages ## Collect in bin/release what a release consists of: archives, packages, bills of materials, checksums.
+	@rm -rf bin/release && mkdir bin/release
+	@set -e; for arch in amd64 arm64; do \
+	  tar -C bin/linux-$$arch --mtime=@$(PACKED_AT) --mode=0755 --owner=0 --group=0 --numeric-owner -cf - amphora amphoratool | \
+	    gzip -n > bin/release/amphora-$(VERSION)-linux-$$arch.tar.gz; \
+	  for program in amphora amphoratool; do cp bin/linux-$$arch/$$program.cdx.json bin/release/$$program-$(VERSION)-linux-$$arch.cdx.json; done; \
+	done
+	@cp bin/*.deb bin/*.rpm bin/release/
+	@cd bin/release && sha256sum -- * > sha256sums.txt && cat sha256sums.txt
 
 images: ## Build the container image amphora:dev.
 	docker build -f operations/docker/Dockerfile --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) -t amphora:dev .

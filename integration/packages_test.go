@@ -32,17 +32,27 @@ func TestThePackageHoldsWhatItsServiceStarts(t *testing.T) {
 		t.Skip("runs the binary; not in -short")
 	}
 	var list struct {
-		Contents []struct{ Src, Dst string }
-		Scripts  map[string]string
+		Contents []struct {
+			Src, Dst string
+			Info     struct{ Mode int } `yaml:"file_info"`
+		}
+		Scripts map[string]string
+		RPM     struct{ BuildHost string }
 	}
 	must(t, yaml.Unmarshal([]byte(read(t, "operations/packages/nfpm.yaml")), &list))
 	installed := map[string]string{}
 	for _, c := range list.Contents {
 		installed[c.Dst] = c.Src
+		if c.Info.Mode == 0 {
+			t.Errorf("%s has the mode that it has on the machine that packs it", c.Dst)
+		}
 		built := strings.HasPrefix(c.Src, "bin/linux-${ARCH}/amphora") // make cross, and make sbom
 		if !built && !exists(filepath.Join("..", c.Src)) {
 			t.Errorf("the package is to hold %s, which does not exist", c.Src)
 		}
+	}
+	if list.RPM.BuildHost == "" || !strings.Contains(read(t, "Makefile"), "SOURCE_DATE_EPOCH=") {
+		t.Error("packages of the same commit differ by the machine or the time at which they are made")
 	}
 	for _, script := range list.Scripts {
 		if out, err := exec.CommandContext(t.Context(), "sh", "-n", filepath.Join("..", script)).CombinedOutput(); err != nil {
