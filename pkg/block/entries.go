@@ -17,6 +17,13 @@ import (
 // symbolStep is how many symbols lie between two whose places are known.
 const symbolStep = 16
 
+// What a series may have. An index can tell of much more than its own size by naming the same long symbol
+// again and again.
+const (
+	maxSeriesText = 16 << 20 // of the names and values of its labels together
+	maxChunks     = 1 << 20
+)
+
 // symbols is the table of the texts of an index.
 type symbols struct {
 	file   *paged.File
@@ -26,7 +33,7 @@ type symbols struct {
 	places []uint32 // of every symbolStep-th symbol, from the first one on
 }
 
-// readSymbols finds the symbols of an index whose table begins at byte at and was checked by its reader.
+// readSymbols finds the symbols of an index whose table begins at byte at. Its reader compares the checksum.
 func readSymbols(f *paged.File, version, at int) (*symbols, error) {
 	const heads = 8 // how long the table is, and how many symbols it has
 	if at < 0 || at > f.Len()-heads {
@@ -38,13 +45,13 @@ func readSymbols(f *paged.File, version, at int) (*symbols, error) {
 	if size < 0 || size > f.Len()-s.from {
 		return nil, errTable
 	}
-	b := f.Bytes(s.from, s.from+size)
+	if uint64(s.n) > uint64(size) { //nolint:gosec // It is not negative.
+		return nil, errTable
+	}
 	if s.v1 {
 		return s, nil
 	}
-	if uint64(s.n) > uint64(len(b)) {
-		return nil, errTable
-	}
+	b := f.Bytes(s.from, s.from+size)
 	s.places = make([]uint32, 0, s.n/symbolStep+1)
 	place := 0
 	for i := range s.n {
@@ -173,6 +180,9 @@ func (e *entries) read(ref storage.SeriesRef, cs []Chunk, mint, maxt int64) ([]C
 	if n = r.next(); n > uint64(len(r.b))+1 {
 		return cs, errEntry(ref)
 	}
+	if n > maxChunks {
+		return cs, errs.New(errs.Internal, "its index is corrupted: series %d has %d chunks, %d can be read", ref, n, maxChunks)
+	}
 	var place, end int64
 	for i := range n {
 		var c Chunk
@@ -223,6 +233,10 @@ func (e *entries) labels(b []byte) ([]byte, labels.Labels, error) {
 		if !ok || !found || len(name) > labeltext.MaxBytes || len(value) > labeltext.MaxBytes {
 			e.last, e.ends = e.last[:0], e.ends[:0]
 			return b[:start], labels.EmptyLabels(), errs.New(errs.Internal, "its index is corrupted: a series has the symbols %d and %d of %d", e.pairs[2*i], e.pairs[2*i+1], e.symbols.n)
+		}
+		if len(b)-start+len(name)+len(value) > maxSeriesText {
+			e.last, e.ends = e.last[:0], e.ends[:0]
+			return b[:start], labels.EmptyLabels(), errs.New(errs.Internal, "its index is corrupted: the labels of a series have more than %d bytes", maxSeriesText)
 		}
 		b = labeltext.AppendLabel(b, name, value)
 		e.ends = append(e.ends, len(b)-start)

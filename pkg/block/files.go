@@ -72,6 +72,25 @@ func complete(files []File) error {
 	return nil
 }
 
+// How large files of blocks are at most: references to series and chunks cannot name what lies further behind.
+const (
+	maxIndexBytes   = 1 << 37
+	maxSegmentBytes = 1 << 33
+)
+
+// sane checks sizes that somebody announced before room is made for what is known of so many pages.
+func sane(index int64, segments []File) error {
+	if index > maxIndexBytes {
+		return errs.New(errs.Internal, "it is corrupted: an index of %d bytes is announced, the most is %d", index, int64(maxIndexBytes))
+	}
+	for _, f := range segments {
+		if f.SizeBytes > maxSegmentBytes {
+			return errs.New(errs.Internal, "it is corrupted: %s of %d bytes is announced, the most is %d", f.RelPath, f.SizeBytes, int64(maxSegmentBytes))
+		}
+	}
+	return nil
+}
+
 // Download copies block m to dir, which must be empty or missing, and checks sizes, and checksums
 // where the meta file has them; bkt is the tenant's. Errors: Internal if the block is damaged,
 // NotFound if it is gone, Unavailable.

@@ -27,6 +27,8 @@ const (
 	batchSeries = 2048
 	// batchChunks ends a batch early, for series with many chunks.
 	batchChunks = 64 << 10
+	// batchText ends a batch early, for series with long labels.
+	batchText = 16 << 20
 
 	// aheadSeries is of how many series everything is fetched once something has to be: requests cost more
 	// than what they bring.
@@ -318,7 +320,7 @@ func (s *SeriesSet) readEntries(n int) (taken int, err error) {
 				cs = cs[:from]
 			}
 			series = append(series, Series{ls, cs[from:len(cs):len(cs)]})
-			if len(cs) >= batchChunks {
+			if len(cs) >= batchChunks || len(text) >= batchText {
 				break
 			}
 		}

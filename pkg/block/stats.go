@@ -4,13 +4,13 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
-	"github.com/prometheus/prometheus/tsdb/chunks"
 	"github.com/prometheus/prometheus/tsdb/index"
 	"github.com/prometheus/prometheus/tsdb/tombstones"
 )
@@ -102,7 +102,9 @@ func (b *Block) gone(ctx context.Context, g Gone, progress func() error) (out []
 	if err != nil {
 		return nil, err
 	}
-	s, builder, metas := &SeriesSet{ctx: ctx, block: b}, labels.NewScratchBuilder(16), []chunks.Meta(nil)
+	s, e := &SeriesSet{ctx: ctx, block: b}, b.opened.entries(len(touched))
+	var text []byte
+	var cs []Chunk
 	for batch := range slices.Chunk(touched, batchSeries) {
 		if err := ctx.Err(); err != nil {
 			return nil, context.Cause(ctx)
@@ -115,10 +117,15 @@ func (b *Block) gone(ctx context.Context, g Gone, progress func() error) (out []
 		}
 		err := faults(func() error {
 			for _, ref := range batch {
-				if err := b.opened.index.Series(ref, &builder, &metas); err != nil {
+				var ls labels.Labels
+				var err error
+				if cs, err = e.read(ref, cs[:0], math.MinInt64, math.MaxInt64); err != nil {
 					return err
 				}
-				if covered(g.Of(builder.Labels()), metas) {
+				if text, ls, err = e.labels(text[:0]); err != nil {
+					return err
+				}
+				if covered(g.Of(ls), cs) {
 					out = append(out, ref)
 				}
 			}
@@ -154,9 +161,9 @@ func (b *Block) touched(ctx context.Context, g Gone) (out []storage.SeriesRef, e
 }
 
 // covered says whether nothing of the chunks is left.
-func covered(gone tombstones.Intervals, metas []chunks.Meta) bool {
-	return len(gone) > 0 && !slices.ContainsFunc(metas, func(m chunks.Meta) bool {
-		return !tombstones.Interval{Mint: m.MinTime, Maxt: m.MaxTime}.IsSubrange(gone)
+func covered(gone tombstones.Intervals, cs []Chunk) bool {
+	return len(gone) > 0 && !slices.ContainsFunc(cs, func(c Chunk) bool {
+		return !tombstones.Interval{Mint: c.MinTime, Maxt: c.MaxTime}.IsSubrange(gone)
 	})
 }
 

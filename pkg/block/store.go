@@ -9,6 +9,7 @@ import (
 	"maps"
 	"path"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -170,12 +171,12 @@ func (s *Store) Open(ctx context.Context, id tenant.ID, block ulid.ULID) (*Block
 	return b, nil
 }
 
-// load opens o.
+// load opens o. What panics in spite of faults is an error, too: nobody is below who would recover it.
 func (s *Store) load(o *opened) {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(bucket.Because(context.Background(), bucket.Query), openTimeout)
 	defer cancel()
-	o.err = s.open(ctx, o)
+	o.err = faults(func() error { return s.open(ctx, o) })
 	s.metrics.loads.Inc()
 	s.metrics.loadDuration.Observe(time.Since(began).Seconds())
 	if o.err != nil {
@@ -213,6 +214,9 @@ func (s *Store) open(ctx context.Context, o *opened) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := sane(size, o.segments); err != nil {
+		return err
+	}
 	if o.file, err = s.pages.Open(path.Join(dir, IndexFile), size); err != nil {
 		return err
 	}
@@ -226,12 +230,15 @@ func (s *Store) open(ctx context.Context, o *opened) (err error) {
 		return err
 	}
 	return faults(func() error {
-		o.index, err = index.NewReader(indexBytes{o.file}, index.DecodePostingsRaw)
-		if err != nil {
+		// The TSDB's reader makes room for as many symbols as are announced, so they are looked at first.
+		version := int(o.file.Bytes(index.HeaderLen-1, index.HeaderLen)[0])
+		if o.symbols, err = readSymbols(o.file, version, int(tables.Symbols)); err != nil { //nolint:gosec // It lies in the file.
+			return err
+		}
+		if o.index, err = index.NewReader(indexBytes{o.file}, index.DecodePostingsRaw); err != nil {
 			return errs.New(errs.Internal, "its index is corrupted: %w", err)
 		}
-		o.symbols, err = readSymbols(o.file, o.index.Version(), int(tables.Symbols)) //nolint:gosec // It lies in the file.
-		return err
+		return nil
 	})
 }
 
@@ -396,7 +403,8 @@ func (i indexBytes) Range(from, to int) []byte {
 	return i.file.Bytes(from, to)
 }
 
-// faults calls f and returns its error, or the one that a missing page of an index caused.
+// faults calls f and returns its error, or the one that a missing page of an index caused. The TSDB's reader
+// panics for some damaged indexes, which is the fault of the block: it must not end more than what reads it.
 func faults(f func() error) (err error) {
 	defer func() {
 		switch p := recover().(type) {
@@ -404,10 +412,26 @@ func faults(f func() error) (err error) {
 		case fault:
 			err = p.err
 		default:
-			panic(p)
+			err = errs.New(errs.Internal, "it is corrupted: reading it broke: %v at %s", p, panickedAt())
 		}
 	}()
 	return f()
+}
+
+// panickedAt is where the panic that is being recovered came from.
+func panickedAt() string {
+	pcs := make([]uintptr, 32)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs)])
+	for behind := false; ; {
+		f, more := frames.Next()
+		if behind && !strings.HasPrefix(f.Function, "runtime.") {
+			return fmt.Sprintf("%s:%d", path.Base(f.File), f.Line)
+		}
+		behind = behind || f.Function == "runtime.gopanic"
+		if !more {
+			return "an unknown place"
+		}
+	}
 }
 
 // Tenants are those of whose blocks something is kept, sorted.

@@ -7,8 +7,8 @@ import (
 	"strings"
 
 	"github.com/prometheus/prometheus/model/labels"
-	"github.com/prometheus/prometheus/storage"
-	"github.com/prometheus/prometheus/tsdb/index"
+
+	"github.com/amphora-metrics/amphora/pkg/errs"
 )
 
 // LabelNames returns the names of labels of matching series, sorted. Errors: as Select.
@@ -19,19 +19,53 @@ func (b *Block) LabelNames(ctx context.Context, matchers []*labels.Matcher) (nam
 			return err
 		})
 	} else {
-		var refs []storage.SeriesRef
-		if refs, err = b.expand(ctx, matchers); err == nil {
-			err = faults(func() error {
-				names, err = b.opened.index.LabelNamesFor(ctx, index.NewListPostings(refs))
-				return err
-			})
-		}
+		names, err = b.labelNamesOf(ctx, matchers)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list label names of block %s: %w", b.opened.key.block, b.corrupted(ctx, err))
 	}
 	names = cloneAll(names)
 	slices.Sort(names)
+	return names, nil
+}
+
+// labelNamesOf returns the names of labels of matching series. The TSDB's reader makes room for as many labels
+// as a series announces, so it is not asked.
+func (b *Block) labelNamesOf(ctx context.Context, matchers []*labels.Matcher) (names []string, err error) {
+	refs, err := b.expand(ctx, matchers)
+	if err != nil {
+		return nil, err
+	}
+	s, e, found := &SeriesSet{ctx: ctx, block: b}, b.opened.entries(0), map[uint32]struct{}{}
+	for batch := range slices.Chunk(refs, batchSeries) {
+		if err := ctx.Err(); err != nil {
+			return nil, context.Cause(ctx)
+		}
+		if err := s.foresee(batch, len(batch)); err != nil {
+			return nil, err
+		}
+		err := faults(func() error {
+			for _, ref := range batch {
+				if _, err := e.read(ref, nil, 1, 0); err != nil { // no chunks
+					return err
+				}
+				for i := 0; i < len(e.pairs); i += 2 {
+					found[e.pairs[i]] = struct{}{}
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	for symbol := range found {
+		name, ok := e.symbols.text(symbol)
+		if !ok {
+			return nil, errs.New(errs.Internal, "its index is corrupted: a series has the symbol %d of %d", symbol, e.symbols.n)
+		}
+		names = append(names, string(name))
+	}
 	return names, nil
 }
 
