@@ -12,6 +12,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/prometheus/prometheus/tsdb/chunks"
@@ -142,6 +143,23 @@ func verifyData(dir string) (segments []string, err error) {
 		return nil, fmt.Errorf("open its chunks: %w", err)
 	}
 	return segments, cr.Close()
+}
+
+// NoteSums writes the checksums of the files of m, which lie in dir, into m.
+func NoteSums(m *Meta, dir string) error {
+	files := slices.Clone(m.Thanos.Files)
+	for i, f := range files {
+		if !isData(f.RelPath) {
+			continue
+		}
+		found, err := describe(dir, f.RelPath)
+		if err != nil {
+			return errs.Wrap(errs.Unavailable, err)
+		}
+		files[i].Hash = found.Hash
+	}
+	m.Thanos.Files = files
+	return nil
 }
 
 func describe(dir, rel string) (_ File, err error) {

@@ -69,7 +69,7 @@ func (c *Compactor) cleanTenants(ctx context.Context, tenants []tenant.ID) error
 			if ctx.Err() != nil {
 				return nil
 			}
-			if err := c.cleanTenant(ctx, id); err != nil && ctx.Err() == nil {
+			if err := c.guarded("cleaning up", func() error { return c.cleanTenant(ctx, id) }, "tenant", id); err != nil && ctx.Err() == nil {
 				c.deps.Logger.Error("tenant's blocks not cleaned up, it is tried again in the next round", "tenant", id, "err", err)
 				mu.Lock()
 				defer mu.Unlock()

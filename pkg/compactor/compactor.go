@@ -131,7 +131,7 @@ func (c *Compactor) repeat(ctx context.Context, interval time.Duration, do func(
 		case <-ctx.Done():
 			return
 		case <-next.C:
-			_ = do(ctx)
+			_ = c.guarded("a round", func() error { return do(ctx) })
 			next.Reset(interval)
 		}
 	}
@@ -172,7 +172,7 @@ func (c *Compactor) Compact(ctx context.Context) error {
 			if ctx.Err() != nil {
 				break
 			}
-			if err := c.compactTenant(ctx, id); err != nil && ctx.Err() == nil {
+			if err := c.guarded("compacting a tenant", func() error { return c.compactTenant(ctx, id) }, "tenant", id); err != nil && ctx.Err() == nil {
 				c.deps.Logger.Error("tenant not compacted, it is tried again in the next round", "tenant", id, "err", err)
 				problems = append(problems, fmt.Errorf("tenant %s: %w", id, err))
 			}
@@ -229,7 +229,7 @@ func (c *Compactor) try(ctx context.Context, r *round, j Job) error {
 	for range c.cfg.Retries {
 		c.metrics.groupRuns.Inc()
 		began := time.Now()
-		err = c.do(ctx, r, j)
+		err = c.guarded("a compaction job", func() error { return c.do(ctx, r, j) }, "tenant", r.id, "job", j.Key)
 		c.metrics.jobDuration.Observe(time.Since(began).Seconds())
 		if err == nil || ctx.Err() != nil || errors.Is(err, errPlanAnew) || errors.Is(err, errDeleted) {
 			return err

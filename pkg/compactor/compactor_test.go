@@ -189,7 +189,7 @@ func (w *world) read() truth {
 		if err := block.Download(w.t.Context(), w.tenantBucket(), m, dir); err != nil {
 			w.t.Fatal(err)
 		}
-		if err := check(w.t.Context(), dir); err != nil {
+		if err := check(w.t.Context(), dir, ofEverything); err != nil {
 			w.t.Error(err)
 		}
 		w.readBlock(out, dir)

@@ -11,7 +11,6 @@ import (
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb/chunks"
-	"github.com/prometheus/prometheus/tsdb/index"
 
 	"github.com/amphora-metrics/amphora/pkg/block"
 	"github.com/amphora-metrics/amphora/pkg/errs"
@@ -137,13 +136,20 @@ func (w *work) touched(ctx context.Context) (touched bool, err error) {
 
 // touches says whether a chunk of an index reaches into what is gone.
 func touches(ctx context.Context, path string, gone tombstone.Set) (found bool, err error) {
-	r, err := index.NewFileReader(path, index.DecodePostingsRaw)
+	r, err := block.OpenIndex(path)
 	if err != nil {
 		return false, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	name, value := index.AllPostingsKey()
-	p, err := r.Postings(ctx, name, value)
+	err = block.Guard(func() error {
+		found, err = anyTouches(ctx, r, gone)
+		return err
+	})
+	return found, err
+}
+
+func anyTouches(ctx context.Context, r *block.IndexReader, gone tombstone.Set) (bool, error) {
+	p, err := r.Refs(ctx)
 	if err != nil {
 		return false, err
 	}

@@ -12,7 +12,6 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/oklog/ulid/v2"
-	"github.com/prometheus/prometheus/tsdb"
 	"github.com/thanos-io/objstore"
 	"golang.org/x/sync/errgroup"
 
@@ -81,14 +80,15 @@ func (c *Compactor) do(ctx context.Context, r *round, j Job) (err error) {
 	if err := w.download(ctx); err != nil {
 		return err
 	}
-	made, err := w.compact(ctx)
+	var results []made
+	err = c.guarded("making new blocks", func() error { results, err = w.compact(ctx); return err }, "tenant", id, "job", j.Key)
 	if err != nil {
-		return err
+		return w.blame(ctx, err)
 	}
 	if err := w.stillDue(ctx); err != nil {
 		return err
 	}
-	if err := w.upload(ctx, made); err != nil {
+	if err := w.upload(ctx, results); err != nil {
 		return err
 	}
 	if err := w.mark(ctx, w.sources, "compacted"); err != nil {
@@ -97,7 +97,7 @@ func (c *Compactor) do(ctx context.Context, r *round, j Job) (err error) {
 	c.metrics.compacted(j.Stage, len(w.sources))
 	c.pace.add(j.Bytes(), time.Since(w.began))
 	c.deps.Logger.Info("blocks compacted", "tenant", id, "stage", string(j.Stage), "shard", j.Shard, "from", j.MinTime, "to", j.MaxTime,
-		"sources", len(w.sources), "results", len(made), "took", time.Since(w.began))
+		"sources", len(w.sources), "results", len(results), "took", time.Since(w.began))
 	return nil
 }
 
@@ -235,7 +235,7 @@ func (w *work) download(ctx context.Context) error {
 		g.Go(func() error {
 			err := block.Download(gctx, w.bkt, m, w.dirs[i])
 			if err == nil {
-				err = check(gctx, w.dirs[i])
+				err = check(gctx, w.dirs[i], ofBytes)
 			}
 			if err != nil && errs.KindOf(err) == errs.Internal && gctx.Err() == nil {
 				return w.setAside(ctx, m.ULID, err)
@@ -244,6 +244,25 @@ func (w *work) download(ctx context.Context) error {
 		})
 	}
 	return g.Wait()
+}
+
+// blame looks for sources that made a compaction fail and sets them aside: reading every sample of all blocks
+// would make each compaction slow, so it is done for those that need it. It returns why there are no new blocks.
+func (w *work) blame(ctx context.Context, why error) error {
+	if ctx.Err() != nil || errs.KindOf(why) != errs.Internal {
+		return why
+	}
+	found := []error{why}
+	for i, m := range w.sources {
+		err := check(ctx, w.dirs[i], ofSamples)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			found = append(found, w.setAside(ctx, m.ULID, err))
+		}
+	}
+	return errors.Join(found...)
 }
 
 // errPlanAnew says that blocks of the job were set aside or are gone: the jobs are to be planned anew.
@@ -355,23 +374,6 @@ func (w *work) mark(ctx context.Context, blocks []block.Meta, why string) error 
 		}
 		w.c.metrics.marked.WithLabelValues("compaction").Inc()
 		w.round.marked(m.ULID, now)
-	}
-	return nil
-}
-
-// check reads a block from beginning to end: series must be sorted and each once, their chunks in
-// order and whole. The TSDB's compactor would carry a damage on, or fail without naming the block.
-func check(ctx context.Context, dir string) (err error) {
-	b, err := tsdb.OpenBlock(nil, dir, nil, tsdb.DefaultPostingsDecoderFactory)
-	if err != nil {
-		return errs.New(errs.Internal, "open block %s: %w", filepath.Base(dir), err)
-	}
-	defer func() { err = errors.Join(err, b.Close()) }()
-	if err := checkSeries(ctx, b); err != nil {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		return errs.New(errs.Internal, "block %s is corrupted: %w", filepath.Base(dir), err)
 	}
 	return nil
 }

@@ -15,7 +15,7 @@ type metrics struct {
 	runsStarted, runsCompleted, runsFailed, runsStopped prometheus.Counter
 	lastRun                                             prometheus.Gauge
 	runDuration, jobDuration                            prometheus.Histogram
-	groupRuns, groupFailures, diskFull                  prometheus.Counter
+	groupRuns, groupFailures, diskFull, panics          prometheus.Counter
 	jobs, blocksIn                                      *prometheus.CounterVec
 	setAside, marked                                    *prometheus.CounterVec
 	cleanStarted, cleanCompleted, cleanFailed           prometheus.Counter
@@ -65,6 +65,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		groupRuns:        counter("group_compaction_runs_started_total", "Tries of jobs."),
 		groupFailures:    counter("group_compactions_failures_total", "Tries of jobs that failed."),
 		diskFull:         counter("disk_out_of_space_errors_total", "Tries of jobs that failed because the disk was full. Give the compactor a larger one."),
+		panics:           counter("panics_total", "Panics of jobs, of cleaning up and of checks of uploaded blocks, each of which ended that piece of work alone. The log has the stack."),
 		jobs:             vec("jobs_completed_total", "Jobs done.", "stage"),
 		blocksIn:         vec("blocks_compacted_total", "Blocks that went into new ones.", "stage"),
 		setAside:         vec("blocks_marked_for_no_compaction_total", "Blocks set aside because they cannot be compacted. Look at them with the bucket tool.", "reason"),

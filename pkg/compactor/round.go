@@ -85,18 +85,10 @@ func (r *round) run(ctx context.Context, until time.Time) (int, error) {
 	var workers sync.WaitGroup
 	for range r.c.cfg.Concurrency {
 		workers.Go(func() {
-			for {
-				j, ok := r.next(ctx, until)
-				if !ok {
-					return
-				}
-				err := r.c.try(ctx, r, j)
+			err := r.c.guarded("planning jobs", func() error { r.work(ctx, until); return nil }, "tenant", r.id)
+			if err != nil {
 				r.mu.Lock()
-				delete(r.running, j.Key)
-				if err != nil && !errors.Is(err, errPlanAnew) {
-					r.failed[j.Key] = true
-				}
-				r.done++
+				r.err = err
 				r.changed.Broadcast()
 				r.mu.Unlock()
 			}
@@ -104,6 +96,25 @@ func (r *round) run(ctx context.Context, until time.Time) (int, error) {
 	}
 	workers.Wait()
 	return r.done, r.err
+}
+
+// work does jobs one after the other.
+func (r *round) work(ctx context.Context, until time.Time) {
+	for {
+		j, ok := r.next(ctx, until)
+		if !ok {
+			return
+		}
+		err := r.c.try(ctx, r, j)
+		r.mu.Lock()
+		delete(r.running, j.Key)
+		if err != nil && !errors.Is(err, errPlanAnew) {
+			r.failed[j.Key] = true
+		}
+		r.done++
+		r.changed.Broadcast()
+		r.mu.Unlock()
+	}
 }
 
 // next waits for a job.

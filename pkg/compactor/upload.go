@@ -160,6 +160,7 @@ func (c *Compactor) acceptable(v limits.View, b ulid.ULID, m *block.Meta) error 
 			"block of %d bytes exceeds the maximum of %d bytes", total, most)
 	}
 	m.Thanos.Source = "upload"
+	m.Amphora = nil // of the deletions of another cluster
 	return nil
 }
 
@@ -211,6 +212,11 @@ func (c *Compactor) UploadFile(ctx context.Context, id tenant.ID, b ulid.ULID, n
 		return errs.New(errs.Invalid, "unexpected file %s: the meta file does not list it", name)
 	case m.Thanos.Files[i].SizeBytes != size:
 		return errs.New(errs.Invalid, "file %s has %d bytes, the meta file says %d", name, size, m.Thanos.Files[i].SizeBytes)
+	}
+	if s, _, err := c.UploadState(ctx, id, b); err != nil {
+		return err
+	} else if s == UploadValidating {
+		return errs.New(errs.Conflict, "block %s is being validated; its files cannot be replaced meanwhile", b)
 	}
 	exact := &exactReader{r: body, left: size}
 	if err := c.bucket(id).Upload(ctx, path.Join(b.String(), name), exact); err != nil {
@@ -309,7 +315,7 @@ func (c *Compactor) validate(ctx context.Context, id tenant.ID, m block.Meta, ch
 			}
 		}
 	})
-	err := c.checkUploaded(ctx, id, m, chunks)
+	err := c.guarded("checking an uploaded block", func() error { return c.checkUploaded(ctx, id, &m, chunks) }, "tenant", id, "block", m.ULID)
 	stop()
 	if err == nil {
 		err = c.publish(ctx, id, m)
@@ -324,19 +330,20 @@ func (c *Compactor) validate(ctx context.Context, id tenant.ID, m block.Meta, ch
 	}
 }
 
-// checkUploaded copies a block here and reads it.
-func (c *Compactor) checkUploaded(ctx context.Context, id tenant.ID, m block.Meta, chunks bool) (err error) {
+// checkUploaded copies a block here and reads it. It notes the checksums of its files in m, by which it is seen if
+// one is replaced after all.
+func (c *Compactor) checkUploaded(ctx context.Context, id tenant.ID, m *block.Meta, chunks bool) (err error) {
 	dir := filepath.Join(c.cfg.DataDir, "uploads", string(id), m.ULID.String())
 	if err := os.RemoveAll(dir); err != nil {
 		return errs.New(errs.Unavailable, "prepare the validation: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if err := block.Download(ctx, c.bucket(id), m, dir); err != nil {
+	if err := block.Download(ctx, c.bucket(id), *m, dir); err != nil {
 		return err
 	}
-	r, err := index.NewFileReader(filepath.Join(dir, block.IndexFile), index.DecodePostingsRaw)
+	r, err := block.OpenIndex(filepath.Join(dir, block.IndexFile))
 	if err != nil {
-		return errs.New(errs.Internal, "open the index: %w", err)
+		return err
 	}
 	v := r.Version()
 	if err := r.Close(); err != nil {
@@ -345,10 +352,12 @@ func (c *Compactor) checkUploaded(ctx context.Context, id tenant.ID, m block.Met
 	if v == index.FormatV1 {
 		return errs.New(errs.Invalid, "the index has version 1, which is not supported")
 	}
-	if !chunks {
-		return nil
+	if chunks {
+		if err := check(ctx, dir, ofEverything); err != nil {
+			return err
+		}
 	}
-	return check(ctx, dir)
+	return block.NoteSums(m, dir)
 }
 
 // publish makes an uploaded block visible. Its meta file goes last.

@@ -250,9 +250,9 @@ var (
 	CompactorBlockUploadEnabled = define("compactor_block_upload_enabled", "compactor.block-upload-enabled", false, "",
 		"Whether a tenant may upload blocks.", "compactor")
 	CompactorBlockUploadValidationEnabled = define("compactor_block_upload_validation_enabled", "compactor.block-upload-validation-enabled", true, "",
-		"Whether uploaded blocks are checked before they are published.", "compactor")
+		"Whether uploaded blocks are checked before they are published. Without the check a damaged block fails the queries and compactions of its tenant.", "compactor")
 	CompactorBlockUploadVerifyChunks = define("compactor_block_upload_verify_chunks", "compactor.block-upload-verify-chunks", true, "",
-		"Whether the check of an uploaded block reads its chunks.", "compactor")
+		"Whether the check of an uploaded block reads all of its series and samples.", "compactor")
 	CompactorBlockUploadMaxBlockSizeBytes = define("compactor_block_upload_max_block_size_bytes", "compactor.block-upload-max-block-size-bytes", 0, "bytes",
 		"Largest block that may be uploaded. 0: no limit.", "compactor")
 )
