@@ -509,7 +509,7 @@ func readStore(t testing.TB, bkt objstore.Bucket, id ulid.ULID) {
 	}
 	_, _ = b.LabelNames(t.Context(), nil)
 	_, _ = b.LabelValues(t.Context(), "i", nil)
-	_, _ = b.Stats(t.Context(), 10, block.Gone{})
+	_, _ = b.Stats(t.Context(), 10, block.Gone{}, func() error { return nil })
 }
 
 // mostAllocated is what reading a mutant of some kilobytes may take, the pages of the store included.
