@@ -21,13 +21,35 @@ type localQuery struct {
 // localMessages is how many messages a server may be ahead of its client.
 const localMessages = 4
 
-// unaryLocal calls f, which is one method of the server.
-func unaryLocal[Req, Resp any](ctx context.Context, g guard, f func(context.Context, *Req) (*Resp, error), in *Req) (out *Resp, err error) {
-	if err := ctx.Err(); err != nil {
-		return nil, errs.Wrap(errs.KindOf(err), context.Cause(ctx))
+// unaryLocal calls f, which is one method of the server. As with gRPC, a caller whose ctx ends does not wait for
+// a server that does not notice, such as one whose disk hangs.
+func unaryLocal[Req, Resp any](ctx context.Context, g guard, f func(context.Context, *Req) (*Resp, error), in *Req) (*Resp, error) {
+	ended := func() error { return errs.Wrap(errs.KindOf(ctx.Err()), context.Cause(ctx)) }
+	if ctx.Err() != nil {
+		return nil, ended()
 	}
-	defer g.recovered("local query", &err)
-	return f(ctx, in)
+	call := func() (out *Resp, err error) {
+		defer g.recovered("local query", &err)
+		return f(ctx, in)
+	}
+	if ctx.Done() == nil {
+		return call()
+	}
+	type result struct {
+		out *Resp
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		out, err := call()
+		done <- result{out, err}
+	}()
+	select {
+	case r := <-done:
+		return r.out, r.err
+	case <-ctx.Done():
+		return nil, ended()
+	}
 }
 
 // Exemplars implements ingesterpb.IngesterQueryClient.

@@ -180,6 +180,56 @@ func TestCancelEndsBothSides(t *testing.T) {
 	})
 }
 
+// TestNobodyWaitsForAHandlerThatDoesNotNotice ends calls, by hand and by their deadlines, of a server that goes on: it is
+// told, and the caller goes.
+func TestNobodyWaitsForAHandlerThatDoesNotNotice(t *testing.T) {
+	for name, w := range map[string]struct {
+		end  func(context.Context) (context.Context, context.CancelFunc)
+		kind errs.Kind
+	}{
+		"canceled": {context.WithCancel, errs.Canceled},
+		"too late": {func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithTimeout(ctx, 50*time.Millisecond)
+		}, errs.Timeout},
+	} {
+		t.Run(name, func(t *testing.T) {
+			begun, hang, told := make(chan struct{}, 1), make(chan struct{}), make(chan error, 1)
+			q := &queries{names: func(ctx context.Context) (*pb.LabelNamesResponse, error) {
+				begun <- struct{}{}
+				<-hang
+				<-ctx.Done()
+				told <- ctx.Err()
+				return nil, ctx.Err()
+			}}
+			bothWays(t, q, func(t *testing.T, c pb.IngesterQueryClient) {
+				ctx, cancel := w.end(context.Background())
+				defer cancel()
+				result := make(chan error, 1)
+				go func() {
+					_, err := c.LabelNames(ctx, &pb.LabelNamesRequest{})
+					result <- err
+				}()
+				<-begun
+				if w.kind == errs.Canceled {
+					cancel()
+				}
+				select {
+				case err := <-result:
+					if errs.KindOf(err) != w.kind {
+						t.Errorf("client: %v, want %s", err, w.kind)
+					}
+				case <-time.After(30 * time.Second):
+					t.Error("the caller waits for the handler")
+				}
+				hang <- struct{}{}
+				if err := <-told; err == nil {
+					t.Error("the server is not told")
+				}
+			})
+		})
+	}
+}
+
 func TestPanicOfAHandlerIsAnError(t *testing.T) {
 	q := &queries{names: func(context.Context) (*pb.LabelNamesResponse, error) { panic("boom") },
 		stream: func(grpc.ServerStreamingServer[pb.QueryResponse]) error { panic("boom") }}
