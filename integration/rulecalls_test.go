@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -173,6 +174,31 @@ func preview(ctx context.Context, t *testing.T, tool func(method, path, body str
 	}
 }
 
+// sincePoint is a sample of ALERTS_FOR_STATE: when it was written, and since when the alert was active, in seconds.
+type sincePoint struct{ at, since float64 }
+
+func (p sincePoint) pending() float64 { return p.at - p.since }
+
+// since returns all samples that say since when an alert is active.
+func since(ctx context.Context, base, tenant, alert string) (out []sincePoint, err error) {
+	a, err := ask(ctx, base+"/prometheus", tenant, "query", url.Values{"query": {`ALERTS_FOR_STATE{alertname="` + alert + `"}[10m]`}})
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range a.Data.Result {
+		for _, v := range r.Values {
+			at, isTime := v[0].(float64)
+			text, isText := v[1].(string)
+			value, err := strconv.ParseFloat(text, 64)
+			if !isTime || !isText || err != nil {
+				return nil, fmt.Errorf("a sample is %v", v)
+			}
+			out = append(out, sincePoint{at, value})
+		}
+	}
+	return out, nil
+}
+
 // TestAlertsAreGeneratedAsPrometheusDoes follows one alert from pending to its end, through a kill of the
 // process, as Prometheus's compliance test of alert generators does.
 func TestAlertsAreGeneratedAsPrometheusDoes(t *testing.T) {
@@ -229,17 +255,33 @@ rules:
 		return at
 	}
 	until("pending")
-	pause(ctx, t, 4*time.Second) // the time since when stands in ALERTS_FOR_STATE
-	must(t, n.Kill())
-	must(t, n.Start())
-	restarted := time.Now()
-	must(t, n.WaitReady(ctx))
-	// It goes on being pending where it was, and so since before the restart.
-	if at := until("firing"); !at.Before(restarted) {
-		t.Errorf("it is active since %s, the process runs since %s", at, restarted)
+	pendingFor := func() (samples []sincePoint) {
+		t.Helper()
+		harness.Need(t, harness.Poll(ctx, func(context.Context) (err error) {
+			samples, err = since(ctx, base, "shop", "Loaded")
+			if err == nil && (len(samples) == 0 || samples[len(samples)-1].pending() < 4) {
+				err = fmt.Errorf("samples %v, want it pending for 4 s", samples)
+			}
+			return err
+		}))
+		return samples
 	}
+	pendingFor()
+	must(t, n.Kill())
+	killed := time.Now()
+	must(t, n.Start())
+	must(t, n.WaitReady(ctx))
+	at := until("firing")
 	hasValue(ctx, t, base, "shop", `ALERTS{alertname="Loaded",alertstate="firing"}`, "1")
-	hasValue(ctx, t, base, "shop", `ALERTS_FOR_STATE{alertname="Loaded"} < bool `+seconds(restarted.UnixMilli()), "1")
+	// It went on being pending where it was, as if no time had passed in between.
+	samples := pendingFor()
+	k := slices.IndexFunc(samples, func(p sincePoint) bool { return p.at > float64(killed.UnixMilli())/1000 })
+	if k <= 0 || samples[k].pending() < samples[k-1].pending()-1 || samples[k].since < samples[k-1].since || samples[len(samples)-1].since != samples[k].since {
+		t.Errorf("after a kill at %s sample %d of %v does not go on where the last one was", seconds(killed.UnixMilli()), k, samples)
+	}
+	if k >= 0 && at.Unix() != int64(samples[k].since) {
+		t.Errorf("it is active since %s, and its samples say since %g", at, samples[k].since)
+	}
 	sent := func(n int) (out []postedAlert) {
 		t.Helper()
 		must(t, harness.Poll(ctx, func(context.Context) error {

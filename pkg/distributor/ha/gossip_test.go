@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,8 +18,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
+// hands is a clock that a test moves.
+type hands struct{ ms atomic.Int64 }
+
+func (h *hands) now() time.Time       { return time.UnixMilli(h.ms.Load()) }
+func (h *hands) move(d time.Duration) { h.ms.Add(d.Milliseconds()) }
+
 // member starts a gossip member that joins others, and a tracker on it.
-func member(t *testing.T, name string, join ...string) (tr *Tracker, addr string) {
+func member(t *testing.T, name string, clock *hands, join ...string) (tr *Tracker, addr string) {
 	t.Helper()
 	var cfg memberlist.KVConfig
 	flagext.DefaultValues(&cfg)
@@ -43,7 +50,7 @@ func member(t *testing.T, name string, join ...string) (tr *Tracker, addr string
 	if err != nil {
 		t.Fatal(err)
 	}
-	if tr, err = New(Deps{Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Reg: reg, Store: client}); err != nil {
+	if tr, err = New(Deps{Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Reg: reg, Store: client, Now: clock.now}); err != nil {
 		t.Fatal(err)
 	}
 	run(t, tr)
@@ -67,11 +74,14 @@ func await(t *testing.T, what string, ok func() bool) {
 	}
 }
 
+// TestGossipCarriesElections has time pass only when gossip has carried what was said before.
 func TestGossipCarriesElections(t *testing.T) {
 	pol := &Policy{Update: time.Second, Failover: 6 * time.Second, MaxClusters: 10}
-	a, addr := member(t, "a")
+	clock := &hands{}
+	clock.ms.Store(time.Now().UnixMilli())
+	a, addr := member(t, "a", clock)
 	check := func(tr *Tracker, replica string) string {
-		v, elected, err := tr.Check(t.Context(), Sender{"t", "c", replica}, pol, time.Now)
+		v, elected, err := tr.Check(t.Context(), Sender{"t", "c", replica}, pol, clock.now)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -83,21 +93,30 @@ func TestGossipCarriesElections(t *testing.T) {
 	if got := check(a, "r1"); got != "r1" {
 		t.Fatalf("elected is %s", got)
 	}
-	b, _ := member(t, "b", addr)
+	b, _ := member(t, "b", clock, addr)
 	await(t, "a distributor that joins knows the elected replica", func() bool { return len(b.Clusters()) == 1 })
 	if got := check(b, "r2"); got != "r1" {
 		t.Fatalf("a distributor that joined has elected %s", got)
 	}
 	// r1 reaches only a, r2 only b, for longer than the failover takes.
-	for begin := time.Now(); time.Since(begin) < 7*time.Second; time.Sleep(100 * time.Millisecond) {
+	for range 7 {
+		clock.move(pol.Update)
 		if got := check(a, "r1") + check(b, "r2"); got != "r1r1" {
 			t.Fatalf("elected are %s", got)
 		}
+		await(t, "all know that r1 was heard", func() bool { return b.Clusters()[0].LastSeen.Equal(clock.now()) })
 	}
 	// Then r1 is silent.
-	await(t, "failover to r2", func() bool { return check(b, "r2") == "r2" })
+	clock.move(pol.Failover - time.Millisecond)
+	if got := check(b, "r2"); got != "r1" {
+		t.Fatalf("before the failover %s is elected", got)
+	}
+	clock.move(time.Millisecond)
+	if got := check(b, "r2"); got != "r2" {
+		t.Fatalf("after the failover %s is elected", got)
+	}
 	await(t, "all know of r2", func() bool { return check(a, "r1") == "r2" })
-	a.cleanup(t.Context(), time.Now().Add(2*idleAfter))
+	a.cleanup(t.Context(), clock.now().Add(2*idleAfter))
 	await(t, "all know of the deletion", func() bool { return len(b.Clusters()) == 0 })
 	if got := check(a, "r1"); got != "r1" {
 		t.Errorf("after a deletion %s is elected", got)
