@@ -60,6 +60,8 @@ type Identities struct {
 	mfaMu   sync.Mutex        // guards mfaUsed
 	mfaUsed map[string]mfaUse // without a store
 
+	mfaSwept time.Time // when what is remembered of MFA devices was last looked through; of tick alone
+
 	mu       sync.Mutex // guards what follows; held while identities are read or changed
 	keyStamp string     // of the file of keys as read
 	stamp    string     // of the file as read
@@ -94,8 +96,14 @@ func New(ctx context.Context, cfg Config, deps Deps) (*Identities, error) {
 
 // tick keeps what was read before if there is something wrong now.
 func (x *Identities) tick(ctx context.Context) error {
-	if err := x.update(ctx); err != nil && ctx.Err() == nil {
-		x.log.Warn("identities not refreshed, those read before stay in use", "err", err)
+	if err := x.update(ctx); err != nil {
+		if ctx.Err() == nil {
+			x.log.Warn("identities not refreshed, those read before stay in use", "err", err)
+		}
+		return nil
+	}
+	if err := x.forgetMFA(ctx); err != nil && ctx.Err() == nil {
+		x.log.Warn("what is remembered of deleted MFA devices is not deleted yet", "err", err)
 	}
 	return nil
 }

@@ -49,6 +49,10 @@ const (
 	mfaRest    = 2 * time.Second
 	mfaLongest = 15 * time.Minute
 
+	// mfaKept is for how long what is remembered of a device stays after it is deleted, far longer than its codes are
+	// good anywhere and than it rests, and how often is looked for such.
+	mfaKept = 24 * time.Hour
+
 	mfaPrefix  = "iam/mfa/"
 	mfaPurpose = "mfa"
 )
@@ -298,4 +302,36 @@ func (x *Identities) spendMFA(ctx context.Context, serial string, step int64) er
 		*u = mfaUse{Step: step}
 		return true
 	})
+}
+
+// forgetMFA deletes what is remembered of devices that are there no more, of whichever gateway's doing. Errors: those
+// of the store.
+func (x *Identities) forgetMFA(ctx context.Context) error {
+	now := x.now()
+	if x.store == nil || now.Sub(x.mfaSwept) < mfaKept {
+		return nil
+	}
+	d, err := x.look()
+	if err != nil {
+		return err
+	}
+	entries, err := x.store.List(ctx, mfaPrefix)
+	if err != nil {
+		return err
+	}
+	kept := make(map[string]bool, len(d.mfa))
+	for _, e := range d.mfa {
+		kept[e.key] = true
+	}
+	for _, e := range entries {
+		if kept[e.Key] || now.Sub(e.Modified) < mfaKept {
+			continue
+		}
+		err := x.store.Delete(ctx, e.Key, e.Version)
+		if kind := errs.KindOf(err); err != nil && kind != errs.NotFound && kind != errs.Conflict { // another gateway was faster
+			return err
+		}
+	}
+	x.mfaSwept = now
+	return nil
 }

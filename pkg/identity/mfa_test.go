@@ -284,3 +284,62 @@ func TestDevicesOfAFileAreKnown(t *testing.T) {
 		}
 	}
 }
+
+// records are the documents that say which codes were used.
+func records(t *testing.T, x *Identities) map[string]bool {
+	t.Helper()
+	entries, err := x.store.List(t.Context(), mfaPrefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]bool{}
+	for _, e := range entries {
+		out[e.Key] = true
+	}
+	return out
+}
+
+func TestWhatIsRememberedOfADeletedDeviceGoesADayLater(t *testing.T) {
+	one, other, c, _, _ := twoReplicas(t)
+	c.at = time.Now() // as documents are dated
+	gone, kept := enrolled(t, one, c, "ann", "phone"), enrolled(t, one, c, "bob", "tablet")
+	gone.enable(one, "ann")
+	kept.enable(one, "bob")
+	if _, err := ask(t, one, "DELETE", accountPath+"/users/ann/mfa/phone", ""); err != nil {
+		t.Fatal(err)
+	}
+	ticks := func(x *Identities) map[string]bool {
+		t.Helper()
+		if err := x.tick(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return records(t, x)
+	}
+	// A gateway that does not know yet that the device is gone must find the codes that were used.
+	if n := len(ticks(one)); n != 2 {
+		t.Fatalf("%d records at once, want both", n)
+	}
+	c.at = c.at.Add(mfaKept + time.Hour)
+	d, err := one.look()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left := ticks(one); len(left) != 1 || !left[d.mfa[kept.serial].key] {
+		t.Errorf("a day later: %v", left)
+	}
+	if left := ticks(other); len(left) != 1 {
+		t.Errorf("the other gateway: %v", left)
+	}
+	// A user who goes takes the device along.
+	if _, err := ask(t, one, "DELETE", accountPath+"/users/bob", ""); err != nil {
+		t.Fatal(err)
+	}
+	c.at = c.at.Add(mfaKept - time.Hour)
+	if n := len(ticks(one)); n != 1 {
+		t.Errorf("%d records before it is looked for them again", n)
+	}
+	c.at = c.at.Add(time.Hour)
+	if n := len(ticks(one)); n != 0 {
+		t.Errorf("%d records when all is gone", n)
+	}
+}
