@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -338,10 +339,40 @@ func TestWhoDoesNotLookUpHoldsNobodyUp(t *testing.T) {
 	})
 }
 
+// consistent fails the test if what the gate knows contradicts itself.
+func consistent(t *testing.T, g *Gate) {
+	t.Helper()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	held, queued, idle := 0, 0, 0
+	for name, s := range g.shares {
+		has, waits := 0, 0
+		for _, h := range g.held {
+			if h.share == s {
+				has++
+			}
+		}
+		for _, q := range s.queue {
+			waits += len(q)
+		}
+		if s.turns == 0 {
+			idle++
+		}
+		if s.held != has || s.queued != waits || (waits > 0) != slices.Contains(g.hungry, s) || s.turns < has+waits {
+			t.Errorf("tenant %s of %d turns: has %d, counted %d; waits for %d, counted %d", name, s.turns, has, s.held, waits, s.queued)
+		}
+		held, queued = held+has, queued+waits
+	}
+	if held != len(g.held) || g.free+held != g.places || held > g.places+1 || held > g.places && g.places > 1 || queued != int(g.waiting.Load()) || idle != g.idle {
+		t.Errorf("%d of %d places are free, %d held by known tenants, %d in all; %d wait, counted %d; %d tenants are idle, counted %d",
+			g.free, g.places, held, len(g.held), queued, g.waiting.Load(), idle, g.idle)
+	}
+}
+
 func TestNobodyIsForgottenWhateverHappens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		for seed := range uint64(4) {
-			const places = 3
+		for seed := range uint64(6) {
+			places := 1 + int(seed)%3
 			g := gate(places)
 			var wg sync.WaitGroup
 			for i := range 30 {
@@ -351,18 +382,9 @@ func TestNobodyIsForgottenWhateverHappens(t *testing.T) {
 					defer cancel()
 					for ctx.Err() == nil {
 						in, turn, end := g.Begin(by(ctx, strconv.Itoa(r.IntN(6)), Class(r.IntN(5))))
-						for range r.IntN(20) {
-							compute(in, turn, time.Duration(r.IntN(20))*unit)
-							switch r.IntN(9) {
-							case 0:
-								time.Sleep(time.Duration(r.IntN(30)) * time.Millisecond)
-							case 1, 2:
-								turn.Rest()
-								time.Sleep(time.Duration(r.IntN(500)) * time.Microsecond)
-								turn.Resume()
-							}
-						}
+						whatever(in, t, turn, r)
 						end()
+						consistent(t, g)
 					}
 				})
 			}
@@ -370,6 +392,41 @@ func TestNobodyIsForgottenWhateverHappens(t *testing.T) {
 			settled(t, g, places)
 		}
 	})
+}
+
+// whatever does what may be done with a turn.
+func whatever(ctx context.Context, t *testing.T, turn *Turn, r *rand.Rand) {
+	t.Helper()
+	begin := time.Now()
+	var helpers sync.WaitGroup
+	for range r.IntN(20) {
+		compute(ctx, turn, time.Duration(r.IntN(20))*unit)
+		switch r.IntN(9) {
+		case 0:
+			time.Sleep(time.Duration(r.IntN(30)) * time.Millisecond)
+		case 1, 2:
+			turn.Rest()
+			time.Sleep(time.Duration(r.IntN(500)) * time.Microsecond)
+			turn.Resume()
+		case 3, 4, 5:
+			if second, end, ok := turn.Second(); ok {
+				d := time.Duration(r.IntN(300)) * unit
+				helpers.Go(func() {
+					defer end()
+					compute(ctx, second, d)
+					second.Rest()
+					second.Resume()
+				})
+			}
+		}
+		consistent(t, turn.gate)
+	}
+	turn.Rest()
+	helpers.Wait()
+	turn.Resume()
+	if did := turn.Computed(); did < 0 || did > time.Since(begin) {
+		t.Errorf("%s were computed in %s", did, time.Since(begin))
+	}
 }
 
 func TestWhatTenantsHadIsForgottenInTime(t *testing.T) {
