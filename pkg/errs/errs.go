@@ -1,6 +1,6 @@
 // Package errs owns the kinds of failure and, in one table, how each appears to an HTTP client, a
 // gRPC peer, Prometheus and an AWS SDK. It also owns the catalogue of error ids that limits and
-// validations put into their texts (see ids.go).
+// validations put into their texts (see ids.go), and how a panic of one goroutine becomes that of who waits for it.
 package errs
 
 import (

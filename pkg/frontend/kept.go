@@ -12,8 +12,8 @@ import (
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/util/annotations"
-	"golang.org/x/sync/errgroup"
 
+	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/frontend/results"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/wire/changes"
@@ -208,7 +208,7 @@ func (k *kept) part(ctx context.Context, at grid) (answer, error) {
 	}
 	k.cache.Asked(k.kind, float64(covered)/float64(at.len()))
 	parts, fresh, all := make([]promql.Matrix, len(gaps)), make([]results.Extent, 0, len(gaps)), make([]answer, len(gaps))
-	g, gctx := errgroup.WithContext(ctx)
+	g, gctx := errs.Together(ctx)
 	for i, gap := range gaps {
 		g.Go(func() (err error) {
 			if all[i], err = k.r.part(gctx, gap); err == nil && !k.instant() {

@@ -110,14 +110,14 @@ func (q *query) Exec(ctx context.Context) *promql.Result {
 	q.cancel = func() { stop(context.Canceled) }
 	begin := f.deps.Now()
 	id := f.running.add(Running{Tenants: q.tenants, Class: work.ClassOf(ctx).String(), Query: q.asked.Text, Since: begin}, q, stop)
+	defer f.running.remove(id) // also of a query that panics
 	f.metrics.running.Inc()
+	defer f.metrics.running.Dec()
 	timer, ctx := q.timers.GetSpanTimer(ctx, stats.ExecTotalTime)
 	q.lay(ctx)
 	q.laid.Store(q.run)
 	out, err := q.answer(ctx)
 	timer.Finish()
-	f.metrics.running.Dec()
-	f.running.remove(id)
 	if err != nil {
 		err = ended(ctx, err, promql.ErrQueryTimeout("expression evaluation"))
 	}

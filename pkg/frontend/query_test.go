@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/timestamp"
 	"github.com/prometheus/prometheus/promql"
 
@@ -267,5 +269,31 @@ func TestCardinalityRequestsSayWhatTheyTookWhenAsked(t *testing.T) {
 		if got := rec.Header().Values("Server-Timing"); len(got) != 1 || got[0] != c.want || rec.Body.String() != "{}" {
 			t.Errorf("with %s: Server-Timing %q and %s, want %q", c.header, got, rec.Body, c.want)
 		}
+	}
+}
+
+// unreadable is a runner in whose answers the next who reads them finds less than they say.
+type unreadable struct{}
+
+func (unreadable) Run(_ context.Context, w *work.Work) error {
+	h := &histogram.FloatHistogram{CounterResetHint: histogram.GaugeType, Schema: 1, Count: 3, PositiveSpans: []histogram.Span{{Offset: int32(w.Query.ShardIndex), Length: 3}}, PositiveBuckets: []float64{1}}
+	return w.Answer(work.NewResult(promql.Vector{{Metric: labels.EmptyLabels(), T: w.Query.Start, H: h}}, nil, nil))
+}
+
+// A panic of any goroutine of a query is one of who asked, below whom it is recovered and counted. In another goroutine
+// it would end the process.
+func TestAQueryThatPanicsEndsAsOne(t *testing.T) {
+	f := started(t, Config{Shard: true}, &queriers{}, limits.QueryShardingTotalShards.With(limits.View{}, 4))
+	f.deps.Run = unreadable{}
+	func() {
+		defer func() {
+			if p := fmt.Sprint(recover()); !strings.Contains(p, "index out of range") || !strings.Contains(p, "merge.go") {
+				t.Errorf("panicked with %.200s", p)
+			}
+		}()
+		t.Errorf("answered %v", instant(tenant.Inject(t.Context(), "a"), t, f, "sum(up)"))
+	}()
+	if list, _ := f.Running(t.Context(), Whose{All: true}); len(list) != 0 {
+		t.Errorf("it is still under way: %v", list)
 	}
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/util/annotations"
 	"github.com/prometheus/prometheus/util/stats"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/frontend/results"
@@ -78,7 +77,7 @@ func (r *run) whole(ctx context.Context, parts []grid) (answer, error) {
 		return part(ctx, parts[0])
 	}
 	values, all := make([]promql.Matrix, len(parts)), make([]answer, len(parts))
-	g, ctx := errgroup.WithContext(ctx)
+	g, ctx := errs.Together(ctx)
 	for i, p := range parts {
 		g.Go(func() (err error) {
 			if all[i], err = part(ctx, p); err == nil {
@@ -119,7 +118,7 @@ func (r *run) part(ctx context.Context, at grid) (answer, error) {
 		return r.leaf(r.within(ctx, 0), r.plan.leaves[0], at)
 	}
 	values, all := make([]promql.Matrix, len(r.plan.leaves)), make([]answer, len(r.plan.leaves))
-	g, gctx := errgroup.WithContext(ctx)
+	g, gctx := errs.Together(ctx)
 	for i, l := range r.plan.leaves {
 		g.Go(func() (err error) {
 			if all[i], err = r.leaf(r.within(gctx, i), l, at); err == nil {
@@ -211,7 +210,7 @@ func (r *run) sharded(ctx context.Context, l leaf, at grid) (out answer, ok bool
 	m := newMerger(l.merge, at)
 	var mu sync.Mutex // guards m, series and out
 	var series int64
-	g, ctx := errgroup.WithContext(ctx)
+	g, ctx := errs.Together(ctx)
 	one := func(text string, shard int, counted bool) {
 		g.Go(func() error {
 			res, err := r.do(ctx, text, at, shard, r.shards)

@@ -9,8 +9,8 @@ import (
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/util/stats"
-	"golang.org/x/sync/errgroup"
 
+	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 )
 
@@ -241,7 +241,7 @@ func (r *run) spun(ctx context.Context, l leaf) (answer, error) {
 	}
 	m := newMerger(x.merge, x.at)
 	values, counts := make([]answer, len(x.spans)), make([]answer, len(x.spans))
-	g, gctx := errgroup.WithContext(ctx)
+	g, gctx := errs.Together(ctx)
 	one := func(into *answer, text string, at int64) {
 		g.Go(func() (err error) {
 			*into, err = r.nested(gctx, text, grid{start: at, end: at})

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/grafana/dskit/ring"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
@@ -36,7 +35,7 @@ func (q *Querier) Changes(ctx context.Context) (changes.Log, error) {
 		return changes.Log{}, err
 	}
 	logs := make([]changes.Log, len(ids))
-	g, ctx := errgroup.WithContext(ctx)
+	g, ctx := errs.Together(ctx)
 	g.SetLimit(sessionFetches)
 	for i, id := range ids {
 		g.Go(func() (err error) {

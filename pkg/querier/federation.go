@@ -13,7 +13,6 @@ import (
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunks"
 	"github.com/prometheus/prometheus/util/annotations"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
@@ -258,7 +257,7 @@ func (c *concatenated) Warnings() annotations.Annotations {
 // each calls f for each tenant, several at the same time, and returns what it returned.
 func each[T any](ctx context.Context, f *Federation, ids []tenant.ID, call func(ctx context.Context, id tenant.ID) (T, error)) ([]T, error) {
 	out := make([]T, len(ids))
-	g, ctx := errgroup.WithContext(ctx)
+	g, ctx := errs.Together(ctx)
 	g.SetLimit(f.concurrent)
 	for i, id := range ids {
 		g.Go(func() (err error) {

@@ -157,7 +157,8 @@ func askRest[T any](ctx context.Context, q *Querier, rest []ring.InstanceDesc, w
 	return out, nil
 }
 
-func askOne[T any](ctx context.Context, q *Querier, inst *ring.InstanceDesc, f func(context.Context, ingesterpb.IngesterQueryClient) (T, error)) (T, error) {
+func askOne[T any](ctx context.Context, q *Querier, inst *ring.InstanceDesc, f func(context.Context, ingesterpb.IngesterQueryClient) (T, error)) (_ T, err error) {
+	defer errs.Caught(&err)
 	var none T
 	client, err := q.deps.Client(inst.Addr)
 	if err != nil {
@@ -180,6 +181,7 @@ func askQuorum[T any](ctx context.Context, q *Querier, set ring.ReplicationSet, 
 		cfg.ZoneSorter = q.suspects.zones(set.Instances, q.cfg.PreferAvailabilityZones, time.Now())
 	}
 	answers, err := ring.DoUntilQuorum(ctx, set, cfg, f, func(T) {})
+	errs.Raise(err)
 	switch {
 	case err == nil:
 		return answers, nil
@@ -191,8 +193,12 @@ func askQuorum[T any](ctx context.Context, q *Querier, set ring.ReplicationSet, 
 	return nil, errs.New(errs.Unavailable, "too many ingesters failed: %w", err)
 }
 
-// terminal says whether no other replica would answer differently.
+// terminal says whether no other replica would answer differently, or none is to be asked as the way of the answer here is
+// broken.
 func terminal(err error) bool {
+	if errs.Panicked(err) {
+		return true
+	}
 	switch errs.KindOf(err) {
 	case errs.Invalid, errs.Unauthenticated, errs.Denied, errs.TooLarge, errs.Unprocessable, errs.Unimplemented:
 		return true

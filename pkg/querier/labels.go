@@ -7,8 +7,8 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/util/annotations"
-	"golang.org/x/sync/errgroup"
 
+	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
 	"github.com/amphora-metrics/amphora/pkg/wire/storepb"
 )
@@ -80,7 +80,7 @@ func (s *session) labels(ctx context.Context, hints *storage.LabelHints, call la
 		limit = max(hints.Limit, 0)
 	}
 	var recent, old [][]string
-	g, gctx := errgroup.WithContext(ctx)
+	g, gctx := errs.Together(ctx)
 	if sc.ingesters {
 		g.Go(func() error {
 			answers, err := ask(gctx, s.q, sc.replicas, sc.mint, func(ctx context.Context, c ingesterpb.IngesterQueryClient) (labelStrings, error) {

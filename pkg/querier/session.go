@@ -8,7 +8,6 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/util/annotations"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/memory"
@@ -139,12 +138,7 @@ func (s *session) selOrdered(ctx context.Context, sorted bool, hints *storage.Se
 	s.cancels = append(s.cancels, cancel)
 	s.fetches.Go(func() {
 		defer close(out.ready)
-		// A panic here would end the process: no caller is below to recover it.
-		defer func() {
-			if p := recover(); p != nil {
-				out.err = errs.New(errs.Internal, "selecting series broke: %v", p)
-			}
-		}()
+		defer errs.Caught(&out.err) // who reads the series is told
 		out.err = s.fetch(ctx, h, matchers, out)
 	})
 	return out
@@ -188,7 +182,7 @@ func (s *session) fetch(ctx context.Context, h storage.SelectHints, matchers []*
 // merged selects from ingesters and blocks.
 func (q *Querier) merged(ctx context.Context, sc scope, h storage.SelectHints, matchers []*labels.Matcher, b *budget) (*merger, error) {
 	var recent, old []source
-	g, gctx := errgroup.WithContext(ctx)
+	g, gctx := errs.Together(ctx)
 	if sc.blocks {
 		g.Go(func() (err error) { old, err = q.selectBlocks(gctx, sc, h, matchers, b); return err })
 	}
@@ -215,16 +209,16 @@ func (s *session) budgetOf(ctx context.Context, sc scope) *budget {
 	return s.budget
 }
 
-// await returns when the selection is made. Who waits for it does not compute.
+// await returns when the selection is made, and panics if that did. Who waits for it does not compute.
 func (s *selection) await() {
 	select {
 	case <-s.ready:
-		return
 	default:
+		s.turn.Rest()
+		<-s.ready
+		s.turn.Resume()
 	}
-	s.turn.Rest()
-	<-s.ready
-	s.turn.Resume()
+	errs.Raise(s.err)
 }
 
 // next moves to the next series.

@@ -50,6 +50,7 @@ func askStores[T any](ctx context.Context, q *Querier, sc scope, how storeCall[T
 		q.metrics.blocksAsked.Add(float64(len(blocks)))
 		var answers []T
 		if answers, missing, err = askBlocks(ctx, q, sc, blocks, how); err != nil {
+			errs.Raise(err)
 			return nil, err
 		}
 		if len(missing) == 0 {
@@ -91,7 +92,8 @@ func storeRequest(sc scope, h storage.SelectHints, matchers []*labels.Matcher, b
 }
 
 // selectStore reads the answer of one store-gateway.
-func (q *Querier) selectStore(ctx context.Context, to storeAsked, req *storepb.SeriesRequest) (*fetched, [][]byte, error) {
+func (q *Querier) selectStore(ctx context.Context, to storeAsked, req *storepb.SeriesRequest) (_ *fetched, _ [][]byte, err error) {
+	defer errs.Caught(&err)
 	b := to.budget
 	stream, err := to.client.Series(ctx, req)
 	if err != nil {

@@ -16,7 +16,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/thanos-io/objstore"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/amphora-metrics/amphora/pkg/block"
 	"github.com/amphora-metrics/amphora/pkg/errs"
@@ -175,7 +174,7 @@ func (g *Gateway) open(ctx context.Context, names [][]byte) (*opened, error) {
 		return nil, errs.New(errs.Invalid, "%d blocks are named, %d may be", len(names), maxBlocks)
 	}
 	blocks := make([]*block.Block, len(names))
-	eg, gctx := errgroup.WithContext(ctx)
+	eg, gctx := errs.Together(ctx)
 	eg.SetLimit(openConcurrency)
 	for i, name := range names {
 		eg.Go(func() error {
@@ -256,7 +255,7 @@ func (g *Gateway) strings(ctx context.Context, names [][]byte, matchers []*inges
 	}
 	defer o.close()
 	lists := make([][]string, len(o.blocks))
-	eg, gctx := errgroup.WithContext(ctx)
+	eg, gctx := errs.Together(ctx)
 	eg.SetLimit(openConcurrency)
 	for i, b := range o.blocks {
 		eg.Go(func() (err error) { lists[i], err = ask(b, gctx, ms); return err })

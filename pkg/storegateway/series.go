@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
 	"github.com/amphora-metrics/amphora/pkg/block"
@@ -103,7 +102,7 @@ func (g *Gateway) count(sets []*block.SeriesSet) *storepb.Work {
 // fetched.
 func (g *Gateway) selectAll(ctx context.Context, blocks []*block.Block, sel block.Selection) ([]*block.SeriesSet, error) {
 	sets := make([]*block.SeriesSet, len(blocks))
-	eg, gctx := errgroup.WithContext(ctx)
+	eg, gctx := errs.Together(ctx)
 	eg.SetLimit(openConcurrency)
 	for i, b := range blocks {
 		eg.Go(func() error {
