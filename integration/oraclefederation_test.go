@@ -16,19 +16,16 @@ import (
 	"github.com/amphora-metrics/amphora/integration/harness"
 )
 
-// newUnitedOracle has tenants of different data, and a Prometheus that has the data of both kinds with the label of the
-// tenant. All tenants of the same kind have other settings.
-func newUnitedOracle(ctx context.Context, t *testing.T) *oracle {
+// newUnitedOracle has tenants of different data and with the limits of overrides, and a Prometheus that has the data of both
+// with the label of the tenant.
+func newUnitedOracle(ctx context.Context, t *testing.T, overrides string, flags ...string) *oracle {
 	t.Helper()
 	dir := t.TempDir()
-	overrides := filepath.Join(dir, "overrides.yaml")
-	must(t, os.WriteFile(overrides, []byte(`overrides:
-  one: {query_sharding_total_shards: 0, results_cache_ttl: 0s}
-  two: {query_sharding_total_shards: 0, results_cache_ttl: 0s}
-`), 0o600))
-	n := everything(ctx, t, "-runtime-config.file="+overrides, "-query-frontend.split-queries-by-interval="+oracleSplit.String(), "-query-frontend.parallelize-shardable-queries", "-query-frontend.cache-results",
+	file := filepath.Join(dir, "overrides.yaml")
+	must(t, os.WriteFile(file, []byte(overrides), 0o600))
+	n := everything(ctx, t, append(flags, "-runtime-config.file="+file, "-query-frontend.split-queries-by-interval="+oracleSplit.String(), "-query-frontend.parallelize-shardable-queries", "-query-frontend.cache-results",
 		"-query-frontend.cache-unaligned-requests", "-querier.query-ingesters-within=0", "-ingester.out-of-order-time-window=500000h", "-validation.name-validation-scheme=utf8",
-		"-query-frontend.enabled-promql-experimental-functions=all", "-distributor.ingestion-rate-limit=0", "-query-frontend.query-stats-enabled=false", "-tenant-federation.enabled")
+		"-query-frontend.enabled-promql-experimental-functions=all", "-distributor.ingestion-rate-limit=0", "-query-frontend.query-stats-enabled=false", "-tenant-federation.enabled")...)
 	p, err := harness.StartPrometheus(ctx, harness.TestLog(t), harness.PrometheusOptions{Dir: filepath.Join(dir, "prometheus"), Receiver: true, Late: true, Features: oracleFeatures()})
 	harness.Need(t, err)
 	t.Cleanup(func() {
@@ -43,23 +40,29 @@ func newUnitedOracle(ctx context.Context, t *testing.T) *oracle {
 			if i == 1 {
 				thin(req)
 			}
-			raw, err := req.Marshal()
-			must(t, err)
-			keep(ctx, t, n.URL(""), tenant, raw)
-			for k := range req.Timeseries { // __tenant_id__ comes before all other labels but __name__
-				ls := req.Timeseries[k].Labels
-				at := 0
-				if ls[0].Name == "__name__" {
-					at = 1
-				}
-				req.Timeseries[k].Labels = append(append(append([]prompb.Label{}, ls[:at]...), prompb.Label{Name: tenantLabel, Value: tenant}), ls[at:]...)
-			}
-			raw, err = req.Marshal()
-			must(t, err)
-			stored(t, call(ctx, t, http.MethodPost, o.base+"/api/v1/write", snappy.Encode(nil, raw), "Content-Type", typeV1, "Content-Encoding", "snappy"))
+			o.pushOf(ctx, t, tenant, req)
 		}
 	}
 	return o
+}
+
+// pushOf sends a request for a tenant, and Prometheus the same with the label of the tenant.
+func (o *oracle) pushOf(ctx context.Context, t *testing.T, tenant string, req *prompb.WriteRequest) {
+	t.Helper()
+	raw, err := req.Marshal()
+	must(t, err)
+	keep(ctx, t, o.n.URL(""), tenant, raw)
+	for k := range req.Timeseries { // __tenant_id__ comes before all other labels but __name__
+		ls := req.Timeseries[k].Labels
+		at := 0
+		if ls[0].Name == "__name__" {
+			at = 1
+		}
+		req.Timeseries[k].Labels = append(append(append([]prompb.Label{}, ls[:at]...), prompb.Label{Name: tenantLabel, Value: tenant}), ls[at:]...)
+	}
+	raw, err = req.Marshal()
+	must(t, err)
+	stored(t, call(ctx, t, http.MethodPost, o.base+"/api/v1/write", snappy.Encode(nil, raw), "Content-Type", typeV1, "Content-Encoding", "snappy"))
 }
 
 // thin takes series from a request, and makes others of another kind: what is a histogram with one tenant is a float
@@ -104,7 +107,10 @@ func (g oracleGrammar) united(c oracleCall) oracleCall {
 func TestSeveralTenantsAnswerAsOnePrometheus(t *testing.T) {
 	t.Parallel()
 	ctx := bounded(t, 4*time.Minute)
-	o := newUnitedOracle(ctx, t)
+	o := newUnitedOracle(ctx, t, `overrides:
+  one: {query_sharding_total_shards: 0, results_cache_ttl: 0s}
+  two: {query_sharding_total_shards: 0, results_cache_ttl: 0s}
+`)
 	asked, wrong, notes := 0, 0, 0
 	for seed := range uint64(300) {
 		g := oracleGrammar{rand.New(rand.NewPCG(seed, 21))}

@@ -38,7 +38,7 @@ func (g oracleGrammar) rangeVector(depth int) string {
 		return "(" + g.vector(depth-1) + ")[" + g.pick("15m", "1h", "4h", "90s") + ":" + g.pick("", "5m", "2m", "47s") + "]" + g.modifiers()
 	}
 	if g.chance(25) {
-		return g.selector() + "[" + g.pick("5m + 10m", "2 * 15m", "step()", "max_of(step(), 5m)", "range()") + "]" + g.modifiers()
+		return g.selector() + "[" + g.pick("5m + 10m", "2 * 15m", "step()", "max_of(step(), 5m)", "range()", "min_of(1h, 2 * step())") + "]" + g.modifiers()
 	}
 	return g.selector() + "[" + g.duration() + "]" + g.pick("", "", "", "", "", "", "", " anchored", " smoothed") + g.modifiers()
 }
@@ -71,7 +71,7 @@ func (g oracleGrammar) by() string {
 
 func (g oracleGrammar) matching() string {
 	return g.pick("", "", "", " on (a)", " on (a, b)", " ignoring (b)", " ignoring (only)", " on (a) group_left ()", " on (a) group_right (b)", " ignoring (b) group_left ()", " on ()", " on (instance) group_left (version)",
-		" on (instance) group_left (version, zone)", " on (a, b) group_left (only)", " fill (0)", " on (a) fill_left (1)")
+		" on (instance) group_left (version, zone)", " on (a, b) group_left (only)", " fill (0)", " on (a) fill_left (1)", " ignoring (b) fill_right (NaN)", " on (a) group_left () fill_left (-1) fill_right (2)")
 }
 
 func (g oracleGrammar) vector(depth int) string {
@@ -142,6 +142,9 @@ func (g oracleGrammar) histograms(depth int) string {
 
 func (g oracleGrammar) perSeries(depth int) string {
 	v := g.vector(depth - 1)
+	if g.chance(6) {
+		return g.pick("acos", "acosh", "asin", "asinh", "atan", "atanh", "cos", "cosh", "deg", "floor", "log10", "log2", "rad", "sin", "sinh", "tan", "tanh", "day_of_month", "day_of_week", "day_of_year", "month", "year") + "(" + v + ")"
+	}
 	return g.pick("-("+v+")", "+("+v+")", "abs("+v+")", "round("+v+", "+g.scalar(depth-1)+")", "clamp("+v+", "+g.scalar(depth-1)+", "+g.scalar(depth-1)+")", "clamp_min("+v+", 2)", "clamp_max("+v+", -2)", "sgn("+v+")",
 		"timestamp("+v+")", "hour("+v+")", "minute()", "sqrt("+v+")", "ln("+v+")", "absent("+v+")", "vector("+g.scalar(depth-1)+")", "ceil("+v+")", "exp("+v+")", "days_in_month("+v+")", "sum("+v+")", "max by (a) ("+v+")")
 }

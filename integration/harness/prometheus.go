@@ -28,6 +28,7 @@ type PrometheusOptions struct {
 	Late     bool   // as a Receiver, it takes samples of any age
 	ReadURL  string // as a Receiver, it reads from there too, as Tenant; "": it does not
 	Features []string
+	Flags    []string // more of them
 }
 
 // Keys are an access key of the region us-east-1.
@@ -85,12 +86,12 @@ func StartPrometheus(ctx context.Context, log *slog.Logger, o PrometheusOptions)
 }
 
 func (o PrometheusOptions) flags() []string {
-	var flags []string
+	flags := append([]string(nil), o.Flags...)
 	if len(o.Features) > 0 {
 		flags = append(flags, "--enable-feature="+strings.Join(o.Features, ","))
 	}
 	if o.Receiver {
-		flags = append(flags, "--web.enable-remote-write-receiver", "--query.max-samples=1000000000") // who compares asks for much
+		flags = append(flags, "--web.enable-remote-write-receiver", "--web.enable-admin-api", "--query.max-samples=1000000000") // who compares asks for much
 	}
 	return flags
 }

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +19,7 @@ import (
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/chunks"
+	"github.com/prometheus/prometheus/tsdb/tsdbutil"
 	"github.com/prometheus/prometheus/util/annotations"
 )
 
@@ -76,10 +79,15 @@ func (s shelfSeries) Iterator(chunkenc.Iterator) chunkenc.Iterator {
 	var ss []chunks.Sample
 	for _, m := range s.metas {
 		it := m.Chunk.Iterator(nil)
-		for it.Next() == chunkenc.ValFloat {
-			t, v := it.At()
-			if t >= s.hints.Start && t <= s.hints.End && (len(ss) == 0 || t > ss[len(ss)-1].T()) {
-				ss = append(ss, point{t, v})
+		for kind := it.Next(); kind != chunkenc.ValNone; kind = it.Next() {
+			var p point
+			if kind == chunkenc.ValFloat {
+				p.t, p.v = it.At()
+			} else {
+				p.t, p.h = it.AtFloatHistogram(nil)
+			}
+			if p.t >= s.hints.Start && p.t <= s.hints.End && (len(ss) == 0 || p.t > ss[len(ss)-1].T()) {
+				ss = append(ss, p)
 			}
 		}
 	}
@@ -122,7 +130,49 @@ func (g generated) data() shelf {
 			}
 		}
 	}
+	for _, a := range []string{"x", "y"} {
+		out = append(out, shelved{labels.FromStrings("__name__", "nh", "a", a), g.histograms(false)}, shelved{labels.FromStrings("__name__", "nhcb", "a", a), g.histograms(true)})
+		out = append(out, shelved{labels.FromStrings("__name__", "mixed", "a", a), slices.Concat(g.histograms(false), later(g.chunks(false)))})
+	}
 	slices.SortFunc(out, func(a, b shelved) int { return labels.Compare(a.lset, b.lset) })
+	return out
+}
+
+// later are the chunks of the second half.
+func later(metas []chunks.Meta) []chunks.Meta {
+	return slices.DeleteFunc(metas, func(m chunks.Meta) bool { return m.MinTime < genStart+genSpan/2 })
+}
+
+// histograms returns native histograms of the first half.
+func (g generated) histograms(custom bool) (out []chunks.Meta) {
+	t := genStart + g.Int64N(60_000) - 5*60*1000
+	for i := int64(0); t < genStart+genSpan/2; {
+		c := chunkenc.NewFloatHistogramChunk()
+		first, last := t, t
+		for range 1 + g.IntN(40) {
+			h := tsdbutil.GenerateTestFloatHistogram(i % 37)
+			if custom {
+				h = tsdbutil.GenerateTestCustomBucketsFloatHistogram(i % 37)
+			}
+			app, err := c.Appender()
+			if err != nil {
+				panic(err)
+			}
+			if next, _, _, err := app.AppendFloatHistogram(nil, 0, t, h, true); err != nil || next != nil {
+				break // it was reset, and another chunk begins
+			}
+			i, last = i+1, t
+			t += 15_000
+			if g.chance(30) {
+				t += g.Int64N(8 * 60 * 1000)
+			}
+		}
+		if c.NumSamples() == 0 {
+			i++
+			continue
+		}
+		out = append(out, chunks.Meta{MinTime: first, MaxTime: last, Chunk: c})
+	}
 	return out
 }
 
@@ -184,7 +234,7 @@ func (g generated) chunks(counter bool) (out []chunks.Meta) {
 }
 
 func (g generated) selector() string {
-	s := g.pick("c_total", "g", "k", "d_total", "h_bucket", `{__name__=~"c_total|d_total"}`, `{a="x"}`)
+	s := g.pick("c_total", "g", "k", "d_total", "h_bucket", `{__name__=~"c_total|d_total"}`, `{a="x"}`, "c_total", "g", "k", g.pick("nh", "nhcb", "mixed"))
 	if strings.HasPrefix(s, "{") {
 		return s
 	}
@@ -192,7 +242,7 @@ func (g generated) selector() string {
 }
 
 func (g generated) modifiers() string {
-	s := g.pick("", "", "", "", " offset 2m", " offset -1m", " @ 1700001000", " @ end()", " @ start() offset 1m")
+	s := g.pick("", "", "", "", " offset 2m", " offset -1m", " @ 1700001000", " @ end()", " @ start() offset 1m", " @ end() offset -47s", " offset -(30s + step())")
 	return s
 }
 
@@ -201,6 +251,9 @@ func (g generated) duration() string { return g.pick("30s", "1m", "5m", "17m", "
 func (g generated) rangeVector(depth int) string {
 	if depth > 0 && g.chance(5) {
 		return "(" + g.vector(depth-1) + ")[" + g.duration() + ":" + g.pick("", "30s", "15s", "47s") + "]" + g.modifiers()
+	}
+	if g.chance(25) {
+		return g.selector() + "[" + g.pick("step()", "max_of(step(), 1m)", "min_of(5m, 2 * 90s)", "range() + 1s") + "]" + g.modifiers()
 	}
 	return g.selector() + "[" + g.duration() + "]" + g.modifiers()
 }
@@ -237,20 +290,23 @@ func (g generated) vector(depth int) string {
 	case 0, 1:
 		f := g.pick("rate", "increase", "delta", "irate", "idelta", "sum_over_time", "avg_over_time", "min_over_time", "max_over_time",
 			"count_over_time", "last_over_time", "first_over_time", "present_over_time", "absent_over_time", "changes", "resets", "stddev_over_time",
-			"stdvar_over_time", "deriv", "mad_over_time", "ts_of_max_over_time")
+			"stdvar_over_time", "deriv", "mad_over_time", "ts_of_max_over_time", "ts_of_min_over_time", "ts_of_first_over_time", "ts_of_last_over_time")
 		return f + "(" + g.rangeVector(depth) + ")"
 	case 2:
 		return g.pick("quantile_over_time("+g.scalar(depth-1)+", "+g.rangeVector(depth)+")", "predict_linear("+g.rangeVector(depth)+", "+g.scalar(depth-1)+")",
 			"double_exponential_smoothing("+g.rangeVector(depth)+", 0.5, "+g.pick("0.5", "0.1", g.scalar(depth-1))+")")
 	case 3, 4, 5:
+		if g.chance(15) {
+			return "count_values" + g.by() + ` ("` + g.pick("v", "a") + `", ` + g.vector(depth-1) + ")"
+		}
 		op := g.pick("sum", "count", "min", "max", "avg", "group", "stddev", "stdvar")
 		return op + g.by() + " (" + g.vector(depth-1) + ")"
 	case 6:
-		return g.pick("topk", "bottomk", "quantile", "topk") + g.by() + " (" + g.pick("1", "2", "3", "0.9", g.scalar(depth-1)) + ", " + g.vector(depth-1) + ")"
+		return g.pick("topk", "bottomk", "quantile", "topk", "quantile", "limitk", "limit_ratio") + g.by() + " (" + g.pick("1", "2", "3", "0.9", "-0.5", g.scalar(depth-1)) + ", " + g.vector(depth-1) + ")"
 	case 7:
 		return "histogram_quantile(" + g.pick("0.9", "0.5", g.scalar(depth-1)) + ", " + g.pick("h_bucket", "rate(h_bucket[5m])", "sum by (le) (rate(h_bucket[5m]))", g.vector(depth-1)) + ")"
 	case 8, 9:
-		match := g.pick("", "", " on (a)", " on (a, b)", " ignoring (b)", " on (a) group_left ()", " on (a) group_right (b)", " ignoring (b) group_left ()", " on ()")
+		match := g.pick("", "", " on (a)", " on (a, b)", " ignoring (b)", " on (a) group_left ()", " on (a) group_right (b)", " ignoring (b) group_left ()", " on ()", " on (a, b) fill (0)", " on (a) fill_left (1)", " ignoring (b) fill_right (NaN)", " on (a) group_left () fill_left (-1) fill_right (2)")
 		op := g.pick("+", "-", "*", "/", "%", "^", "==", "!=", ">", "<", ">=", "<=", "atan2", "> bool", "== bool")
 		return "(" + g.vector(depth-1) + ") " + op + match + " (" + g.vector(depth-1) + ")"
 	case 10:
@@ -262,13 +318,24 @@ func (g generated) vector(depth int) string {
 		}
 		return "(" + g.vector(depth-1) + ") " + op + " " + g.scalar(depth-1)
 	case 12:
-		v := g.vector(depth - 1)
-		return g.pick("-("+v+")", "abs("+v+")", "round("+v+", "+g.scalar(depth-1)+")", "clamp("+v+", "+g.scalar(depth-1)+", "+g.scalar(depth-1)+")",
-			"clamp_min("+v+", 2)", "sgn("+v+")", "sort("+v+")", "sort_desc("+v+")", "sort_by_label(sort("+v+"), `a`)", "sort(-sort_desc("+v+"))", "timestamp("+v+")", "hour("+v+")", "sqrt("+v+")", "absent("+v+")", "vector("+g.scalar(depth-1)+")",
-			"ceil("+v+")", "exp("+v+")", "histogram_fraction(0, 1, "+v+")")
+		return g.perSeries(depth)
 	}
 	v := g.vector(depth - 1)
 	return g.pick(`label_replace(`+v+`, "b", "$1", "a", "(x|y)")`, `label_replace(`+v+`, "new", "v$1", "b", "(.*)")`, `label_join(`+v+`, "new", "-", "a", "b")`, `label_replace(`+v+`, "a", "", "a", ".*")`)
+}
+
+func (g generated) perSeries(depth int) string {
+	v := g.vector(depth - 1)
+	switch g.IntN(4) {
+	case 0:
+		return g.pick("acos", "acosh", "asin", "asinh", "atan", "atanh", "cos", "cosh", "deg", "floor", "log10", "log2", "rad", "sin", "sinh", "tan", "tanh", "ln", "days_in_month", "day_of_month", "day_of_week", "day_of_year",
+			"minute", "month", "year", "start_timestamp") + "(" + v + ")"
+	case 1:
+		return g.pick("histogram_count", "histogram_sum", "histogram_avg", "histogram_stddev", "histogram_stdvar") + "(" + g.pick(v, "nh", "nhcb", "mixed", "rate(nh[5m])", "sum(rate(nh[5m]))") + ")"
+	}
+	return g.pick("-("+v+")", "abs("+v+")", "round("+v+", "+g.scalar(depth-1)+")", "clamp("+v+", "+g.scalar(depth-1)+", "+g.scalar(depth-1)+")",
+		"clamp_min("+v+", 2)", "sgn("+v+")", "sort("+v+")", "sort_desc("+v+")", "sort_by_label(sort("+v+"), `a`)", "sort(-sort_desc("+v+"))", "timestamp("+v+")", "hour("+v+")", "sqrt("+v+")", "absent("+v+")", "vector("+g.scalar(depth-1)+")",
+		"ceil("+v+")", "exp("+v+")", "histogram_fraction(0, 1, "+v+")", "clamp_max("+v+", -2)", "sort_by_label_desc(sort("+v+"), `b`)")
 }
 
 // testGenerated runs queries over data that are made of one seed.
@@ -296,13 +363,19 @@ func testGenerated(w twins, seed uint64, queries int) {
 	}
 }
 
+// TestGeneratedQueriesAnswerAsOnPrometheus compares generated queries. AMPHORA_GENERATED_FOR=10m makes it go on for as long, from
+// AMPHORA_GENERATED_SEED.
 func TestGeneratedQueriesAnswerAsOnPrometheus(t *testing.T) {
 	w := newTwins(t, promql.EngineOpts{})
-	for seed := range uint64(40) {
+	long, _ := time.ParseDuration(os.Getenv("AMPHORA_GENERATED_FOR"))
+	seed, _ := strconv.ParseUint(os.Getenv("AMPHORA_GENERATED_SEED"), 10, 64)
+	first := seed
+	for begin := time.Now(); seed < first+40 || time.Since(begin) < long; seed++ {
 		testGenerated(w, seed, 60)
 	}
-	if *w.covered < *w.all*3/4 {
-		t.Errorf("our operators answered %d of %d queries, want three quarters", *w.covered, *w.all)
+	t.Logf("compared %d queries, the last of seed %d; our operators answered %d; %d failed for several reasons", *w.all, seed-1, *w.covered, *w.open)
+	if *w.covered < *w.all*3/5 || *w.open > *w.all/200 {
+		t.Error("want our operators to answer three fifths, and next to none to be wrong in several places")
 	}
 }
 
@@ -315,16 +388,22 @@ func FuzzGeneratedQueries(f *testing.F) {
 	})
 }
 
-// point is a sample of a float.
+// point is a sample of a float, or of a histogram.
 type point struct {
 	t int64
 	v float64
+	h *histogram.FloatHistogram
 }
 
 func (p point) T() int64                      { return p.t }
 func (p point) ST() int64                     { return 0 }
 func (p point) F() float64                    { return p.v }
 func (p point) H() *histogram.Histogram       { return nil }
-func (p point) FH() *histogram.FloatHistogram { return nil }
-func (p point) Type() chunkenc.ValueType      { return chunkenc.ValFloat }
-func (p point) Copy() chunks.Sample           { return p }
+func (p point) FH() *histogram.FloatHistogram { return p.h }
+func (p point) Type() chunkenc.ValueType {
+	if p.h != nil {
+		return chunkenc.ValFloatHistogram
+	}
+	return chunkenc.ValFloat
+}
+func (p point) Copy() chunks.Sample { return p }

@@ -72,7 +72,7 @@ func (g *Gateway) inWorkspace(f flavour, method, path string) target {
 		t.path = g.cfg.prefix + "/api/v1/rules"
 	case strings.HasPrefix(rest, "/alertmanager/"), strings.HasPrefix(rest, "/otlp/"):
 		t.path = rest
-	case strings.HasPrefix(rest, "/api/v1/"):
+	case strings.HasPrefix(rest, "/api/v1/"), rest == "/federate":
 		t.path = g.cfg.prefix + rest
 	default:
 		return t

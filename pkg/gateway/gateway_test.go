@@ -48,6 +48,7 @@ func table1() []Route {
 		{Methods: "POST", Path: "/api/v1/push", Action: "aps:RemoteWrite", Tenants: 1},
 		{Methods: "GET,POST", Path: "/prometheus/api/v1/query", Action: "aps:QueryMetrics", Tenants: 2, Style: Prom, Selectable: true},
 		{Methods: "GET", Path: "/prometheus/api/v1/label/{name}/values", Action: "aps:GetLabels", Tenants: 2, Style: Prom},
+		{Methods: "GET", Path: "/prometheus/federate", Action: "aps:QueryMetrics", Tenants: 2},
 		{Methods: "GET", Path: "/prometheus/api/v1/status/buildinfo", Action: Open, Style: Prom},
 		{Methods: "GET", Path: "/workspaces", Action: "aps:ListWorkspaces", Style: AWS},
 		{Methods: "POST", Path: "/workspaces", Action: "aps:CreateWorkspace", Style: AWS},
@@ -180,6 +181,9 @@ func TestSignedRequestsReachTheirWorkspace(t *testing.T) {
 	if _, got := d.signed("AKIDREADER01", "GET", "/workspaces/ws-1/api/v1/query?query=up", ""); got.Path != "/prometheus/api/v1/query" || got.Query != "query=up" {
 		t.Errorf("%+v", got)
 	}
+	if _, got := d.signed("AKIDREADER01", "GET", "/workspaces/ws-1/federate?match[]=up", ""); got.Path != "/prometheus/federate" || got.Query != "match[]=up" || got.Tenant != "ws-1" {
+		t.Errorf("%+v", got)
+	}
 	if _, got := d.signed("AKIDREADER01", "GET", "/workspaces/ws-1/api/v1/label/a%2Fb/values", ""); got.Path != "/prometheus/api/v1/label/a%2Fb/values" {
 		t.Errorf("%+v", got)
 	}
@@ -197,6 +201,9 @@ func TestRefusalsLookAsClientsExpect(t *testing.T) {
 	}{
 		{"AKIDREADER01", "POST", "/workspaces/ws-1/api/v1/remote_write", 403, codeDenied},
 		{"AKIDREADER01", "GET", "/workspaces/ws-2/api/v1/query", 403, codeDenied},
+		{"AKIDREADER01", "GET", "/workspaces/ws-2/federate", 403, codeDenied},
+		{"AKIDWRITER01", "GET", "/workspaces/ws-1/federate", 403, codeDenied},
+		{"AKIDROOT0001", "GET", "/workspaces/ws-1/federate/x", 404, "UnknownOperationException"},
 		{"AKIDOTHER001", "GET", "/workspaces/ws-1/api/v1/query", 403, codeDenied},
 		{"AKIDUNKNOWN1", "GET", "/workspaces/ws-1/api/v1/query", 403, codeUnknown},
 		{"AKIDROOT0001", "GET", "/workspaces/ws-1/nothing", 404, "UnknownOperationException"},
@@ -244,6 +251,7 @@ func TestOtherSchemesReachTenants(t *testing.T) {
 		{"raw token", "/prometheus/api/v1/query", []string{"Authorization", "reader-token-reader", "X-Scope-OrgID", "ws-1"}, 401},
 		{"raw token on an instance", "/instances/ws-1/api/v1/query", []string{"Authorization", "reader-token-reader"}, 200},
 		{"raw token on a long address", "/api/v1/prometheus/k/000000000000/ws-1/cn-hangzhou/api/v1/query", []string{"Authorization", "reader-token-reader"}, 200},
+		{"raw token that federates an instance", "/instances/ws-1/federate", []string{"Authorization", "reader-token-reader"}, 200},
 		{"basic on an instance", "/instances/ws-1/api/v1/query", []string{"Authorization", basic("AKIDREADER01")}, 200},
 		{"nothing on an instance", "/instances/ws-1/api/v1/query", nil, 401},
 		{"no permission on an instance", "/instances/ws-1/api/v1/query", []string{"Authorization", basic("AKIDNOBODY01")}, 403},

@@ -2,6 +2,8 @@ package querier
 
 import (
 	"context"
+	"errors"
+	"io"
 	"maps"
 	"slices"
 	"sync"
@@ -47,43 +49,52 @@ func NewFederation(q *Querier, concurrent int, partial bool) *Federation {
 
 // Querier implements storage.Queryable.
 func (f *Federation) Querier(mint, maxt int64) (storage.Querier, error) {
-	return &federated{f: f, mint: mint, maxt: maxt, of: map[tenant.ID]storage.Querier{}}, nil
+	return &federated{f: f, readers: readers[storage.Querier]{open: func() (storage.Querier, error) { return f.q.Querier(mint, maxt) }}}, nil
 }
 
-// federated is one query's reader. A single tenant goes by without labels or merging.
-type federated struct {
-	f          *Federation
-	mint, maxt int64
+// readers are one of its own for each tenant, as what a reader may fetch is what its tenant may.
+type readers[T io.Closer] struct {
+	open func() (T, error)
 
 	mu sync.Mutex // guards of
-	of map[tenant.ID]storage.Querier
+	of map[tenant.ID]T
 }
 
 // querier is the reader of one tenant.
-func (q *federated) querier(id tenant.ID) (storage.Querier, error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if x := q.of[id]; x != nil {
+func (r *readers[T]) querier(id tenant.ID) (T, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if x, ok := r.of[id]; ok {
 		return x, nil
 	}
-	x, err := q.f.q.Querier(q.mint, q.maxt)
-	if err == nil {
-		q.of[id] = x
+	x, err := r.open()
+	if err != nil {
+		return x, err
 	}
-	return x, err
+	if r.of == nil {
+		r.of = map[tenant.ID]T{}
+	}
+	r.of[id] = x
+	return x, nil
 }
 
-// Close implements storage.Querier.
-func (q *federated) Close() error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
+// Close closes all of them.
+func (r *readers[T]) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	var first error
-	for _, x := range q.of {
+	for _, x := range r.of {
 		if err := x.Close(); err != nil && first == nil {
 			first = err
 		}
 	}
 	return first
+}
+
+// federated is one query's reader. A single tenant goes by without labels or merging.
+type federated struct {
+	f *Federation
+	readers[storage.Querier]
 }
 
 // Select implements storage.Querier.
@@ -362,18 +373,23 @@ func (q *federated) labels(ctx context.Context, ms []*labels.Matcher, call oneCa
 	return union(lists), notes, nil
 }
 
-// ChunkQuerier implements storage.ChunkQueryable. Chunks are read of one tenant alone.
+// ChunkQuerier implements storage.ChunkQueryable.
 func (f *Federation) ChunkQuerier(mint, maxt int64) (storage.ChunkQuerier, error) {
-	q, err := f.q.ChunkQuerier(mint, maxt)
-	return &federatedChunks{ChunkQuerier: q, f: f, mint: mint, maxt: maxt}, err
+	q, err := f.Querier(mint, maxt)
+	if err != nil {
+		return nil, err
+	}
+	return &federatedChunks{LabelQuerier: q, chunks: readers[storage.ChunkQuerier]{open: func() (storage.ChunkQuerier, error) { return f.q.ChunkQuerier(mint, maxt) }}}, nil
 }
 
 // federatedChunks reads the chunks of tenants.
 type federatedChunks struct {
-	storage.ChunkQuerier
-	f          *Federation
-	mint, maxt int64
+	storage.LabelQuerier
+	chunks readers[storage.ChunkQuerier]
 }
+
+// Close implements storage.ChunkQuerier.
+func (q *federatedChunks) Close() error { return errors.Join(q.LabelQuerier.Close(), q.chunks.Close()) }
 
 // Select implements storage.ChunkQuerier.
 func (q *federatedChunks) Select(ctx context.Context, sorted bool, hints *storage.SelectHints, ms ...*labels.Matcher) storage.ChunkSeriesSet {
@@ -381,13 +397,20 @@ func (q *federatedChunks) Select(ctx context.Context, sorted bool, hints *storag
 	if err != nil {
 		return storage.ErrChunkSeriesSet(err)
 	}
-	if len(ids) == 1 {
-		return q.ChunkQuerier.Select(ctx, sorted, hints, ms...)
+	several := len(ids) > 1
+	if several {
+		ids, ms = selecting(ids, ms)
 	}
-	ids, ms = selecting(ids, ms)
 	var sets []storage.ChunkSeriesSet
 	for _, id := range ids {
-		sets = append(sets, &tenantChunks{ChunkSeriesSet: q.ChunkQuerier.Select(tenant.Inject(ctx, id), true, hints, ms...), id: id})
+		x, err := q.chunks.querier(id)
+		if err != nil {
+			return storage.ErrChunkSeriesSet(err)
+		}
+		if !several {
+			return x.Select(ctx, sorted, hints, ms...)
+		}
+		sets = append(sets, &tenantChunks{ChunkSeriesSet: x.Select(tenant.Inject(ctx, id), true, hints, ms...), id: id})
 	}
 	return storage.NewMergeChunkSeriesSet(sets, 0, storage.NewConcatenatingChunkSeriesMerger())
 }

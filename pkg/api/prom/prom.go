@@ -69,11 +69,13 @@ type Backends struct {
 // Config is the settings of the read API.
 type Config struct {
 	MaxConcurrentReads int
+	MaxReadSamples     int
 }
 
 // Declare adds the settings to s.
 func (c *Config) Declare(s *config.Set) {
 	s.Int(&c.MaxConcurrentReads, "max_concurrent_remote_reads", 10, "Remote read requests answered at once; further ones wait.").Expert()
+	s.Int(&c.MaxReadSamples, "max_remote_read_samples", 5_000_000, "Samples in one answer of remote read to a client that does not take a stream of chunks; such an answer is built in memory. More is refused (400). 0: no limit.").Expert()
 }
 
 // defaultTimeout is Prometheus's.
@@ -86,6 +88,8 @@ type API struct {
 	writers *writers
 	reads   chan struct{} // holds one token for each remote read under way
 	metrics *metrics
+
+	readSamplesMost int // samples in one answer of remote read; 0: no limit
 }
 
 // New returns the read API over b.
@@ -107,6 +111,8 @@ func New(cfg Config, b Backends, reg prometheus.Registerer) *API {
 		writers: newWriters(),
 		reads:   make(chan struct{}, max(cfg.MaxConcurrentReads, 1)),
 		metrics: newMetrics(reg),
+
+		readSamplesMost: max(cfg.MaxReadSamples, 0),
 	}
 }
 

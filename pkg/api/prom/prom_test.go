@@ -110,7 +110,7 @@ func (a *API) do(r *http.Request) *httptest.ResponseRecorder {
 	mux := http.NewServeMux()
 	for path, h := range map[string]func(http.ResponseWriter, *http.Request) error{
 		"/query": a.Query, "/query_range": a.QueryRange, "/series": a.Series, "/labels": a.Labels, "/label/{name}/values": a.LabelValues,
-		"/metadata": a.Metadata, "/query_exemplars": a.Exemplars, "/format_query": a.FormatQuery, "/parse_query": a.ParseQuery, "/read": a.RemoteRead,
+		"/metadata": a.Metadata, "/query_exemplars": a.Exemplars, "/format_query": a.FormatQuery, "/parse_query": a.ParseQuery, "/read": a.RemoteRead, "/federate": a.Federate,
 		"/export": a.Export, "/export/csv": a.ExportCSV, "/export/native": a.ExportNative,
 		"/active_series": a.ActiveSeries, "/active_native_histogram_metrics": a.ActiveHistograms,
 	} {

@@ -27,9 +27,6 @@ const (
 	maxReadRequestBytes = 1 << 20
 	// maxReadQueries bounds the queries of one request; Prometheus sends one.
 	maxReadQueries = 100
-	// maxReadSamples bounds an answer of raw samples, which must be built in memory as a whole
-	// (16 bytes each, twice). Readers of more ask for chunks, which are streamed.
-	maxReadSamples = 5_000_000
 	// frameBytes is the aim for one frame of a streamed answer, as in Prometheus.
 	frameBytes = 1 << 20
 )
@@ -148,7 +145,7 @@ func readHints(q *prompb.Query) *storage.SelectHints {
 
 func (a *API) readSamples(ctx context.Context, w http.ResponseWriter, req *prompb.ReadRequest) error {
 	resp := prompb.ReadResponse{Results: make([]*prompb.QueryResult, 0, len(req.Queries))}
-	left := maxReadSamples
+	left := allowance{most: a.readSamplesMost}
 	for _, query := range req.Queries {
 		res, err := a.samplesOf(ctx, query, &left)
 		if err != nil {
@@ -166,8 +163,22 @@ func (a *API) readSamples(ctx context.Context, w http.ResponseWriter, req *promp
 	return nil
 }
 
-// samplesOf reads the series of one query and takes their samples off left.
-func (a *API) samplesOf(ctx context.Context, query *prompb.Query, left *int) (*prompb.QueryResult, error) {
+// allowance is how many samples an answer may have, and has. It is built in memory as a whole, 16 bytes for each sample,
+// twice.
+type allowance struct {
+	most, used int // most 0: no limit
+}
+
+// one counts a sample. Errors: Invalid where that is one too many, as in Prometheus.
+func (x *allowance) one() error {
+	if x.used++; x.most > 0 && x.used > x.most {
+		return errs.New(errs.Invalid, "exceeded sample limit (%d) of the setting api.max_remote_read_samples; ask for STREAMED_XOR_CHUNKS, which has no such limit, or for less at a time", x.most)
+	}
+	return nil
+}
+
+// samplesOf reads the series of one query and counts their samples.
+func (a *API) samplesOf(ctx context.Context, query *prompb.Query, left *allowance) (*prompb.QueryResult, error) {
 	ms, err := readMatchers(query)
 	if err != nil {
 		return nil, err
@@ -195,7 +206,7 @@ func (a *API) samplesOf(ctx context.Context, query *prompb.Query, left *int) (*p
 	return res, nil
 }
 
-func appendSamples(ts *prompb.TimeSeries, it chunkenc.Iterator, left *int) error {
+func appendSamples(ts *prompb.TimeSeries, it chunkenc.Iterator, left *allowance) error {
 	for {
 		kind := it.Next()
 		switch kind {
@@ -216,8 +227,8 @@ func appendSamples(ts *prompb.TimeSeries, it chunkenc.Iterator, left *int) error
 		default:
 			return fmt.Errorf("sample of unknown type %s", kind)
 		}
-		if *left--; *left < 0 {
-			return errs.New(errs.Invalid, "exceeded sample limit (%d); ask for STREAMED_XOR_CHUNKS to read more", maxReadSamples)
+		if err := left.one(); err != nil {
+			return err
 		}
 	}
 }

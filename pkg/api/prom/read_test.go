@@ -7,14 +7,18 @@ import (
 	"errors"
 	"hash/crc32"
 	"io"
+	"math/rand/v2"
 	"net/http/httptest"
 	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/klauspost/compress/s2"
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/prompb"
+	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
+	"github.com/prometheus/prometheus/util/teststorage"
 )
 
 func readBody(t testing.TB, req *prompb.ReadRequest) []byte {
@@ -113,6 +117,44 @@ func TestRemoteReadStreamsChunks(t *testing.T) {
 	}
 	if n != 22 {
 		t.Errorf("%d samples, want 22", n)
+	}
+}
+
+// TestFramesOfOneSeriesAreOfBoundedSize streams a series that has several times as much as a frame.
+func TestFramesOfOneSeriesAreOfBoundedSize(t *testing.T) {
+	db := teststorage.New(t)
+	app := db.Appender(t.Context())
+	rng := rand.New(rand.NewPCG(1, 2))
+	const samples = 300_000
+	for i := range int64(samples) {
+		if _, err := app.Append(0, labels.FromStrings("__name__", "long"), i, rng.Float64()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := app.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	a := newAPI(t, setup{store: func(storage.SampleAndChunkQueryable) storage.SampleAndChunkQueryable { return db }})
+	body := readBody(t, &prompb.ReadRequest{
+		Queries:               []*prompb.Query{{EndTimestampMs: samples, Matchers: []*prompb.LabelMatcher{{Name: "__name__", Value: "long"}}}},
+		AcceptedResponseTypes: []prompb.ReadRequest_ResponseType{prompb.ReadRequest_STREAMED_XOR_CHUNKS},
+	})
+	got := frames(t, a.do(httptest.NewRequest("POST", "/read", bytes.NewReader(body))).Body)
+	n := 0
+	for i, f := range got {
+		for _, c := range f.ChunkedSeries[0].Chunks {
+			chk, err := chunkenc.FromData(chunkenc.Encoding(c.Type), c.Data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += chk.NumSamples()
+		}
+		if size := f.Size(); size > frameBytes+8192 || size < frameBytes/2 && i < len(got)-1 {
+			t.Errorf("frame %d of %d has %d bytes", i, len(got), size)
+		}
+	}
+	if n != samples || len(got) < 3 {
+		t.Errorf("%d samples in %d frames, want %d in several", n, len(got), samples)
 	}
 }
 
