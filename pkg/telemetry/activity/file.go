@@ -24,6 +24,7 @@ import (
 const (
 	entryBytes = 1024 // divides a page, so that a kill tears none
 	textBytes  = entryBytes - 10
+	pageBytes  = 4096
 	magic      = "amphora activity 1\n"
 	// mostFiles is how many processes may share a path.
 	mostFiles = 16
@@ -89,16 +90,17 @@ func begin(f *os.File, entries int, target string) ([]leftover, error) {
 		return nil, errors.New("the file is something else, and is left alone; name another, or remove it")
 	}
 	left := parse(old)
-	// The whole is written, so that the disk has its room and later writes need none.
+	// The whole is written, so that the disk has its room and later writes need none, and by the page: Linux keeps what
+	// one call wrote or read as a piece, and goes through all blocks of a piece whenever some of it is written.
 	fresh := make([]byte, (entries+1)*entryBytes)
 	copy(fresh, magic+target+", process "+strconv.Itoa(os.Getpid())+", started "+time.Now().UTC().Format(time.RFC3339)+"\n")
-	if len(old) > len(fresh) {
-		if err := f.Truncate(int64(len(fresh))); err != nil {
+	if err := f.Truncate(0); err != nil { // what is kept of the file in memory goes with it
+		return left, err
+	}
+	for at := 0; at < len(fresh); at += pageBytes {
+		if _, err := f.WriteAt(fresh[at:min(at+pageBytes, len(fresh))], int64(at)); err != nil {
 			return left, err
 		}
-	}
-	if _, err := f.WriteAt(fresh, 0); err != nil {
-		return left, err
 	}
 	return left, nil
 }
