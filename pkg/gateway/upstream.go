@@ -104,6 +104,7 @@ type Upstreams struct {
 	// instances is how many each service has, by what can be done with them.
 	instances *prometheus.GaugeVec
 	again     *prometheus.CounterVec
+	direct    *direct
 }
 
 // NewUpstreams returns what cfg names. Errors: Invalid.
@@ -119,7 +120,8 @@ func NewUpstreams(cfg UpstreamConfig, deps UpstreamDeps) (*Upstreams, error) {
 		Name: "amphora_gateway_upstream_retries_total",
 		Help: "Reads that an instance took and did not answer, because it stopped, ended or hung, and that were sent once more.",
 	}, []string{"service"})}
-	plain, streams := http.RoundTripper(newTransport(false, deps)), http.RoundTripper(newTransport(true, deps))
+	u.direct = newDirect(newTransport(false, deps))
+	plain, streams := http.RoundTripper(u.direct), http.RoundTripper(newTransport(true, deps))
 	if deps.Wrap != nil {
 		plain, streams = deps.Wrap(plain), deps.Wrap(streams)
 	}
@@ -201,6 +203,7 @@ func (u *Upstreams) look(ctx context.Context) error {
 		})
 	}
 	wg.Wait()
+	u.direct.sweep(time.Now())
 	return nil
 }
 
