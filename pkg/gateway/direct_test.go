@@ -186,7 +186,7 @@ func sized(text string) string {
 }
 
 // get returns the body of an answer.
-func get(d *direct, ctx context.Context, url string) (string, error) {
+func get(ctx context.Context, d *direct, url string) (string, error) {
 	resp, err := d.RoundTrip(readOf(ctx, "POST", url, "query"))
 	if err != nil {
 		return "", err
@@ -221,11 +221,11 @@ func TestAConnectionIsUsedAgainOnlyAfterAWholeAnswer(t *testing.T) {
 			return sized("two")
 		})
 		d := newDirect(none{t})
-		if got, err := get(d, t.Context(), url); got != test.want || (err != nil) != test.fails {
+		if got, err := get(t.Context(), d, url); got != test.want || (err != nil) != test.fails {
 			t.Errorf("%s: %q, %v", name, got, err)
 		}
 		for range 2 {
-			if got, err := get(d, t.Context(), url); got != "two" || err != nil {
+			if got, err := get(t.Context(), d, url); got != "two" || err != nil {
 				t.Errorf("%s, the next: %q, %v", name, got, err)
 			}
 		}
@@ -249,7 +249,7 @@ func TestAnAnswerThatBreaksOffIsNoWholeOne(t *testing.T) {
 			_ = c.Close()
 		})
 		d := newDirect(none{t})
-		got, err := get(d, t.Context(), srv.URL)
+		got, err := get(t.Context(), d, srv.URL)
 		if !strings.Contains(got, "one") || !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("%s: %q, %v", head, got, err)
 		}
@@ -276,7 +276,7 @@ func TestReadsThatAreNotWantedEnd(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		go func() { <-arrived; cancel(errLost) }()
 		d := newDirect(none{t})
-		if got, err := get(d, ctx, srv.URL); !errors.Is(err, errLost) {
+		if got, err := get(ctx, d, srv.URL); !errors.Is(err, errLost) {
 			t.Errorf("%q, %v", got, err)
 		}
 		<-gone // so the connection was closed
@@ -286,7 +286,7 @@ func TestReadsThatAreNotWantedEnd(t *testing.T) {
 	}
 }
 
-// TestAnAnswerThatIsLeftEndsItsConnection.
+// TestAnAnswerThatIsLeftEndsItsConnection leaves one that would never end.
 func TestAnAnswerThatIsLeftEndsItsConnection(t *testing.T) {
 	gone := make(chan struct{})
 	srv, _ := counted(t, func(w http.ResponseWriter, r *http.Request) {
