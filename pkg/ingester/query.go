@@ -142,7 +142,7 @@ func (i *Ingester) Query(req *ingesterpb.QueryRequest, to grpc.ServerStreamingSe
 	w := seriesStream{to: to, msg: first, turn: turn, packs: req.Packed}
 	// gRPC has encoded a message when Send returns; in one process the reader keeps it.
 	_, w.sends = to.(*grpc.GenericServerStream[ingesterpb.QueryRequest, ingesterpb.QueryResponse])
-	if w.sends && w.packs {
+	if w.packs {
 		w.takeBuffer(&i.packs)
 		defer w.giveBuffer(&i.packs)
 	}
@@ -176,10 +176,9 @@ type seriesStream struct {
 	chunkRefs  []*ingesterpb.Chunk
 	texts      []string
 
-	packs    bool
-	sends    bool   // who receives messages does not keep their memory
-	pack     []byte // of msg
-	lastPack int    // the size of the one before
+	packs bool
+	sends bool   // who receives messages does not keep their memory
+	pack  []byte // of msg, used for one message after the other
 }
 
 // takeBuffer takes memory for packed series that was used before, if there is any.
@@ -351,10 +350,6 @@ func (w *seriesStream) addPacked(ls labels.Labels, it chunks.Iterator) error {
 	if w.msg == nil {
 		w.msg = &ingesterpb.QueryResponse{}
 	}
-	if w.pack == nil {
-		// A stream that goes on fills whole messages; a short one should not take the memory of one.
-		w.pack = make([]byte, 0, min(packedBytes+packedBytes/16, max(4<<10, 4*w.lastPack)))
-	}
 	before, had := len(w.pack), w.msg.PackedChunks
 	w.pack = packed.AppendLabels(w.pack, ls)
 	if err := w.copyChunks(ls, it); err != nil {
@@ -395,10 +390,10 @@ func (w *seriesStream) flush() error {
 	}
 	msg := w.msg
 	w.msg, w.bytes = nil, 0
-	msg.Packed, w.lastPack = w.pack, len(w.pack)
-	if w.pack = w.pack[:0]; !w.sends {
-		w.pack = nil
+	if msg.Packed = w.pack; !w.sends {
+		msg.Packed = slices.Clone(w.pack) // as much as there is: a buffer that grows takes several times that
 	}
+	w.pack = w.pack[:0]
 	w.arena = w.arena[len(w.arena):]
 	w.turn.Rest() // the reader may be slow
 	defer w.turn.Resume()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -69,7 +70,7 @@ func (g *Gateway) Series(req *storepb.SeriesRequest, to grpc.ServerStreamingServ
 	}
 	w := &writer{to: to, left: left{req: req}, turn: turn, packs: req.Packed}
 	// gRPC has encoded a message when Send returns; in one process the reader keeps it.
-	if _, w.sends = to.(*grpc.GenericServerStream[storepb.SeriesRequest, storepb.SeriesResponse]); w.sends && w.packs {
+	if _, w.sends = to.(*grpc.GenericServerStream[storepb.SeriesRequest, storepb.SeriesResponse]); w.packs {
 		w.takeBuffer(&g.packs)
 		defer w.giveBuffer(&g.packs)
 	}
@@ -141,8 +142,7 @@ type writer struct {
 
 	packs bool
 	sends bool   // who receives messages does not keep their memory
-	pack  []byte // of msg
-	last  int    // how long the pack before was
+	pack  []byte // of msg, used for one message after the other
 }
 
 // takeBuffer takes memory for packed series that was used before, if there is any.
@@ -220,10 +220,6 @@ func (w *writer) add(ls labels.Labels, cs []block.Chunk) error {
 
 // addPacked copies a series into the one piece of the message.
 func (w *writer) addPacked(ls labels.Labels, cs []block.Chunk) error {
-	if w.pack == nil {
-		// A stream that goes on fills whole messages; a short one should not take the memory of one.
-		w.pack = make([]byte, 0, min(packedBytes+packedBytes/16, max(4<<10, 4*w.last)))
-	}
 	w.pack = packed.AppendLabels(w.pack, ls)
 	for i := range cs {
 		w.pack = packed.AppendChunk(w.pack, packed.Chunk{MinTime: cs[i].MinTime, MaxTime: cs[i].MaxTime, Encoding: cs[i].Encoding, Data: cs[i].Data})
@@ -245,10 +241,10 @@ func (w *writer) flush() error {
 	}
 	msg := w.msg
 	w.msg, w.bytes = nil, 0
-	msg.Packed, w.last = w.pack, len(w.pack)
-	if w.pack = w.pack[:0]; !w.sends {
-		w.pack = nil
+	if msg.Packed = w.pack; !w.sends {
+		msg.Packed = slices.Clone(w.pack) // as much as there is: a buffer that grows takes several times that
 	}
+	w.pack = w.pack[:0]
 	w.turn.Rest() // the reader may be slow
 	defer w.turn.Resume()
 	return w.to.Send(msg)

@@ -16,7 +16,10 @@ import (
 type samples struct {
 	ts []int64
 	vs []float64
-	it chunkenc.Iterator // used again
+	// allTs and allVs have what was read for ts and vs, and are used again.
+	allTs []int64
+	allVs []float64
+	it    chunkenc.Iterator // used again
 
 	metas []chunks.Meta
 }
@@ -24,7 +27,7 @@ type samples struct {
 // load replaces s by the samples of sr with mint <= t <= maxt, and maybe some before and behind them.
 // Staleness markers are among them only if stale is set. Errors: errHistograms, those of sr.
 func (s *samples) load(sr storage.Series, mint, maxt int64, stale bool) error {
-	s.ts, s.vs = s.ts[:0], s.vs[:0]
+	s.ts, s.vs = s.allTs[:0], s.allVs[:0]
 	if c, ok := sr.(Chunked); ok {
 		if done, err := s.decode(c, mint, maxt); done || err != nil {
 			if !stale {
@@ -34,6 +37,7 @@ func (s *samples) load(sr storage.Series, mint, maxt int64, stale bool) error {
 		}
 		s.ts, s.vs = s.ts[:0], s.vs[:0]
 	}
+	defer func() { s.allTs, s.allVs = s.ts, s.vs }()
 	s.it = sr.Iterator(s.it)
 	for typ := s.it.Seek(mint); typ != chunkenc.ValNone; typ = s.it.Next() {
 		if typ != chunkenc.ValFloat {
@@ -81,6 +85,7 @@ func (s *samples) decode(c Chunked, mint, maxt int64) (done bool, err error) {
 			return false, nil
 		}
 	}
+	s.allTs, s.allVs = s.ts, s.vs
 	lo, _ := slices.BinarySearch(s.ts, from)
 	hi := len(s.ts)
 	if to < math.MaxInt64 {

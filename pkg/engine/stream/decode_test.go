@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/prometheus/prometheus/model/value"
+	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/chunks"
 )
@@ -108,6 +109,34 @@ func FuzzChunk(f *testing.F) {
 			same(t, data)
 		}
 	})
+}
+
+// late is a series of one chunk of which only the end is asked for.
+type late struct {
+	storage.Series
+	chunk    chunkenc.Chunk
+	from, to int64
+}
+
+func (l *late) Chunks(into []chunks.Meta) (metas []chunks.Meta, from, to int64, ok bool) {
+	return append(into, chunks.Meta{Chunk: l.chunk, MaxTime: math.MaxInt64}), l.from, l.to, true
+}
+
+func TestTheEndOfSeriesAfterSeriesTakesNoMemory(t *testing.T) {
+	c := chunkenc.NewXORChunk()
+	app, _ := c.Appender()
+	for i := range 100 {
+		app.Append(0, int64(i), float64(i))
+	}
+	var s samples
+	one := &late{chunk: c, from: 90, to: 95}
+	if n := testing.AllocsPerRun(100, func() {
+		if err := s.load(one, 90, 95, false); err != nil || len(s.ts) != 6 || s.vs[5] != 95 {
+			t.Fatal(s.ts, s.vs, err)
+		}
+	}); n != 0 {
+		t.Errorf("%g allocations a series", n)
+	}
 }
 
 func BenchmarkDecode(b *testing.B) {
