@@ -55,6 +55,31 @@ func Each(enc chunkenc.Encoding, data []byte, f func(*Sample) error) error {
 	}
 }
 
+// Open returns a chunk that upstream's readers do not panic for, and that takes memory by the size of data, of
+// which it is made. It reads few bytes of it unless what they say is rare. Errors: Invalid.
+func Open(enc chunkenc.Encoding, data []byte) (chunkenc.Chunk, error) {
+	c, err := sound(enc, data)
+	if err != nil {
+		return nil, errs.Wrap(errs.Invalid, err)
+	}
+	if native(enc) && layoutOf(data[headerBytes:]).schema > histogram.ExponentialSchemaMax {
+		// Its histograms are made coarser as they are read, for which some cannot be.
+		if err := Each(enc, data, func(*Sample) error { return nil }); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// native says whether chunks have histograms.
+func native(enc chunkenc.Encoding) bool {
+	switch enc {
+	case chunkenc.EncHistogram, chunkenc.EncFloatHistogram, chunkenc.EncHistogramST, chunkenc.EncFloatHistogramST:
+		return true
+	}
+	return false
+}
+
 type reader struct {
 	it chunkenc.Iterator
 	Sample
@@ -83,43 +108,43 @@ func (r *reader) next() (ok bool, err error) {
 
 // sound returns the chunk of data if its header is whole and announces no more than there can be.
 func sound(enc chunkenc.Encoding, data []byte) (chunkenc.Chunk, error) {
-	native, header := false, headerBytes
-	switch enc {
-	case chunkenc.EncXOR:
+	header := headerBytes
+	switch {
+	case enc == chunkenc.EncXOR:
 		header = xorHeaderBytes
-	case chunkenc.EncXOR2:
-	case chunkenc.EncHistogram, chunkenc.EncFloatHistogram, chunkenc.EncHistogramST, chunkenc.EncFloatHistogramST:
-		native = true
-	default:
+	case enc != chunkenc.EncXOR2 && !native(enc):
 		return nil, fmt.Errorf("the encoding %d is unknown here", enc)
 	}
 	if len(data) < header {
 		return nil, fmt.Errorf("%d bytes, the least is %d", len(data), header)
 	}
-	if native {
-		if n := bucketsOf(data[header:]); n > remotewrite.MaxBuckets {
+	if native(enc) {
+		if n := layoutOf(data[header:]).buckets; n > remotewrite.MaxBuckets {
 			return nil, fmt.Errorf("histograms of %d buckets, the most is %d", n, remotewrite.MaxBuckets)
 		}
 	}
 	return chunkenc.FromData(enc, data)
 }
 
-// bucketsOf is how many buckets the layout of a chunk of histograms announces: its reader makes room for
-// all of them before it sees any.
-func bucketsOf(b []byte) uint64 {
+// layout is what a chunk of histograms announces.
+type layout struct {
+	schema  int32
+	buckets uint64 // its reader makes room for all of them before it sees any
+}
+
+func layoutOf(b []byte) (l layout) {
 	r := bits{b: b}
 	if r.read(8) == 255 {
 		r.read(64) // a zero threshold that is no power of two
 	}
-	r.varbit() // schema
-	total := uint64(0)
+	l.schema = int32(r.signed()) //nolint:gosec // As its reader does.
 	for range 2 {
 		for n := r.varbit(); n > 0 && !r.ended(); n-- {
-			total += min(r.varbit(), math.MaxUint32)
+			l.buckets += min(r.varbit(), math.MaxUint32)
 			r.varbit() // offset
 		}
 	}
-	return total
+	return l
 }
 
 // bits reads numbers of bits, the highest first. Behind the end there are zeros.
@@ -142,10 +167,22 @@ func (r *bits) read(n int) (v uint64) {
 }
 
 // varbit reads a number behind ones that say how long it is.
-func (r *bits) varbit() uint64 {
+func (r *bits) varbit() uint64 { return r.read(r.width()) }
+
+// signed reads one that may be negative.
+func (r *bits) signed() int64 {
+	n := r.width()
+	v := int64(r.read(n)) //nolint:gosec // It comes back as it went.
+	if n > 0 && n < 64 && v > 1<<(n-1) {
+		v -= 1 << n
+	}
+	return v
+}
+
+func (r *bits) width() int {
 	ones := 0
 	for ones < 8 && r.read(1) == 1 {
 		ones++
 	}
-	return r.read([...]int{0, 3, 6, 9, 12, 18, 25, 56, 64}[ones])
+	return [...]int{0, 3, 6, 9, 12, 18, 25, 56, 64}[ones]
 }

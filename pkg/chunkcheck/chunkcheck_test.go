@@ -95,6 +95,43 @@ func TestDamagedChunksAreErrors(t *testing.T) {
 	}
 }
 
+// read reads a chunk that was opened as the engine does.
+func read(c chunkenc.Chunk) (n int) {
+	it := c.Iterator(nil)
+	for kind := it.Next(); kind != chunkenc.ValNone; kind = it.Next() {
+		switch n++; kind {
+		case chunkenc.ValFloat:
+			it.At()
+		case chunkenc.ValHistogram:
+			it.AtHistogram(nil)
+			it.AtFloatHistogram(nil)
+		default:
+			it.AtFloatHistogram(nil)
+		}
+	}
+	return n
+}
+
+func TestWhatIsOpenedCanBeRead(t *testing.T) {
+	for _, enc := range encodings {
+		for _, schema := range []int32{-4, 0, 3, 8, 9, 20} {
+			data := chunkOf(t, enc, 20, schema, 2)
+			c, err := Open(enc, data)
+			if err != nil || read(c) != 20 {
+				t.Errorf("%s of schema %d: %v", enc, schema, err)
+			}
+			if got := layoutOf(data[headerBytes:]); native(enc) && (got.schema != schema || got.buckets != 3) {
+				t.Errorf("%s of schema %d: %+v", enc, schema, got)
+			}
+		}
+	}
+	for _, enc := range encodings[2:] {
+		if _, err := Open(enc, chunkOf(t, enc, 3, 20, -1)); errs.KindOf(err) != errs.Invalid {
+			t.Errorf("%s that cannot be made coarser: %v", enc, err)
+		}
+	}
+}
+
 func TestErrorsOfTheCallerAreItsOwn(t *testing.T) {
 	stop := errors.New("stop")
 	if err := Each(chunkenc.EncXOR, chunkOf(t, chunkenc.EncXOR, 2, 0, 0), func(*Sample) error { return stop }); err != stop {
@@ -112,6 +149,9 @@ func FuzzEach(f *testing.F) {
 		err := Each(chunkenc.Encoding(enc%8), data, func(*Sample) error { n++; return nil })
 		if err == nil && n > 0 && len(data) >= xorHeaderBytes && n > int(binary.BigEndian.Uint16(data)) {
 			t.Errorf("%d samples of a chunk of %d bytes", n, len(data))
+		}
+		if c, err := Open(chunkenc.Encoding(enc%8), data); err == nil && c.NumSamples() > 0 {
+			read(c)
 		}
 	})
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/chunks"
 
+	"github.com/amphora-metrics/amphora/pkg/chunkcheck"
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/members"
@@ -344,8 +345,10 @@ func readChunk(m *chunks.Meta, encoding uint32, data []byte) (err error) {
 	if encoding > 255 || len(data) < leastChunk { // an encoding is one byte
 		return errs.New(errs.Internal, "a chunk of encoding %d and %d bytes makes no sense", encoding, len(data))
 	}
-	m.Chunk, err = chunkenc.FromData(chunkenc.Encoding(encoding), data)
-	return errs.Wrap(errs.Internal, err)
+	if m.Chunk, err = chunkcheck.Open(chunkenc.Encoding(encoding), data); err != nil {
+		return errs.New(errs.Internal, "a chunk is corrupted: %w", err)
+	}
+	return nil
 }
 
 // chargeFetched charges what one message brought.
