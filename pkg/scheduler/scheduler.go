@@ -5,6 +5,7 @@ package scheduler
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -81,7 +82,8 @@ type Scheduler struct {
 // waiter is a worker that waits for work.
 type waiter struct {
 	querier string
-	task    chan *Task // has room for one
+	task    chan *Task // of a worker of this process; has room for one
+	remote  *puller    // nil: it is of this process
 }
 
 // Task is work that a worker was given. It must call Finish or Return, once.
@@ -93,6 +95,7 @@ type Task struct {
 	s       *Scheduler
 	owner   *tenantQueue
 	querier string    // that has it
+	remote  *puller   // its worker, if that is elsewhere
 	begun   time.Time // of its wait
 	tries   int
 	done    chan error // has room for one
@@ -128,8 +131,12 @@ func (s *Scheduler) Run(ctx context.Context, w *work.Work) error {
 		return err
 	case <-ctx.Done():
 	}
-	if s.withdraw(t) {
+	waited, at := s.withdraw(t)
+	if waited {
 		return context.Cause(ctx)
+	}
+	if at != nil {
+		at.abandon(t)
 	}
 	// A worker has it and may be writing the answer, which the caller must not take from under it.
 	return <-t.done
@@ -147,34 +154,71 @@ func (s *Scheduler) enqueue(ctx context.Context, org string, t *Task) error {
 			most = n
 		}
 	}
+	given, err := s.put(org, t, most)
+	if given != nil {
+		given.remote.give(given)
+	}
+	return err
+}
+
+// put queues t, and returns it if it is for the caller to give to who is to do it.
+func (s *Scheduler) put(org string, t *Task, most int) (*Task, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping {
-		return errs.New(errs.Unavailable, "the query-scheduler is stopping")
+		return nil, errs.New(errs.Unavailable, "the query-scheduler is stopping")
 	}
 	q := s.queue.of(org)
 	if q.waiting() >= s.cfg.MaxOutstanding {
 		s.queue.forget(q)
 		s.metrics.discarded.Inc()
-		return errs.New(errs.RateLimited, "too many outstanding requests")
+		return nil, errs.New(errs.RateLimited, "too many outstanding requests")
 	}
 	q.maxQueriers = most
 	t.owner = q
 	s.queue.push(q, t)
 	s.metrics.queued.WithLabelValues(t.Work.Class.String()).Inc()
-	s.dispatch()
-	return nil
+	return s.dispatchFor(t, nil), nil
 }
 
-// withdraw takes t out of the queue. It says whether t was there.
-func (s *Scheduler) withdraw(t *Task) bool {
+// withdraw takes t out of the queue. It says whether t was there, and who in another process has it otherwise.
+func (s *Scheduler) withdraw(t *Task) (waited bool, at *puller) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.queue.remove(t) {
-		return false
+		return false, t.remote
 	}
 	s.metrics.queued.WithLabelValues(t.Work.Class.String()).Dec()
 	s.settle(t.owner)
+	return true, nil
+}
+
+// join has a worker elsewhere wait for work. It returns what there is already, for the caller to give.
+func (s *Scheduler) join(p *puller) *Task {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.workers++
+	s.queue.join(p.place.querier)
+	s.waiters = append(s.waiters, &p.place)
+	s.metrics.workers.Set(float64(s.workers))
+	return s.dispatchFor(nil, p)
+}
+
+// unjoin ends the wait of a worker elsewhere, if it still waits.
+func (s *Scheduler) unjoin(p *puller) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.remove(&p.place)
+}
+
+// remove takes w out of those that wait, and says whether it was there. It needs s.mu.
+func (s *Scheduler) remove(w *waiter) bool {
+	i := slices.Index(s.waiters, w)
+	if i < 0 {
+		return false
+	}
+	s.waiters = slices.Delete(s.waiters, i, i+1)
+	s.leave(w.querier)
 	return true
 }
 
@@ -196,16 +240,12 @@ func (s *Scheduler) Next(ctx context.Context, querier string) (*Task, error) {
 	case <-ctx.Done():
 		cause = context.Cause(ctx)
 	case <-s.idle:
-		cause = errs.New(errs.Unavailable, "the query-scheduler has stopped")
+		cause = errStopped()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, o := range s.waiters {
-		if o == w {
-			s.waiters = append(s.waiters[:i], s.waiters[i+1:]...)
-			s.leave(querier)
-			return nil, cause
-		}
+	if s.remove(w) {
+		return nil, cause
 	}
 	// The task came at the same moment.
 	t := <-w.task
@@ -228,7 +268,11 @@ func (s *Scheduler) leave(querier string) {
 }
 
 // dispatch gives work to those that wait for it. It needs s.mu.
-func (s *Scheduler) dispatch() {
+func (s *Scheduler) dispatch() { s.dispatchFor(nil, nil) }
+
+// dispatchFor is dispatch for who brings the task mine, or work for who: what of that goes to another process it
+// returns, to be given without s.mu, which may take its time.
+func (s *Scheduler) dispatchFor(mine *Task, who *puller) (given *Task) {
 	most := max(1, int(s.cfg.MaxShare*float64(s.workers)))
 	kept := s.waiters[:0]
 	for i, w := range s.waiters {
@@ -241,13 +285,21 @@ func (s *Scheduler) dispatch() {
 			kept = append(kept, w)
 			continue
 		}
-		t.querier = w.querier
+		t.querier, t.remote = w.querier, w.remote
 		s.metrics.queued.WithLabelValues(t.Work.Class.String()).Dec()
 		s.metrics.waited.WithLabelValues(t.Work.Class.String()).Observe(time.Since(t.begun).Seconds())
-		w.task <- t
+		switch {
+		case w.remote == nil:
+			w.task <- t
+		case given == nil && (t == mine || w.remote == who):
+			given = t
+		default:
+			go w.remote.give(t)
+		}
 	}
 	clear(s.waiters[len(kept):])
 	s.waiters = kept
+	return given
 }
 
 // settle forgets a tenant without work, and notices when a scheduler that stops has none left. It needs

@@ -52,12 +52,6 @@ func (v *Server) free(m *work.Relayed) {
 	}
 }
 
-// received is one message of a worker, or why there are no more.
-type received struct {
-	msg *work.Relayed
-	err error
-}
-
 // Pull implements querypb.SchedulerServer for one worker of a querier. A worker that is no longer
 // wanted learns that from the end of its stream, and opens another one.
 func (v *Server) Pull(stream grpc.BidiStreamingServer[querypb.FromWorker, querypb.Assignment]) error {
@@ -65,82 +59,185 @@ func (v *Server) Pull(stream grpc.BidiStreamingServer[querypb.FromWorker, queryp
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(stream.Context())
-	defer cancel(nil)
-	messages := make(chan received)
-	go func() {
-		for {
-			m := v.messages.Get().(*work.Relayed) //nolint:forcetypeassert // It holds nothing else.
-			err := stream.RecvMsg(m)
-			if err != nil {
-				// A worker that left while it waited must not be given work.
-				cancel(errs.New(errs.Canceled, "the querier has gone"))
-			}
-			select {
-			case messages <- received{m, err}:
-				if err != nil {
-					return
-				}
-			case <-ctx.Done():
-				return
-			}
+	p := &puller{v: v, stream: stream, ended: make(chan struct{})}
+	p.place = waiter{querier: hello.Querier, remote: p}
+	go p.receive()
+	select {
+	case <-p.ended:
+	case <-stream.Context().Done():
+	case <-v.s.idle:
+		p.retire()
+		select {
+		case <-p.ended:
+		case <-stream.Context().Done():
 		}
-	}()
-	for {
-		t, err := v.s.Next(ctx, hello.Querier)
-		if err != nil {
-			return err
-		}
-		if err := v.serve(ctx, t, stream, messages); err != nil {
-			return err
-		}
+	}
+	p.end(errLeft()) // if nothing else did
+	p.mu.Lock()      // nobody sends any more
+	defer p.mu.Unlock()
+	return p.why
+}
+
+func errStopped() error { return errs.New(errs.Unavailable, "the query-scheduler has stopped") }
+func errLeft() error    { return errs.New(errs.Canceled, "the querier has gone") }
+
+// puller is one worker of a querier in another process. Who brings work sends the assignment, and what receives the
+// worker's messages does what is to be done with them: to wake a goroutine between them costs more than the rest of
+// what a small query takes here. The one that serves the stream waits for its end alone.
+type puller struct {
+	v      *Server
+	stream grpc.BidiStreamingServer[querypb.FromWorker, querypb.Assignment]
+	place  waiter
+	ended  chan struct{} // closed with over
+
+	mu   sync.Mutex // guards what follows; held while something is sent
+	task *Task      // that the worker has
+	over bool       // the stream ends
+	why  error
+}
+
+// end ends the stream.
+func (p *puller) end(why error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.endLocked(why)
+}
+
+func (p *puller) endLocked(why error) {
+	if !p.over {
+		p.over, p.why = true, why
+		close(p.ended)
 	}
 }
 
-// serve has the worker do t. An error ends the stream.
-func (v *Server) serve(ctx context.Context, t *Task, stream grpc.BidiStreamingServer[querypb.FromWorker, querypb.Assignment], messages <-chan received) error {
+// retire ends the stream of a worker without work.
+func (p *puller) retire() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.task == nil {
+		p.endLocked(errStopped())
+	}
+}
+
+// abandon ends the stream if the worker has t, which nobody wants any more. What is yet to be sent is not.
+func (p *puller) abandon(t *Task) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.task == t {
+		p.endLocked(errs.New(errs.Canceled, "the query has ended"))
+	}
+}
+
+// await waits for work, without keeping the goroutine.
+func (p *puller) await() {
+	if t := p.v.s.join(p); t != nil {
+		p.give(t)
+		return
+	}
+	select {
+	case <-p.v.s.idle:
+		p.end(errStopped())
+	default:
+	}
+	p.mu.Lock()
+	over := p.over
+	p.mu.Unlock()
+	if over { // perhaps before there was anything to take back
+		p.v.s.unjoin(p)
+	}
+}
+
+// give has the worker do t.
+func (p *puller) give(t *Task) {
 	a, err := assignment(t)
-	if err != nil {
-		t.Finish(err)
-		return nil
-	}
-	if err := stream.Send(a); err != nil {
+	p.mu.Lock()
+	if p.over {
+		p.mu.Unlock()
 		t.Return()
-		return err
+		return
 	}
-	for {
-		var r received
-		select {
-		case r = <-messages:
-		case <-t.Context.Done():
-			t.Finish(context.Cause(t.Context))
-			return errs.New(errs.Canceled, "the query has ended")
-		case <-ctx.Done():
-			t.Return()
-			return context.Cause(ctx)
+	if err == nil {
+		err = context.Cause(t.Context)
+	}
+	if err != nil {
+		p.mu.Unlock()
+		t.Finish(err)
+		p.await()
+		return
+	}
+	p.task = t
+	if err = p.stream.Send(a); err != nil {
+		p.task = nil
+		p.endLocked(err)
+	}
+	p.mu.Unlock()
+	if err != nil {
+		t.Return()
+	}
+}
+
+// receive takes what the worker says until the stream ends.
+func (p *puller) receive() {
+	p.await()
+	for more := true; more; {
+		m := p.v.messages.Get().(*work.Relayed) //nolint:forcetypeassert // It holds nothing else.
+		if err := p.stream.RecvMsg(m); err != nil {
+			break
 		}
-		if r.err != nil {
-			t.Return()
-			return r.err
-		}
-		if r.msg.Part != nil && r.msg.Done && r.msg.Error == nil && t.Work.Encoded != nil {
-			t.Work.Rest = r.msg
-			t.Finish(nil)
-			return nil
-		}
-		if r.msg.Part != nil {
-			if err := t.Work.DeliverEncoded(r.msg.Part); err != nil {
-				t.Finish(err)
-				return errs.New(errs.Canceled, "the answer is not wanted any more")
-			}
-		}
-		done, failure := r.msg.Done, r.msg.Error
-		v.free(r.msg)
-		if done {
-			t.Finish(outcome(t, failure))
-			return nil
+		more = p.take(m)
+	}
+	p.end(errLeft()) // a worker that left while it waited must not be given work
+	if t := p.free(); t != nil {
+		t.Return()
+		return
+	}
+	p.v.s.unjoin(p)
+}
+
+// free takes the task from the worker.
+func (p *puller) free() *Task {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t := p.task
+	p.task = nil
+	return t
+}
+
+// take takes one message. It says whether there may be another one.
+func (p *puller) take(m *work.Relayed) bool {
+	p.mu.Lock()
+	t := p.task
+	p.mu.Unlock()
+	if t == nil {
+		p.end(errs.New(errs.Invalid, "a worker answered although it had no work"))
+		return false
+	}
+	if m.Part != nil && m.Done && m.Error == nil && t.Work.Encoded != nil {
+		t.Work.Rest = m
+		p.finish(t, nil)
+		return true
+	}
+	if m.Part != nil {
+		if err := t.Work.DeliverEncoded(m.Part); err != nil {
+			p.end(errs.New(errs.Canceled, "the answer is not wanted any more"))
+			p.free()
+			t.Finish(err)
+			return false
 		}
 	}
+	done, failure := m.Done, m.Error
+	p.v.free(m)
+	if done {
+		p.finish(t, outcome(t, failure))
+	}
+	return true
+}
+
+// finish ends t, after which the worker waits for the next.
+func (p *puller) finish(t *Task, err error) {
+	p.free()
+	t.Finish(err)
+	p.await()
 }
 
 // outcome is what became of a task whose worker is done.
