@@ -17,6 +17,7 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/engine"
 	"github.com/amphora-metrics/amphora/pkg/frontend"
 	"github.com/amphora-metrics/amphora/pkg/members"
+	"github.com/amphora-metrics/amphora/pkg/memory"
 	"github.com/amphora-metrics/amphora/pkg/querier"
 	"github.com/amphora-metrics/amphora/pkg/scheduler"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
@@ -225,7 +226,8 @@ func (a *App) backends() (*prom.Backends, error) {
 		return nil, err
 	}
 	all := querier.NewFederation(q, a.cfg.Reads.Federation.MaxConcurrent, a.cfg.Reads.Federation.Partial)
-	return &prom.Backends{Engine: e, Storage: all, Exemplars: all, Metadata: all, Usage: usageSource{t}, Series: q, Limits: a.limits.For, Timeout: a.cfg.Engine.Timeout, Turns: a.turns()}, nil
+	return &prom.Backends{Engine: e, Storage: all, Exemplars: all, Metadata: all, Usage: usageSource{t}, Series: q, Limits: a.limits.For, Timeout: a.cfg.Engine.Timeout,
+		Memory: a.memory.Account(memory.Queries), Turns: a.turns()}, nil
 }
 
 // buildQuerier builds the querier with its workers.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/amphora-metrics/amphora/pkg/config"
 	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/memory"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/turns"
 )
@@ -62,6 +63,8 @@ type Backends struct {
 	Forward func(w http.ResponseWriter, r *http.Request) error
 	// Prepare returns the context of a request's query; nil: that of the request.
 	Prepare func(*http.Request) context.Context
+	// Memory is charged with answers that are built as a whole. Nil: they are bounded by nothing.
+	Memory *memory.Account
 	// Turns is who writes answers when. Nil: that is left to the machine.
 	Turns *turns.Gate
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"time"
+	"unsafe"
 
 	"github.com/klauspost/compress/s2"
 	"github.com/prometheus/prometheus/model/labels"
@@ -20,6 +21,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunks"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/memory"
 )
 
 const (
@@ -145,7 +147,8 @@ func readHints(q *prompb.Query) *storage.SelectHints {
 
 func (a *API) readSamples(ctx context.Context, w http.ResponseWriter, req *prompb.ReadRequest) error {
 	resp := prompb.ReadResponse{Results: make([]*prompb.QueryResult, 0, len(req.Queries))}
-	left := allowance{most: a.readSamplesMost}
+	left := allowance{most: a.readSamplesMost, loan: a.b.Memory.Loan()}
+	defer left.loan.Return()
 	for _, query := range req.Queries {
 		res, err := a.samplesOf(ctx, query, &left)
 		if err != nil {
@@ -163,18 +166,39 @@ func (a *API) readSamples(ctx context.Context, w http.ResponseWriter, req *promp
 	return nil
 }
 
-// allowance is how many samples an answer may have, and has. It is built in memory as a whole, 16 bytes for each sample,
-// twice.
+// allowance is how many samples an answer may have, and has, and the memory that it takes: it is built as a whole.
 type allowance struct {
 	most, used int // most 0: no limit
+	loan       memory.Loan
+	owed       int64 // bytes that the loan is not charged with yet
 }
 
-// one counts a sample. Errors: Invalid where that is one too many, as in Prometheus.
-func (x *allowance) one() error {
+const (
+	// sampleBytes is what a float takes: as it is, in a list that grows, encoded, and compressed.
+	sampleBytes = 4 * 16
+	// seriesBytes is what a series takes beside its samples and the text of its labels.
+	seriesBytes = 500
+	// chargeBytes is how much is charged at once.
+	chargeBytes = 64 << 10
+)
+
+// one counts a sample of so many bytes. Errors: Invalid where that is one too many, as in Prometheus, Unavailable if the
+// process is short of memory.
+func (x *allowance) one(bytes int) error {
 	if x.used++; x.most > 0 && x.used > x.most {
 		return errs.New(errs.Invalid, "exceeded sample limit (%d) of the setting api.max_remote_read_samples; ask for STREAMED_XOR_CHUNKS, which has no such limit, or for less at a time", x.most)
 	}
-	return nil
+	return x.charge(bytes)
+}
+
+// charge counts bytes.
+func (x *allowance) charge(bytes int) error {
+	if x.owed += int64(bytes); x.owed < chargeBytes {
+		return nil
+	}
+	owed := x.owed
+	x.owed = 0
+	return x.loan.Use(owed)
 }
 
 // samplesOf reads the series of one query and counts their samples.
@@ -195,6 +219,9 @@ func (a *API) samplesOf(ctx context.Context, query *prompb.Query, left *allowanc
 		s := set.At()
 		it = s.Iterator(it)
 		ts := &prompb.TimeSeries{Labels: prompb.FromLabels(s.Labels(), nil)}
+		if err := left.charge(seriesBytes + 2*int(s.Labels().ByteSize())); err != nil {
+			return nil, err
+		}
 		if err := appendSamples(ts, it, left); err != nil {
 			return nil, err
 		}
@@ -208,29 +235,34 @@ func (a *API) samplesOf(ctx context.Context, query *prompb.Query, left *allowanc
 
 func appendSamples(ts *prompb.TimeSeries, it chunkenc.Iterator, left *allowance) error {
 	for {
-		kind := it.Next()
+		kind, bytes := it.Next(), sampleBytes
 		switch kind {
 		case chunkenc.ValNone:
-			if err := it.Err(); err != nil {
-				return err
-			}
-			return nil
+			return it.Err()
 		case chunkenc.ValFloat:
 			t, v := it.At()
 			ts.Samples = append(ts.Samples, prompb.Sample{Timestamp: t, Value: v})
 		case chunkenc.ValHistogram:
 			t, h := it.AtHistogram(nil)
 			ts.Histograms = append(ts.Histograms, prompb.FromIntHistogram(t, h))
+			bytes = histogramBytes(ts)
 		case chunkenc.ValFloatHistogram:
 			t, h := it.AtFloatHistogram(nil)
 			ts.Histograms = append(ts.Histograms, prompb.FromFloatHistogram(t, h))
+			bytes = histogramBytes(ts)
 		default:
 			return fmt.Errorf("sample of unknown type %s", kind)
 		}
-		if err := left.one(); err != nil {
+		if err := left.one(bytes); err != nil {
 			return err
 		}
 	}
+}
+
+// histogramBytes is what the last histogram of a series takes.
+func histogramBytes(ts *prompb.TimeSeries) int {
+	h := &ts.Histograms[len(ts.Histograms)-1]
+	return int(unsafe.Sizeof(*h)) + 8*(len(h.PositiveDeltas)+len(h.NegativeDeltas)+len(h.PositiveCounts)+len(h.NegativeCounts)+len(h.PositiveSpans)+len(h.NegativeSpans)) + 2*h.Size()
 }
 
 func (a *API) readChunks(ctx context.Context, w http.ResponseWriter, req *prompb.ReadRequest) error {

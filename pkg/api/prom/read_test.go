@@ -19,6 +19,8 @@ import (
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/util/teststorage"
+
+	"github.com/amphora-metrics/amphora/pkg/memory"
 )
 
 func readBody(t testing.TB, req *prompb.ReadRequest) []byte {
@@ -120,13 +122,16 @@ func TestRemoteReadStreamsChunks(t *testing.T) {
 	}
 }
 
-// TestFramesOfOneSeriesAreOfBoundedSize streams a series that has several times as much as a frame.
-func TestFramesOfOneSeriesAreOfBoundedSize(t *testing.T) {
+// longSeries is how many samples the series of withLongSeries has, one each millisecond.
+const longSeries = 300_000
+
+// withLongSeries is an API over one series, and a query for it.
+func withLongSeries(t *testing.T) (*API, *prompb.Query) {
+	t.Helper()
 	db := teststorage.New(t)
 	app := db.Appender(t.Context())
 	rng := rand.New(rand.NewPCG(1, 2))
-	const samples = 300_000
-	for i := range int64(samples) {
+	for i := range int64(longSeries) {
 		if _, err := app.Append(0, labels.FromStrings("__name__", "long"), i, rng.Float64()); err != nil {
 			t.Fatal(err)
 		}
@@ -135,10 +140,33 @@ func TestFramesOfOneSeriesAreOfBoundedSize(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := newAPI(t, setup{store: func(storage.SampleAndChunkQueryable) storage.SampleAndChunkQueryable { return db }})
-	body := readBody(t, &prompb.ReadRequest{
-		Queries:               []*prompb.Query{{EndTimestampMs: samples, Matchers: []*prompb.LabelMatcher{{Name: "__name__", Value: "long"}}}},
-		AcceptedResponseTypes: []prompb.ReadRequest_ResponseType{prompb.ReadRequest_STREAMED_XOR_CHUNKS},
-	})
+	return a, &prompb.Query{EndTimestampMs: longSeries, Matchers: []*prompb.LabelMatcher{{Name: "__name__", Value: "long"}}}
+}
+
+// TestAnAnswerOfSamplesCountsInTheMemoryOfTheProcess asks for one of about 20 MB.
+func TestAnAnswerOfSamplesCountsInTheMemoryOfTheProcess(t *testing.T) {
+	a, q := withLongSeries(t)
+	for bytes, want := range map[int64]int{8 << 20: 503, 1 << 40: 200} { // the memory of the test itself counts, too
+		a.b.Memory = memory.New(memory.Limits{Process: bytes, Go: bytes}, memory.Deps{}).Account(memory.Queries)
+		srv := a.served(t)
+		n, err := readFrom(t, srv.URL, &prompb.ReadRequest{Queries: []*prompb.Query{q}})
+		if want == 200 && (err != nil || n != 1) || want == 503 && (err == nil || !strings.Contains(err.Error(), "503")) {
+			t.Errorf("of %d bytes: %d series, %v, want %d", bytes, n, err, want)
+		}
+		if n, err := readFrom(t, srv.URL, chunksOf(q)); err != nil || n < 3 { // frames
+			t.Errorf("as a stream: %d frames, %v", n, err)
+		}
+		srv.Close()
+		if held := a.b.Memory.Held(); held != 0 {
+			t.Errorf("%d bytes are held after the answer", held)
+		}
+	}
+}
+
+// TestFramesOfOneSeriesAreOfBoundedSize streams a series that has several times as much as a frame.
+func TestFramesOfOneSeriesAreOfBoundedSize(t *testing.T) {
+	a, q := withLongSeries(t)
+	body := readBody(t, chunksOf(q))
 	got := frames(t, a.do(httptest.NewRequest("POST", "/read", bytes.NewReader(body))).Body)
 	n := 0
 	for i, f := range got {
@@ -153,8 +181,8 @@ func TestFramesOfOneSeriesAreOfBoundedSize(t *testing.T) {
 			t.Errorf("frame %d of %d has %d bytes", i, len(got), size)
 		}
 	}
-	if n != samples || len(got) < 3 {
-		t.Errorf("%d samples in %d frames, want %d in several", n, len(got), samples)
+	if n != longSeries || len(got) < 3 {
+		t.Errorf("%d samples in %d frames, want %d in several", n, len(got), longSeries)
 	}
 }
 
