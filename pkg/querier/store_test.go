@@ -14,6 +14,7 @@ import (
 
 	"github.com/grafana/dskit/ring"
 	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/thanos-io/objstore"
@@ -22,6 +23,8 @@ import (
 	"github.com/amphora-metrics/amphora/pkg/block"
 	"github.com/amphora-metrics/amphora/pkg/bucket"
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/memory"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
 	"github.com/amphora-metrics/amphora/pkg/wire/storepb"
 )
@@ -269,6 +272,62 @@ func TestBlocksThatWereCompactedMeanwhileAreFoundInANewerIndex(t *testing.T) {
 		}
 	}
 	same(t, "after the compaction", c.read(t, 0, 1<<40), single(t, b, 0, 1<<40))
+}
+
+// What the stores that have a block answered before another one turned out to be gone is read again, and not charged
+// twice.
+func TestWhatIsReadAgainIsChargedOnce(t *testing.T) {
+	stays, gone := newNode(t, ""), newNode(t, "")
+	add(t, stays, reference(5, 50))
+	later := reference(5, 50)
+	for i := range later {
+		later[i].t += 4 * time.Hour.Milliseconds()
+	}
+	add(t, gone, later)
+	s := withBlocks(t, stays)
+	tb := objstore.NewPrefixedBucket(s.bkt, "t1")
+	before, err := block.ScanBlocks(t.Context(), tb, nil, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.cut(t, gone)
+	c := s.old(t)
+	if _, err := s.Indexes.At(t.Context(), "t1", nil); err != nil { // the querier knows both blocks
+		t.Fatal(err)
+	}
+	s.cut(t, gone)
+	all, err := block.ScanBlocks(t.Context(), tb, nil, time.Now())
+	if err != nil || len(before.Index.Blocks) != 1 || len(all.Index.Blocks) != 3 {
+		t.Fatalf("%d blocks, and %d, %v", len(before.Index.Blocks), len(all.Index.Blocks), err)
+	}
+	idx, err := s.Indexes.At(t.Context(), "t1", nil)
+	if err != nil || len(idx.Blocks) != 2 {
+		t.Fatalf("the querier knows %d blocks, %v", len(idx.Blocks), err)
+	}
+	for _, b := range idx.Blocks {
+		if b.ID != before.Index.Blocks[0].ID {
+			if err := tb.Delete(t.Context(), b.ID.String()+"/"+block.MetaFile); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	c.limits = limits.MaxFetchedChunksPerQuery.With(limits.View{}, 10) // 5 series in each block
+	workings := memory.New(memory.Limits{Process: 1 << 50, Go: 1 << 50}, memory.Deps{}).Workings()
+	var peaks [2]int64
+	for i := range peaks {
+		ctx, working := workings.Begin(asTenant(t), 0, nil)
+		if err := c.tryRead(ctx, t); err != nil {
+			t.Errorf("read %d, of 10 chunks: %v", i, err)
+		}
+		peaks[i] = working.Peak()
+		working.End()
+	}
+	if peaks[0] != peaks[1] || peaks[0] == 0 {
+		t.Errorf("it held %d bytes at most, and %d when no block was gone", peaks[0], peaks[1])
+	}
+	if n := testutil.ToFloat64(c.q.metrics.refetched); n != 1 {
+		t.Errorf("read again %v times, want once", n)
+	}
 }
 
 func TestBlocksThatStayMissingFailTheQuery(t *testing.T) {

@@ -3,6 +3,7 @@ package querier
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	"github.com/grafana/dskit/ring"
 	"github.com/oklog/ulid/v2"
@@ -36,6 +37,14 @@ type Stores struct {
 func askStores[T any](ctx context.Context, q *Querier, sc scope, how storeCall[T]) ([]T, error) {
 	var idx *block.BucketIndex
 	var missing []ulid.ULID
+	var made attempts
+	if how.budget != nil {
+		call := how.call
+		how.call = func(ctx context.Context, to storeAsked) (T, [][]byte, error) {
+			made.add(to.budget.tab)
+			return call(ctx, to)
+		}
+	}
 	for range indexTries {
 		var err error
 		if idx == nil && !sc.since.IsZero() {
@@ -58,10 +67,33 @@ func askStores[T any](ctx context.Context, q *Querier, sc scope, how storeCall[T
 		}
 		// What was read belongs to an index that is out of date, so all is read again.
 		q.metrics.refetched.Inc()
+		made.drop(how.budget)
 	}
 	q.metrics.inconsistent.Inc()
 	return nil, errs.WithID(errs.Internal, "store-consistency-check-failed", "",
 		"%d blocks of the bucket index are not in the bucket, the first is %s: an answer without them would have a gap", len(missing), missing[0])
+}
+
+// attempts are the charges of the calls of one read of blocks.
+type attempts struct {
+	mu   sync.Mutex // guards tabs
+	tabs []*tab
+}
+
+func (a *attempts) add(t *tab) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.tabs = append(a.tabs, t)
+}
+
+// drop gives back what they charged to b. None of them is under way, or wanted.
+func (a *attempts) drop(b *budget) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, t := range a.tabs {
+		b.drop(t)
+	}
+	a.tabs = nil
 }
 
 // selectBlocks returns the answers of store-gateways about all blocks of the scope, charged.
