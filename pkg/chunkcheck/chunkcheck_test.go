@@ -134,7 +134,7 @@ func TestWhatIsOpenedCanBeRead(t *testing.T) {
 
 func TestErrorsOfTheCallerAreItsOwn(t *testing.T) {
 	stop := errors.New("stop")
-	if err := Each(chunkenc.EncXOR, chunkOf(t, chunkenc.EncXOR, 2, 0, 0), func(*Sample) error { return stop }); err != stop {
+	if err := Each(chunkenc.EncXOR, chunkOf(t, chunkenc.EncXOR, 2, 0, 0), func(*Sample) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("%v", err)
 	}
 }

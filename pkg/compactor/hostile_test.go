@@ -140,26 +140,79 @@ func (w *world) aside() map[ulid.ULID]string {
 	return out
 }
 
-func TestABlockThatMakesTheTSDBPanicIsSetAsideAndTheRestGoesOn(t *testing.T) {
-	w := newWorld(t)
-	a, b := w.replica(0, 10, oneOf(0)), w.replica(0, 10, oneOf(1))
-	bad := w.publish(writeBlock(t, 0, raw{labels.FromStrings("__name__", "m", "i", "0009"), []chunks.Meta{finer(t, 30_000)}}))
-	c := w.compactor()
-	if err := c.Compact(t.Context()); err != nil {
+// short is a chunk that ends before its last sample.
+func short(t testing.TB, from int64) chunks.Meta {
+	t.Helper()
+	m := floats(t, from, 100)
+	c, err := chunkenc.FromData(chunkenc.EncXOR, m.Chunk.Bytes()[:len(m.Chunk.Bytes())/2])
+	if err != nil {
 		t.Fatal(err)
 	}
-	if n := testutil.ToFloat64(c.metrics.panics); n != 1 {
-		t.Errorf("%v panics, want that of the first try", n)
+	m.Chunk = c
+	return m
+}
+
+func TestABlockThatBreaksCompactionIsSetAsideAndTheRestGoesOn(t *testing.T) {
+	for what, c := range map[string]struct {
+		series string
+		chunk  chunks.Meta
+	}{
+		"the TSDB panics": {"0009", finer(t, 30_000)}, // which is seen before
+		"the TSDB fails":  {"0001", short(t, 30_000)}, // which is seen by then
+	} {
+		w := newWorld(t)
+		a, b := w.replica(0, 10, oneOf(0)), w.replica(0, 10, oneOf(1))
+		bad := w.publish(writeBlock(t, 0, raw{labels.FromStrings("__name__", "m", "i", c.series), []chunks.Meta{c.chunk}}))
+		comp := w.compactor()
+		if err := comp.Compact(t.Context()); err != nil {
+			t.Fatal(what, err)
+		}
+		if n := testutil.ToFloat64(comp.metrics.panics); n != 0 {
+			t.Errorf("%s: %v panics", what, n)
+		}
+		if aside := w.aside(); len(aside) != 1 || !strings.Contains(aside[bad], "chunk 0 of series") || !strings.Contains(aside[bad], c.series) {
+			t.Errorf("%s: set aside: %v, want %s", what, aside, bad)
+		}
+		left := map[ulid.ULID]bool{}
+		for _, x := range w.index() {
+			left[x.ID] = true
+		}
+		if len(left) != 2 || !left[bad] || left[a] || left[b] {
+			t.Errorf("%s: blocks %v; want %s and what %s and %s became", what, left, bad, a, b)
+		}
 	}
-	if aside := w.aside(); len(aside) != 1 || !strings.Contains(aside[bad], "chunk 0 of series") || !strings.Contains(aside[bad], `i="0009"`) {
+}
+
+func TestBlamedBlocksAreSetAsideAfterAPanicToo(t *testing.T) {
+	w := newWorld(t)
+	good := w.replica(0, 3, nil)
+	dir := writeBlock(t, 0, raw{labels.FromStrings("__name__", "m", "i", "0001"), []chunks.Meta{short(t, 0)}})
+	bad := w.publish(dir)
+	c := w.compactor()
+	r, err := c.list(t.Context(), "t1", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	job := &work{c: c, round: r, id: "t1", bkt: w.tenantBucket(), dir: t.TempDir()}
+	for _, id := range []ulid.ULID{good, bad} {
+		m, err := block.ReadMeta(t.Context(), w.tenantBucket(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		job.sources = append(job.sources, m)
+	}
+	if err := job.download(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	why := c.guarded("making new blocks", func() error { panic("an index out of range") })
+	if err := job.blame(t.Context(), why); !errors.Is(err, errPlanAnew) || !errors.Is(err, why) {
+		t.Errorf("%v", err)
+	}
+	if aside := w.aside(); len(aside) != 1 || aside[bad] == "" {
 		t.Errorf("set aside: %v, want %s", aside, bad)
 	}
-	left := map[ulid.ULID]bool{}
-	for _, x := range w.index() {
-		left[x.ID] = true
-	}
-	if len(left) != 2 || !left[bad] || left[a] || left[b] {
-		t.Errorf("blocks %v; want %s and what %s and %s became", left, bad, a, b)
+	if err := job.blame(t.Context(), errs.New(errs.Unavailable, "the disk is full")); errors.Is(err, errPlanAnew) {
+		t.Errorf("a full disk is no fault of a block: %v", err)
 	}
 }
 
