@@ -14,21 +14,23 @@ import (
 
 // PrometheusOptions says what a real Prometheus scrapes and where it writes.
 type PrometheusOptions struct {
-	Name     string // unique among the processes of a test; "": prometheus
-	Dir      string // its data, configuration and log
-	Port     int    // 0: a free one
-	Every    time.Duration
-	Targets  []string // host:port of what it scrapes at /metrics
-	PushURL  string   // remote write; "": none
-	Tenant   string   // X-Scope-OrgID of what it sends; "": none
-	Version2 bool     // remote write 2.0 instead of 1.0
-	Sign     Keys     // what it signs with, as for Amazon's service; none: it does not
-	Labels   map[string]string
-	Receiver bool   // accepts remote write at /api/v1/write, with the defaults of Prometheus, and scrapes nothing
-	Late     bool   // as a Receiver, it takes samples of any age
-	ReadURL  string // as a Receiver, it reads from there too, as Tenant; "": it does not
-	Features []string
-	Flags    []string // more of them
+	Name    string // unique among the processes of a test; "": prometheus
+	Dir     string // its data, configuration and log
+	Port    int    // 0: a free one
+	Every   time.Duration
+	Targets []string // host:port of what it scrapes at /metrics
+	PushURL string   // remote write; "": none
+	// PushTimeout is how long it waits for the answer to a push; 0: as long as it does by itself, 30 s.
+	PushTimeout time.Duration
+	Tenant      string // X-Scope-OrgID of what it sends; "": none
+	Version2    bool   // remote write 2.0 instead of 1.0
+	Sign        Keys   // what it signs with, as for Amazon's service; none: it does not
+	Labels      map[string]string
+	Receiver    bool   // accepts remote write at /api/v1/write, with the defaults of Prometheus, and scrapes nothing
+	Late        bool   // as a Receiver, it takes samples of any age
+	ReadURL     string // as a Receiver, it reads from there too, as Tenant; "": it does not
+	Features    []string
+	Flags       []string // more of them
 }
 
 // Keys are an access key of the region us-east-1.
@@ -133,6 +135,9 @@ func (o PrometheusOptions) config() ([]byte, error) {
 			"url": o.PushURL, "protobuf_message": message,
 			"queue_config":    object{"batch_send_deadline": "500ms", "min_backoff": "50ms", "max_backoff": "1s", "retry_on_http_429": true},
 			"metadata_config": object{"send_interval": "1s"},
+		}
+		if o.PushTimeout > 0 {
+			write["remote_timeout"] = o.PushTimeout.String()
 		}
 		if o.Tenant != "" {
 			write["headers"] = object{"X-Scope-OrgID": o.Tenant}
