@@ -30,6 +30,7 @@ type bench struct {
 	scrapes int
 	every   time.Duration
 	split   bool
+	join    []string // services that share a process although it is split
 	blocks  bool
 	turns   int
 	idle    time.Duration
@@ -56,11 +57,15 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	f.StringVar(&b.only, "only", "", "ask only queries whose names contain this")
 	f.StringVar(&b.profile, "profile", "", "a file for the processor profile of our process while it answers")
 	f.DurationVar(&b.wait, "wait", 0, "stay for so long after the last answer, to look at the servers")
+	join := f.String("join", "", "with -split: services that share one process, such as query-frontend,query-scheduler")
 	flags := f.String("flags", "", "further flags for our process, by space")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
 	b.flags = strings.Fields(*flags)
+	if *join != "" {
+		b.join = strings.Split(*join, ",")
+	}
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}

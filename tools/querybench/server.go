@@ -62,7 +62,12 @@ func (b *bench) startOurs(ctx context.Context) (*server, error) {
 	if b.split {
 		o.Nodes = nil
 		for name := range strings.SplitSeq(services, ",") {
-			o.Nodes = append(o.Nodes, harness.Spec{Name: name, Target: name})
+			if !slices.Contains(b.join, name) {
+				o.Nodes = append(o.Nodes, harness.Spec{Name: name, Target: name})
+			}
+		}
+		if len(b.join) > 0 {
+			o.Nodes = append(o.Nodes, harness.Spec{Name: "joined", Target: strings.Join(b.join, ",")})
 		}
 	}
 	c, err := harness.NewCluster(ctx, o)
@@ -74,7 +79,7 @@ func (b *bench) startOurs(ctx context.Context) (*server, error) {
 	door := c.Nodes()[0]
 	if b.split {
 		door, err = c.Add(harness.Spec{Name: "gateway", Target: "gateway", Flags: []string{
-			"-gateway.upstreams=distributor=" + c.Node("distributor").URL("") + ",querier=" + c.Node("query-frontend").URL("")}})
+			"-gateway.upstreams=distributor=" + with(c, "distributor").URL("") + ",querier=" + with(c, "query-frontend").URL("")}})
 		if err != nil {
 			return nil, errors.Join(err, c.Stop())
 		}
@@ -91,6 +96,12 @@ func (b *bench) startOurs(ctx context.Context) (*server, error) {
 		}
 	}
 	return s, nil
+}
+
+// with is the process that runs a service.
+func with(c *harness.Cluster, service string) *harness.Node {
+	nodes := c.Nodes()
+	return nodes[slices.IndexFunc(nodes, func(n *harness.Node) bool { return slices.Contains(strings.Split(n.Target, ","), service) })]
 }
 
 // startPrometheus starts a Prometheus that receives remote write, with its own defaults but for how many samples a query may read.
