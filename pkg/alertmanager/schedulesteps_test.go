@@ -30,7 +30,8 @@ func TestAtAnyScheduleReceiversAreToldWhatIsSo(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) { all.add(runSchedule(t, rnd)) })
 	})
 	t.Logf("%+v", all)
-	if !t.Failed() && os.Getenv("AMPHORA_TEST_SEED") == "" && (all.Notifications == 0 || all.Told == 0 || all.Ended == 0 || all.Silenced == 0 || all.Inhibited == 0 || all.Repeated == 0) {
+	// One seed, or few seeds of chance on a busy machine, need not see everything.
+	if fixed := os.Getenv("AMPHORA_TEST_SEED") == "" && os.Getenv("AMPHORA_TEST_SIMULATE") == ""; fixed && !t.Failed() && (all.Notifications == 0 || all.Told == 0 || all.Ended == 0 || all.Silenced == 0 || all.Inhibited == 0 || all.Repeated == 0) {
 		t.Error("something was never looked at")
 	}
 }
