@@ -34,6 +34,7 @@ type oracle struct {
 	ways    [][]string // headers to ask with, of each way to ask; nil: there is one, without
 	filled  int        // answers with points
 	noted   int        // answers with warnings or infos
+	several int        // queries that fail for several reasons, of which it is open which one is named
 }
 
 func newOracle(ctx context.Context, t *testing.T) *oracle {
@@ -242,6 +243,10 @@ func (o *oracle) compareAt(ctx context.Context, c oracleCall, url string) error 
 			if err != nil {
 				return err
 			}
+			if diff != "" && got.status == want.status && want.errorType == "execution" && got.errorType == want.errorType {
+				o.several++
+				continue
+			}
 			if diff != "" {
 				return fmt.Errorf("tenant %s %q: %s %s\n%s", tenant, way, c.path, c.form, diff)
 			}
@@ -295,5 +300,8 @@ func TestGeneratedQueriesAnswerAsOnAPrometheusBesideUs(t *testing.T) {
 			break
 		}
 	}
-	t.Logf("%d requests were compared, of which %d have points; %d differ; the last seed is %d", asked, o.filled, wrong, seed-1)
+	t.Logf("%d requests were compared, of which %d have points, %d warnings or infos; %d differ, %d fail for several reasons; the last seed is %d", asked, o.filled, o.noted, wrong, o.several, seed-1)
+	if o.several > asked/200+1 {
+		t.Error("too many fail for several reasons")
+	}
 }
