@@ -2,6 +2,7 @@ package storepb
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"testing"
@@ -71,7 +72,7 @@ func TestCountsPassBetweenVersions(t *testing.T) {
 		var told []*StatsResponse
 		for {
 			m, err := stream.Recv()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				break
 			}
 			if err != nil {
