@@ -269,3 +269,50 @@ func comeAndGo(ctx context.Context, c querypb.SchedulerClient, querier string, r
 		}
 	}
 }
+
+// TestAWorkerNeverKeepsWorkThatNobodyWants gives queries up at any moment: one that a worker got ends its stream.
+func TestAWorkerNeverKeepsWorkThatNobodyWants(t *testing.T) {
+	s := started(t, Config{}, limits.View{})
+	c := served(t, s)
+	r := rand.New(rand.NewPCG(3, 4))
+	got, never := 0, 0
+	for range 400 {
+		all, leave := context.WithCancel(t.Context())
+		w := hired(t, all, c, "q")
+		if r.IntN(2) == 0 {
+			idle(t, s, 1)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(r.IntN(1500))*time.Microsecond)
+		asked, err := c.Run(ctx, &querypb.Work{Query: &querypb.Query{Text: "x"}})
+		if err == nil {
+			_, err = asked.Recv()
+		}
+		cancel()
+		if err == nil {
+			t.Fatal("a query that nobody answers is answered")
+		}
+		kept := queried(t, t.Context(), c, "kept") // which the worker gets if it did not get the other one
+		switch a, err := w.Recv(); {
+		case err != nil:
+			t.Fatal(err)
+		case a.Work.Query.Text == "x":
+			if _, err := w.Recv(); err == nil || !strings.Contains(err.Error(), "the query has ended") {
+				t.Fatalf("the worker of a query that nobody wants is told %v", err)
+			}
+			got++
+			leave()
+			w = hired(t, t.Context(), c, "q")
+			if a, err := w.Recv(); err != nil || a.Work.Query.Text != "kept" {
+				t.Fatal(a, err)
+			}
+		default:
+			never++
+		}
+		says(t, w, whole(1))
+		answered(t, kept)
+		leave()
+		_ = w.CloseSend()
+		idle(t, s, 0)
+	}
+	t.Logf("the worker got %d, and %d never", got, never)
+}
