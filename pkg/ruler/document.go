@@ -77,6 +77,9 @@ func parseDocument(data []byte) (*document, error) {
 	if err := yaml.Unmarshal(data, &root); err != nil {
 		return nil, errs.Wrap(errs.Invalid, err)
 	}
+	if err := tidy(&root, false); err != nil {
+		return nil, err
+	}
 	if root.Kind == yaml.DocumentNode {
 		d.aliases = hasAlias(&root)
 		if list := field(root.Content[0], "groups"); list != nil && list.Kind == yaml.SequenceNode {
@@ -105,6 +108,9 @@ func parseGroup(data []byte) (Group, *yaml.Node, error) {
 	if err := yaml.Unmarshal(data, &root); err != nil {
 		return g, nil, errs.Wrap(errs.Invalid, err)
 	}
+	if err := tidy(&root, false); err != nil {
+		return g, nil, err
+	}
 	if root.Kind != yaml.DocumentNode {
 		return g, nil, errs.New(errs.Invalid, "the rule group is empty")
 	}
@@ -116,6 +122,26 @@ func parseGroup(data []byte) (Group, *yaml.Node, error) {
 		}
 	}
 	return g, n, nil
+}
+
+// tidy refuses keys that are null, which the decoder passes over with their values, and spells out values that are
+// null within braces or brackets (flow), which would be written as empty texts. Errors: Invalid.
+func tidy(n *yaml.Node, flow bool) error {
+	flow = flow || n.Style&yaml.FlowStyle != 0
+	for i, child := range n.Content {
+		if child.Kind == yaml.ScalarNode && child.ShortTag() == "!!null" {
+			if n.Kind == yaml.MappingNode && i%2 == 0 {
+				return errs.New(errs.Invalid, "line %d: a key is null; if that is its name, it must be in quotes", child.Line)
+			}
+			if flow && child.Value == "" {
+				child.Value = "null"
+			}
+		}
+		if err := tidy(child, flow); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func hasAlias(n *yaml.Node) bool {

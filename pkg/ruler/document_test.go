@@ -1,6 +1,7 @@
 package ruler
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -118,10 +119,29 @@ func TestNamesOfNamespacesStayInTheirTenant(t *testing.T) {
 
 // FuzzRuleFilesAreReadAndWrittenAgain puts any text where a namespace is read: it is refused, or can be
 // written and read again with the same meaning.
+func TestAKeyThatIsNullIsRefused(t *testing.T) {
+	const rules = "rules: [{record: r, expr: up, labels: {%s}}]"
+	for _, group := range []string{"name: g\n&a : 1\n" + fmt.Sprintf(rules, ""), "name: g\n" + fmt.Sprintf(rules, "null: x"), "name: g\n" + fmt.Sprintf(rules, "~: x")} {
+		_, _, err := parseGroup([]byte(group))
+		if errs.KindOf(err) != errs.Invalid || !strings.Contains(err.Error(), "line 2: a key is null") {
+			t.Errorf("group %q: %v", group, err)
+		}
+		_, err = parseDocument([]byte("groups:\n- " + strings.ReplaceAll(group, "\n", "\n  ")))
+		if errs.KindOf(err) != errs.Invalid || !strings.Contains(err.Error(), "line 3: a key is null") {
+			t.Errorf("file with %q: %v", group, err)
+		}
+	}
+	if _, _, err := parseGroup([]byte("name: g\n" + fmt.Sprintf(rules, `"null": x`))); err != nil {
+		t.Error(err)
+	}
+}
+
 func FuzzRuleFilesAreReadAndWrittenAgain(f *testing.F) {
 	f.Add([]byte("groups:\n- " + strings.ReplaceAll(strings.TrimSpace(written), "\n", "\n  ") + "\n"))
 	f.Add([]byte("groups:\n- &a {name: g, rules: [{record: r, expr: up}]}\n- {<<: *a, name: h}\n"))
 	f.Add([]byte("groups: [{name: 1, interval: 1m, query_offset: 2s, limit: 3, rules: [{alert: a, expr: 'x', for: 1h, keep_firing_for: 1m}]}]"))
+	f.Add([]byte("groups:\n- name: g\n  &a : 1\n  rules: [{record: r, expr: up}]\n"))
+	f.Add([]byte("groups: [{name: g, interval, rules: [{record: r, expr: up}]}]"))
 	p := parser.NewParser(parser.Options{})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		d, err := parseDocument(data)
