@@ -116,6 +116,14 @@ func TestQueriesOfAnotherFrontendAreListedAndStopped(t *testing.T) {
 		return metric(t, string(page), `amphora_querier_request_duration_seconds_count{[^}]*status_code="499"[^}]*}`)
 	}
 	before, id := computed(), begin()
+	eventually(ctx, t, "a querier to have it", func() error {
+		page, err := harness.Get(ctx, c.Node("store").URL("/metrics"))
+		must(t, err)
+		if metric(t, string(page), `amphora_query_scheduler_inflight_requests`) == 0 || metric(t, string(page), `amphora_query_scheduler_queue_length(?:{[^}]*})?`) > 0 {
+			return errors.New("it is on its way, or waits")
+		}
+		return nil
+	})
 	if got := underway(ctx, t, asked, "team-b"); len(got.Data) != 0 {
 		t.Errorf("another tenant sees %+v", got)
 	}
