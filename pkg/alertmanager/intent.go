@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"time"
 
 	"github.com/prometheus/alertmanager/alert"
 	"github.com/prometheus/alertmanager/nflog"
@@ -45,9 +46,10 @@ func doubtful(ctx context.Context) bool {
 }
 
 // nameOf is the name of a notification of a group to a receiver. before is the one logged before it, nil if
-// there is none.
-func nameOf(id tenant.ID, to *nflogpb.Receiver, group string, before *nflogpb.Entry, firing, resolved []uint64) string {
-	last := int64(0)
+// there is none. What was logged is forgotten after a while: then began, when the first of its alerts did, tells it
+// from a notification of the same alerts long ago.
+func nameOf(id tenant.ID, to *nflogpb.Receiver, group string, before *nflogpb.Entry, began time.Time, firing, resolved []uint64) string {
+	last := began.UnixNano()
 	if before != nil {
 		last = before.GetTimestamp().AsTime().UnixNano()
 	}
@@ -105,7 +107,8 @@ func (s intentStage) Exec(ctx context.Context, _ *slog.Logger, alerts ...*alert.
 	if len(entries) > 0 {
 		before = entries[0]
 	}
-	name := nameOf(s.id, s.to, group, before, firing, resolved)
+	first := slices.MinFunc(alerts, func(a, b *alert.Alert) int { return a.StartsAt.Compare(b.StartsAt) })
+	name := nameOf(s.id, s.to, group, before, first.StartsAt, firing, resolved)
 	ctx = context.WithValue(ctx, keyOfName, name)
 	if c := claimOf(ctx); c != nil && c.intend(ctx, name) {
 		ctx = context.WithValue(ctx, keyOfDoubt, true)
