@@ -207,7 +207,7 @@ func (c *fleet) put(t *testing.T, id tenant.ID, url string) {
 
 func (c *fleet) alert(t *testing.T, id tenant.ID, name string) {
 	t.Helper()
-	c.done(t, id, "POST", "/api/v2/alerts", `[{"labels":{"alertname":"`+name+`"}}]`)
+	c.done(t, id, "POST", "/api/v2/alerts", `[{"labels":{"alertname":"`+name+`"},"startsAt":"2020-01-01T00:00:00Z"}]`)
 }
 
 // done sends a request until it is answered with a success, as clients do: a busy machine takes longer to

@@ -47,9 +47,10 @@ func doubtful(ctx context.Context) bool {
 
 // nameOf is the name of a notification of a group to a receiver. before is the one logged before it, nil if
 // there is none. What was logged is forgotten after a while: then began, when the first of its alerts did, tells it
-// from a notification of the same alerts long ago.
+// from a notification of the same alerts before. Of an alert that was posted without a time each replica has its own
+// by the clock, so that only the minute counts.
 func nameOf(id tenant.ID, to *nflogpb.Receiver, group string, before *nflogpb.Entry, began time.Time, firing, resolved []uint64) string {
-	last := began.UnixNano()
+	last := began.Truncate(time.Minute).UnixNano()
 	if before != nil {
 		last = before.GetTimestamp().AsTime().UnixNano()
 	}

@@ -15,9 +15,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/alertmanager/nflog/nflogpb"
 	"github.com/prometheus/alertmanager/notify"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/common/model"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
@@ -141,5 +143,24 @@ func TestTheNameOfADeadSendersNotificationOutlivesItsClaim(t *testing.T) {
 	c.sweep(now.Add(2 * time.Hour))
 	if len(c.held) > 0 {
 		t.Error("it is kept for ever")
+	}
+}
+
+func TestAnIncidentThatTheLogForgotIsNoRepetition(t *testing.T) {
+	began := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	to, alerts := &nflogpb.Receiver{GroupName: "r", Integration: "webhook"}, []uint64{1, 2}
+	name := func(before *nflogpb.Entry, began time.Time) string {
+		return nameOf("t", to, "g", before, began, alerts, nil)
+	}
+	first := name(nil, began)
+	if again := name(nil, began.Add(9*time.Hour)); again == first {
+		t.Error("an incident has the name of one before it")
+	}
+	if other := name(nil, began.Add(20*time.Millisecond)); other != first {
+		t.Error("replicas to which an alert came at other moments name it differently")
+	}
+	logged := &nflogpb.Entry{Timestamp: timestamppb.New(began)}
+	if name(logged, began) == first || name(logged, began) != name(logged, began.Add(time.Hour)) {
+		t.Error("what follows on a notification is not named by that")
 	}
 }
