@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/alertmanager/alert"
@@ -46,17 +47,23 @@ func doubtful(ctx context.Context) bool {
 }
 
 // nameOf is the name of a notification of a group to a receiver. before is the one logged before it, nil if
-// there is none. What was logged is forgotten after a while: then began, when the first of its alerts did, tells it
-// from a notification of the same alerts before. Of an alert that was posted without a time each replica has its own
-// by the clock, so that only the minute counts.
-func nameOf(id tenant.ID, to *nflogpb.Receiver, group string, before *nflogpb.Entry, began time.Time, firing, resolved []uint64) string {
-	last := began.Truncate(time.Minute).UnixNano()
+// there is none: age tells it from those that were logged and forgotten then.
+func nameOf(id tenant.ID, to *nflogpb.Receiver, group string, before *nflogpb.Entry, age string, firing, resolved []uint64) string {
+	last := age
 	if before != nil {
-		last = before.GetTimestamp().AsTime().UnixNano()
+		last = strconv.FormatInt(before.GetTimestamp().AsTime().UnixNano(), 10)
 	}
 	firing, resolved = slices.Sorted(slices.Values(firing)), slices.Sorted(slices.Values(resolved))
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %d %q %d %x %x", id, to.GetGroupName(), to.GetIntegration(), to.GetIdx(), group, last, firing, resolved))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %d %q %s %x %x", id, to.GetGroupName(), to.GetIntegration(), to.GetIdx(), group, last, firing, resolved))
 	return hex.EncodeToString(sum[:])
+}
+
+// ageOf is when the first of the alerts began, and how many repeat intervals ago. The log forgets a notification
+// after two of them. Of an alert that was posted without a time each replica has its own by the clock, so that only
+// the minute counts; and a successor is seldom so late that it counts another interval.
+func ageOf(alerts []*alert.Alert, now time.Time, repeat time.Duration) string {
+	began := slices.MinFunc(alerts, func(a, b *alert.Alert) int { return a.StartsAt.Compare(b.StartsAt) }).StartsAt
+	return fmt.Sprintf("%d/%d", began.Truncate(time.Minute).Unix(), now.Sub(began)/max(repeat, time.Second))
 }
 
 // The policies for a notification of which nobody knows whether it arrived.
@@ -108,8 +115,9 @@ func (s intentStage) Exec(ctx context.Context, _ *slog.Logger, alerts ...*alert.
 	if len(entries) > 0 {
 		before = entries[0]
 	}
-	first := slices.MinFunc(alerts, func(a, b *alert.Alert) int { return a.StartsAt.Compare(b.StartsAt) })
-	name := nameOf(s.id, s.to, group, before, first.StartsAt, firing, resolved)
+	now, _ := notify.Now(ctx)
+	repeat, _ := notify.RepeatInterval(ctx)
+	name := nameOf(s.id, s.to, group, before, ageOf(alerts, now, repeat), firing, resolved)
 	ctx = context.WithValue(ctx, keyOfName, name)
 	if c := claimOf(ctx); c != nil && c.intend(ctx, name) {
 		ctx = context.WithValue(ctx, keyOfDoubt, true)

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/alertmanager/alert"
 	"github.com/prometheus/alertmanager/nflog/nflogpb"
 	"github.com/prometheus/alertmanager/notify"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -146,21 +147,27 @@ func TestTheNameOfADeadSendersNotificationOutlivesItsClaim(t *testing.T) {
 	}
 }
 
-func TestAnIncidentThatTheLogForgotIsNoRepetition(t *testing.T) {
+func TestWhatTheLogForgotIsNoRepetition(t *testing.T) {
+	const repeat = 4 * time.Hour
 	began := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	to, alerts := &nflogpb.Receiver{GroupName: "r", Integration: "webhook"}, []uint64{1, 2}
-	name := func(before *nflogpb.Entry, began time.Time) string {
-		return nameOf("t", to, "g", before, began, alerts, nil)
+	to := &nflogpb.Receiver{GroupName: "r", Integration: "webhook"}
+	name := func(before *nflogpb.Entry, began, now time.Time) string {
+		alerts := []*alert.Alert{{Alert: model.Alert{StartsAt: began.Add(time.Hour)}}, {Alert: model.Alert{StartsAt: began}}}
+		return nameOf("t", to, "g", before, ageOf(alerts, now, repeat), []uint64{1, 2}, nil)
 	}
-	first := name(nil, began)
-	if again := name(nil, began.Add(9*time.Hour)); again == first {
+	sent := began.Add(30 * time.Second)
+	first := name(nil, began, sent)
+	if name(nil, began.Add(9*time.Hour), sent.Add(9*time.Hour)) == first {
 		t.Error("an incident has the name of one before it")
 	}
-	if other := name(nil, began.Add(20*time.Millisecond)); other != first {
-		t.Error("replicas to which an alert came at other moments name it differently")
+	if name(nil, began, sent.Add(2*repeat)) == first {
+		t.Error("what is sent after the end of a long silence has the name of what was sent before it")
+	}
+	if name(nil, began.Add(20*time.Millisecond), sent.Add(time.Minute)) != first {
+		t.Error("a successor to which the alert came at another moment names it differently")
 	}
 	logged := &nflogpb.Entry{Timestamp: timestamppb.New(began)}
-	if name(logged, began) == first || name(logged, began) != name(logged, began.Add(time.Hour)) {
+	if name(logged, began, sent) == first || name(logged, began, sent) != name(logged, began.Add(time.Hour), sent.Add(repeat)) {
 		t.Error("what follows on a notification is not named by that")
 	}
 }
