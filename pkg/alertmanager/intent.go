@@ -46,22 +46,21 @@ func doubtful(ctx context.Context) bool {
 	return doubt
 }
 
-// nameOf is the name of a notification of a group to a receiver. before is the one logged before it, nil if
-// there is none: age tells it from those that were logged and forgotten then.
-func nameOf(id tenant.ID, to *nflogpb.Receiver, group string, before *nflogpb.Entry, age string, firing, resolved []uint64) string {
-	last := age
-	if before != nil {
-		last = strconv.FormatInt(before.GetTimestamp().AsTime().UnixNano(), 10)
-	}
+// nameOf is the name of a notification of a group to a receiver, which follows on what lastOf returned.
+func nameOf(id tenant.ID, to *nflogpb.Receiver, group, last string, firing, resolved []uint64) string {
 	firing, resolved = slices.Sorted(slices.Values(firing)), slices.Sorted(slices.Values(resolved))
 	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %d %q %s %x %x", id, to.GetGroupName(), to.GetIntegration(), to.GetIdx(), group, last, firing, resolved))
 	return hex.EncodeToString(sum[:])
 }
 
-// ageOf is when the first of the alerts began, and how many repeat intervals ago. The log forgets a notification
-// after two of them. Of an alert that was posted without a time each replica has its own by the clock, so that only
-// the minute counts; and a successor is seldom so late that it counts another interval.
-func ageOf(alerts []*alert.Alert, now time.Time, repeat time.Duration) string {
+// lastOf says what a notification of alerts follows on: before, the one logged before it. If that is nil, none was, or
+// the log has forgotten it, which it does after two repeat intervals: when the first of the alerts began, and how many
+// intervals ago, tells it from those. Of an alert that was posted without a time each replica has its own by the
+// clock, so that only the minute counts; and a successor is seldom so late that it counts another interval.
+func lastOf(before *nflogpb.Entry, alerts []*alert.Alert, now time.Time, repeat time.Duration) string {
+	if before != nil {
+		return strconv.FormatInt(before.GetTimestamp().AsTime().UnixNano(), 10)
+	}
 	began := slices.MinFunc(alerts, func(a, b *alert.Alert) int { return a.StartsAt.Compare(b.StartsAt) }).StartsAt
 	return fmt.Sprintf("%d/%d", began.Truncate(time.Minute).Unix(), now.Sub(began)/max(repeat, time.Second))
 }
@@ -117,7 +116,7 @@ func (s intentStage) Exec(ctx context.Context, _ *slog.Logger, alerts ...*alert.
 	}
 	now, _ := notify.Now(ctx)
 	repeat, _ := notify.RepeatInterval(ctx)
-	name := nameOf(s.id, s.to, group, before, ageOf(alerts, now, repeat), firing, resolved)
+	name := nameOf(s.id, s.to, group, lastOf(before, alerts, now, repeat), firing, resolved)
 	ctx = context.WithValue(ctx, keyOfName, name)
 	if c := claimOf(ctx); c != nil && c.intend(ctx, name) {
 		ctx = context.WithValue(ctx, keyOfDoubt, true)

@@ -153,7 +153,7 @@ func TestWhatTheLogForgotIsNoRepetition(t *testing.T) {
 	to := &nflogpb.Receiver{GroupName: "r", Integration: "webhook"}
 	name := func(before *nflogpb.Entry, began, now time.Time) string {
 		alerts := []*alert.Alert{{Alert: model.Alert{StartsAt: began.Add(time.Hour)}}, {Alert: model.Alert{StartsAt: began}}}
-		return nameOf("t", to, "g", before, ageOf(alerts, now, repeat), []uint64{1, 2}, nil)
+		return nameOf("t", to, "g", lastOf(before, alerts, now, repeat), []uint64{1, 2}, nil)
 	}
 	sent := began.Add(30 * time.Second)
 	first := name(nil, began, sent)
