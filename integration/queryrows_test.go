@@ -424,6 +424,12 @@ func TestQueriesThatWaitAreListedStoppedAndTimeOut(t *testing.T) {
 	stop := func(r asker) reply {
 		return call(ctx, t, http.MethodDelete, r.n.URL("/prometheus/api/v1/status/active_queries/"+id), nil, "X-Scope-OrgID", r.tenant)
 	}
+	eventually(ctx, t, "the frontend to know all frontends", func() error { // until then it cannot say that there is none
+		if got := stop(other); got.status == 503 {
+			return errors.New(got.String())
+		}
+		return nil
+	})
 	wants(t, "others who stop it", stop(other), 404, "not_found")
 	wants(t, "stopping it", stop(r), 200, "")
 	wants(t, "the stopped query", <-answers, 422, "stopped on request")
