@@ -51,6 +51,7 @@ func (b *bench) startOurs(ctx context.Context) (*server, error) {
 		Dir: filepath.Join(b.dir, "amphora"), Binary: b.binary, Nodes: harness.OneProcess(), Replicas: 1, Files: true,
 		Flags: append([]string{
 			"-distributor.ingestion-rate-limit=1e8", "-distributor.ingestion-burst-size=100000000",
+			"-querier.max-fetched-chunks-per-query=0", // Prometheus has no such limit, and 24 hours of all series are more
 			"-ingester.max-global-series-per-user=10000000", "-ingester.max-global-series-per-metric=10000000",
 			"-ingester.out-of-order-time-window=0s",
 		}, b.flags...),
