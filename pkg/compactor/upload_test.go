@@ -46,6 +46,20 @@ func newUploader(t *testing.T) *uploader {
 	return u
 }
 
+// withoutSums has uploaded all files of a block whose sender does not say what their checksums are.
+func withoutSums(t *testing.T) *uploader {
+	t.Helper()
+	u := newUploader(t)
+	for i := range u.meta.Thanos.Files {
+		u.meta.Thanos.Files[i].Hash = nil
+	}
+	if err := u.start(nil); err != nil {
+		t.Fatal(err)
+	}
+	u.all()
+	return u
+}
+
 func (u *uploader) start(change func(*block.Meta)) error {
 	m := u.meta
 	m.Thanos.Labels = map[string]string{"cluster": "elsewhere"}
@@ -177,14 +191,7 @@ func TestUploadsThatCannotBeAcceptedAreRefused(t *testing.T) {
 }
 
 func TestADamagedUploadFailsAndSaysWhy(t *testing.T) {
-	u := newUploader(t)
-	for i := range u.meta.Thanos.Files {
-		u.meta.Thanos.Files[i].Hash = nil // the sender does not say
-	}
-	if err := u.start(nil); err != nil {
-		t.Fatal(err)
-	}
-	u.all()
+	u := withoutSums(t)
 	if err := u.file(block.ChunksDir+"/000001", func(b []byte) []byte { b[len(b)/2] ^= 1; return b }); err != nil {
 		t.Fatal(err)
 	}
