@@ -125,7 +125,9 @@ func (q *federated) Select(ctx context.Context, sorted bool, hints *storage.Sele
 		if q.f.spares(ctx) {
 			all[i].spared = ctx
 		}
-		sets[i] = all[i]
+		if sets[i] = all[i]; sorted {
+			sets[i] = &ordered[storage.Series]{set: all[i]}
+		}
 	}
 	var out storage.SeriesSet = &concatenated{sets: sets}
 	if sorted {
@@ -410,7 +412,8 @@ func (q *federatedChunks) Select(ctx context.Context, sorted bool, hints *storag
 		if !several {
 			return x.Select(ctx, sorted, hints, ms...)
 		}
-		sets = append(sets, &tenantChunks{ChunkSeriesSet: x.Select(tenant.Inject(ctx, id), true, hints, ms...), id: id})
+		one := &tenantChunks{ChunkSeriesSet: x.Select(tenant.Inject(ctx, id), true, hints, ms...), id: id}
+		sets = append(sets, &ordered[storage.ChunkSeries]{set: one})
 	}
 	return storage.NewMergeChunkSeriesSet(sets, 0, storage.NewConcatenatingChunkSeriesMerger())
 }
