@@ -122,7 +122,7 @@ func (t *Tracker) observe(k clusterKey, e election, now time.Time, how sighting)
 	}
 	c.shared = now
 	if c.policy != nil {
-		c.jitter = jitter(c.policy.Jitter)
+		c.jitter = t.jitter(c.policy.Jitter)
 	}
 	t.metrics.received.WithLabelValues(k.values()...).Set(float64(c.known.receivedAt) / 1000)
 }

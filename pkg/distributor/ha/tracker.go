@@ -47,6 +47,8 @@ type Deps struct {
 	File string
 	// Now is the clock. nil: time.Now.
 	Now func() time.Time
+	// Chance returns a number from 0 to below n. nil: a random one.
+	Chance func(n int64) int64
 }
 
 // Tracker knows the elected replicas. As a service it follows the store and tells it which elected
@@ -85,6 +87,9 @@ func New(deps Deps) (*Tracker, error) {
 	}
 	if deps.Now == nil {
 		deps.Now = time.Now
+	}
+	if deps.Chance == nil {
+		deps.Chance = rand.Int64N
 	}
 	t := &Tracker{deps: deps, metrics: newMetrics(deps.Reg), clusters: map[clusterKey]*cluster{}, counts: map[tenant.ID]int{}}
 	t.Service = services.NewBasicService(t.starting, t.running, t.stopping).WithName("ha tracker")
@@ -284,9 +289,9 @@ func stateOf(in any) *State {
 	return newState()
 }
 
-func jitter(most time.Duration) time.Duration {
+func (t *Tracker) jitter(most time.Duration) time.Duration {
 	if most <= 0 {
 		return 0
 	}
-	return time.Duration(rand.Int64N(2*int64(most))) - most
+	return time.Duration(t.deps.Chance(2*int64(most))) - most
 }
