@@ -95,6 +95,12 @@ func (f *found[T]) take(of found[T]) {
 	}
 }
 
+// told is what f returns, in a goroutine that the read waits for. If f panics, that ends the read.
+func told[T any](f func() found[T]) (out found[T]) {
+	defer errs.Caught(&out.stop)
+	return f()
+}
+
 // askBlocks asks store-gateways for blocks: first the one that has each in its cache, then its other
 // replicas. missing are those that all say are gone. Each block that is not missing is in one answer.
 func askBlocks[T any](ctx context.Context, q *Querier, sc scope, blocks []block.IndexedBlock, how storeCall[T]) (answers []T, missing []ulid.ULID, err error) {
@@ -171,7 +177,9 @@ func (a *asking[T]) rounds(ctx context.Context, blocks []ulid.ULID, try int, up 
 		}
 		results := make(chan found[T], len(groups))
 		for addr, of := range groups {
-			go func() { results <- a.group(ctx, addr, of, try, up) }()
+			go func() {
+				results <- told(func() found[T] { return a.group(ctx, addr, of, try, up) })
+			}()
 		}
 		blocks, why = nil, nil
 		for range groups {
@@ -228,7 +236,9 @@ func (a *asking[T]) race(ctx context.Context, c *storeAsk[T], blocks []ulid.ULID
 		b.compete(c.tab, theirs)
 	}
 	rest := make(chan found[T], 1)
-	go func() { rest <- a.rounds(ctx, blocks, try, theirs) }()
+	go func() {
+		rest <- told(func() found[T] { return a.rounds(ctx, blocks, try, theirs) })
+	}()
 	var late, others *found[T] // how they failed
 	for late == nil || others == nil {
 		select {
@@ -270,25 +280,27 @@ type storeAsk[T any] struct {
 func (a *asking[T]) start(ctx context.Context, addr string, blocks []ulid.ULID, up *tab) *storeAsk[T] {
 	c := &storeAsk[T]{addr: addr, tab: &tab{up: up}, silence: &silence{timer: time.NewTimer(hedgeAfter)}, result: make(chan found[T], 1)}
 	go func() {
-		answer, served, err := a.ask(ctx, c, blocks)
-		if err == nil {
-			a.q.silent.note(addr, false, time.Now())
-			left := slices.DeleteFunc(slices.Clone(blocks), func(u ulid.ULID) bool { return served[u] })
-			c.result <- found[T]{answers: []T{answer}, left: left}
-			return
-		}
-		a.drop(c.tab)
-		switch {
-		case terminal(err), errs.KindOf(err) == errs.RateLimited: // others would go on to spend
-			c.result <- found[T]{stop: err}
-		default:
-			if ctx.Err() == nil {
-				a.q.deps.Logger.Warn("a store-gateway failed, others are asked", "store_gateway", addr, "blocks", len(blocks), "err", err)
-			}
-			c.result <- found[T]{left: blocks, err: err}
-		}
+		c.result <- told(func() found[T] { return a.outcome(ctx, c, blocks) })
 	}()
 	return c
+}
+
+// outcome makes one call, and judges it.
+func (a *asking[T]) outcome(ctx context.Context, c *storeAsk[T], blocks []ulid.ULID) found[T] {
+	answer, served, err := a.ask(ctx, c, blocks)
+	if err == nil {
+		a.q.silent.note(c.addr, false, time.Now())
+		left := slices.DeleteFunc(slices.Clone(blocks), func(u ulid.ULID) bool { return served[u] })
+		return found[T]{answers: []T{answer}, left: left}
+	}
+	a.drop(c.tab)
+	if terminal(err) || errs.KindOf(err) == errs.RateLimited { // others would go on to spend
+		return found[T]{stop: err}
+	}
+	if ctx.Err() == nil {
+		a.q.deps.Logger.Warn("a store-gateway failed, others are asked", "store_gateway", c.addr, "blocks", len(blocks), "err", err)
+	}
+	return found[T]{left: blocks, err: err}
 }
 
 // ask makes one call, and returns the answer and which blocks are in it.

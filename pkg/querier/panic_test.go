@@ -33,6 +33,22 @@ func (madStore) Series(context.Context, *storepb.SeriesRequest, ...grpc.CallOpti
 	panic(madness)
 }
 
+func (madIngester) LabelValues(context.Context, *ingesterpb.LabelValuesRequest, ...grpc.CallOption) (*ingesterpb.LabelValuesResponse, error) {
+	panic(madness)
+}
+
+func (madStore) LabelNames(context.Context, *storepb.LabelNamesRequest, ...grpc.CallOption) (*storepb.LabelNamesResponse, error) {
+	panic(madness)
+}
+
+func (madStore) LabelValues(context.Context, *storepb.LabelValuesRequest, ...grpc.CallOption) (*storepb.LabelValuesResponse, error) {
+	panic(madness)
+}
+
+func (madStore) Stats(context.Context, *storepb.StatsRequest, ...grpc.CallOption) (grpc.ServerStreamingClient[storepb.StatsResponse], error) {
+	panic(madness)
+}
+
 // A panic of any goroutine that fetches for a read is one of who reads, below whom it is recovered and counted. In
 // another goroutine it would end the process.
 func TestAPanicOfAFetchIsThatOfWhoReads(t *testing.T) {
@@ -47,7 +63,7 @@ func TestAPanicOfAFetchIsThatOfWhoReads(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		told := func(what string, read func()) {
+		panics := func(what string, read func()) {
 			defer func() {
 				p := fmt.Sprint(recover())
 				if !strings.Contains(p, madness) || !strings.Contains(p, "panic_test.go") {
@@ -57,10 +73,12 @@ func TestAPanicOfAFetchIsThatOfWhoReads(t *testing.T) {
 			read()
 			t.Errorf("%s: %s goes on", name, what)
 		}
-		told("a selection", func() { s.Select(asTenant(t), true, nil, all).Next() })
-		told("the error of one", func() { _ = s.Select(asTenant(t), true, nil, all).Err() })
-		if c == ingesters {
-			told("a list of names", func() { _, _, _ = s.LabelNames(asTenant(t), nil, all) })
+		panics("a selection", func() { s.Select(asTenant(t), true, nil, all).Next() })
+		panics("the error of one", func() { _ = s.Select(asTenant(t), true, nil, all).Err() })
+		panics("a list of names", func() { _, _, _ = s.LabelNames(asTenant(t), nil, all) })
+		panics("a list of values", func() { _, _, _ = s.LabelValues(asTenant(t), "i", nil, all) })
+		if c == stores {
+			panics("a count", func() { _, _ = c.q.History(asTenant(t), 1) })
 		}
 		if err := s.Close(); err != nil {
 			t.Error(err)

@@ -124,8 +124,7 @@ func storeRequest(sc scope, h storage.SelectHints, matchers []*labels.Matcher, b
 }
 
 // selectStore reads the answer of one store-gateway.
-func (q *Querier) selectStore(ctx context.Context, to storeAsked, req *storepb.SeriesRequest) (_ *fetched, _ [][]byte, err error) {
-	defer errs.Caught(&err)
+func (q *Querier) selectStore(ctx context.Context, to storeAsked, req *storepb.SeriesRequest) (*fetched, [][]byte, error) {
 	b := to.budget
 	stream, err := to.client.Series(ctx, req)
 	if err != nil {
