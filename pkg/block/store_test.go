@@ -34,10 +34,14 @@ type counting struct {
 	ranges atomic.Int64
 	fail   atomic.Int64 // how many more requests fail
 	cut    atomic.Int64 // how many more answers end early
+	mad    atomic.Int64 // how many more requests panic
 }
 
 func (c *counting) GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error) {
 	c.ranges.Add(1)
+	if c.mad.Add(-1) >= 0 {
+		panic("no such storage")
+	}
 	if c.fail.Add(-1) >= 0 {
 		return nil, errors.New("the storage is out of order")
 	}
@@ -518,6 +522,46 @@ func TestTheLocalDiskIsBounded(t *testing.T) {
 	s.Unload(0)
 	if _, _, err := readAll(t.Context(), s, ids[1], sel); err != nil {
 		t.Errorf("after a refusal: %v", err)
+	}
+}
+
+// TestAPanicOfARequestIsOfThoseWhoRead has many readers wait for requests that panic. They are told, and the next one reads.
+func TestAPanicOfARequestIsOfThoseWhoRead(t *testing.T) {
+	dir := wideBlock(t, 700)
+	bkt := &counting{Bucket: newBucket(t)}
+	id := upload(t, bkt, dir)
+	s := newStore(t, bkt, t.TempDir(), 1<<30)
+	defer closeStore(t, s)
+	sel := Selection{MaxTime: 1 << 40, Matchers: []*labels.Matcher{eq("zone", "z2")}}
+	b, err := s.Open(t.Context(), "t1", id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	bkt.mad.Store(1 << 30)
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			defer func() {
+				if p := fmt.Sprint(recover()); !strings.Contains(p, "no such storage") || !strings.Contains(p, "store_test.go") {
+					t.Errorf("reader %d panics with %.200s", i, p)
+				}
+			}()
+			set, err := b.Select(t.Context(), sel)
+			if err != nil {
+				panic(err) // of what reads an index
+			}
+			defer set.Close()
+			for set.Next() {
+				continue
+			}
+			t.Errorf("reader %d goes on: %v", i, set.Err())
+		})
+	}
+	wg.Wait()
+	bkt.mad.Store(0)
+	if got, _, err := readAll(t.Context(), s, id, sel); err != nil || !slices.Equal(got, asTSDB(t, dir, sel)) {
+		t.Errorf("after that: %d series, %v", len(got), err)
 	}
 }
 

@@ -3,12 +3,15 @@ package querier
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"google.golang.org/grpc"
 
+	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/wire/ingesterpb"
 	"github.com/amphora-metrics/amphora/pkg/wire/storepb"
 )
@@ -84,4 +87,23 @@ func TestAPanicOfAFetchIsThatOfWhoReads(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// madLog panics for every line.
+type madLog struct{ slog.Handler }
+
+func (madLog) Enabled(context.Context, slog.Level) bool  { return true }
+func (madLog) Handle(context.Context, slog.Record) error { panic(madness) }
+
+// A panic while a read waits for a store-gateway that is silent, beside the call, ends the read in the same way.
+func TestAPanicBesideTheCallEndsTheRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDoors(t, "ab")
+		d.q.deps.Logger = slog.New(madLog{})
+		d.doors["a"].behave(nil, never)
+		if _, _, _, err := d.values(t.Context()); !errs.Panicked(err) || !strings.Contains(err.Error(), madness) {
+			t.Errorf("the read ends with %v", err)
+		}
+		d.calls(t)
+	})
 }

@@ -124,8 +124,16 @@ func (r *Ruler) evaluated() []tenant.ID {
 	return out
 }
 
-// one gives the worker of a tenant the groups of its documents that are this ruler's.
-func (r *Ruler) one(ctx context.Context, v view, id tenant.ID, docs []listed) error {
+// one gives the worker of a tenant the groups of its documents that are this ruler's. A panic is its error: other tenants'
+// rules go on, and this one's as they were.
+func (r *Ruler) one(ctx context.Context, v view, id tenant.ID, docs []listed) (err error) {
+	defer func() {
+		if errs.Panicked(err) {
+			r.metrics.reloaded(id, len(docs) > 0, false)
+			err = fmt.Errorf("rules of %s: %w", id, err)
+		}
+	}()
+	defer errs.Caught(&err)
 	members := shard(v.members, id, limits.RulerTenantShardSize.Of(r.deps.Limits(id)))
 	var problems []error
 	want := map[groupKey]Group{}

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/prometheus/prometheus/tsdb/fileutil"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
 )
@@ -197,7 +196,7 @@ func (f *File) Load(ctx context.Context, ranges ...Range) (Traffic, error) {
 	}
 	slices.Sort(wanted)
 	var fetched, requests atomic.Int64
-	g, gctx := errgroup.WithContext(ctx)
+	g, gctx := errs.Together(ctx)
 	waits := f.claim(wanted, func(from, to int, l *load) {
 		g.Go(func() error {
 			n, err := f.fetch(gctx, from, to, l)
@@ -308,6 +307,7 @@ func (f *File) fetch(ctx context.Context, from, to int, l *load) (n int64, err e
 		p.mu.Unlock()
 		close(l.done)
 	}()
+	defer errs.Caught(&err) // others that wait for these pages are told
 	select {
 	case c.slots <- struct{}{}:
 		defer func() { <-c.slots }()
