@@ -183,13 +183,13 @@ var (
 // The read path.
 var (
 	MaxEstimatedMemoryConsumptionPerQuery = define("max_estimated_memory_consumption_per_query", "querier.max-estimated-memory-consumption-per-query", 0, "bytes",
-		"Memory that one query may use: series and chunks fetched, and values held. 0: no limit but the process's.", "engine", "querier")
+		"Memory that one query may use: series and chunks fetched, and values held. Each part of a query that was split or sharded may use as much. 0: no limit but the process's.", "engine", "querier")
 	MaxFetchedSeriesPerQuery = define("max_fetched_series_per_query", "querier.max-fetched-series-per-query", 0, "series",
-		"Series one query may fetch. 0: no limit.", "querier")
+		"Series one query may fetch. Each part of a query that was split or sharded may fetch as many. 0: no limit.", "querier")
 	MaxFetchedChunksPerQuery = define("max_fetched_chunks_per_query", "querier.max-fetched-chunks-per-query", 2_000_000, "chunks",
-		"Chunks one query may fetch. 0: no limit.", "querier")
+		"Chunks one query may fetch. Each part of a query that was split or sharded may fetch as many. 0: no limit.", "querier")
 	MaxFetchedChunkBytesPerQuery = define("max_fetched_chunk_bytes_per_query", "querier.max-fetched-chunk-bytes-per-query", 0, "bytes",
-		"Bytes of chunks one query may fetch. 0: no limit.", "querier")
+		"Bytes of chunks one query may fetch. Each part of a query that was split or sharded may fetch as many. 0: no limit.", "querier")
 	StoreGatewayTenantShardSize = define("store_gateway_tenant_shard_size", "store-gateway.tenant-shard-size", 0, "store-gateways",
 		"Store-gateways that a tenant's blocks are spread over. 0: all of them.", "querier")
 	MaxObjectStoreGetsPerHour = define("max_object_store_gets_per_hour", "store-gateway.max-object-store-gets-per-hour", 0, "requests",
