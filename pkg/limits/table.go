@@ -183,7 +183,7 @@ var (
 // The read path.
 var (
 	MaxEstimatedMemoryConsumptionPerQuery = define("max_estimated_memory_consumption_per_query", "querier.max-estimated-memory-consumption-per-query", 0, "bytes",
-		"Memory that one query may use: series and chunks fetched, and values held. Each part of a query that was split or sharded may use as much. 0: no limit but the process's.", "engine", "querier")
+		"Memory that one query or remote read may use: series and chunks fetched, and values held. Each part of a query that was split or sharded may use as much. 0: no limit but the process's.", "engine", "querier")
 	MaxFetchedSeriesPerQuery = define("max_fetched_series_per_query", "querier.max-fetched-series-per-query", 0, "series",
 		"Series one query may fetch. Each part of a query that was split or sharded may fetch as many. 0: no limit.", "querier")
 	MaxFetchedChunksPerQuery = define("max_fetched_chunks_per_query", "querier.max-fetched-chunks-per-query", 2_000_000, "chunks",

@@ -42,6 +42,7 @@ type Working struct {
 	all    *Workings
 	most   int64 // bytes; 0: no limit
 	over   error // of a query that needs more
+	lasts  bool  // it is not in running, and is refused where others are ended
 	cancel context.CancelCauseFunc
 
 	held           atomic.Int64 // taken of the account
@@ -60,12 +61,28 @@ func (w *Workings) Begin(ctx context.Context, most int64, over error) (context.C
 	if w == nil {
 		return ctx, nil
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	q := &Working{all: w, most: most, over: over, cancel: cancel}
+	ctx, q := w.working(ctx, most, over)
 	w.mu.Lock()
 	w.running[q] = struct{}{}
 	w.mu.Unlock()
+	return ctx, q
+}
+
+func (w *Workings) working(ctx context.Context, most int64, over error) (context.Context, *Working) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	q := &Working{all: w, most: most, over: over, cancel: cancel}
 	return context.WithValue(ctx, workingKey{}, q), q
+}
+
+// Lasting is Workings.Begin for a read whose answer is on its way while it is read: who takes it may be slow, so it is
+// not ended for others, nor are others for it.
+func (a *Account) Lasting(ctx context.Context, most int64, over error) (context.Context, *Working) {
+	if a == nil {
+		return ctx, nil
+	}
+	ctx, q := a.ledger.workings.working(ctx, most, over)
+	q.lasts = true
+	return ctx, q
 }
 
 // WorkingOf returns the working set of the query of ctx, nil if it has none.
@@ -125,7 +142,7 @@ func (q *Working) Use(n int64) error {
 func (q *Working) reserve(step int64) error {
 	a := q.all.account
 	err := a.Reserve(step)
-	if err != nil && q.all.evict(q, q.used+step) {
+	if err != nil && !q.lasts && q.all.evict(q, q.used+step) {
 		q.mu.Unlock()
 		for begin := time.Now(); err != nil && time.Since(begin) < evictionWait; err = a.Reserve(step) {
 			time.Sleep(evictionPoll)

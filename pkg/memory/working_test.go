@@ -52,6 +52,36 @@ func TestAQueryOverItsLimitIsRefusedAndOthersAreNot(t *testing.T) {
 	}
 }
 
+func TestALastingReadIsRefusedAndNobodyIsEnded(t *testing.T) {
+	w, a := roomFor(t, 100<<20)
+	over := errors.New("over")
+	ctx, read := a.Lasting(t.Context(), 90<<20, over)
+	queryCtx, query := w.Begin(t.Context(), 0, nil)
+	for q, n := range map[*Working]int64{read: 60 << 20, query: 39 << 20} {
+		if err := q.Use(n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := read.Use(31 << 20); !errors.Is(err, over) {
+		t.Errorf("over its limit: %v", err)
+	}
+	_, small := a.Lasting(t.Context(), 0, over) // beside which the query is heavy
+	for name, q := range map[string]*Working{"the read": read, "the query": query, "a small read": small} {
+		if err := q.Use(5 << 20); errs.KindOf(err) != errs.Unavailable {
+			t.Errorf("%s in a process without room: %v", name, err)
+		}
+	}
+	if WorkingOf(ctx) != read || ctx.Err() != nil || queryCtx.Err() != nil {
+		t.Errorf("ended: %v, %v", context.Cause(ctx), context.Cause(queryCtx))
+	}
+	read.End()
+	query.End()
+	small.End()
+	if a.Held() != 0 || ctx.Err() == nil {
+		t.Errorf("%d bytes held by nobody, the context ended with %v", a.Held(), ctx.Err())
+	}
+}
+
 func TestTheHeaviestQueryEndsWhenMemoryIsShort(t *testing.T) {
 	w, a := roomFor(t, 100<<20)
 	heavyCtx, heavy := w.Begin(t.Context(), 0, nil)

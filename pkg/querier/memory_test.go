@@ -41,6 +41,54 @@ func TestAQueryBorrowsWhatItHoldsAndReturnsIt(t *testing.T) {
 	}
 }
 
+// TestAReadKeepsToTheMemoryOfItsContext fetches samples and chunks of 40 series for a read that may use some memory, and for
+// one that may use too little for them.
+func TestAReadKeepsToTheMemoryOfItsContext(t *testing.T) {
+	c := full(t)
+	account, over := c.memory.Account(memory.Queries), errs.New(errs.TooLarge, "over")
+	for most, want := range map[int64]error{1 << 30: nil, 4000: over} {
+		for name, read := range map[string]func(context.Context) (int, error){
+			"samples": func(ctx context.Context) (n int, err error) {
+				q, err := c.q.Querier(0, math.MaxInt32)
+				if err != nil {
+					return 0, err
+				}
+				defer closing(t, q)
+				set := q.Select(ctx, false, nil, all)
+				for set.Next() {
+					n++
+				}
+				return n, set.Err()
+			},
+			"chunks": func(ctx context.Context) (n int, err error) {
+				q, err := c.q.ChunkQuerier(0, math.MaxInt32)
+				if err != nil {
+					return 0, err
+				}
+				defer closing(t, q)
+				set := q.Select(ctx, true, nil, all)
+				for set.Next() {
+					n++
+				}
+				return n, set.Err()
+			},
+		} {
+			ctx, working := account.Lasting(asTenant(t), most, over)
+			n, err := read(memory.Counting(ctx))
+			if want == nil && (n != 40 || err != nil) || want != nil && errs.KindOf(err) != errs.TooLarge {
+				t.Errorf("%s within %d bytes: %d series, %v", name, most, n, err)
+			}
+			if want == nil && working.Peak() < 40*seriesOverheadBytes {
+				t.Errorf("%s of 40 series: %d bytes", name, working.Peak())
+			}
+			working.End()
+			if held := account.Held(); held != 0 {
+				t.Errorf("%s: %d bytes held by no read", name, held)
+			}
+		}
+	}
+}
+
 // TestAShortRangeOfLongWindowsBorrowsForItsSteps reads a day, or the lookback, before each of a few steps that are close
 // to each other.
 func TestAShortRangeOfLongWindowsBorrowsForItsSteps(t *testing.T) {

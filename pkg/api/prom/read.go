@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunks"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/memory"
 )
 
@@ -51,6 +52,8 @@ func (a *API) RemoteRead(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
+	ctx, working := a.working(ctx)
+	defer working.End()
 	if len(req.AcceptedResponseTypes) == 0 {
 		return a.readSamples(ctx, w, req)
 	}
@@ -63,6 +66,19 @@ func (a *API) RemoteRead(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	return errs.New(errs.Invalid, "server does not support any of the requested response types: %v", req.AcceptedResponseTypes)
+}
+
+// working returns ctx for a read that may use the memory of one query. Without a limit of that, it is nil, and what is read and
+// what is answered count by themselves in the memory of the process. The caller ends it.
+func (a *API) working(ctx context.Context) (context.Context, *memory.Working) {
+	most := smallest(ctx, a, limits.MaxEstimatedMemoryConsumptionPerQuery)
+	if most <= 0 {
+		return ctx, nil
+	}
+	row := limits.MaxEstimatedMemoryConsumptionPerQuery.Row()
+	ctx, working := a.b.Memory.Lasting(ctx, int64(most), errs.Limit(errs.TooLarge, "max-estimated-memory-consumption-per-query", row.Flag, row.Name,
+		"the read exceeded the maximum allowed estimated amount of memory consumed by a single query (limit: %d bytes)", most))
+	return memory.Counting(ctx), working // what is made of the series is counted here
 }
 
 // checkRead refuses to read what the tenants may not.
@@ -147,7 +163,7 @@ func readHints(q *prompb.Query) *storage.SelectHints {
 
 func (a *API) readSamples(ctx context.Context, w http.ResponseWriter, req *prompb.ReadRequest) error {
 	resp := prompb.ReadResponse{Results: make([]*prompb.QueryResult, 0, len(req.Queries))}
-	left := allowance{most: a.readSamplesMost, loan: a.b.Memory.Loan()}
+	left := allowance{most: a.readSamplesMost, loan: a.b.Memory.Loan(), working: memory.WorkingOf(ctx)}
 	defer left.loan.Return()
 	for _, query := range req.Queries {
 		res, err := a.samplesOf(ctx, query, &left)
@@ -170,7 +186,8 @@ func (a *API) readSamples(ctx context.Context, w http.ResponseWriter, req *promp
 type allowance struct {
 	most, used int // most 0: no limit
 	loan       memory.Loan
-	owed       int64 // bytes that the loan is not charged with yet
+	working    *memory.Working // nil: the loan is charged
+	owed       int64           // bytes that are not charged yet
 }
 
 const (
@@ -182,8 +199,8 @@ const (
 	chargeBytes = 64 << 10
 )
 
-// one counts a sample of so many bytes. Errors: Invalid where that is one too many, as in Prometheus, Unavailable if the
-// process is short of memory.
+// one counts a sample of so many bytes. Errors: Invalid where that is one too many, as in Prometheus, TooLarge where the read
+// needs more memory than a query may, Unavailable if the process is short of it.
 func (x *allowance) one(bytes int) error {
 	if x.used++; x.most > 0 && x.used > x.most {
 		return errs.New(errs.Invalid, "exceeded sample limit (%d) of the setting api.max_remote_read_samples; ask for STREAMED_XOR_CHUNKS, which has no such limit, or for less at a time", x.most)
@@ -198,6 +215,9 @@ func (x *allowance) charge(bytes int) error {
 	}
 	owed := x.owed
 	x.owed = 0
+	if x.working != nil {
+		return x.working.Use(owed)
+	}
 	return x.loan.Use(owed)
 }
 

@@ -3,6 +3,7 @@ package prom
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
@@ -20,7 +21,9 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/util/teststorage"
 
+	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/memory"
+	"github.com/amphora-metrics/amphora/pkg/tenant"
 )
 
 func readBody(t testing.TB, req *prompb.ReadRequest) []byte {
@@ -159,6 +162,75 @@ func TestAnAnswerOfSamplesCountsInTheMemoryOfTheProcess(t *testing.T) {
 		srv.Close()
 		if held := a.b.Memory.Held(); held != 0 {
 			t.Errorf("%d bytes are held after the answer", held)
+		}
+	}
+}
+
+// fetching is storage of which each selection takes memory until its querier is closed, as a querier's does.
+type fetching struct {
+	storage.SampleAndChunkQueryable
+	bytes int64
+}
+
+type fetchingSamples struct {
+	storage.Querier
+	bytes int64
+}
+
+type fetchingChunks struct {
+	storage.ChunkQuerier
+	bytes int64
+}
+
+func (f fetching) Querier(mint, maxt int64) (storage.Querier, error) {
+	q, err := f.SampleAndChunkQueryable.Querier(mint, maxt)
+	return fetchingSamples{q, f.bytes}, err
+}
+
+func (f fetching) ChunkQuerier(mint, maxt int64) (storage.ChunkQuerier, error) {
+	q, err := f.SampleAndChunkQueryable.ChunkQuerier(mint, maxt)
+	return fetchingChunks{q, f.bytes}, err
+}
+
+func (q fetchingSamples) Select(ctx context.Context, sorted bool, h *storage.SelectHints, ms ...*labels.Matcher) storage.SeriesSet {
+	if err := memory.WorkingOf(ctx).Use(q.bytes); err != nil {
+		return storage.ErrSeriesSet(err)
+	}
+	return q.Querier.Select(ctx, sorted, h, ms...)
+}
+
+func (q fetchingChunks) Select(ctx context.Context, sorted bool, h *storage.SelectHints, ms ...*labels.Matcher) storage.ChunkSeriesSet {
+	if err := memory.WorkingOf(ctx).Use(q.bytes); err != nil {
+		return storage.ErrChunkSeriesSet(err)
+	}
+	return q.ChunkQuerier.Select(ctx, sorted, h, ms...)
+}
+
+// TestARemoteReadMayUseTheMemoryOfOneQuery asks for samples, which take about 20 MB, and for chunks; both have been fetched
+// for 4 MB.
+func TestARemoteReadMayUseTheMemoryOfOneQuery(t *testing.T) {
+	a, q := withLongSeries(t)
+	a.b.Storage = fetching{a.b.Storage, 4 << 20}
+	a.b.Memory = memory.New(memory.Limits{Process: 1 << 50, Go: 1 << 50}, memory.Deps{}).Account(memory.Queries)
+	for _, tc := range []struct {
+		most            int
+		samples, chunks bool // are answered
+	}{{0, true, true}, {64 << 20, true, true}, {21 << 20, false, true}, {5 << 20, false, true}, {3 << 20, false, false}} {
+		a.b.Limits = func(tenant.ID) limits.View {
+			return limits.MaxEstimatedMemoryConsumptionPerQuery.With(limits.View{}, tc.most)
+		}
+		for _, read := range []struct {
+			body     []byte
+			answered bool
+		}{{readBody(t, &prompb.ReadRequest{Queries: []*prompb.Query{q}}), tc.samples}, {readBody(t, chunksOf(q)), tc.chunks}} {
+			rec := a.do(httptest.NewRequest("POST", "/read", bytes.NewReader(read.body)))
+			refused := rec.Code == 422 && strings.Contains(rec.Body.String(), "err-amphora-max-estimated-memory-consumption-per-query")
+			if read.answered && rec.Code != 200 || !read.answered && !refused {
+				t.Errorf("with %d bytes, %+v: status %d, %.300s", tc.most, tc, rec.Code, rec.Body.String())
+			}
+			if held := a.b.Memory.Held(); held != 0 {
+				t.Errorf("%d bytes are held after the answer", held)
+			}
 		}
 	}
 }
