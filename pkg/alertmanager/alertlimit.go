@@ -3,6 +3,7 @@ package alertmanager
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/prometheus/alertmanager/alert"
 	"github.com/prometheus/alertmanager/silence"
@@ -18,6 +19,7 @@ type alertLimit struct {
 	silencer *silence.Silencer
 	refused  prometheus.Counter
 	deleted  func(model.Fingerprint)
+	taken    atomic.Int64 // alerts that were put and not refused
 
 	mu    sync.Mutex // guards what follows
 	sizes map[model.Fingerprint]int
@@ -45,6 +47,7 @@ func (l *alertLimit) PreStore(a *alert.Alert, existing bool) error {
 func (l *alertLimit) PostStore(a *alert.Alert, _ bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.taken.Add(1)
 	fp, n := a.Fingerprint(), alertSize(a)
 	l.bytes += n - l.sizes[fp]
 	l.sizes[fp] = n

@@ -2,7 +2,7 @@ package alertmanager
 
 import (
 	"context"
-	"sync"
+	"sync/atomic"
 
 	"github.com/prometheus/alertmanager/alert"
 	"github.com/prometheus/alertmanager/provider/mem"
@@ -14,20 +14,21 @@ import (
 type alertStore struct {
 	*mem.Alerts
 
-	putting sync.Mutex // held from the look at what is there until it is replaced
+	putting chan struct{} // has an item from the look at what is there until it is replaced
+	taken   *atomic.Int64 // how many were put, without those that were refused
 }
 
 // Put implements provider.Alerts: what is put was said just now.
 func (a *alertStore) Put(ctx context.Context, all ...*alert.Alert) error {
-	a.putting.Lock()
-	defer a.putting.Unlock()
+	a.putting <- struct{}{}
+	defer func() { <-a.putting }()
 	return a.Alerts.Put(ctx, all...)
 }
 
 // merge puts those of all that are newer than what is there.
 func (a *alertStore) merge(ctx context.Context, all ...*alert.Alert) error {
-	a.putting.Lock()
-	defer a.putting.Unlock()
+	a.putting <- struct{}{}
+	defer func() { <-a.putting }()
 	for _, x := range all {
 		if old, err := a.Get(x.Fingerprint()); err == nil && !old.UpdatedAt.Before(x.UpdatedAt) {
 			continue

@@ -101,7 +101,7 @@ func newInstance(m *Alertmanager, id tenant.ID) (*instance, error) {
 	if err != nil {
 		return nil, fmt.Errorf("alerts of tenant %s: %w", id, err)
 	}
-	in.alerts = &alertStore{Alerts: kept}
+	in.alerts = &alertStore{Alerts: kept, putting: make(chan struct{}, 1), taken: &in.limit.taken}
 	in.sending = &sending{log: in.log, view: in.view, dial: m.deps.Dial,
 		limited: f.NewCounterVec(prometheus.CounterOpts{Name: "notifications_limited_total", Help: "Notifications over a limit."}, []string{"integration"})}
 	in.dispatchMetrics = dispatch.NewDispatcherMetrics(true, in.reg, featurecontrol.NoopFlags{})
@@ -156,8 +156,9 @@ func (in *instance) apply(d *definition, version string) error {
 	}
 	in.inhibitor.Load().Stop()
 	in.dispatcher.Load().stop()
-	inhibitor := inhibit.NewInhibitor(in.alerts, d.conf.InhibitRules, in.log, eventrecorder.NopRecorder())
-	p := pipeline{id: in.id, view: in.view, own: in.m.metrics, metrics: in.notifyMetrics, log: in.notified, inhibitor: inhibitor, silencer: in.silencer,
+	seen := &witness{alertStore: in.alerts}
+	inhibitor := inhibit.NewInhibitor(seen, d.conf.InhibitRules, in.log, eventrecorder.NopRecorder())
+	p := pipeline{id: in.id, view: in.view, own: in.m.metrics, metrics: in.notifyMetrics, log: in.notified, seen: seen, inhibitor: inhibitor, silencer: in.silencer,
 		intervener: timeinterval.NewIntervener(b.intervals), marker: in.groups, others: in, sends: &in.sends, decisions: &in.decisions}
 	timeout := func(d time.Duration) time.Duration { return max(d, notify.MinTimeout) + in.wait() }
 	root := dispatch.NewRoute(d.conf.Route, nil)

@@ -42,6 +42,7 @@ type pipeline struct {
 	own        *metrics
 	metrics    *notify.Metrics
 	log        notify.NotificationLog
+	seen       *witness // by the inhibitor
 	inhibitor  *inhibit.Inhibitor
 	silencer   *silence.Silencer
 	intervener *timeinterval.Intervener
@@ -72,6 +73,7 @@ func (p *pipeline) stages(receivers map[string][]notify.Integration) notify.Rout
 		}
 		out[name] = notify.MultiStage{
 			notify.NewClusterGossipSettleStage(p.others),
+			p.seen,
 			noted{notify.NewMuteStage(p.inhibitor, p.metrics), p.decisions, byInhibition},
 			noted{notify.NewTimeActiveStage(p.intervener, p.marker, p.metrics), p.decisions, outsideTimes},
 			noted{notify.NewTimeMuteStage(p.intervener, p.marker, p.metrics), p.decisions, insideTimes},
