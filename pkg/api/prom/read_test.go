@@ -131,10 +131,16 @@ const longSeries = 300_000
 // withLongSeries is an API over one series, and a query for it.
 func withLongSeries(t *testing.T) (*API, *prompb.Query) {
 	t.Helper()
+	return withSeriesOf(t, longSeries)
+}
+
+// withSeriesOf is withLongSeries with n samples.
+func withSeriesOf(t *testing.T, n int64) (*API, *prompb.Query) {
+	t.Helper()
 	db := teststorage.New(t)
 	app := db.Appender(t.Context())
 	rng := rand.New(rand.NewPCG(1, 2))
-	for i := range int64(longSeries) {
+	for i := range n {
 		if _, err := app.Append(0, labels.FromStrings("__name__", "long"), i, rng.Float64()); err != nil {
 			t.Fatal(err)
 		}
@@ -143,7 +149,7 @@ func withLongSeries(t *testing.T) (*API, *prompb.Query) {
 		t.Fatal(err)
 	}
 	a := newAPI(t, setup{store: func(storage.SampleAndChunkQueryable) storage.SampleAndChunkQueryable { return db }})
-	return a, &prompb.Query{EndTimestampMs: longSeries, Matchers: []*prompb.LabelMatcher{{Name: "__name__", Value: "long"}}}
+	return a, &prompb.Query{EndTimestampMs: n, Matchers: []*prompb.LabelMatcher{{Name: "__name__", Value: "long"}}}
 }
 
 // TestAnAnswerOfSamplesCountsInTheMemoryOfTheProcess asks for one of about 20 MB.
@@ -206,16 +212,16 @@ func (q fetchingChunks) Select(ctx context.Context, sorted bool, h *storage.Sele
 	return q.ChunkQuerier.Select(ctx, sorted, h, ms...)
 }
 
-// TestARemoteReadMayUseTheMemoryOfOneQuery asks for samples, which take about 20 MB, and for chunks; both have been fetched
-// for 4 MB.
+// TestARemoteReadMayUseTheMemoryOfOneQuery asks for samples, which take about 2 MB, and for chunks; both have been fetched
+// for 0.4 MB.
 func TestARemoteReadMayUseTheMemoryOfOneQuery(t *testing.T) {
-	a, q := withLongSeries(t)
-	a.b.Storage = fetching{a.b.Storage, 4 << 20}
+	a, q := withSeriesOf(t, 30_000)
+	a.b.Storage = fetching{a.b.Storage, 400_000}
 	a.b.Memory = memory.New(memory.Limits{Process: 1 << 50, Go: 1 << 50}, memory.Deps{}).Account(memory.Queries)
 	for _, tc := range []struct {
 		most            int
 		samples, chunks bool // are answered
-	}{{0, true, true}, {64 << 20, true, true}, {21 << 20, false, true}, {5 << 20, false, true}, {3 << 20, false, false}} {
+	}{{0, true, true}, {6_400_000, true, true}, {2_100_000, false, true}, {500_000, false, true}, {300_000, false, false}} {
 		a.b.Limits = func(tenant.ID) limits.View {
 			return limits.MaxEstimatedMemoryConsumptionPerQuery.With(limits.View{}, tc.most)
 		}
