@@ -67,6 +67,7 @@ type Compactor struct {
 	metrics *metrics
 	pace    pace
 
+	uploads    uploadTurns
 	checks     chan struct{} // a token for each uploaded block being checked
 	background sync.WaitGroup
 	life       context.Context //nolint:containedctx // Of checks, which outlive the request that starts them.
@@ -85,7 +86,7 @@ func New(cfg Config, deps Deps) (*Compactor, error) {
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "compactor.block_ranges %w", err)
 	}
-	c := &Compactor{cfg: cfg, ranges: ranges, deps: deps, metrics: newMetrics(deps.Reg), checks: make(chan struct{}, validations)}
+	c := &Compactor{cfg: cfg, ranges: ranges, deps: deps, metrics: newMetrics(deps.Reg), checks: make(chan struct{}, validations), uploads: uploadTurns{turns: map[uploaded]uint64{}}}
 	c.life, c.end = context.WithCancel(bucket.Because(context.Background(), bucket.Import))
 	c.Service = services.NewBasicService(c.starting, c.running, c.stopping).WithName("compactor")
 	return c, nil

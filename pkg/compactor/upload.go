@@ -213,34 +213,64 @@ func (c *Compactor) UploadFile(ctx context.Context, id tenant.ID, b ulid.ULID, n
 	case m.Thanos.Files[i].SizeBytes != size:
 		return errs.New(errs.Invalid, "file %s has %d bytes, the meta file says %d", name, size, m.Thanos.Files[i].SizeBytes)
 	}
-	if s, _, err := c.UploadState(ctx, id, b); err != nil {
+	done, err := c.uploads.write(uploaded{id, b})
+	if err != nil {
 		return err
-	} else if s == UploadValidating {
-		return errs.New(errs.Conflict, "block %s is being validated; its files cannot be replaced meanwhile", b)
 	}
-	exact := &exactReader{r: body, left: size}
+	defer done()
+	if err := c.replaceable(ctx, id, b); err != nil {
+		return err
+	}
+	exact := &exactReader{r: body, left: size, whole: func() error { return c.replaceable(ctx, id, b) }}
 	if err := c.bucket(id).Upload(ctx, path.Join(b.String(), name), exact); err != nil {
-		if exact.short {
+		switch {
+		case exact.short:
 			return errs.New(errs.Invalid, "file %s ended %d bytes early", name, exact.left)
+		case exact.late != nil:
+			return exact.late
 		}
 		return errs.New(errs.Unavailable, "write %s of block %s: %w", name, b, err)
 	}
 	return nil
 }
 
-// exactReader fails if its source has fewer bytes than announced, so that no object is made of them.
+// replaceable refuses files of a block that some process checks or has published. Errors: Conflict, NotFound,
+// Unavailable.
+func (c *Compactor) replaceable(ctx context.Context, id tenant.ID, b ulid.ULID) error {
+	switch s, _, err := c.UploadState(ctx, id, b); {
+	case err != nil:
+		return err
+	case s == UploadValidating:
+		return beingValidated(b)
+	case s == UploadComplete:
+		return errs.New(errs.Conflict, "block %s already exists", b)
+	}
+	return nil
+}
+
+// exactReader fails if its source has fewer bytes than announced, or if whole says so once all are there, so that
+// no object is made of them.
 type exactReader struct {
 	r     io.Reader
 	left  int64
+	whole func() error
 	short bool
+	late  error // what whole said
 }
 
 func (e *exactReader) Read(p []byte) (int, error) {
-	if e.left == 0 {
+	switch {
+	case e.late != nil:
+		return 0, e.late
+	case e.left == 0:
 		return 0, io.EOF
 	}
 	n, err := e.r.Read(p[:min(int64(len(p)), e.left)])
-	e.left -= int64(n)
+	if e.left -= int64(n); e.left == 0 {
+		if e.late = e.whole(); e.late != nil {
+			return 0, e.late
+		}
+	}
 	if errors.Is(err, io.EOF) {
 		if e.left > 0 {
 			e.short = true
@@ -262,26 +292,32 @@ func (c *Compactor) FinishUpload(ctx context.Context, id tenant.ID, b ulid.ULID)
 	if err != nil {
 		return err
 	}
-	if s, _, err := c.UploadState(ctx, id, b); err != nil {
+	done, err := c.uploads.end(uploaded{id, b})
+	if err != nil {
 		return err
-	} else if s == UploadValidating {
-		return errs.New(errs.Conflict, "block %s is being validated", b)
+	}
+	if err := c.replaceable(ctx, id, b); err != nil {
+		done()
+		return err
 	}
 	if !limits.CompactorBlockUploadValidationEnabled.Of(v) {
+		defer done()
 		return c.publish(ctx, id, m)
 	}
 	select {
 	case c.checks <- struct{}{}:
 	default:
+		done()
 		return errs.New(errs.RateLimited, "too many block upload validations in progress, limit is %d; try again later", validations)
 	}
 	if err := c.note(ctx, id, b, ""); err != nil {
 		<-c.checks
+		done()
 		return err
 	}
 	c.background.Go(func() {
 		defer func() { <-c.checks }()
-		c.validate(c.life, id, m, limits.CompactorBlockUploadVerifyChunks.Of(v))
+		c.validate(c.life, id, m, limits.CompactorBlockUploadVerifyChunks.Of(v), done)
 	})
 	return nil
 }
@@ -298,8 +334,9 @@ func (c *Compactor) note(ctx context.Context, id tenant.ID, b ulid.ULID, problem
 	return nil
 }
 
-// validate checks an uploaded block and publishes it if it is whole.
-func (c *Compactor) validate(ctx context.Context, id tenant.ID, m block.Meta, chunks bool) {
+// validate checks an uploaded block and publishes it if it is whole. It calls done before it says that it is not: then
+// its files may be sent again.
+func (c *Compactor) validate(ctx context.Context, id tenant.ID, m block.Meta, chunks bool, done func()) {
 	alive, stop := context.WithCancel(ctx)
 	c.background.Go(func() {
 		tick := time.NewTicker(validationHeartbeat)
@@ -320,6 +357,7 @@ func (c *Compactor) validate(ctx context.Context, id tenant.ID, m block.Meta, ch
 	if err == nil {
 		err = c.publish(ctx, id, m)
 	}
+	done()
 	if err == nil || ctx.Err() != nil {
 		return
 	}

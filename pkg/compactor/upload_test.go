@@ -1,7 +1,10 @@
 package compactor
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -257,5 +260,87 @@ func TestATenantIsDeletedWhenItsLastBlockIs(t *testing.T) {
 	}
 	if done, err := c.TenantDeleted(t.Context(), "t1"); !done || err != nil {
 		t.Errorf("after: %v, %v", done, err)
+	}
+}
+
+// slowFile sends a file of u through c of which the last half waits for the rest to be told, and returns how it went.
+func (u *uploader) slowFile(c *Compactor, name string) (finish func() error) {
+	u.w.t.Helper()
+	b, err := os.ReadFile(filepath.Join(u.dir, name))
+	if err != nil {
+		u.w.t.Fatal(err)
+	}
+	r, w := io.Pipe()
+	result := make(chan error, 1)
+	go func() { result <- c.UploadFile(u.w.t.Context(), "t1", u.id, name, int64(len(b)), r) }()
+	if _, err := w.Write(b[:len(b)/2]); err != nil {
+		u.w.t.Fatal(err)
+	}
+	return func() error {
+		b[len(b)/2] ^= 1
+		_, _ = w.Write(b[len(b)/2:])
+		_ = w.Close()
+		return <-result
+	}
+}
+
+// TestAFileThatIsStillSentKeepsABlockFromBeingChecked: in the same process.
+func TestAFileThatIsStillSentKeepsABlockFromBeingChecked(t *testing.T) {
+	u := withoutSums(t)
+	finish := u.slowFile(u.c, block.IndexFile)
+	if err := u.c.FinishUpload(t.Context(), "t1", u.id); errs.KindOf(err) != errs.RateLimited || !strings.Contains(err.Error(), "1 files of block") {
+		t.Errorf("the end while a file is sent: %v, want RateLimited", err)
+	}
+	if err := finish(); err != nil {
+		t.Fatal(err)
+	}
+	if err := u.file(block.IndexFile, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := u.c.FinishUpload(t.Context(), "t1", u.id); err != nil {
+		t.Fatal(err)
+	}
+	if s, problem := u.wait(); s != UploadComplete {
+		t.Errorf("%s: %s", s, problem)
+	}
+	if u.c.background.Wait(); len(u.c.uploads.turns) != 0 {
+		t.Errorf("%d turns are left", len(u.c.uploads.turns))
+	}
+}
+
+// TestAFileThatEndsAfterTheCheckOfAnotherProcessReplacesNothing: that has begun, or has published the block.
+func TestAFileThatEndsAfterTheCheckOfAnotherProcessReplacesNothing(t *testing.T) {
+	for _, published := range []bool{false, true} {
+		u := withoutSums(t)
+		finish := u.slowFile(u.w.compactor(), block.IndexFile)
+		if published {
+			if err := u.c.FinishUpload(t.Context(), "t1", u.id); err != nil {
+				t.Fatal(err)
+			}
+			if s, problem := u.wait(); s != UploadComplete {
+				t.Fatalf("%s: %s", s, problem)
+			}
+			u.c.background.Wait()
+		} else if err := u.c.note(t.Context(), "t1", u.id, ""); err != nil {
+			t.Fatal(err)
+		}
+		before, err := os.ReadFile(filepath.Join(u.dir, block.IndexFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := finish(); errs.KindOf(err) != errs.Conflict {
+			t.Errorf("published %v: %v, want Conflict", published, err)
+		}
+		r, err := u.w.tenantBucket().Get(t.Context(), u.id.String()+"/"+block.IndexFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		after, err := io.ReadAll(r)
+		if err := errors.Join(err, r.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(before, after) {
+			t.Errorf("published %v: the file was replaced", published)
+		}
 	}
 }
