@@ -111,7 +111,8 @@ func TestTheCommandLineShowsCodes(t *testing.T) {
 	}
 
 	cli := &amazonTool{t: t, key: key, at: n.URL("")}
-	out := cli.run(ctx, "", "sts", "get-session-token", "--serial-number", two.serial, "--token-code", two.code(1))
+	used := two.code(1)
+	out := cli.run(ctx, "", "sts", "get-session-token", "--serial-number", two.serial, "--token-code", used)
 	var answer struct {
 		Credentials struct{ AccessKeyId, SecretAccessKey, SessionToken string }
 	}
@@ -122,7 +123,7 @@ func TestTheCommandLineShowsCodes(t *testing.T) {
 	cli.run(ctx, "AccessDenied", "amp", "create-workspace", "--alias", "without")
 	role := []string{"sts", "assume-role", "--role-arn", "arn:aws:iam::000000000000:role/ops", "--role-session-name", "night"}
 	cli.run(ctx, "AccessDenied", role...)
-	cli.run(ctx, "invalid MFA one time pass code", append(role, "--serial-number", two.serial, "--token-code", two.code(1))...) // which was used
+	cli.run(ctx, "invalid MFA one time pass code", append(role, "--serial-number", two.serial, "--token-code", used)...) // by now the device may show another
 	cli.run(ctx, "", append(role, "--serial-number", three.serial, "--token-code", three.code(1))...)
 	inner.run(ctx, "", role...) // the session has shown a code
 
