@@ -56,6 +56,10 @@ func TestCallsGoThroughTheGatewayToTheDistributorsOfTheRing(t *testing.T) {
 		d, err := c.Add(at(n))
 		must(t, err)
 		distributors = append(distributors, d)
+		eventually(ctx, t, d.Spec.Name+" to be ready at its own address", func() error {
+			_, err := harness.Get(ctx, "http://127.0.0."+strconv.Itoa(1+n)+":"+port+"/ready")
+			return err
+		})
 	}
 	conn, err := grpc.NewClient("127.0.0.1:"+strconv.Itoa(calls), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	must(t, err)

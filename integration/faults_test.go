@@ -11,16 +11,18 @@ import (
 	"github.com/amphora-metrics/amphora/integration/harness"
 )
 
-// cluster starts the three-zone cluster of the built binary.
+// cluster starts the three-zone cluster of the built binary, and waits until everybody knows all ingesters.
 func cluster(ctx context.Context, t *testing.T) *harness.Cluster {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("starts real processes; not in -short")
 	}
-	return harness.Start(ctx, t, harness.Options{Binary: binary(ctx, t), Flags: []string{
+	c := harness.Start(ctx, t, harness.Options{Binary: binary(ctx, t), Flags: []string{
 		"-ingester.ring.min-ready-duration=0s", "-ingester.ring.heartbeat-period=1s",
 		"-distributor.ingestion-rate-limit=0", "-querier.timeout=30s",
 	}})
+	settled(ctx, t, c.Nodes(), "ingester-a", "ingester-b", "ingester-c")
+	return c
 }
 
 var built struct {

@@ -299,6 +299,17 @@ func TestDeltasAreAddedUpBySeveralDistributors(t *testing.T) {
 		Nodes: []harness.Spec{{Name: "store", Target: "ingester,querier"},
 			{Name: "distributor-0", Target: "distributor"}, {Name: "distributor-1", Target: "distributor"}, {Name: "distributor-2", Target: "distributor"}}})
 	nodes, store := c.Of("distributor"), c.Node("store")
+	for _, n := range nodes {
+		eventually(ctx, t, n.Spec.Name+" to know all distributors", func() error {
+			members, err := ringOf(ctx, n.URL("/distributor/ring"))
+			for _, other := range nodes {
+				if m := members[other.Spec.Name]; err == nil && m.State != "ACTIVE" {
+					err = fmt.Errorf("it sees %+v as %s", m, other.Spec.Name)
+				}
+			}
+			return err
+		})
+	}
 	begin := time.Now().Add(-30 * time.Minute).Truncate(time.Second)
 	const series = 60
 	sent, round := 0.0, 0

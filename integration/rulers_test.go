@@ -61,17 +61,20 @@ func TestKilledRulersLeaveNoGapInWhatIsRecorded(t *testing.T) {
 		}
 	}
 	all(3)
-	shared := map[string]bool{}
-	for _, n := range c.Of("ruler") {
-		for i := range groups {
-			if scrapeHas(ctx, t, n.URL("/metrics"), fmt.Sprintf(`amphora_prometheus_rule_group_rules{rule_group="ns;g%d",user="shop"} 2`, i)) {
-				shared[n.Spec.Name] = true
+	eventually(ctx, t, "both rulers to evaluate groups", func() error { // the first to start may have had all
+		shared := map[string]bool{}
+		for _, n := range c.Of("ruler") {
+			for i := range groups {
+				if scrapeHas(ctx, t, n.URL("/metrics"), fmt.Sprintf(`amphora_prometheus_rule_group_rules{rule_group="ns;g%d",user="shop"} 2`, i)) {
+					shared[n.Spec.Name] = true
+				}
 			}
 		}
-	}
-	if len(shared) != 2 {
-		t.Errorf("groups are evaluated by %v alone", shared)
-	}
+		if len(shared) != 2 {
+			return fmt.Errorf("groups are evaluated by %v alone", shared)
+		}
+		return nil
+	})
 	want := 3
 	for _, name := range []string{"ruler-1", "ruler-2"} {
 		harness.Need(t, c.Node(name).Kill())

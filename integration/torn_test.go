@@ -29,6 +29,7 @@ func TestNoQuerySeesHalfAHistogram(t *testing.T) {
 	}
 	c := harness.Start(ctx, t, harness.Options{Binary: binary(ctx, t), Nodes: nodes, Files: true,
 		Flags: []string{"-distributor.ingestion-rate-limit=0", "-ingester.out-of-order-time-window=1h"}})
+	settled(ctx, t, []*harness.Node{c.Node("front")}, "ingester-0", "ingester-1", "ingester-2")
 	base := c.Node("front").URL("")
 	now := time.Now().UnixMilli()
 	push := func(writer int, at int64) {
