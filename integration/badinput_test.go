@@ -53,7 +53,7 @@ func TestBadInputIsRefusedAndTheRestIsStored(t *testing.T) {
 	if n.PID() != pid {
 		t.Error("the process died")
 	}
-	must(t, n.Ready(ctx))
+	must(t, n.WaitReady(ctx))
 }
 
 // refused asserts a refusal with the status, and with the error id if that is not empty.

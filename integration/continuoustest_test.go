@@ -3,6 +3,7 @@ package integration
 import (
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -81,7 +82,9 @@ func TestTheContinuousTestFindsAWrongSample(t *testing.T) {
 	again := continuously(ctx, t, n, "tester-again")
 	again.counts(ctx, t, "query_result_checks_total", func(v float64) bool { return v >= 40 })
 	again.counts(ctx, t, "query_result_checks_failed_total", func(v float64) bool { return v == 0 })
-	if log := again.Tail(); strings.Count(log, "the continuous test goes on") != 6 {
+	log, err := os.ReadFile(again.LogFile)
+	must(t, err)
+	if strings.Count(string(log), "the continuous test goes on") != 6 {
 		t.Errorf("it does not go on:\n%s", log)
 	}
 

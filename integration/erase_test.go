@@ -29,7 +29,7 @@ func TestDeletedSeriesVanishFromQueriesAndThenFromBlocks(t *testing.T) {
 	dir := t.TempDir()
 	c := oneProcess(ctx, t, harness.Options{Dir: dir, Files: true, Flags: []string{
 		"-ingester.out-of-order-time-window=48h", "-compactor.compaction-interval=1s", "-compactor.cleanup-interval=1s",
-		"-compactor.first-level-compaction-wait-period=0s", "-compactor.deletion-delay=1s", "-compactor.series-deletion-delay=8s",
+		"-compactor.first-level-compaction-wait-period=0s", "-compactor.deletion-delay=1s", "-compactor.series-deletion-delay=20s",
 		"-log.format=json",
 	}})
 	n := c.Nodes()[0]

@@ -190,7 +190,7 @@ func elected(ctx context.Context, nodes ...*harness.Node) (string, error) {
 func TestReplicasAreToldApartSeriesBySeries(t *testing.T) {
 	t.Parallel()
 	ctx := bounded(t, time.Minute)
-	n := everything(ctx, t, append(slices.Clone(pairFlags), "-distributor.ha-tracker.max-clusters=2")...)
+	n := everything(ctx, t, append(slices.Clone(pairFlags), "-distributor.ha-tracker.max-clusters=2", "-distributor.ha-tracker.failover-timeout=10m")...) // nobody fails over here
 	now := time.Now()
 	of := func(cluster, replica string, kv ...string) prompb.TimeSeries {
 		now = now.Add(time.Millisecond)

@@ -42,7 +42,7 @@ func harmless(ctx context.Context, t *testing.T, n *harness.Node, do func()) {
 	if n.PID() == 0 {
 		t.Fatal("the process died")
 	}
-	must(t, n.Ready(ctx))
+	must(t, n.WaitReady(ctx))
 	if extra := peakMemory(t, n) - before; extra > mostExtra {
 		t.Errorf("the peak of the process's memory rose by %d MiB", extra>>20)
 	}

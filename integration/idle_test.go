@@ -45,9 +45,12 @@ func TestATenantThatFallsSilentLeavesTheIngester(t *testing.T) {
 	if v := scrape(ctx, t, n.URL("/metrics"), "amphora_ingester_memory_series"); v != 0 {
 		t.Errorf("%g series are in memory", v)
 	}
-	if v := scrape(ctx, t, n.URL("/metrics"), "amphora_ingester_tsdb_wal_truncations_total"); v == 0 {
-		t.Error("the log was not shortened")
-	}
+	eventually(ctx, t, "the log to be shortened", func() error {
+		if v := scrape(ctx, t, n.URL("/metrics"), "amphora_ingester_tsdb_wal_truncations_total"); v == 0 {
+			return errors.New("it was not")
+		}
+		return nil
+	})
 	query := "/prometheus/api/v1/query?" + url.Values{"query": {"quiet"}, "time": {fmt.Sprint(at.Unix() + 1)}}.Encode()
 	for _, tenant := range tenants {
 		eventually(ctx, t, "the sample of "+tenant+" in its block", func() error {

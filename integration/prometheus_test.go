@@ -167,7 +167,7 @@ func startPrometheus(ctx context.Context, t *testing.T, n *harness.Node, name st
 // with its final configuration.
 func awaitFirst(ctx context.Context, t *testing.T, n *harness.Node, tenant string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
 	defer cancel()
 	must(t, harness.Poll(ctx, func(ctx context.Context) error {
 		got, err := matrix(ctx, n.URL(""), tenant, `histogram_count(prometheus_http_request_duration_seconds) and on () (count(up) == 2)`, time.Now().UnixMilli())
@@ -182,7 +182,7 @@ func awaitFirst(ctx context.Context, t *testing.T, n *harness.Node, tenant strin
 // refused or dropped.
 func drained(ctx context.Context, t *testing.T, base string, end int64) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
 	defer cancel()
 	must(t, harness.Poll(ctx, func(ctx context.Context) error {
 		sent := scrape(ctx, t, base+"/metrics", "prometheus_remote_storage_queue_highest_sent_timestamp_seconds")
@@ -292,15 +292,19 @@ func sameMetadata(ctx context.Context, t *testing.T, n *harness.Node, base, tena
 	if two {
 		return
 	}
-	want, got := metadataOf(ctx, t, base, ""), metadataOf(ctx, t, n.URL("/prometheus"), tenant)
-	if len(want) < 100 {
-		t.Errorf("Prometheus knows only %d metrics", len(want))
-	}
-	for name, w := range want {
-		if !slices.Equal(got[name], w) {
-			t.Errorf("metadata of %s: %q, want %q", name, got[name], w)
+	// What a process tells of first now, Prometheus sends within a second or so.
+	within(ctx, t, "the same metadata", func() error {
+		want, got := metadataOf(ctx, t, base, ""), metadataOf(ctx, t, n.URL("/prometheus"), tenant)
+		if len(want) < 100 {
+			return fmt.Errorf("Prometheus knows only %d metrics", len(want))
 		}
-	}
+		for name, w := range want {
+			if !slices.Equal(got[name], w) {
+				return fmt.Errorf("metadata of %s: %q, want %q", name, got[name], w)
+			}
+		}
+		return nil
+	})
 }
 
 // metadataOf returns sorted lines of type, help and unit by metric.
