@@ -254,7 +254,7 @@ func TestTheWorstQueriesOfOneTenantDoNotStarveAnother(t *testing.T) {
 	if mode == "" {
 		t.Parallel()
 	} else {
-		phases, groups, evaluations, rounds = []asking{{10 * time.Millisecond, 500, 3}, {250 * time.Millisecond, 100, 2}}, 20, 10*time.Second, 2
+		phases, groups, evaluations, rounds = []asking{{10 * time.Millisecond, 500, 3}, {250 * time.Millisecond, 100, 4}}, 20, 10*time.Second, 2
 	}
 	ctx := bounded(t, 10*time.Minute)
 	var n *harness.Node
