@@ -288,7 +288,7 @@ func (u *uploader) slowFile(c *Compactor, name string) (finish func() error) {
 func TestAFileThatIsStillSentKeepsABlockFromBeingChecked(t *testing.T) {
 	u := withoutSums(t)
 	finish := u.slowFile(u.c, block.IndexFile)
-	if err := u.c.FinishUpload(t.Context(), "t1", u.id); errs.KindOf(err) != errs.RateLimited || !strings.Contains(err.Error(), "1 files of block") {
+	if err := u.c.FinishUpload(t.Context(), "t1", u.id); errs.KindOf(err) != errs.RateLimited || !strings.Contains(err.Error(), "are still being sent: 1;") {
 		t.Errorf("the end while a file is sent: %v, want RateLimited", err)
 	}
 	if err := finish(); err != nil {

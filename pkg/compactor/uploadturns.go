@@ -52,7 +52,7 @@ func (u *uploadTurns) end(b uploaded) (done func(), err error) {
 	case ending:
 		return nil, beingValidated(b.block)
 	default:
-		return nil, errs.New(errs.RateLimited, "%d files of block %s are still being sent; try again when they are", n, b.block)
+		return nil, errs.New(errs.RateLimited, "files of block %s are still being sent: %d; finish the upload when they are there", b.block, n)
 	}
 	u.turns[b] = ending
 	return func() {
