@@ -69,6 +69,9 @@ func newOracle(ctx context.Context, t *testing.T) *oracle {
 			stored(t, call(ctx, t, http.MethodPost, n.URL("/ingester/flush?wait=true"), nil))
 			o.push(ctx, t, raw)
 		}
+		if i == len(data)-1 {
+			must(t, p.WriteBlocks(ctx, func() { o.pushThere(ctx, t, raw) }))
+		}
 	}
 	return o
 }
@@ -84,6 +87,12 @@ func (o *oracle) push(ctx context.Context, t *testing.T, raw []byte) {
 	for _, tenant := range o.tenants {
 		keep(ctx, t, o.n.URL(""), tenant, raw)
 	}
+	o.pushThere(ctx, t, raw)
+}
+
+// pushThere sends it to Prometheus alone.
+func (o *oracle) pushThere(ctx context.Context, t *testing.T, raw []byte) {
+	t.Helper()
 	stored(t, call(ctx, t, http.MethodPost, o.base+"/api/v1/write", snappy.Encode(nil, raw), "Content-Type", typeV1, "Content-Encoding", "snappy"))
 }
 

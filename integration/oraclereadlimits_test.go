@@ -134,7 +134,7 @@ func compareSampleLimits(ctx context.Context, t *testing.T, n *harness.Node, sta
 				if text := strings.TrimSpace(want.text); !strings.HasPrefix(got.text, text) {
 					t.Errorf("%s: refused with %q, Prometheus says %q", series, got.text, text)
 				}
-			} else if diff := unlikeRead(got, want, make([]map[string]bool, 1)); diff != "" {
+			} else if diff := unlikeRead(got, want, make([]map[string]bool, 1), nil); diff != "" {
 				t.Errorf("%s as %v: %s", series, types, diff)
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -115,7 +116,7 @@ func (p *Process) reap(cmd *exec.Cmd, done chan struct{}) {
 	if ending {
 		p.log.Info("process ended", "name", p.Name, "state", cmd.ProcessState.String())
 	} else {
-		p.log.Warn("process ended by itself, see its log", "name", p.Name, "state", cmd.ProcessState.String(), "log", p.LogFile)
+		p.log.Warn("process ended by itself, see its log", "name", p.Name, "state", cmd.ProcessState.String(), "log", p.LogFile, "ends", p.lastWords())
 	}
 }
 
@@ -243,24 +244,42 @@ const raceReport = "WARNING: DATA RACE"
 // Races returns an error with the first report of the race detector in the log, nil if there is none:
 // a process that was killed could not end with the status that says so.
 func (p *Process) Races() error {
+	report, err := p.passage(raceReport)
+	if report == "" {
+		return err
+	}
+	return errors.New(p.Name + ": " + report)
+}
+
+// passage returns the lines of the log from the first that begins with one of these, but not all that
+// follow; "" if there is none, or no log.
+func (p *Process) passage(begins ...string) (string, error) {
 	f, err := os.Open(p.LogFile)
 	if err != nil {
-		return nil // it was never started
+		return "", nil // it was never started
 	}
 	defer func() { _ = f.Close() }()
 	lines := bufio.NewScanner(f)
 	lines.Buffer(nil, 16<<20)
 	for lines.Scan() {
-		if lines.Text() != raceReport {
+		if !slices.ContainsFunc(begins, func(s string) bool { return strings.HasPrefix(lines.Text(), s) }) {
 			continue
 		}
-		report := []string{p.Name + ": " + raceReport}
+		report := []string{lines.Text()}
 		for len(report) < 60 && lines.Scan() {
 			report = append(report, lines.Text())
 		}
-		return errors.New(strings.Join(report, "\n"))
+		return strings.Join(report, "\n"), nil
 	}
-	return lines.Err()
+	return "", lines.Err()
+}
+
+// lastWords is why the process ended by itself, as far as its log says.
+func (p *Process) lastWords() string {
+	if words, err := p.passage("panic:", "fatal error:"); err == nil && words != "" {
+		return words
+	}
+	return p.Tail()
 }
 
 // until polls ok until it returns nil. It gives up when ctx is done or the process ends, and then

@@ -1,11 +1,15 @@
 package harness
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,7 +31,7 @@ type PrometheusOptions struct {
 	Sign        Keys   // what it signs with, as for Amazon's service; none: it does not
 	Labels      map[string]string
 	Receiver    bool   // accepts remote write at /api/v1/write, with the defaults of Prometheus, and scrapes nothing
-	Late        bool   // as a Receiver, it takes samples of any age
+	Late        bool   // as a Receiver, it takes samples of any age, and writes no blocks before WriteBlocks
 	ReadURL     string // as a Receiver, it reads from there too, as Tenant; "": it does not
 	Features    []string
 	Flags       []string // more of them
@@ -41,6 +45,8 @@ type Prometheus struct {
 	*Process
 
 	Address string // host:port
+
+	args []string // without those for Late
 }
 
 // StartPrometheus starts the Prometheus that `make tools` builds, in the version of go.mod, and
@@ -72,19 +78,69 @@ func StartPrometheus(ctx context.Context, log *slog.Logger, o PrometheusOptions)
 		return nil, fmt.Errorf("write the configuration of %s: %w", o.Name, err)
 	}
 	p := &Prometheus{Address: address(o.Port)}
-	p.Process = NewProcess(log, Command{
-		Name: o.Name, Path: path, LogFile: filepath.Join(o.Dir, "log"),
-		Args: append(o.flags(), "--config.file="+file, "--storage.tsdb.path="+filepath.Join(o.Dir, "data"), "--web.listen-address="+p.Address),
-	})
+	p.args = append(o.flags(), "--config.file="+file, "--storage.tsdb.path="+filepath.Join(o.Dir, "data"), "--web.listen-address="+p.Address)
+	args := p.args
+	if o.Late {
+		// A compaction that meets a push of late samples can end this Prometheus (v0.315.0): "panic: expected newly cut
+		// file to have sequence:offset 1:8, got 2:8".
+		args = append(slices.Clone(args), "--storage.tsdb.min-block-duration=1000h", "--storage.tsdb.max-block-duration=1000h")
+	}
+	p.Process = NewProcess(log, Command{Name: o.Name, Path: path, LogFile: filepath.Join(o.Dir, "log"), Args: args})
 	if err := p.Start(); err != nil {
 		return nil, err
 	}
+	return p, p.ready(ctx)
+}
+
+func (p *Prometheus) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	return p, p.until(ctx, "be ready", func(ctx context.Context) error {
+	return p.until(ctx, "be ready", func(ctx context.Context) error {
 		_, err := Get(ctx, "http://"+p.Address+"/-/ready")
 		return err
 	})
+}
+
+// WriteBlocks restarts a Prometheus that takes late samples as one that writes blocks, and returns once they are
+// written: what it took must span several hours. push sends anything it took already.
+func (p *Prometheus) WriteBlocks(ctx context.Context, push func()) error {
+	if err := p.Stop(); err != nil {
+		return err
+	}
+	p.setArgs(p.args)
+	if err := p.Start(); err != nil {
+		return err
+	}
+	if err := p.ready(ctx); err != nil {
+		return err
+	}
+	push() // it looks after a push whether blocks can be written
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	err := p.until(ctx, "write blocks", func(ctx context.Context) error {
+		text, err := Get(ctx, "http://"+p.Address+"/metrics")
+		if err == nil && bytes.Contains(text, []byte("\nprometheus_tsdb_compactions_total 0\n")) {
+			err = errors.New("none is written")
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	// This waits for the compaction that goes on.
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+p.Address+"/api/v1/admin/tsdb/clean_tombstones", nil)
+	if err != nil {
+		return err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	_ = res.Body.Close()
+	if res.StatusCode != http.StatusNoContent {
+		return fmt.Errorf("clean the tombstones of %s: %s", p.Name, res.Status)
+	}
+	return nil
 }
 
 func (o PrometheusOptions) flags() []string {
