@@ -89,12 +89,7 @@ bench-sign: ## Measure what a signature, or a password, adds to a push: processo
 	go run ./tools/benchsign
 
 fuzz: ## Fuzz every decoder for FUZZ (10s) each.
-	@set -e; for f in $$(git grep --untracked -lE '^func Fuzz[A-Z]' -- '*_test.go'); do \
-	  for name in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]+)\(.*/\1/p' "$$f"); do \
-	    echo "== $$name ($$f)"; \
-	    go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZ) "./$$(dirname "$$f")"; \
-	  done; \
-	done
+	tools/fuzz.sh $(FUZZ)
 
 sim: ## Try schedules of chance against the models of every core for SIM (1m) each; SEED=n repeats one, RUN= narrows it.
 	@set -e; for d in $$(git grep --untracked -lF 'seeds.Run(t, ' -- 'pkg/*_test.go' | xargs -n1 dirname | sort -u | grep -v pkg/seeds); do \
