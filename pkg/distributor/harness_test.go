@@ -49,6 +49,7 @@ type ingester struct {
 	encoder frame.Encoder
 	answer  func() (frame.Result, bool) // an answer instead of storing, if true
 	hold    chan struct{}               // answers wait until it is closed
+	waiting int                         // frames that do
 	encoded []byte
 	keep    bool // samples are kept in stored
 }
@@ -58,6 +59,9 @@ func (g *ingester) Incarnation() uint32 { return g.incarnation.Load() }
 func (g *ingester) Push(f *frame.Frame, done func(frame.Result)) {
 	g.mu.Lock()
 	hold := g.hold
+	if hold != nil {
+		g.waiting++
+	}
 	g.mu.Unlock()
 	if hold == nil {
 		done(g.store(f))
@@ -65,6 +69,7 @@ func (g *ingester) Push(f *frame.Frame, done func(frame.Result)) {
 	}
 	go func() {
 		<-hold
+		g.set(func(g *ingester) { g.waiting-- })
 		done(g.store(f))
 	}()
 }

@@ -169,18 +169,18 @@ func TestRulesThatChangeMeanwhileMixUpNoSeries(t *testing.T) {
 		wg.Go(func() {
 			r := rand.New(rand.NewSource(int64(w)))
 			n := float64(w) * 1e6
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
+			for { // at least once, however late it begins
 				series := someSeries(c, r, func() float64 { n++; return n })
 				for _, s := range series {
 					origin.Store(fmt.Sprintf("%g", s.Samples[0].Value), s)
 				}
 				if _, err := c.push(c.v1(series...)); err != nil {
 					t.Errorf("push: %v", err)
+				}
+				select {
+				case <-stop:
+					return
+				default:
 				}
 			}
 		})

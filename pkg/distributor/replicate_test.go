@@ -108,6 +108,7 @@ func TestAReplicaThatNeverAnswersTimesOut(t *testing.T) {
 	if errs.KindOf(err) != errs.Unavailable || !strings.Contains(err.Error(), "no answer within 20ms") {
 		t.Errorf("got %v, want Unavailable", err)
 	}
+	c.cfg.RemoteTimeout = time.Minute // a machine that stands still meanwhile would know two reasons
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	if _, err := c.Push(ctx, "t1", c.v1(c.series("up"))); errs.KindOf(err) != errs.Canceled {

@@ -147,8 +147,7 @@ func TestAPushUnderWayKeepsTheLabelsItBeganWith(t *testing.T) {
 		_, err := c.push(req)
 		late <- err
 	}()
-	c.await(func() bool { return c.tenants.byID["t1"].pushes.Load() == 1 })
-	c.await(func() bool { return c.inflight.Load() == 1 })
+	c.await(func() (sent bool) { g.set(func(g *ingester) { sent = g.waiting == 1 }); return sent })
 	c.rules("[]", "pod")
 	g.set(func(g *ingester) { g.hold = nil })
 	c.advance(time.Second)

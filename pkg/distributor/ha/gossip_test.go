@@ -2,9 +2,9 @@ package ha
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -30,15 +30,8 @@ func member(t *testing.T, name string, clock *hands, join ...string) (tr *Tracke
 	var cfg memberlist.KVConfig
 	flagext.DefaultValues(&cfg)
 	cfg.NodeName, cfg.RandomizeNodeName = name, false
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = l.Close() // gossip listens there from now on
-	addr = l.Addr().String()
-	port := l.Addr().(*net.TCPAddr).Port
-	cfg.TCPTransport.BindAddrs, cfg.TCPTransport.BindPort = flagext.StringSlice{"127.0.0.1"}, port
-	cfg.AdvertiseAddr, cfg.AdvertisePort = "127.0.0.1", port
+	// It says at which port it listens.
+	cfg.TCPTransport.BindAddrs, cfg.TCPTransport.BindPort, cfg.AdvertiseAddr, cfg.AdvertisePort = flagext.StringSlice{"127.0.0.1"}, 0, "", 0
 	cfg.JoinMembers = join
 	cfg.LeaveTimeout, cfg.BroadcastTimeoutForLocalUpdatesOnShutdown = time.Second, time.Second
 	cfg.Codecs = []codec.Codec{Codec{}}
@@ -54,7 +47,7 @@ func member(t *testing.T, name string, clock *hands, join ...string) (tr *Tracke
 		t.Fatal(err)
 	}
 	run(t, tr)
-	return tr, addr
+	return tr, fmt.Sprintf("127.0.0.1:%d", store.GetListeningPort())
 }
 
 func run(t *testing.T, s services.Service) {
