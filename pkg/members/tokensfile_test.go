@@ -68,10 +68,15 @@ func TestATokensFileThatAPowerCutEmptiedIsWrittenAnew(t *testing.T) {
 			if err := services.StartAndAwaitRunning(t.Context(), l); err != nil {
 				t.Fatal(err)
 			}
+			// The lifecycler says that it is active before it writes the file, and tells the ring after that.
 			deadline := time.Now().Add(30 * time.Second)
-			for l.GetState() != ring.ACTIVE {
+			for {
+				d, err := load(t.Context(), store, "ring")
+				if err == nil && d.Ingesters["a"].State == ring.ACTIVE && len(d.Ingesters["a"].Tokens) > 0 {
+					break
+				}
 				if time.Now().After(deadline) {
-					t.Fatalf("it is %s", l.GetState())
+					t.Fatalf("it is %s, and the ring has %v, %v", l.GetState(), d, err)
 				}
 				time.Sleep(5 * time.Millisecond)
 			}
