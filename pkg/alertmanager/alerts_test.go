@@ -21,14 +21,12 @@ func TestManyTenantsAreAskedForTheFirstTimeAtOnce(t *testing.T) {
 		c.put(t, id, "http://127.0.0.1:1")
 		for range 2 {
 			wg.Go(func() {
-				if status, body := c.request(t, id, "POST", "/api/v2/alerts", `[{"labels":{"alertname":"a","tenant":"`+string(id)+`"}}]`); status != 200 {
-					t.Errorf("%s: %d %s", id, status, body)
+				c.done(t, id, "POST", "/api/v2/alerts", `[{"labels":{"alertname":"a","tenant":"`+string(id)+`"}}]`)
+				if body := c.done(t, id, "GET", "/api/v2/alerts", ""); strings.Count(body, `"tenant":"`) != 1 || !strings.Contains(body, `"tenant":"`+string(id)+`"`) {
+					t.Errorf("%s: %s", id, body)
 				}
-				if status, body := c.request(t, id, "GET", "/api/v2/alerts", ""); status != 200 || strings.Count(body, `"tenant":"`) != 1 || !strings.Contains(body, `"tenant":"`+string(id)+`"`) {
-					t.Errorf("%s: %d %s", id, status, body)
-				}
-				if status, body := c.request(t, id, "GET", "/api/v2/status", ""); status != 200 || !strings.Contains(body, "receiver: r") {
-					t.Errorf("%s: %d %s", id, status, body)
+				if body := c.done(t, id, "GET", "/api/v2/status", ""); !strings.Contains(body, "receiver: r") {
+					t.Errorf("%s: %s", id, body)
 				}
 			})
 		}
