@@ -263,6 +263,7 @@ func TestBatchesThatOvertakeEachOtherAreVisibleEntirelyOrNotAtAll(t *testing.T) 
 
 func TestAQueryThatIsNotReadOnEndsWhenLateSamplesWait(t *testing.T) {
 	h := open(t, Options{OutOfOrderWindow: time.Hour})
+	h.views.wait = 0 // as outside of tests
 	for k := range 3 {
 		put(t, h, labels.FromStrings("__name__", "m", "k", fmt.Sprint(k)), hour, 0)
 	}

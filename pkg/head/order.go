@@ -1,6 +1,7 @@
 package head
 
 import (
+	"cmp"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -88,8 +89,9 @@ const viewWait = 2 * time.Second
 // until it knows the chunks of all its series: what is late is fixed then. When late samples wait,
 // queries look up the rest of their series ahead and let go.
 type views struct {
-	gate   sync.RWMutex // held for reading by views, for writing by commits with late samples
-	wanted atomic.Int32 // commits that wait for the gate or hold it
+	gate   sync.RWMutex  // held for reading by views, for writing by commits with late samples
+	wanted atomic.Int32  // commits that wait for the gate or hold it
+	wait   time.Duration // viewWait, unless a test says otherwise
 
 	mu      sync.Mutex // guards the fields below
 	waiting int        // commits that wait
@@ -105,7 +107,7 @@ func (v *views) close() {
 	v.mu.Lock()
 	v.waiting++
 	v.mu.Unlock()
-	limit := time.AfterFunc(viewWait, v.overtake)
+	limit := time.AfterFunc(cmp.Or(v.wait, viewWait), v.overtake)
 	v.gate.Lock()
 	limit.Stop()
 	v.mu.Lock()

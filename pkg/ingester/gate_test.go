@@ -76,41 +76,43 @@ func TestABreakerOfQueriesCountsThoseThatFail(t *testing.T) {
 }
 
 func TestReactiveLimitersLetInAsManyAsTheyMay(t *testing.T) {
-	s := newSite(t, siteOptions{change: func(c *Config) {
-		c.Gates.ReadLimiter.Enabled, c.Gates.ReadLimiter.MinInflight, c.Gates.ReadLimiter.Initially = true, 1, 1
-		c.Gates.PushLimiter.Enabled = true
-	}})
-	w := newSender(s.Ingester)
-	for k := range int64(50) {
-		w.mustPush(t, "t1", point{metric("a"), base + k, 1})
-	}
-	ctx := tenant.Inject(context.Background(), "t1")
-	held, err := s.beginRead(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	waits := make(chan error, 1)
-	go func() {
-		r, err := s.beginRead(ctx)
-		if err == nil {
-			r.end()
+	synctest.Test(t, func(t *testing.T) { // who waits for its turn does so for a second
+		s := newSite(t, siteOptions{change: func(c *Config) {
+			c.Gates.ReadLimiter.Enabled, c.Gates.ReadLimiter.MinInflight, c.Gates.ReadLimiter.Initially = true, 1, 1
+			c.Gates.PushLimiter.Enabled = true
+		}})
+		w := newSender(s.Ingester)
+		for k := range int64(50) {
+			w.mustPush(t, "t1", point{metric("a"), base + k, 1})
 		}
-		waits <- err
-	}()
-	poll(t, "a query to wait", func() bool {
-		return s.counter(t, "amphora_ingester_reactive_limiter_blocked_requests", "request_type", "read") == 1
+		ctx := tenant.Inject(context.Background(), "t1")
+		held, err := s.beginRead(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		waits := make(chan error, 1)
+		go func() {
+			r, err := s.beginRead(ctx)
+			if err == nil {
+				r.end()
+			}
+			waits <- err
+		}()
+		poll(t, "a query to wait", func() bool {
+			return s.counter(t, "amphora_ingester_reactive_limiter_blocked_requests", "request_type", "read") == 1
+		})
+		if _, err := s.beginRead(ctx); errs.KindOf(err) != errs.Unavailable || !strings.Contains(err.Error(), "ingester-read-reactive-limiter") {
+			t.Errorf("a third query: %v", err)
+		}
+		held.end()
+		if err := <-waits; err != nil {
+			t.Errorf("the query that waited: %v", err)
+		}
+		if got := s.counter(t, "amphora_ingester_reactive_limiter_inflight_requests"); got != 0 {
+			t.Errorf("%v requests in flight", got)
+		}
+		if got := s.counter(t, "amphora_ingester_reactive_limiter_inflight_limit", "request_type", "push"); got != 20 {
+			t.Errorf("limit of pushes %v, want 20", got)
+		}
 	})
-	if _, err := s.beginRead(ctx); errs.KindOf(err) != errs.Unavailable || !strings.Contains(err.Error(), "ingester-read-reactive-limiter") {
-		t.Errorf("a third query: %v", err)
-	}
-	held.end()
-	if err := <-waits; err != nil {
-		t.Errorf("the query that waited: %v", err)
-	}
-	if got := s.counter(t, "amphora_ingester_reactive_limiter_inflight_requests"); got != 0 {
-		t.Errorf("%v requests in flight", got)
-	}
-	if got := s.counter(t, "amphora_ingester_reactive_limiter_inflight_limit", "request_type", "push"); got != 20 {
-		t.Errorf("limit of pushes %v, want 20", got)
-	}
 }

@@ -2,6 +2,7 @@ package ingester
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -24,6 +25,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/amphora-metrics/amphora/pkg/config"
+	"github.com/amphora-metrics/amphora/pkg/head"
 	"github.com/amphora-metrics/amphora/pkg/limits"
 	"github.com/amphora-metrics/amphora/pkg/memory"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
@@ -245,10 +247,20 @@ func (q *queryStream) Send(m *ingesterpb.QueryResponse) error {
 	return nil
 }
 
+// ask asks again if late samples ended the query, as they may when the machine stood still for seconds.
+func (s *site) ask(req *ingesterpb.QueryRequest, q *queryStream) error {
+	for {
+		q.series = nil
+		if err := s.Query(req, q); !errors.Is(err, head.ErrOvertaken) {
+			return err
+		}
+	}
+}
+
 func (s *site) query(t testing.TB, id string, req *ingesterpb.QueryRequest) []*ingesterpb.Series {
 	t.Helper()
 	q := &queryStream{ctx: tenant.Inject(context.Background(), tenant.ID(id))}
-	if err := s.Query(req, q); err != nil {
+	if err := s.ask(req, q); err != nil {
 		t.Fatalf("query: %v", err)
 	}
 	return q.series

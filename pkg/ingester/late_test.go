@@ -82,7 +82,7 @@ func (s *sender) histogram(id string, at int64, buckets int) *frame.Frame {
 func (s *site) seen(t *testing.T, id string) map[int64]int {
 	out := map[int64]int{}
 	q := &queryStream{ctx: tenant.Inject(context.Background(), tenant.ID(id))}
-	err := s.Query(&ingesterpb.QueryRequest{MinTime: 0, MaxTime: base + 10*hour,
+	err := s.ask(&ingesterpb.QueryRequest{MinTime: 0, MaxTime: base + 10*hour,
 		Matchers: []*ingesterpb.Matcher{{Type: ingesterpb.Matcher_EQUAL, Name: "__name__", Value: "h_bucket"}}}, q)
 	if err != nil {
 		t.Error(err)

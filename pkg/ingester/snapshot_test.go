@@ -16,6 +16,7 @@ import (
 	"github.com/grafana/dskit/services"
 
 	"github.com/amphora-metrics/amphora/pkg/limits"
+	"github.com/amphora-metrics/amphora/pkg/seeds"
 	"github.com/amphora-metrics/amphora/pkg/wire/frame"
 )
 
@@ -159,9 +160,10 @@ func TestSnapshotsCanBeSwitchedOffAndAFlushTakesTheirPlace(t *testing.T) {
 // TestNoRestartLosesOrChangesSamples has an ingester live through pushes, cuts, planned stops,
 // crashes and damaged snapshots in any order, and wants all that it acknowledged after each.
 func TestNoRestartLosesOrChangesSamples(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	rng := rand.New(rand.NewPCG(seed, 1))
-	t.Logf("seed %d", seed)
+	seeds.Run(t, 2, liveThroughRestarts)
+}
+
+func liveThroughRestarts(t *testing.T, rng *rand.Rand) {
 	s := newSite(t, siteOptions{view: lateView()})
 	w := newSender(s.Ingester)
 	tenants := []string{"t1", "t2", "t3"}
