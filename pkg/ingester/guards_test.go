@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
 	"github.com/amphora-metrics/amphora/pkg/errs"
 	"github.com/amphora-metrics/amphora/pkg/tenant"
 	"github.com/amphora-metrics/amphora/pkg/wire/frame"
@@ -200,6 +203,37 @@ func TestInstanceLimitsRefuseAsTheyAreInForceNow(t *testing.T) {
 	}
 	if n := len(s.dump(t, "t1")); n != 2 {
 		t.Errorf("%d series, want 2", n)
+	}
+}
+
+// onWrite is called with each line of a log.
+type onWrite func()
+
+func (f onWrite) Write(line []byte) (int, error) {
+	f()
+	return len(line), nil
+}
+
+// Who sees the restriction and pushes then meets it.
+func TestARestrictionIsToldWhenItIsInForce(t *testing.T) {
+	var s space
+	var told dto.Metric
+	lines := 0
+	look := func() {
+		lines++
+		if err := s.restrictions.Write(&told); err != nil || told.GetGauge().GetValue() != float64(s.state.Load()) {
+			t.Errorf("%g is told while %d is in force (%v)", told.GetGauge().GetValue(), s.state.Load(), err)
+		}
+	}
+	d := &disk{}
+	s.init(Config{Disk: DiskConfig{MinFreeRatio: 0.05, MinFreeBytes: 10 << 20}}, slog.New(slog.NewTextHandler(onWrite(look), nil)), d.space, prometheus.NewRegistry())
+	for _, free := range []uint64{500, 40, 5, 500} {
+		d.free.Store(free << 20)
+		s.look()
+		look()
+	}
+	if lines != 4+3 {
+		t.Errorf("looked %d times, want after each step and at each of three changes", lines)
 	}
 }
 

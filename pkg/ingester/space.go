@@ -151,10 +151,10 @@ func (s *space) look() {
 	s.total.Set(float64(d.Total))
 	was := spaceState(s.state.Load())
 	now := s.cfg.judge(d, was)
-	s.restrictions.Set(float64(now))
 	if now != was {
 		s.enter(now, d)
 	}
+	s.restrictions.Set(float64(now)) // what is told is in force
 }
 
 // judge returns the state that d means for one that was in state was.
