@@ -24,6 +24,7 @@ func TestProcessesOfAnotherClusterAreRefused(t *testing.T) {
 		{Name: "theirs", Target: "distributor", Zone: "a", Flags: named("theirs")},
 	}})
 	in, ours, theirs := c.Node("ingester"), c.Node("ours"), c.Node("theirs")
+	settled(ctx, t, []*harness.Node{ours, theirs}, "ingester")
 	stored(t, pushV1(ctx, t, ours.URL(""), "team-a", floats(time.Now(), 1, "__name__", "ours")))
 	if r := pushV1(ctx, t, theirs.URL(""), "team-a", floats(time.Now(), 1, "__name__", "theirs")); r.status/100 != 5 {
 		t.Errorf("a push through another cluster is answered %s", r)
