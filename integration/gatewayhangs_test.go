@@ -114,7 +114,7 @@ func TestAGatewayThatHangsLosesNothing(t *testing.T) {
 	}
 	door := newBalancer(ctx, t, gates...)
 	base := "http://" + door.address
-	door.open.Store(1) // the connections of Prometheus are to the one that will hang
+	door.open.Store(1) // all connections are to the one that will hang, until it does
 
 	const watcher = "watcher"
 	free, err := new(harness.Ports).Free(1)
@@ -135,7 +135,6 @@ func TestAGatewayThatHangsLosesNothing(t *testing.T) {
 		}
 		return err
 	}))
-	door.open.Store(2)
 	begin := time.Now()
 
 	j := newJournal("team-a", func() []string { return []string{base} })
@@ -157,6 +156,8 @@ func TestAGatewayThatHangsLosesNothing(t *testing.T) {
 	j.resetGap()
 
 	must(t, gates[0].Signal(syscall.SIGSTOP))
+	hung := time.Now()
+	door.open.Store(2)
 	other := j.audited(ctx, func() []string { return []string{gates[1].URL("")} }) // a client that has both addresses, and has gone on
 	door.knows(ctx, t, 0, false)
 	through := j.audited(ctx, func() []string { return []string{base} })
@@ -165,7 +166,7 @@ func TestAGatewayThatHangsLosesNothing(t *testing.T) {
 	frozenFor := func(d time.Duration) { // longer than clients wait, who then send again what the gateway still has
 		t.Helper()
 		harness.Need(t, harness.Poll(ctx, func(ctx context.Context) error {
-			if sent := scrape(ctx, t, "http://"+own+"/metrics", "prometheus_remote_storage_queue_highest_sent_timestamp_seconds"); sent < float64(begin.Add(d).Unix()) {
+			if sent := scrape(ctx, t, "http://"+own+"/metrics", "prometheus_remote_storage_queue_highest_sent_timestamp_seconds"); sent < float64(hung.Add(d).Unix()) {
 				return fmt.Errorf("Prometheus has sent until %s", seconds(int64(sent*1000)))
 			}
 			return nil
