@@ -61,6 +61,13 @@ func TestNoCallOfTheControlPlaneIsLostWhenReplicasAreKilled(t *testing.T) {
 	for _, r := range fought {
 		wg.Go(func() {
 			for (calls.Load() < least || kills.Load() < leastKills) && ctx.Err() == nil && !t.Failed() {
+				if int64(r.n) >= rivalCalls*(kills.Load()+1) {
+					select {
+					case <-ctx.Done():
+					case <-time.After(10 * time.Millisecond):
+					}
+					continue
+				}
 				calls.Add(1)
 				r.step(ctx)
 			}
