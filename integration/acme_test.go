@@ -120,12 +120,15 @@ func TestACertificateComesFromACA(t *testing.T) {
 	within(ctx, t, "a certificate of the CA", issued)
 	must(t, files())
 	root := rootSigner(t, credential)
-	_, told := signedGetBy(ctx, t, own.client("", ""), "https://"+strings.Replace(addr, "127.0.0.1", "localhost", 1)+"/metrics", root.AccessKey, root.Secret)
-	for _, want := range []string{`amphora_acme_orders_total{outcome="success"} 1`, `amphora_acme_certificate_expiry_timestamp_seconds{host="` + host + `"} `, `amphora_server_tls_certificate_expiry_timestamp_seconds{listener="http"} `} {
-		if !strings.Contains(told, want) {
-			t.Errorf("/metrics has no %s", want)
+	within(ctx, t, "the metrics to tell of it", func() error { // it is shown before it is stored and counted
+		_, told := signedGetBy(ctx, t, own.client("", ""), "https://"+strings.Replace(addr, "127.0.0.1", "localhost", 1)+"/metrics", root.AccessKey, root.Secret)
+		for _, want := range []string{`amphora_acme_orders_total{outcome="success"} 1`, `amphora_acme_certificate_expiry_timestamp_seconds{host="` + host + `"} `, `amphora_server_tls_certificate_expiry_timestamp_seconds{listener="http"} `} {
+			if !strings.Contains(told, want) {
+				return errors.New("there is no " + want)
+			}
 		}
-	}
+		return nil
+	})
 	names, got := ca.Orders()
 	if got != 1 {
 		t.Errorf("%d certificates issued of orders for %v, want 1", got, names)

@@ -93,9 +93,13 @@ func TestTheContinuousTestFindsAWrongSample(t *testing.T) {
 	stored(t, pushV1(ctx, t, n.URL(""), "probe", floats(at, 1, "__name__", "amphora_continuous_test_sine_wave_v1", "protocol", "prometheus2", "series_id", "stranger")))
 	again.counts(ctx, t, "query_result_checks_failed_total", func(v float64) bool { return v > 0 }, "protocol", "prometheus2", "type", "float")
 	again.counts(ctx, t, "query_result_checks_failed_total", func(v float64) bool { return v == 0 }, "protocol", "prometheus")
-	if !strings.Contains(again.Tail(), "an answer is not what was written") {
-		t.Errorf("the log does not say what is wrong:\n%s", again.Tail())
-	}
+	eventually(ctx, t, "the log to say what is wrong", func() error {
+		log, err := os.ReadFile(again.LogFile)
+		if err == nil && !strings.Contains(string(log), "an answer is not what was written") {
+			err = fmt.Errorf("it does not:\n%s", again.Tail())
+		}
+		return err
+	})
 }
 
 func TestASmokeTestTellsByItsStatus(t *testing.T) {

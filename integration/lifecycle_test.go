@@ -176,12 +176,15 @@ func TestRuntimeConfigurationIsReadAgain(t *testing.T) {
 	})
 	stored(t, push("team-a"))
 	refused(t, push("team-b"), 400, "max-label-names-per-series")
-	log := n.Tail()
-	for _, want := range []string{"overrides.yaml:2", `max_label_names_per_series\`, "overrides.yaml:3", "many"} {
-		if !strings.Contains(log, want) {
-			t.Errorf("%q is not in the log:\n%s", want, log)
+	eventually(ctx, t, "the log to tell the mistakes", func() error {
+		log, err := os.ReadFile(n.LogFile)
+		for _, want := range []string{"overrides.yaml:2", `max_label_names_per_series\`, "overrides.yaml:3", "many"} {
+			if err == nil && !strings.Contains(string(log), want) {
+				err = fmt.Errorf("%q is not in it:\n%s", want, n.Tail())
+			}
 		}
-	}
+		return err
+	})
 	if page := call(ctx, t, http.MethodGet, n.URL("/runtime_config"), nil); page.status != 200 || !strings.Contains(page.body, "max_label_names_per_series: 3") {
 		t.Errorf("/runtime_config answered %s", page)
 	}
