@@ -201,6 +201,7 @@ func TestBlocksStayUntilTheyAreShippedAndAWhileLonger(t *testing.T) {
 	if local() != 1 {
 		t.Errorf("a block that is not shipped was deleted after %s", time.Since(begin))
 	}
+	way := time.Now()
 	must(t, os.Remove(inTheWay))
 	eventually(ctx, t, "the block to be shipped", func() error {
 		if at := oldest(); at != 0 {
@@ -208,7 +209,7 @@ func TestBlocksStayUntilTheyAreShippedAndAWhileLonger(t *testing.T) {
 		}
 		return nil
 	})
-	if local() != 1 {
+	if left := local() != 1; left && time.Since(way) < 10*time.Second { // it may go that long after it was shipped
 		t.Error("the block left the disk when it was shipped")
 	}
 	kept := func(ctx context.Context) error {
