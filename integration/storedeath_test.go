@@ -112,8 +112,9 @@ func (s *longAnswers) chunks(ctx context.Context, t *testing.T) float64 {
 // whether others are to answer.
 func (s *longAnswers) killedAmid(ctx context.Context, t *testing.T, k int, n *harness.Node, whole bool) reply {
 	t.Helper()
+	const chunkFiles = "/chunks/"
 	before := s.chunks(ctx, t)
-	s.store.Set(harness.Faults{Delay: 150 * time.Millisecond})
+	s.store.Set(harness.Faults{Hold: chunkFiles})
 	type result struct {
 		reply
 		err error
@@ -123,13 +124,20 @@ func (s *longAnswers) killedAmid(ctx context.Context, t *testing.T, k int, n *ha
 		r, err := s.ask(ctx, k)
 		answer <- result{r, err}
 	}()
-	for s.chunks(ctx, t) == before {
+	// Chunks are read one request at a time, the next when nothing has come of the one before in many looks: however slow this
+	// process or the others are, the rest of the answer waits until the store-gateway is dead.
+	const looks = 20
+	for in := 0; s.chunks(ctx, t) == before; in-- {
+		if in <= 0 && s.store.Held() > 0 {
+			s.store.Set(harness.Faults{Hold: chunkFiles, Pass: 1})
+			in = looks
+		}
 		select {
 		case r := <-answer:
 			t.Fatalf("answered before a part was seen: %s, %v", r.reply, r.err)
 		case <-ctx.Done():
 			t.Fatal(context.Cause(ctx))
-		case <-time.After(time.Millisecond):
+		case <-time.After(100 * time.Millisecond):
 		}
 	}
 	must(t, n.Kill())

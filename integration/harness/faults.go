@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 )
@@ -20,6 +21,8 @@ type Faults struct {
 	Lose  float64       // share that is done while the answer is lost
 	Cut   float64       // share whose body, or whose answer's, ends half way
 	Delay time.Duration // before each
+	Hold  string        // requests with this in their path wait until other faults are set, but for
+	Pass  int           // so many of them
 }
 
 // FaultProxy stands before a server that speaks HTTP, and plays the network and the bad days of it.
@@ -31,7 +34,10 @@ type FaultProxy struct {
 	mu       sync.Mutex // guards what follows
 	faults   Faults
 	requests int
-	done     int // to which something was done
+	done     int           // to which something was done
+	passed   int           // of those that Hold is about, since the faults were set
+	held     int           // wait
+	changed  chan struct{} // closed when other faults are set
 }
 
 // errLost ends the connection of an answer that is to be lost.
@@ -43,7 +49,7 @@ func NewFaultProxy(endpoint string) (*FaultProxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &FaultProxy{Endpoint: l.Addr().String()}
+	p := &FaultProxy{Endpoint: l.Addr().String(), changed: make(chan struct{})}
 	forward := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(&url.URL{Scheme: "http", Host: endpoint})
@@ -62,6 +68,9 @@ func NewFaultProxy(endpoint string) (*FaultProxy, error) {
 		ErrorLog:     log.New(io.Discard, "", 0),
 	}
 	p.server = &http.Server{ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !p.let(r) {
+			return
+		}
 		f, what := p.next()
 		select {
 		case <-time.After(f.Delay):
@@ -97,6 +106,38 @@ const (
 	cut  fate = "cut"
 )
 
+// let waits while a request is to be held, and says whether it is still wanted.
+func (p *FaultProxy) let(r *http.Request) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.faults.Hold != "" && strings.Contains(r.URL.Path, p.faults.Hold) {
+		if p.passed < p.faults.Pass {
+			p.passed++
+			return true
+		}
+		changed := p.changed
+		p.held++
+		p.mu.Unlock()
+		select {
+		case <-changed:
+		case <-r.Context().Done():
+		}
+		p.mu.Lock()
+		p.held--
+		if r.Context().Err() != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// Held returns how many requests wait because of Hold.
+func (p *FaultProxy) Held() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.held
+}
+
 // next draws what is done to a request.
 func (p *FaultProxy) next() (Faults, fate) {
 	p.mu.Lock()
@@ -122,7 +163,9 @@ func (p *FaultProxy) next() (Faults, fate) {
 func (p *FaultProxy) Set(f Faults) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.faults = f
+	p.faults, p.passed = f, 0
+	close(p.changed)
+	p.changed = make(chan struct{})
 }
 
 // Counts returns how many requests came, and to how many something was done.
