@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -32,7 +34,15 @@ func TestAClusterThatWasDownAnswersTheWholeOrNothing(t *testing.T) {
 	for i := range 50 {
 		stored(t, pushV1(ctx, t, front.URL(""), "team-a", floats(time.Now(), float64(i), "__name__", "kept", "i", fmt.Sprint(i))))
 	}
-	pause(ctx, t, 3*time.Second) // heartbeats, with which the ring is remembered
+	for _, n := range c.Of("ingester") {
+		eventually(ctx, t, n.Spec.Name+" to remember the ring", func() error {
+			b, err := os.ReadFile(filepath.Join(n.DataDir, "ring.json"))
+			if err == nil && strings.Count(string(b), `"state":"ACTIVE"`) != 6 {
+				err = fmt.Errorf("it remembers %.1000s", b)
+			}
+			return err
+		})
+	}
 
 	all(t, c.Nodes(), func(n *harness.Node) error { return n.Kill() })
 	late := map[string]bool{"ingester-a2": true, "ingester-b2": true}

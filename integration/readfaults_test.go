@@ -126,6 +126,25 @@ func (r *readers) more(ctx context.Context, t *testing.T, n int) {
 	}))
 }
 
+// knowsTheReadPath is nil when n sees two of each that it asks in its rings.
+func knowsTheReadPath(ctx context.Context, t *testing.T, n *harness.Node) error {
+	t.Helper()
+	r, err := try(ctx, http.MethodGet, n.URL("/metrics"), nil)
+	if err != nil {
+		return err
+	}
+	rings := []string{"query-scheduler"}
+	if n.Target == "querier" {
+		rings = append(rings, "store-gateway")
+	}
+	for _, name := range rings {
+		if got := metric(t, r.body, `amphora_ring_members\{name="`+name+`",state="ACTIVE"\}`); got != 2 {
+			return fmt.Errorf("it knows %d of two of %s", got, name)
+		}
+	}
+	return nil
+}
+
 // twoOfEach is a cluster of which there is nothing but once, and its gateways.
 func twoOfEach(ctx context.Context, t *testing.T) (*harness.Cluster, *readers) {
 	t.Helper()
@@ -158,6 +177,12 @@ func twoOfEach(ctx context.Context, t *testing.T) (*harness.Cluster, *readers) {
 		must(t, g.WaitReady(ctx))
 	}
 	settled(ctx, t, c.Nodes()[:4], "ingester-a", "ingester-b", "ingester-c")
+	settled(ctx, t, c.Of("querier"), "ingester-a", "ingester-b", "ingester-c")
+	for _, target := range []string{"querier", "query-frontend"} {
+		for _, n := range c.Of(target) {
+			eventually(ctx, t, n.Spec.Name+" to know whom it asks", func() error { return knowsTheReadPath(ctx, t, n) })
+		}
+	}
 
 	const rooms, samples = 60, 300
 	now := time.Now().Truncate(time.Second)

@@ -8,7 +8,17 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/amphora-metrics/amphora/integration/harness"
 )
+
+// logOf is the whole log of a process.
+func logOf(t *testing.T, n *harness.Node) string {
+	t.Helper()
+	b, err := os.ReadFile(n.LogFile)
+	must(t, err)
+	return string(b)
+}
 
 // TestLimitsAreReloadedUnderLoad replaces the file of overrides, by good ones and by all kinds of bad ones,
 // while others write and read. What a bad file says is never in force, not even in part, and the limits
@@ -31,12 +41,19 @@ func TestLimitsAreReloadedUnderLoad(t *testing.T) {
 	j, end := busy(ctx, one, one)
 
 	// The limit is of team-b, which may have one label for each of the good files so far.
-	taken := func(labels int) bool {
+	taken := func(labels int) (is bool) {
 		kv := []string{"__name__", "good"}
 		for i := 1; i < labels; i++ {
 			kv = append(kv, fmt.Sprint("l", i), "x")
 		}
-		return pushV1(ctx, t, n.URL(""), "team-b", floats(time.Now(), 1, kv...)).status == 200
+		eventually(ctx, t, "a push to be taken or refused for good", func() error {
+			r := pushV1(ctx, t, n.URL(""), "team-b", floats(time.Now(), 1, kv...))
+			if is = r.status == 200; !is && r.status != 400 {
+				return errors.New(r.String())
+			}
+			return nil
+		})
+		return is
 	}
 	inForce := func(labels int) error {
 		if !taken(labels) || taken(labels+1) {
@@ -61,7 +78,7 @@ func TestLimitsAreReloadedUnderLoad(t *testing.T) {
 		"gone":                 {"", "overrides.yaml"},
 	} {
 		eventually(ctx, t, "the good file before "+what, func() error { return errors.Join(reloaded(1)(), inForce(labels)) })
-		before := len(n.Tail())
+		before := logOf(t, n)
 		if bad.text == "" {
 			must(t, os.Remove(file))
 		} else {
@@ -71,7 +88,7 @@ func TestLimitsAreReloadedUnderLoad(t *testing.T) {
 		if err := inForce(labels); err != nil {
 			t.Errorf("%s: %v", what, err)
 		}
-		if log := n.Tail(); !strings.Contains(log[min(before, len(log)/2):], bad.log) {
+		if log := logOf(t, n)[len(before):]; !strings.Contains(log, bad.log) {
 			t.Errorf("%s: %q is not in the log:\n%s", what, bad.log, log)
 		}
 		labels++

@@ -166,6 +166,12 @@ func TestAPatternIsReadWhileAnIngesterIsDown(t *testing.T) {
 			t.Errorf("%s: %s, want 2, of both tenants", when, r)
 		}
 	}
+	eventually(ctx, t, "the gateway and those that it asks to know each other", func() error {
+		if r := read(); r.status == 503 {
+			return fmt.Errorf("answered %s", r)
+		}
+		return nil
+	})
 	two("all are there")
 	must(t, c.Node("ingester-3").Kill())
 	two("one is down")

@@ -44,17 +44,25 @@ func TestNoQuerySeesHalfAHistogram(t *testing.T) {
 	push(1, now)
 	reading, done := context.WithCancel(ctx)
 	var writers, readers sync.WaitGroup
+	var answers, partial atomic.Int64
+	// met waits amid the pushes for an answer that has not all of them, in case these are much quicker than queries.
+	met := func(r int64) {
+		for r == rounds/2 && partial.Load() == 0 && ctx.Err() == nil && !t.Failed() {
+			pause(ctx, t, 5*time.Millisecond)
+		}
+	}
 	writers.Go(func() {
 		for r := range int64(rounds) {
 			push(0, now+r+1)
+			met(r)
 		}
 	})
 	writers.Go(func() {
 		for r := range int64(rounds) {
 			push(1, now-r-1) // late
+			met(r)
 		}
 	})
-	var answers, partial atomic.Int64
 	for writer := range 2 {
 		readers.Go(func() {
 			for reading.Err() == nil && !t.Failed() {

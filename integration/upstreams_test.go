@@ -30,6 +30,7 @@ func TestAGatewayPassesRequestsOn(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "identities.yaml")
 	must(t, os.WriteFile(file, []byte(heldIdentities), 0o600))
 	services, second := c.Node("services"), c.Node("distributor-2")
+	settled(ctx, t, c.Nodes(), "services")
 	up := []string{"distributor=" + second.URL("")}
 	for _, name := range []string{"distributor", "querier", "ruler", "control", "compactor"} {
 		up = append(up, name+"="+services.URL(""))
