@@ -98,7 +98,7 @@ func sent(r *http.Request) (reply, error) {
 	}
 	defer func() { _ = res.Body.Close() }()
 	text, err := io.ReadAll(io.LimitReader(res.Body, 16<<20))
-	return reply{res.StatusCode, res.Header, string(text)}, err
+	return reply{status: res.StatusCode, header: res.Header, body: string(text)}, err
 }
 
 // becomes waits until a request gets a status, as a change takes a while to be known.
@@ -531,7 +531,7 @@ func TestCertificatesSayWhoCalls(t *testing.T) {
 		}
 		defer func() { _ = res.Body.Close() }()
 		text, err := io.ReadAll(res.Body)
-		return reply{res.StatusCode, res.Header, string(text)}, res, err
+		return reply{status: res.StatusCode, header: res.Header, body: string(text)}, res, err
 	}
 	plain := ca.client("", "")
 	must(t, harness.Poll(ctx, func(context.Context) error {

@@ -59,6 +59,7 @@ type reply struct {
 	status int
 	header http.Header
 	body   string
+	again  func() reply // of a push: sends it once more
 }
 
 func (r reply) String() string { return fmt.Sprintf("%d: %.500s", r.status, r.body) }
@@ -89,7 +90,7 @@ func try(ctx context.Context, method, url string, body []byte, header ...string)
 	}
 	defer res.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(res.Body, 16<<20))
-	return reply{res.StatusCode, res.Header, string(text)}, err
+	return reply{status: res.StatusCode, header: res.Header, body: string(text)}, err
 }
 
 // The content types of remote write.
@@ -122,13 +123,24 @@ func pushV2(ctx context.Context, t *testing.T, base, tenant string, req *writev2
 // pushBytes compresses plain and pushes it.
 func pushBytes(ctx context.Context, t *testing.T, base, tenant, contentType string, plain []byte) reply {
 	t.Helper()
-	return call(ctx, t, http.MethodPost, base+"/api/v1/push", snappy.Encode(nil, plain),
-		"X-Scope-OrgID", tenant, "Content-Type", contentType, "Content-Encoding", "snappy")
+	send := func() reply {
+		return call(ctx, t, http.MethodPost, base+"/api/v1/push", snappy.Encode(nil, plain),
+			"X-Scope-OrgID", tenant, "Content-Type", contentType, "Content-Encoding", "snappy")
+	}
+	r := send()
+	r.again = send
+	return r
 }
 
-// stored asserts a push that was taken whole.
+// stored asserts a push that was taken whole. One that ingesters were too slow for, as they may be on a machine with much to
+// do, is sent again, as clients do that are told so.
 func stored(t *testing.T, r reply) {
 	t.Helper()
+	for tries := 0; tries < 10 && r.again != nil && r.status == http.StatusServiceUnavailable && strings.Contains(r.body, "no answer within"); tries++ {
+		again := r.again
+		r = again()
+		r.again = again
+	}
 	if r.status/100 != 2 {
 		t.Fatalf("push answered %s", r)
 	}

@@ -233,7 +233,7 @@ func slowPush(ctx context.Context, t *testing.T, base, tenant string, s prompb.T
 		}
 		defer res.Body.Close()
 		text, err := io.ReadAll(res.Body)
-		done <- outcome{reply{res.StatusCode, res.Header, string(text)}, err}
+		done <- outcome{reply{status: res.StatusCode, header: res.Header, body: string(text)}, err}
 	}()
 	_, err = write.Write(body[:1])
 	must(t, err)

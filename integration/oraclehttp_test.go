@@ -66,7 +66,7 @@ func (e exchange) send(ctx context.Context, base string) (r reply, err error) {
 		}
 	}
 	text, err := io.ReadAll(body)
-	return reply{res.StatusCode, res.Header, string(text)}, err
+	return reply{status: res.StatusCode, header: res.Header, body: string(text)}, err
 }
 
 var bare = &http.Transport{DisableCompression: true}
