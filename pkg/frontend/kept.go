@@ -236,7 +236,9 @@ func (k *kept) part(ctx context.Context, at grid) (answer, error) {
 	for i := range whole {
 		matrices[i] = whole[i].Series
 	}
-	out.value = results.Append(matrices)
+	_, turn, end := k.r.q.f.deps.Turns.Begin(ctx)
+	out.value = results.Append(matrices, turn)
+	end()
 	if len(fresh) > 0 || stale {
 		k.store(ctx, entry, old, fresh)
 	}
@@ -291,9 +293,9 @@ func (k *kept) load(ctx context.Context, entry *keptEntry) (_ []results.Extent, 
 
 // decode reads an item in the tenant's turn: it may be large.
 func (k *kept) decode(ctx context.Context, item []byte) (*results.Answer, error) {
-	_, _, end := k.r.q.f.deps.Turns.Begin(ctx)
+	_, turn, end := k.r.q.f.deps.Turns.Begin(ctx)
 	defer end()
-	return results.DecodeAnswer(item)
+	return results.DecodeAnswer(item, turn)
 }
 
 // fits says whether a has the shape of the answer to an instant query.
@@ -346,7 +348,7 @@ func (k *kept) extent(gap grid, m promql.Matrix, a answer) results.Extent {
 	return results.Extent{Start: gap.start, End: gap.at(gap.len() - 1), At: k.begin, Series: m, Notes: work.NotesToWire(a.notes, k.r.q.asked.Text)}
 }
 
-// store puts the extents together that hold and those that were evaluated, and keeps them.
+// store keeps the extents that hold and those that were evaluated.
 func (k *kept) store(ctx context.Context, entry *keptEntry, old, fresh []results.Extent) {
 	var list []results.Extent
 	for i := range fresh {
@@ -366,7 +368,7 @@ func (k *kept) store(ctx context.Context, entry *keptEntry, old, fresh []results
 		}
 	}
 	if len(list) > 0 {
-		k.put(ctx, entry, &results.Answer{Grid: k.grid, Text: k.r.q.asked.Text, Extents: results.Join(list, k.grid)})
+		k.put(ctx, entry, &results.Answer{Grid: k.grid, Text: k.r.q.asked.Text, Extents: list})
 	}
 }
 
@@ -378,8 +380,9 @@ func floorDiv(a, b int64) int64 {
 }
 
 func (k *kept) put(ctx context.Context, entry *keptEntry, a *results.Answer) {
-	_, _, end := k.r.q.f.deps.Turns.Begin(ctx)
-	item, err := a.Encode()
+	_, turn, end := k.r.q.f.deps.Turns.Begin(ctx)
+	a.Extents = results.Join(a.Extents, k.grid, turn)
+	item, err := a.Encode(turn)
 	end()
 	if err != nil {
 		k.r.q.f.deps.Logger.Warn("an answer could not be written down for the results cache", "err", err)

@@ -8,6 +8,8 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
+
+	"github.com/amphora-metrics/amphora/pkg/turns"
 )
 
 // maxCancellation is how much smaller than one of its parts a sum may be. Beyond it the shards, each
@@ -87,14 +89,18 @@ func (m *merger) group(ls labels.Labels) *group {
 }
 
 // add takes the answer of one shard; counted says that it is the count of an average.
-func (m *merger) add(v parser.Value, counted bool) {
+func (m *merger) add(v parser.Value, counted bool, turn *turns.Turn) {
 	switch v := v.(type) {
 	case promql.Vector:
 		for i := range v {
+			if i%64 == 0 {
+				turn.Yield()
+			}
 			m.point(m.group(v[i].Metric), v[i].T, v[i].F, v[i].H, counted)
 		}
 	case promql.Matrix:
 		for i := range v {
+			turn.Yield()
 			g := m.group(v[i].Metric)
 			for _, p := range v[i].Floats {
 				m.point(g, p.T, p.F, nil, counted)
@@ -205,9 +211,10 @@ func (m *merger) value(c *cell) float64 {
 }
 
 // matrix returns the whole, sorted by labels. ok is false if the shards do not tell what it is.
-func (m *merger) matrix() (out promql.Matrix, ok bool) {
+func (m *merger) matrix(turn *turns.Turn) (out promql.Matrix, ok bool) {
 	out = make(promql.Matrix, 0, len(m.order))
 	for _, g := range m.order {
+		turn.Yield()
 		s := promql.Series{Metric: g.metric}
 		for i := range g.cells {
 			c := &g.cells[i]

@@ -77,10 +77,10 @@ func (r *run) whole(ctx context.Context, parts []grid) (answer, error) {
 		return part(ctx, parts[0])
 	}
 	values, all := make([]promql.Matrix, len(parts)), make([]answer, len(parts))
-	g, ctx := errs.Together(ctx)
+	g, gctx := errs.Together(ctx)
 	for i, p := range parts {
 		g.Go(func() (err error) {
-			if all[i], err = part(ctx, p); err == nil {
+			if all[i], err = part(gctx, p); err == nil {
 				values[i], err = matrixIn(all[i].value)
 			}
 			return err
@@ -89,7 +89,9 @@ func (r *run) whole(ctx context.Context, parts []grid) (answer, error) {
 	if err := g.Wait(); err != nil {
 		return answer{}, err
 	}
-	return answer{results.Append(values), notesOf(all)}, nil
+	_, turn, end := r.q.f.deps.Turns.Begin(ctx)
+	defer end()
+	return answer{results.Append(values, turn), notesOf(all)}, nil
 }
 
 // notesOf puts the notes of answers together: of two of one text the later counts, as in the engine.
@@ -210,23 +212,23 @@ func (r *run) sharded(ctx context.Context, l leaf, at grid) (out answer, ok bool
 	m := newMerger(l.merge, at)
 	var mu sync.Mutex // guards m, series and out
 	var series int64
-	g, ctx := errs.Together(ctx)
+	g, gctx := errs.Together(ctx)
 	one := func(text string, shard int, counted bool) {
 		g.Go(func() error {
-			res, err := r.do(ctx, text, at, shard, r.shards)
+			res, err := r.do(gctx, text, at, shard, r.shards)
 			if err != nil {
 				return err
 			}
 			defer res.Release()
-			_, _, end := r.q.f.deps.Turns.Begin(ctx)
-			defer end()
-			mu.Lock()
+			mu.Lock() // before the turn, with which nobody waits for others of this query
 			defer mu.Unlock()
+			_, turn, end := r.q.f.deps.Turns.Begin(gctx)
+			defer end()
 			if !counted {
 				out.notes.Merge(res.Warnings)
 				series += res.Series
 			}
-			m.add(res.Value, counted)
+			m.add(res.Value, counted, turn)
 			return nil
 		})
 	}
@@ -246,7 +248,9 @@ func (r *run) sharded(ctx context.Context, l leaf, at grid) (out answer, ok bool
 			return out, false, nil
 		}
 	}
-	merged, ok := m.matrix()
+	_, turn, end := r.q.f.deps.Turns.Begin(ctx)
+	defer end()
+	merged, ok := m.matrix(turn)
 	if out.value = merged; at.step == 0 {
 		out.value = vectorOf(merged)
 	}

@@ -239,7 +239,6 @@ func (r *run) spun(ctx context.Context, l leaf) (answer, error) {
 	if x.spans == nil {
 		return r.nested(ctx, l.text, x.at)
 	}
-	m := newMerger(x.merge, x.at)
 	values, counts := make([]answer, len(x.spans)), make([]answer, len(x.spans))
 	g, gctx := errs.Together(ctx)
 	one := func(into *answer, text string, at int64) {
@@ -256,25 +255,32 @@ func (r *run) spun(ctx context.Context, l leaf) (answer, error) {
 	if err := g.Wait(); err != nil {
 		return answer{}, err
 	}
-	for i := range x.spans {
-		if len(values[i].notes)+len(counts[i].notes) > 0 || hasHistograms(values[i].value) {
-			// The positions of notes are those of another text, and whether the resets of histograms
-			// contradict each other is a warning that parts do not see.
-			m.failed = true
-			break
-		}
-		m.add(at(values[i].value, x.at.start), false)
-		if counts[i].value != nil {
-			m.add(at(counts[i].value, x.at.start), true)
-		}
-	}
-	if out, ok := m.matrix(); ok {
+	if out, ok := r.united(ctx, x, values, counts); ok {
 		return answer{value: vectorOf(out)}, nil
 	}
 	r.mu.Lock()
 	r.again++
 	r.mu.Unlock()
 	return r.nested(ctx, l.original, x.at)
+}
+
+// united merges the answers of spans. ok is false if they do not tell what the whole is.
+func (r *run) united(ctx context.Context, x *spun, values, counts []answer) (_ promql.Matrix, ok bool) {
+	_, turn, end := r.q.f.deps.Turns.Begin(ctx)
+	defer end()
+	m := newMerger(x.merge, x.at)
+	for i := range x.spans {
+		if len(values[i].notes)+len(counts[i].notes) > 0 || hasHistograms(values[i].value) {
+			// The positions of notes are those of another text, and whether the resets of histograms
+			// contradict each other is a warning that parts do not see.
+			return nil, false
+		}
+		m.add(at(values[i].value, x.at.start), false, turn)
+		if counts[i].value != nil {
+			m.add(at(counts[i].value, x.at.start), true, turn)
+		}
+	}
+	return m.matrix(turn)
 }
 
 func hasHistograms(v parser.Value) bool {

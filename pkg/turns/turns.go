@@ -33,7 +33,7 @@ var weights = [Classes]time.Duration{4, 2, 1} //nolint:gochecknoglobals // It is
 
 const (
 	// slice is how long a turn lasts at least if another tenant is due.
-	slice = 250 * time.Microsecond
+	slice = 100 * time.Microsecond
 	// kinSlice is how long it lasts if it is the tenant's own work that waits.
 	kinSlice = 10 * time.Millisecond
 	// classSlice is how long it lasts if that matters more, and longest how long what matters less waits for

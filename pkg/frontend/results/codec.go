@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/prometheus/promql"
 
 	"github.com/amphora-metrics/amphora/pkg/errs"
+	"github.com/amphora-metrics/amphora/pkg/turns"
 	"github.com/amphora-metrics/amphora/pkg/wire/querypb"
 	"github.com/amphora-metrics/amphora/pkg/wire/work"
 )
@@ -47,7 +48,7 @@ func unseal(b []byte) ([]byte, error) {
 }
 
 // Encode returns a as an item.
-func (a *Answer) Encode() ([]byte, error) {
+func (a *Answer) Encode(turn *turns.Turn) ([]byte, error) {
 	b := sealed()
 	b = binary.AppendVarint(b, a.Grid.Step)
 	b = binary.AppendVarint(b, a.Grid.Phase)
@@ -59,7 +60,7 @@ func (a *Answer) Encode() ([]byte, error) {
 	b = binary.AppendUvarint(b, uint64(len(a.Extents)))
 	var err error
 	for i := range a.Extents {
-		if b, err = appendExtent(b, &a.Extents[i], a.Grid); err != nil {
+		if b, err = appendExtent(b, &a.Extents[i], a.Grid, turn); err != nil {
 			return nil, err
 		}
 	}
@@ -75,7 +76,7 @@ func appendMessage(b []byte, m interface{ MarshalVT() ([]byte, error) }) ([]byte
 	return append(binary.AppendUvarint(b, uint64(len(x))), x...), err
 }
 
-func appendExtent(b []byte, e *Extent, g Grid) (_ []byte, err error) {
+func appendExtent(b []byte, e *Extent, g Grid, turn *turns.Turn) (_ []byte, err error) {
 	b = binary.AppendVarint(b, e.Start)
 	b = binary.AppendVarint(b, e.End)
 	b = binary.AppendVarint(b, e.At)
@@ -87,6 +88,7 @@ func appendExtent(b []byte, e *Extent, g Grid) (_ []byte, err error) {
 	}
 	b = binary.AppendUvarint(b, uint64(len(e.Series)))
 	for _, s := range e.Series {
+		turn.Yield()
 		b = binary.AppendUvarint(b, uint64(s.Metric.Len()))
 		s.Metric.Range(func(l labels.Label) { b = appendText(appendText(b, l.Name), l.Value) })
 		b = appendFloats(b, s.Floats, g)
@@ -143,6 +145,7 @@ type reader struct {
 	b       []byte
 	damaged bool
 	builder labels.ScratchBuilder
+	turn    *turns.Turn
 }
 
 func (r *reader) fail() { r.b, r.damaged = nil, true }
@@ -197,12 +200,12 @@ func (r *reader) byte() byte {
 }
 
 // DecodeAnswer reads an item. Errors: Internal if it is damaged.
-func DecodeAnswer(b []byte) (*Answer, error) {
+func DecodeAnswer(b []byte, turn *turns.Turn) (*Answer, error) {
 	b, err := unseal(b)
 	if err != nil {
 		return nil, err
 	}
-	r := &reader{b: b}
+	r := &reader{b: b, turn: turn}
 	a := &Answer{Grid: Grid{Step: r.varint(), Phase: r.varint()}, Scalar: r.byte() == 1, Text: r.text()}
 	if a.Grid.Step < 0 {
 		return nil, errDamaged
@@ -236,6 +239,7 @@ func (r *reader) extent(g Grid) Extent {
 			break
 		}
 		e.Series = append(e.Series, r.series(g))
+		r.turn.Yield()
 	}
 	return e
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 
+	"github.com/amphora-metrics/amphora/pkg/turns"
 	"github.com/amphora-metrics/amphora/pkg/wire/changes"
 	"github.com/amphora-metrics/amphora/pkg/wire/querypb"
 )
@@ -162,7 +163,7 @@ const mostExtents = 16
 
 // Join puts extents that follow each other together and forgets the shortest of too many. They must
 // not overlap.
-func Join(list []Extent, g Grid) []Extent {
+func Join(list []Extent, g Grid, turn *turns.Turn) []Extent {
 	slices.SortFunc(list, func(a, b Extent) int { return cmp.Compare(a.Start, b.Start) })
 	var out []Extent
 	for at := 0; at < len(list); {
@@ -170,7 +171,7 @@ func Join(list []Extent, g Grid) []Extent {
 		for next < len(list) && list[next].Start == list[next-1].End+g.Step && sameNotes(list[next].Notes, list[at].Notes) {
 			next++
 		}
-		out = append(out, joined(list[at:next]))
+		out = append(out, joined(list[at:next], turn))
 		at = next
 	}
 	for len(out) > mostExtents {
@@ -185,7 +186,7 @@ func Join(list []Extent, g Grid) []Extent {
 	return out
 }
 
-func joined(list []Extent) Extent {
+func joined(list []Extent, turn *turns.Turn) Extent {
 	if len(list) == 1 {
 		return list[0]
 	}
@@ -194,7 +195,7 @@ func joined(list []Extent) Extent {
 	for i, e := range list {
 		out.At, parts[i] = min(out.At, e.At), e.Series
 	}
-	out.Series = Append(parts)
+	out.Series = Append(parts, turn)
 	return out
 }
 
@@ -202,28 +203,80 @@ func sameNotes(a, b []*querypb.Note) bool {
 	return slices.EqualFunc(a, b, func(a, b *querypb.Note) bool { return a.Text == b.Text && a.Positioned == b.Positioned })
 }
 
-// Append puts the matrices of times that follow each other together, sorted by labels.
-func Append(parts []promql.Matrix) promql.Matrix {
+// Append puts the matrices of times that follow each other together, sorted by labels. It shares the points of series
+// that only one of them has.
+func Append(parts []promql.Matrix, turn *turns.Turn) promql.Matrix {
 	if len(parts) == 1 {
 		return parts[0]
 	}
-	at := map[uint64][]int{}
-	var out promql.Matrix
-	for _, m := range parts {
-	next:
-		for _, s := range m {
-			h := s.Metric.Hash()
-			for _, i := range at[h] {
-				if labels.Equal(out[i].Metric, s.Metric) {
-					out[i].Floats = append(out[i].Floats, s.Floats...)
-					out[i].Histograms = append(out[i].Histograms, s.Histograms...)
-					continue next
-				}
+	rest, most := make([]promql.Matrix, len(parts)), 0
+	for i, m := range parts {
+		rest[i], most = ordered(m, turn), max(most, len(m))
+	}
+	out := make(promql.Matrix, 0, most)
+	same := make([]promql.Series, 0, len(parts)) // of one metric
+	for {
+		same = same[:0]
+		for _, m := range rest {
+			if len(m) == 0 {
+				continue
 			}
-			at[h] = append(at[h], len(out))
-			out = append(out, promql.Series{Metric: s.Metric, Floats: slices.Clone(s.Floats), Histograms: slices.Clone(s.Histograms)})
+			c := -1
+			if len(same) > 0 {
+				c = labels.Compare(m[0].Metric, same[0].Metric)
+			}
+			switch {
+			case c < 0:
+				same = append(same[:0], m[0])
+			case c == 0:
+				same = append(same, m[0])
+			}
+		}
+		if len(same) == 0 {
+			return out
+		}
+		for i, m := range rest {
+			if len(m) > 0 && labels.Equal(m[0].Metric, same[0].Metric) {
+				rest[i] = m[1:]
+			}
+		}
+		out = append(out, concatenated(same))
+		turn.Yield()
+	}
+}
+
+// ordered returns m sorted by labels, as all but the answers at one time are.
+func ordered(m promql.Matrix, turn *turns.Turn) promql.Matrix {
+	for i := 1; i < len(m); i++ {
+		if labels.Compare(m[i-1].Metric, m[i].Metric) > 0 {
+			m = slices.Clone(m)
+			slices.SortFunc(m, func(a, b promql.Series) int { return labels.Compare(a.Metric, b.Metric) })
+			return m
+		}
+		if i%256 == 0 {
+			turn.Yield()
 		}
 	}
-	slices.SortFunc(out, func(a, b promql.Series) int { return labels.Compare(a.Metric, b.Metric) })
+	return m
+}
+
+func concatenated(same []promql.Series) promql.Series {
+	if len(same) == 1 {
+		return same[0]
+	}
+	floats, histograms := 0, 0
+	for i := range same {
+		floats, histograms = floats+len(same[i].Floats), histograms+len(same[i].Histograms)
+	}
+	out := promql.Series{Metric: same[0].Metric}
+	if floats > 0 {
+		out.Floats = make([]promql.FPoint, 0, floats)
+	}
+	if histograms > 0 {
+		out.Histograms = make([]promql.HPoint, 0, histograms)
+	}
+	for i := range same {
+		out.Floats, out.Histograms = append(out.Floats, same[i].Floats...), append(out.Histograms, same[i].Histograms...)
+	}
 	return out
 }

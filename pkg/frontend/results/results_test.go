@@ -55,11 +55,11 @@ func TestAnAnswerIsReadAsItWasWritten(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	for range 200 {
 		a := sample(rng)
-		b, err := a.Encode()
+		b, err := a.Encode(nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := DecodeAnswer(b)
+		got, err := DecodeAnswer(b, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -69,7 +69,7 @@ func TestAnAnswerIsReadAsItWasWritten(t *testing.T) {
 			}
 		}
 		b[rng.IntN(len(b))] ^= 1 << rng.IntN(8)
-		if _, err := DecodeAnswer(b); err == nil {
+		if _, err := DecodeAnswer(b, nil); err == nil {
 			t.Fatal("a flipped bit was not noticed")
 		}
 	}
@@ -81,13 +81,13 @@ func TestOneByteMoreThanNothingForEachEqualValue(t *testing.T) {
 		s.Floats = append(s.Floats, promql.FPoint{T: i * minute, F: 42})
 	}
 	a := &Answer{Grid: Grid{Step: minute}, Extents: []Extent{{End: 999 * minute, Series: promql.Matrix{s}}}}
-	if b, _ := a.Encode(); len(b) > 1100 {
+	if b, _ := a.Encode(nil); len(b) > 1100 {
 		t.Errorf("1000 equal values take %d bytes", len(b))
 	}
 }
 
 func FuzzItemsOfOthers(f *testing.F) {
-	b, err := sample(rand.New(rand.NewPCG(1, 2))).Encode()
+	b, err := sample(rand.New(rand.NewPCG(1, 2))).Encode(nil)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -96,12 +96,12 @@ func FuzzItemsOfOthers(f *testing.F) {
 	f.Add((&Response{Type: "application/json", Body: []byte("{}")}).Encode()[5:])
 	f.Fuzz(func(t *testing.T, b []byte) {
 		item := seal(append(sealed(), b...))
-		if a, err := DecodeAnswer(item); err == nil {
-			again, err := a.Encode()
+		if a, err := DecodeAnswer(item, nil); err == nil {
+			again, err := a.Encode(nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := DecodeAnswer(again); err != nil {
+			if _, err := DecodeAnswer(again, nil); err != nil {
 				t.Fatalf("what was read once cannot be read again: %v", err)
 			}
 		}
