@@ -34,13 +34,6 @@ func TestAKilledProcessNamesTheQueriesThatItWasAt(t *testing.T) {
 		return string(b)
 	}
 
-	// Who asks before the process has found itself and the ingester is told to come again.
-	settled(ctx, t, []*harness.Node{rest}, "ingester")
-	eventually(ctx, t, "queries to be answered", func() error {
-		_, err := matrix(ctx, rest.URL(""), "team-a", "early", time.Now().UnixMilli())
-		return err
-	})
-
 	// The ingester stands still, so that the query hangs.
 	must(t, ingester.Signal(syscall.SIGSTOP))
 	asked, stop := context.WithCancel(ctx)
