@@ -2,6 +2,7 @@ package frontend
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -381,9 +382,12 @@ func floorDiv(a, b int64) int64 {
 
 func (k *kept) put(ctx context.Context, entry *keptEntry, a *results.Answer) {
 	_, turn, end := k.r.q.f.deps.Turns.Begin(ctx)
-	a.Extents = results.Join(a.Extents, k.grid, turn)
-	item, err := a.Encode(turn)
+	item, err := a.Encode(k.cache.Most(), turn)
 	end()
+	if errors.Is(err, results.ErrTooLarge) {
+		k.cache.Skip(results.TooLarge)
+		return
+	}
 	if err != nil {
 		k.r.q.f.deps.Logger.Warn("an answer could not be written down for the results cache", "err", err)
 		return

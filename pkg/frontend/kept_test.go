@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -265,6 +266,42 @@ func TestTheCacheTellsTenantsAndTheirLimitsApart(t *testing.T) {
 	}
 	if n := asks(q, func() { ranged(WithoutCache(tenant.Inject(t.Context(), "a")), t, f, c, "up") }); n == 0 {
 		t.Error("no-store was answered from the cache")
+	}
+}
+
+func TestWhatIsTooLargeIsAnsweredAndNotKept(t *testing.T) {
+	c := &changing{now: 3 * 86_400_000}
+	for at := range int64(48 * 60) {
+		c.put(labels.FromStrings("__name__", "up"), 86_400_000+at*60_000, float64(at))
+	}
+	c.log.Changes = nil
+	f, q := caching(t, c, Config{SplitInterval: 24 * time.Hour}, limits.View{})
+	for most, skipped := range map[int]float64{100: 2, 1 << 20: 0} {
+		reg := prometheus.NewPedanticRegistry()
+		f.deps.Results = results.New(results.NewMemory(64<<20, nil, prometheus.NewRegistry()), most, reg)
+		for again := range 2 {
+			works := asks(q, func() {
+				if r := ranged(tenant.InjectMany(t.Context(), []tenant.ID{"a"}), t, f, c, "up"); r.Err != nil || len(r.Value.(promql.Matrix)[0].Floats) != 601 {
+					t.Fatal(r)
+				}
+			})
+			if kept := again == 1 && skipped == 0; (works == 0) != kept {
+				t.Errorf("queriers are asked for %d pieces of work, time %d, where %d bytes are kept", works, again, most)
+			}
+		}
+		count := 0.0
+		families, err := reg.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, family := range families {
+			if strings.HasSuffix(family.GetName(), "_skipped_total") {
+				count = family.GetMetric()[0].GetCounter().GetValue()
+			}
+		}
+		if count != skipped {
+			t.Errorf("of answers of %d bytes at most %g were not kept, want %g", most, count, skipped)
+		}
 	}
 }
 

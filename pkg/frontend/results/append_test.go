@@ -78,13 +78,13 @@ func TestPartsTakeTurns(t *testing.T) {
 		}
 	}
 	stored := &Answer{Grid: Grid{Step: 1}, Extents: []Extent{{End: 9_999, Series: long[0]}}}
-	item, err := stored.Encode(nil)
+	item, err := stored.Encode(1<<30, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, do := range map[string]func(*turns.Turn){
 		"append": func(turn *turns.Turn) { Append(long, turn) },
-		"encode": func(turn *turns.Turn) { _, _ = stored.Encode(turn) },
+		"encode": func(turn *turns.Turn) { _, _ = stored.Encode(1<<30, turn) },
 		"decode": func(turn *turns.Turn) { _, _ = DecodeAnswer(item, turn) },
 	} {
 		t.Run(name, func(t *testing.T) {

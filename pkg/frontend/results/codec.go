@@ -47,8 +47,21 @@ func unseal(b []byte) ([]byte, error) {
 	return b[5:], nil
 }
 
-// Encode returns a as an item.
-func (a *Answer) Encode(turn *turns.Turn) ([]byte, error) {
+// ErrTooLarge says that an answer has more bytes than an item may have.
+var ErrTooLarge = errs.New(errs.Internal, "the answer is too large to be kept")
+
+// Encode returns a as an item of at most the given bytes. Errors: ErrTooLarge, soon.
+func (a *Answer) Encode(most int, turn *turns.Turn) ([]byte, error) {
+	points := 0
+	for i := range a.Extents {
+		for _, s := range a.Extents[i].Series {
+			points += len(s.Floats) + len(s.Histograms)
+		}
+	}
+	if points > most { // each takes a byte or more
+		return nil, ErrTooLarge
+	}
+	a.Extents = join(a.Extents, a.Grid, turn)
 	b := sealed()
 	b = binary.AppendVarint(b, a.Grid.Step)
 	b = binary.AppendVarint(b, a.Grid.Phase)
@@ -60,9 +73,12 @@ func (a *Answer) Encode(turn *turns.Turn) ([]byte, error) {
 	b = binary.AppendUvarint(b, uint64(len(a.Extents)))
 	var err error
 	for i := range a.Extents {
-		if b, err = appendExtent(b, &a.Extents[i], a.Grid, turn); err != nil {
+		if b, err = appendExtent(b, &a.Extents[i], a.Grid, most, turn); err != nil {
 			return nil, err
 		}
+	}
+	if len(b) > most {
+		return nil, ErrTooLarge
 	}
 	return seal(b), nil
 }
@@ -76,7 +92,7 @@ func appendMessage(b []byte, m interface{ MarshalVT() ([]byte, error) }) ([]byte
 	return append(binary.AppendUvarint(b, uint64(len(x))), x...), err
 }
 
-func appendExtent(b []byte, e *Extent, g Grid, turn *turns.Turn) (_ []byte, err error) {
+func appendExtent(b []byte, e *Extent, g Grid, most int, turn *turns.Turn) (_ []byte, err error) {
 	b = binary.AppendVarint(b, e.Start)
 	b = binary.AppendVarint(b, e.End)
 	b = binary.AppendVarint(b, e.At)
@@ -88,7 +104,9 @@ func appendExtent(b []byte, e *Extent, g Grid, turn *turns.Turn) (_ []byte, err 
 	}
 	b = binary.AppendUvarint(b, uint64(len(e.Series)))
 	for _, s := range e.Series {
-		turn.Yield()
+		if turn.Yield(); len(b) > most {
+			return nil, ErrTooLarge
+		}
 		b = binary.AppendUvarint(b, uint64(s.Metric.Len()))
 		s.Metric.Range(func(l labels.Label) { b = appendText(appendText(b, l.Name), l.Value) })
 		b = appendFloats(b, s.Floats, g)

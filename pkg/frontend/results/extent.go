@@ -161,9 +161,9 @@ func (e *Extent) Cut(s Span) Extent {
 // mostExtents bounds the extents of one item. More come of windows that jump about.
 const mostExtents = 16
 
-// Join puts extents that follow each other together and forgets the shortest of too many. They must
+// join puts extents that follow each other together and forgets the shortest of too many. They must
 // not overlap.
-func Join(list []Extent, g Grid, turn *turns.Turn) []Extent {
+func join(list []Extent, g Grid, turn *turns.Turn) []Extent {
 	slices.SortFunc(list, func(a, b Extent) int { return cmp.Compare(a.Start, b.Start) })
 	var out []Extent
 	for at := 0; at < len(list); {

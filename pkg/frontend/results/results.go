@@ -91,6 +91,9 @@ func (c *Cache) Set(key string, item []byte, ttl time.Duration) {
 	}
 }
 
+// Most is how many bytes an item may have.
+func (c *Cache) Most() int { return c.most }
+
 // Asked counts an answer that was looked for, and what part of it was there, from 0 to 1.
 func (c *Cache) Asked(k Kind, part float64) {
 	if c == nil {

@@ -1,7 +1,9 @@
 package results
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -55,7 +57,7 @@ func TestAnAnswerIsReadAsItWasWritten(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	for range 200 {
 		a := sample(rng)
-		b, err := a.Encode(nil)
+		b, err := a.Encode(1<<30, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -81,13 +83,13 @@ func TestOneByteMoreThanNothingForEachEqualValue(t *testing.T) {
 		s.Floats = append(s.Floats, promql.FPoint{T: i * minute, F: 42})
 	}
 	a := &Answer{Grid: Grid{Step: minute}, Extents: []Extent{{End: 999 * minute, Series: promql.Matrix{s}}}}
-	if b, _ := a.Encode(nil); len(b) > 1100 {
+	if b, _ := a.Encode(1<<30, nil); len(b) > 1100 {
 		t.Errorf("1000 equal values take %d bytes", len(b))
 	}
 }
 
 func FuzzItemsOfOthers(f *testing.F) {
-	b, err := sample(rand.New(rand.NewPCG(1, 2))).Encode(nil)
+	b, err := sample(rand.New(rand.NewPCG(1, 2))).Encode(1<<30, nil)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -97,7 +99,7 @@ func FuzzItemsOfOthers(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		item := seal(append(sealed(), b...))
 		if a, err := DecodeAnswer(item, nil); err == nil {
-			again, err := a.Encode(nil)
+			again, err := a.Encode(1<<30, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -170,5 +172,24 @@ func TestTheMemoryOfItemsIsBounded(t *testing.T) {
 	}
 	if m.bytes != 0 {
 		t.Errorf("%d bytes of no items", m.bytes)
+	}
+}
+
+func TestAnAnswerThatIsTooLargeIsNotWritten(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 3))
+	for range 20 {
+		a := sample(rng)
+		b, err := a.Encode(1<<20, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for most := range len(b) {
+			if _, err := a.Encode(most, nil); !errors.Is(err, ErrTooLarge) {
+				t.Fatalf("%d bytes are written where %d are allowed: %v", len(b), most, err)
+			}
+		}
+		if again, err := a.Encode(len(b), nil); err != nil || !bytes.Equal(again, b) {
+			t.Fatalf("%d bytes are not written where as many are allowed: %v", len(b), err)
+		}
 	}
 }
