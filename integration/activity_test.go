@@ -34,8 +34,16 @@ func TestAKilledProcessNamesTheQueriesThatItWasAt(t *testing.T) {
 		return string(b)
 	}
 
+	// Who asks before the process has found itself and the ingester is told to come again. It is another tenant: what
+	// it asked is to be seen in the file for a while.
+	settled(ctx, t, []*harness.Node{rest}, "ingester")
+	eventually(ctx, t, "queries to be answered", func() error {
+		_, err := matrix(ctx, rest.URL(""), "early", "x", time.Now().UnixMilli())
+		return err
+	})
+
 	// The ingester stands still, so that the query hangs.
-	must(t, ingester.Signal(syscall.SIGSTOP))
+	must(t, freeze(ctx, ingester))
 	asked, stop := context.WithCancel(ctx)
 	defer stop()
 	ended := make(chan error, 1)
