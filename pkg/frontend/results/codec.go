@@ -50,7 +50,8 @@ func unseal(b []byte) ([]byte, error) {
 // ErrTooLarge says that an answer has more bytes than an item may have.
 var ErrTooLarge = errs.New(errs.Internal, "the answer is too large to be kept")
 
-// Encode returns a as an item of at most the given bytes. Errors: ErrTooLarge, soon.
+// Encode puts the extents of a together that follow each other, and returns a as an item of at most the given bytes. What
+// is larger is given up soon. Errors: ErrTooLarge.
 func (a *Answer) Encode(most int, turn *turns.Turn) ([]byte, error) {
 	points := 0
 	for i := range a.Extents {

@@ -214,33 +214,31 @@ func Append(parts []promql.Matrix, turn *turns.Turn) promql.Matrix {
 		rest[i], most = ordered(m, turn), max(most, len(m))
 	}
 	out := make(promql.Matrix, 0, most)
-	same := make([]promql.Series, 0, len(parts)) // of one metric
+	same := make([]int, 0, len(parts)) // whose next series is the first by labels
 	for {
 		same = same[:0]
-		for _, m := range rest {
+		for i, m := range rest {
 			if len(m) == 0 {
 				continue
 			}
 			c := -1
 			if len(same) > 0 {
-				c = labels.Compare(m[0].Metric, same[0].Metric)
+				c = labels.Compare(m[0].Metric, rest[same[0]][0].Metric)
 			}
-			switch {
-			case c < 0:
-				same = append(same[:0], m[0])
-			case c == 0:
-				same = append(same, m[0])
+			if c < 0 {
+				same = same[:0]
+			}
+			if c <= 0 {
+				same = append(same, i)
 			}
 		}
 		if len(same) == 0 {
 			return out
 		}
-		for i, m := range rest {
-			if len(m) > 0 && labels.Equal(m[0].Metric, same[0].Metric) {
-				rest[i] = m[1:]
-			}
+		out = append(out, concatenated(rest, same))
+		for _, i := range same {
+			rest[i] = rest[i][1:]
 		}
-		out = append(out, concatenated(same))
 		turn.Yield()
 	}
 }
@@ -260,23 +258,25 @@ func ordered(m promql.Matrix, turn *turns.Turn) promql.Matrix {
 	return m
 }
 
-func concatenated(same []promql.Series) promql.Series {
+// concatenated is the next series of all parts that have it.
+func concatenated(parts []promql.Matrix, same []int) promql.Series {
+	out := parts[same[0]][0]
 	if len(same) == 1 {
-		return same[0]
+		return out
 	}
 	floats, histograms := 0, 0
-	for i := range same {
-		floats, histograms = floats+len(same[i].Floats), histograms+len(same[i].Histograms)
+	for _, i := range same {
+		floats, histograms = floats+len(parts[i][0].Floats), histograms+len(parts[i][0].Histograms)
 	}
-	out := promql.Series{Metric: same[0].Metric}
+	out = promql.Series{Metric: out.Metric}
 	if floats > 0 {
 		out.Floats = make([]promql.FPoint, 0, floats)
 	}
 	if histograms > 0 {
 		out.Histograms = make([]promql.HPoint, 0, histograms)
 	}
-	for i := range same {
-		out.Floats, out.Histograms = append(out.Floats, same[i].Floats...), append(out.Histograms, same[i].Histograms...)
+	for _, i := range same {
+		out.Floats, out.Histograms = append(out.Floats, parts[i][0].Floats...), append(out.Histograms, parts[i][0].Histograms...)
 	}
 	return out
 }
